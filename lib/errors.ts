@@ -1,0 +1,177 @@
+/**
+ * Errors that a user, the network or another program caused, and how they are printed.
+ *
+ * A broken invariant of our own stays a built-in error and prints its stack: that is a bug report, not advice.
+ */
+
+export interface KoErrorOptions {
+  /** One thing to do or to type next. */
+  readonly hint?: string | undefined;
+  readonly cause?: unknown;
+  /** @default {1} 2 for wrong usage */
+  readonly exitCode?: number | undefined;
+}
+
+/** A failure that the user, the network or another program caused: shown without a stack. */
+export class KoError extends Error {
+  override readonly name: string = "KoError";
+  readonly hint: string | undefined;
+  readonly exitCode: number;
+
+  constructor(message: string, options: KoErrorOptions = {}) {
+    super(message, { cause: options.cause });
+    this.hint = options.hint;
+    this.exitCode = options.exitCode ?? 1;
+  }
+}
+
+/** A command line or a configuration that cannot be understood: exit code 2. */
+export class UsageError extends KoError {
+  override readonly name: string = "UsageError";
+
+  constructor(message: string, options: Omit<KoErrorOptions, "exitCode"> = {}) {
+    super(message, { ...options, exitCode: 2 });
+  }
+}
+
+/** Several failures of one step, each worth a line of its own (two bad import paths, say). */
+export class KoErrors extends KoError {
+  override readonly name: string = "KoErrors";
+  readonly errors: readonly KoError[];
+
+  constructor(errors: readonly KoError[]) {
+    super(errors.map((error) => error.message).join("\n"), {
+      exitCode: Math.max(1, ...errors.map((error) => error.exitCode)),
+    });
+    this.errors = errors;
+  }
+}
+
+export interface CommandErrorOptions extends KoErrorOptions {
+  readonly argv: readonly string[];
+  /** The exit code, or undefined when a signal ended the process. */
+  readonly code: number | undefined;
+  readonly signal?: string | undefined;
+  /** The end of what the program wrote to stderr. */
+  readonly stderr: string;
+}
+
+/** A program that we started (`go`, `kubectl`, `git`, a credential helper) failed. */
+export class CommandError extends KoError {
+  override readonly name: string = "CommandError";
+  readonly argv: readonly string[];
+  readonly code: number | undefined;
+  readonly signal: string | undefined;
+  readonly stderr: string;
+
+  constructor(message: string, options: CommandErrorOptions) {
+    super(message, options);
+    this.argv = options.argv;
+    this.code = options.code;
+    this.signal = options.signal;
+    this.stderr = options.stderr;
+  }
+}
+
+export interface RegistryErrorOptions extends KoErrorOptions {
+  readonly method: string;
+  /** With every secret already taken out. */
+  readonly url: string;
+  /** The HTTP status, or undefined when no answer came. */
+  readonly status?: number | undefined;
+  /** The registry's own error codes, such as `MANIFEST_UNKNOWN`. */
+  readonly codes?: readonly string[] | undefined;
+}
+
+/** A registry, or the way to it, failed. */
+export class RegistryError extends KoError {
+  override readonly name: string = "RegistryError";
+  readonly method: string;
+  readonly url: string;
+  readonly status: number | undefined;
+  readonly codes: readonly string[];
+
+  constructor(message: string, options: RegistryErrorOptions) {
+    super(message, options);
+    this.method = options.method;
+    this.url = options.url;
+    this.status = options.status;
+    this.codes = options.codes ?? [];
+  }
+}
+
+/**
+ * Text from outside (a registry's answer, a tool's output), safe for a terminal: escape sequences, NULs and other
+ * control characters are shown as `\xNN`, tabs and line ends are kept, and what is longer than `maxChars` is cut.
+ */
+export function printable(text: string, maxChars = 4096): string {
+  const cut = text.length > maxChars ? `${text.slice(0, maxChars)}…` : text;
+  return cut.replaceAll("\r\n", "\n").replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, (c) => {
+    return `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`;
+  });
+}
+
+/** The message of anything that was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/**
+ * What a person sees of a failure: the chain of causes on as few lines as will do, then the hints.
+ *
+ * A cause whose message the outer message already holds is not repeated.
+ */
+export function describeError(error: unknown): string {
+  if (error instanceof KoErrors) return error.errors.map(describeError).join("\n");
+  if (!(error instanceof KoError)) {
+    return error instanceof Error ? `Error: internal: ${error.stack ?? error.message}` : `Error: ${String(error)}`;
+  }
+  const messages: string[] = [];
+  const hints: string[] = [];
+  const seen = new Set<unknown>();
+  for (let at: unknown = error; at instanceof Error && !seen.has(at); at = at.cause) {
+    seen.add(at);
+    if (!messages.some((message) => message.includes((at as Error).message))) messages.push(at.message);
+    if (at instanceof KoError && at.hint !== undefined && !hints.includes(at.hint)) hints.push(at.hint);
+  }
+  const lines = [`Error: ${messages.join(": ")}`, ...hints.map((hint) => `  ${hint.replaceAll("\n", "\n  ")}`)];
+  return printable(lines.join("\n"), 64 * 1024);
+}
+
+/** The exit code that `error` asks for. */
+export function exitCodeOf(error: unknown): number {
+  return error instanceof KoError ? error.exitCode : 1;
+}
+
+/**
+ * The candidate nearest to `word` by edit distance, if one is near enough to be a slip of the fingers.
+ */
+export function findNearest(word: string, candidates: Iterable<string>): string | undefined {
+  let best: string | undefined;
+  let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1;
+  for (const candidate of candidates) {
+    const distance = editDistance(word.toLowerCase(), candidate.toLowerCase(), bestDistance);
+    if (distance < bestDistance) [best, bestDistance] = [candidate, distance];
+  }
+  return best;
+}
+
+/** Optimal string alignment distance; anything from `limit` on counts as `limit`. */
+function editDistance(a: string, b: string, limit: number): number {
+  if (Math.abs(a.length - b.length) >= limit) return limit;
+  let before: number[] = [];
+  let previous = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const current = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1] ? 0 : 1;
+      let cost = Math.min((previous[j] ?? 0) + 1, (current[j - 1] ?? 0) + 1, (previous[j - 1] ?? 0) + same);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
+        cost = Math.min(cost, (before[j - 2] ?? 0) + 1);
+      }
+      current.push(cost);
+    }
+    [before, previous] = [previous, current];
+  }
+  return Math.min(limit, previous[b.length] ?? limit);
+}

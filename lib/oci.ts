@@ -1,0 +1,581 @@
+/**
+ * The OCI image formats as plain data: descriptors, manifests, indexes, configurations, platforms, digests.
+ *
+ * Field names are those of the JSON documents. Reading is strict about types and sizes; writing gives the bytes that
+ * Go's encoding/json gives for go-containerregistry's structs, so that equal content has equal digests.
+ *
+ * https://github.com/opencontainers/image-spec (descriptor.md, manifest.md, image-index.md, config.md)
+ */
+import { KoError } from "./errors.ts";
+
+/** `sha256:` and 64 lower-case hex digits. */
+export type Digest = `sha256:${string}`;
+
+export interface Platform {
+  readonly architecture: string;
+  readonly os: string;
+  readonly "os.version"?: string;
+  readonly "os.features"?: readonly string[];
+  readonly variant?: string;
+  readonly features?: readonly string[];
+}
+
+export interface Descriptor {
+  readonly mediaType: string;
+  /** Bytes. */
+  readonly size: number;
+  readonly digest: Digest;
+  /** Base64 of the content itself. */
+  readonly data?: string;
+  readonly urls?: readonly string[];
+  readonly annotations?: Readonly<Record<string, string>>;
+  readonly platform?: Platform;
+  readonly artifactType?: string;
+}
+
+export interface Manifest {
+  readonly schemaVersion: number;
+  readonly mediaType?: string;
+  readonly config: Descriptor;
+  readonly layers: readonly Descriptor[];
+  readonly annotations?: Readonly<Record<string, string>>;
+  readonly artifactType?: string;
+}
+
+export interface IndexManifest {
+  readonly schemaVersion: number;
+  readonly mediaType?: string;
+  readonly manifests: readonly Descriptor[];
+  readonly annotations?: Readonly<Record<string, string>>;
+}
+
+export interface History {
+  readonly author?: string;
+  /** RFC 3339; absent means the year 1. */
+  readonly created?: string;
+  readonly created_by?: string;
+  readonly comment?: string;
+  readonly empty_layer?: boolean;
+}
+
+/** The `config` part of an image configuration: what a container is started with. */
+export interface ContainerConfig {
+  readonly AttachStderr?: boolean;
+  readonly AttachStdin?: boolean;
+  readonly AttachStdout?: boolean;
+  readonly Cmd?: readonly string[];
+  readonly Healthcheck?: Readonly<Record<string, unknown>>;
+  readonly Domainname?: string;
+  readonly Entrypoint?: readonly string[];
+  readonly Env?: readonly string[];
+  readonly Hostname?: string;
+  readonly Image?: string;
+  readonly Labels?: Readonly<Record<string, string>>;
+  readonly OnBuild?: readonly string[];
+  readonly OpenStdin?: boolean;
+  readonly StdinOnce?: boolean;
+  readonly Tty?: boolean;
+  readonly User?: string;
+  readonly Volumes?: Readonly<Record<string, unknown>>;
+  readonly WorkingDir?: string;
+  readonly ExposedPorts?: Readonly<Record<string, unknown>>;
+  readonly ArgsEscaped?: boolean;
+  readonly NetworkDisabled?: boolean;
+  readonly MacAddress?: string;
+  readonly StopSignal?: string;
+  readonly Shell?: readonly string[];
+}
+
+export interface ImageConfig {
+  readonly architecture: string;
+  readonly author?: string;
+  readonly container?: string;
+  /** RFC 3339; absent means the year 1. */
+  readonly created?: string;
+  readonly docker_version?: string;
+  readonly history?: readonly History[];
+  readonly os: string;
+  readonly rootfs: { readonly type: string; readonly diff_ids: readonly Digest[] };
+  readonly config: ContainerConfig;
+  readonly "os.version"?: string;
+  readonly variant?: string;
+  readonly "os.features"?: readonly string[];
+}
+
+export const MEDIA_TYPES = {
+  ociManifest: "application/vnd.oci.image.manifest.v1+json",
+  ociIndex: "application/vnd.oci.image.index.v1+json",
+  ociConfig: "application/vnd.oci.image.config.v1+json",
+  ociLayer: "application/vnd.oci.image.layer.v1.tar+gzip",
+  dockerManifest: "application/vnd.docker.distribution.manifest.v2+json",
+  dockerList: "application/vnd.docker.distribution.manifest.list.v2+json",
+  dockerConfig: "application/vnd.docker.container.image.v1+json",
+  dockerLayer: "application/vnd.docker.image.rootfs.diff.tar.gzip",
+} as const;
+
+/** Manifests, indexes and configurations are read whole, so they are bounded: 8 MiB. */
+export const MAX_DOCUMENT_BYTES: number = 8 * 1024 * 1024;
+
+export function isIndexType(mediaType: string): boolean {
+  return mediaType === MEDIA_TYPES.ociIndex || mediaType === MEDIA_TYPES.dockerList;
+}
+
+export function isManifestType(mediaType: string): boolean {
+  return mediaType === MEDIA_TYPES.ociManifest || mediaType === MEDIA_TYPES.dockerManifest;
+}
+
+/** A layer whose licence forbids pushing it: it stays in the manifest with its `urls`. */
+export function isForeignLayer(mediaType: string): boolean {
+  return (
+    mediaType === "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" ||
+    mediaType.startsWith("application/vnd.oci.image.layer.nondistributable.")
+  );
+}
+
+export function isDigest(text: string): text is Digest {
+  return /^sha256:[0-9a-f]{64}$/.test(text);
+}
+
+/** The 64 hex digits of a digest. */
+export function hexOf(digest: Digest): string {
+  return digest.slice("sha256:".length);
+}
+
+/** Digest of bytes in memory. */
+export function digestOf(bytes: Uint8Array): Digest {
+  return `sha256:${new Bun.CryptoHasher("sha256").update(bytes).digest("hex")}`;
+}
+
+/** Digest and size of `bytes` as a descriptor. */
+export function describe(mediaType: string, bytes: Uint8Array): Descriptor {
+  return { mediaType, size: bytes.byteLength, digest: digestOf(bytes) };
+}
+
+/**
+ * Passes `source` on and checks it on the way: never more than the descriptor's size, never another digest.
+ *
+ * @param what names the content in the error ("layer sha256:… of gcr.io/app")
+ * @throws {KoError} (from the stream) If size or digest differ.
+ */
+export async function* verified(
+  source: AsyncIterable<Uint8Array>,
+  expected: Pick<Descriptor, "size" | "digest">,
+  what: string,
+): AsyncGenerator<Uint8Array, void, void> {
+  const hash = new Bun.CryptoHasher("sha256");
+  let size = 0;
+  for await (const chunk of source) {
+    size += chunk.byteLength;
+    if (size > expected.size) {
+      throw new KoError(`Cannot trust ${what}: it is longer than the ${expected.size} bytes its descriptor says`);
+    }
+    hash.update(chunk);
+    yield chunk;
+  }
+  if (size !== expected.size) {
+    throw new KoError(`Cannot trust ${what}: got ${size} bytes, its descriptor says ${expected.size}`);
+  }
+  const got = `sha256:${hash.digest("hex")}`;
+  if (got !== expected.digest) {
+    throw new KoError(`Cannot trust ${what}: its ${size} bytes have digest ${got}, wanted ${expected.digest}`);
+  }
+}
+
+/**
+ * Reads a small verified content (manifest, configuration) whole.
+ *
+ * @throws {KoError} If it is over {@link MAX_DOCUMENT_BYTES}, or size or digest differ.
+ */
+export async function readDocument(
+  source: AsyncIterable<Uint8Array>,
+  expected: Pick<Descriptor, "size" | "digest">,
+  what: string,
+): Promise<Uint8Array> {
+  if (expected.size > MAX_DOCUMENT_BYTES) {
+    throw new KoError(`Cannot read ${what}: ${expected.size} bytes, the limit is ${MAX_DOCUMENT_BYTES}`);
+  }
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of verified(source, expected, what)) chunks.push(chunk);
+  return new Uint8Array(Buffer.concat(chunks));
+}
+
+/** @throws {KoError} If `bytes` are no image manifest. */
+export function readManifest(bytes: Uint8Array, what: string): Manifest {
+  const value = parseObject(bytes, what);
+  if (!Array.isArray(value["layers"]) || !isObject(value["config"])) {
+    const old = value["schemaVersion"] === 1 ? "a schema 1 manifest, which nothing current can use" : undefined;
+    throw new KoError(`Cannot read ${what}: ${old ?? "it has no config and layers, so it is no image manifest"}`);
+  }
+  return {
+    schemaVersion: readNumber(value["schemaVersion"] ?? 2, `schemaVersion of ${what}`),
+    ...pickStrings(value, ["mediaType", "artifactType"], what),
+    config: readDescriptor(value["config"], `config of ${what}`),
+    layers: value["layers"].map((layer, i) => readDescriptor(layer, `layer ${i} of ${what}`)),
+    ...pickStringMap(value, "annotations", what),
+  };
+}
+
+/** @throws {KoError} If `bytes` are no image index. */
+export function readIndex(bytes: Uint8Array, what: string): IndexManifest {
+  const value = parseObject(bytes, what);
+  if (!Array.isArray(value["manifests"])) {
+    throw new KoError(`Cannot read ${what}: it has no list of manifests, so it is no image index`);
+  }
+  return {
+    schemaVersion: readNumber(value["schemaVersion"] ?? 2, `schemaVersion of ${what}`),
+    ...pickStrings(value, ["mediaType"], what),
+    manifests: value["manifests"].map((entry, i) => readDescriptor(entry, `entry ${i} of ${what}`)),
+    ...pickStringMap(value, "annotations", what),
+  };
+}
+
+/** @throws {KoError} If `value` is no descriptor (`{ mediaType, size, digest, … }`). */
+export function readDescriptor(value: unknown, what: string): Descriptor {
+  if (!isObject(value)) throw new KoError(`Cannot read ${what}: it is no object`);
+  const { digest, size, mediaType, platform, urls } = value;
+  if (typeof digest !== "string" || !isDigest(digest)) {
+    throw new KoError(`Cannot read ${what}: its digest is ${quoteJson(digest)}, wanted sha256: and 64 hex digits`);
+  }
+  if (typeof mediaType !== "string") throw new KoError(`Cannot read ${what}: its mediaType is ${quoteJson(mediaType)}`);
+  if (typeof size !== "number" || !Number.isSafeInteger(size) || size < 0) {
+    throw new KoError(`Cannot read ${what}: its size is ${quoteJson(size)}, wanted a number of bytes`);
+  }
+  return {
+    mediaType,
+    size,
+    digest,
+    ...pickStrings(value, ["data", "artifactType"], what),
+    ...(urls === undefined || urls === null ? {} : { urls: readStrings(urls, `urls of ${what}`) }),
+    ...pickStringMap(value, "annotations", what),
+    ...(platform === undefined || platform === null ? {} : { platform: readPlatform(platform, what) }),
+  };
+}
+
+/**
+ * Reads an image configuration. Fields that go-containerregistry does not know are dropped, as ko drops them.
+ *
+ * @throws {KoError} If a field has the wrong type.
+ */
+export function readConfig(bytes: Uint8Array, what: string): ImageConfig {
+  const value = parseObject(bytes, what);
+  const rootfs = isObject(value["rootfs"]) ? value["rootfs"] : {};
+  const diffIds = readStrings(rootfs["diff_ids"] ?? [], `diff_ids of ${what}`).map((id) => {
+    if (!isDigest(id)) throw new KoError(`Cannot read ${what}: the diffID ${quoteJson(id)} is no sha256 digest`);
+    return id;
+  });
+  const history = value["history"] ?? undefined;
+  if (history !== undefined && !Array.isArray(history)) throw new KoError(`Cannot read ${what}: history is no list`);
+  const config = value["config"] ?? {};
+  if (!isObject(config)) throw new KoError(`Cannot read ${what}: config is no object`);
+  return {
+    architecture: "",
+    os: "",
+    ...pickStrings(
+      value,
+      ["architecture", "author", "container", "created", "docker_version", "os", "os.version", "variant"],
+      what,
+    ),
+    ...(value["os.features"] ? { "os.features": readStrings(value["os.features"], `os.features of ${what}`) } : {}),
+    ...(history === undefined ? {} : { history: history.map((entry) => readHistory(entry, what)) }),
+    rootfs: { type: typeof rootfs["type"] === "string" ? rootfs["type"] : "", diff_ids: diffIds },
+    config: readContainerConfig(config, what),
+  };
+}
+
+function readHistory(entry: unknown, what: string): History {
+  if (!isObject(entry)) throw new KoError(`Cannot read ${what}: a history entry is no object`);
+  return {
+    ...pickStrings(entry, ["author", "created", "created_by", "comment"], what),
+    ...(entry["empty_layer"] === true ? { empty_layer: true } : {}),
+  };
+}
+
+const CONTAINER_FIELDS: readonly (readonly [keyof ContainerConfig, "flag" | "text" | "list" | "labels" | "object"])[] =
+  [
+    ["AttachStderr", "flag"],
+    ["AttachStdin", "flag"],
+    ["AttachStdout", "flag"],
+    ["Cmd", "list"],
+    ["Healthcheck", "object"],
+    ["Domainname", "text"],
+    ["Entrypoint", "list"],
+    ["Env", "list"],
+    ["Hostname", "text"],
+    ["Image", "text"],
+    ["Labels", "labels"],
+    ["OnBuild", "list"],
+    ["OpenStdin", "flag"],
+    ["StdinOnce", "flag"],
+    ["Tty", "flag"],
+    ["User", "text"],
+    ["Volumes", "object"],
+    ["WorkingDir", "text"],
+    ["ExposedPorts", "object"],
+    ["ArgsEscaped", "flag"],
+    ["NetworkDisabled", "flag"],
+    ["MacAddress", "text"],
+    ["StopSignal", "text"],
+    ["Shell", "list"],
+  ];
+
+function readContainerConfig(config: Readonly<Record<string, unknown>>, what: string): ContainerConfig {
+  const result: Record<string, unknown> = {};
+  for (const [key, kind] of CONTAINER_FIELDS) {
+    const value = config[key];
+    if (value === undefined || value === null) continue;
+    const at = `${key} of ${what}`;
+    if (kind === "list") result[key] = readStrings(value, at);
+    else if (kind === "labels") Object.assign(result, pickStringMap(config, key, what));
+    else if (kind === "object" ? !isObject(value) : typeof value !== (kind === "flag" ? "boolean" : "string")) {
+      throw new KoError(`Cannot read ${at}: ${quoteJson(value)} has the wrong type`);
+    } else result[key] = value;
+  }
+  return result;
+}
+
+/** The bytes that go-containerregistry writes for this configuration. Empty fields are left out, as Go does. */
+export function encodeConfig(image: ImageConfig): Uint8Array {
+  const { rootfs, config } = image;
+  const container: [string, unknown][] = CONTAINER_FIELDS.map(([key]) => {
+    const value = config[key];
+    return [key, key === "Healthcheck" && isObject(value) ? orderHealthcheck(value) : value];
+  });
+  return encodeGoJson(
+    object([
+      ["architecture", keep(image.architecture)],
+      ["author", image.author],
+      ["container", image.container],
+      ["created", keep(goTime(image.created))],
+      ["docker_version", image.docker_version],
+      [
+        "history",
+        image.history?.map((entry) =>
+          object([
+            ["author", entry.author],
+            ["created", keep(goTime(entry.created))],
+            ["created_by", entry.created_by],
+            ["comment", entry.comment],
+            ["empty_layer", entry.empty_layer],
+          ]),
+        ),
+      ],
+      ["os", keep(image.os)],
+      ["rootfs", keep(new Map<string, unknown>([["type", rootfs.type], ["diff_ids", rootfs.diff_ids]]))],
+      ["config", keep(object(container))],
+      ["os.version", image["os.version"]],
+      ["variant", image.variant],
+      ["os.features", image["os.features"]],
+    ]),
+  );
+}
+
+function orderHealthcheck(value: Readonly<Record<string, unknown>>): Map<string, unknown> {
+  return object(["Test", "Interval", "Timeout", "StartPeriod", "Retries"].map((key) => [key, value[key]]));
+}
+
+export function encodeManifest(manifest: Manifest): Uint8Array {
+  return encodeGoJson(
+    object([
+      ["schemaVersion", keep(manifest.schemaVersion)],
+      ["mediaType", manifest.mediaType],
+      ["config", keep(orderDescriptor(manifest.config))],
+      ["layers", keep(manifest.layers.map(orderDescriptor))],
+      ["annotations", manifest.annotations],
+      ["artifactType", manifest.artifactType],
+    ]),
+  );
+}
+
+export function encodeIndex(index: IndexManifest): Uint8Array {
+  return encodeGoJson(
+    object([
+      ["schemaVersion", keep(index.schemaVersion)],
+      ["mediaType", index.mediaType],
+      ["manifests", keep(index.manifests.map(orderDescriptor))],
+      ["annotations", index.annotations],
+    ]),
+  );
+}
+
+/** A descriptor with its keys in go-containerregistry's order, ready for {@link encodeGoJson}. */
+export function orderDescriptor(descriptor: Descriptor): Map<string, unknown> {
+  const { platform } = descriptor;
+  return object([
+    ["mediaType", keep(descriptor.mediaType)],
+    ["size", keep(descriptor.size)],
+    ["digest", keep(descriptor.digest)],
+    ["data", descriptor.data],
+    ["urls", descriptor.urls],
+    ["annotations", descriptor.annotations],
+    [
+      "platform",
+      platform === undefined
+        ? undefined
+        : keep(
+            object([
+              ["architecture", keep(platform.architecture)],
+              ["os", keep(platform.os)],
+              ["os.version", platform["os.version"]],
+              ["os.features", platform["os.features"]],
+              ["variant", platform.variant],
+              ["features", platform.features],
+            ]),
+          ),
+    ],
+    ["artifactType", descriptor.artifactType],
+  ]);
+}
+
+/** A value that is written even when it is empty (Go: a field without `omitempty`). */
+class Keep {
+  readonly value: unknown;
+  constructor(value: unknown) {
+    this.value = value;
+  }
+}
+
+function keep(value: unknown): Keep {
+  return new Keep(value);
+}
+
+/** A JSON object with this key order; empty values are left out unless {@link keep} wraps them. */
+function object(fields: readonly (readonly [string, unknown])[]): Map<string, unknown> {
+  const result = new Map<string, unknown>();
+  for (const [key, value] of fields) {
+    if (value instanceof Keep) result.set(key, value.value);
+    else if (!isEmpty(value)) result.set(key, value);
+  }
+  return result;
+}
+
+function isEmpty(value: unknown): boolean {
+  if (value === undefined || value === null || value === "" || value === false || value === 0) return true;
+  if (Array.isArray(value)) return value.length === 0;
+  if (value instanceof Map) return value.size === 0;
+  return isObject(value) && Object.keys(value).length === 0;
+}
+
+/**
+ * JSON as Go's encoding/json writes it: no blanks, no final line end, `<`, `>`, `&`, U+2028 and U+2029 escaped.
+ *
+ * A `Map` keeps its order (a Go struct); a plain object gets its keys sorted by bytes (a Go map).
+ */
+export function encodeGoJson(value: unknown): Uint8Array {
+  return new TextEncoder().encode(goJson(value));
+}
+
+function goJson(value: unknown): string {
+  if (typeof value === "string") return goString(value);
+  if (Array.isArray(value)) return `[${value.map(goJson).join(",")}]`;
+  if (value instanceof Map) {
+    return `{${Array.from(value, ([key, item]) => `${goString(String(key))}:${goJson(item)}`).join(",")}}`;
+  }
+  if (isObject(value)) {
+    const keys = Object.keys(value).sort(compareBytes);
+    return `{${keys.map((key) => `${goString(key)}:${goJson(value[key])}`).join(",")}}`;
+  }
+  return JSON.stringify(value ?? null);
+}
+
+function goString(text: string): string {
+  return JSON.stringify(text.toWellFormed()).replace(/[<>&\u2028\u2029]/g, (c) => {
+    return `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`;
+  });
+}
+
+/** Compares as Go does: by UTF-8 bytes, not by UTF-16 units. */
+export function compareBytes(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b));
+}
+
+/**
+ * A time as Go prints it after reading it (RFC3339Nano): trailing zeros of the fraction cut, the offset kept, up to
+ * nine digits. Absent means Go's zero time, the year 1.
+ *
+ * @throws {KoError} If `text` is not RFC 3339.
+ */
+export function goTime(text: string | undefined): string {
+  if (text === undefined || text === "") return "0001-01-01T00:00:00Z";
+  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)$/.exec(text);
+  if (match === null) throw new KoError(`Cannot read ${quoteJson(text)} as a time: RFC 3339 is wanted`);
+  const fraction = (match[2] ?? "").slice(0, 9).replace(/0+$/, "");
+  const zone = match[3] === "+00:00" || match[3] === "-00:00" ? "Z" : match[3];
+  return `${match[1]}${fraction === "" ? "" : `.${fraction}`}${zone}`;
+}
+
+/** `linux/arm/v7`, `windows/amd64:10.0.20348.1`, as go-containerregistry prints a platform. */
+export function formatPlatform(platform: Platform): string {
+  const path = [platform.os, platform.architecture, platform.variant].filter(Boolean).join("/");
+  return platform["os.version"] ? `${path}:${platform["os.version"]}` : path;
+}
+
+function parseObject(bytes: Uint8Array, what: string): Readonly<Record<string, unknown>> {
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder("utf-8").decode(bytes));
+  } catch (cause) {
+    throw new KoError(`Cannot read ${what}: it is no JSON`, { cause });
+  }
+  if (!isObject(value)) throw new KoError(`Cannot read ${what}: it is no JSON object`);
+  return value;
+}
+
+export function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function readPlatform(value: unknown, what: string): Platform {
+  if (!isObject(value)) throw new KoError(`Cannot read ${what}: its platform is no object`);
+  const list = (key: "os.features" | "features"): Readonly<Record<string, readonly string[]>> =>
+    value[key] ? { [key]: readStrings(value[key], `${key} of ${what}`) } : {};
+  return {
+    architecture: "",
+    os: "",
+    ...pickStrings(value, ["architecture", "os", "os.version", "variant"], what),
+    ...list("os.features"),
+    ...list("features"),
+  };
+}
+
+function readNumber(value: unknown, what: string): number {
+  if (typeof value === "number") return value;
+  throw new KoError(`Cannot read ${what}: ${quoteJson(value)} is no number`);
+}
+
+function readStrings(value: unknown, what: string): readonly string[] {
+  if (Array.isArray(value) && value.every((item) => typeof item === "string")) return value;
+  throw new KoError(`Cannot read ${what}: it is no list of strings`);
+}
+
+function pickStrings<K extends string>(
+  value: Readonly<Record<string, unknown>>,
+  keys: readonly K[],
+  what: string,
+): { [P in K]?: string } {
+  const result: { [P in K]?: string } = {};
+  for (const key of keys) {
+    const item = value[key];
+    if (item === undefined || item === null) continue;
+    if (typeof item !== "string") throw new KoError(`Cannot read ${key} of ${what}: ${quoteJson(item)} is no string`);
+    result[key] = item;
+  }
+  return result;
+}
+
+function pickStringMap<K extends string>(
+  value: Readonly<Record<string, unknown>>,
+  key: K,
+  what: string,
+): { [P in K]?: Readonly<Record<string, string>> } {
+  const map = value[key];
+  if (map === undefined || map === null) return {};
+  if (!isObject(map) || !Object.values(map).every((item) => typeof item === "string")) {
+    throw new KoError(`Cannot read ${key} of ${what}: it is no map of strings`);
+  }
+  return { [key]: map } as { [P in K]?: Readonly<Record<string, string>> };
+}
+
+function quoteJson(value: unknown): string {
+  const text = JSON.stringify(value) ?? "missing";
+  return text.length > 100 ? `${text.slice(0, 100)}…` : text;
+}
