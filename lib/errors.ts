@@ -131,7 +131,8 @@ export function describeError(error: unknown): string {
   const seen = new Set<unknown>();
   for (let at: unknown = error; at instanceof Error && !seen.has(at); at = at.cause) {
     seen.add(at);
-    if (!messages.some((message) => message.includes((at as Error).message))) messages.push(at.message);
+    const { message } = at;
+    if (!messages.some((outer) => outer.includes(message))) messages.push(message);
     if (at instanceof KoError && at.hint !== undefined && !hints.includes(at.hint)) hints.push(at.hint);
   }
   const lines = [`Error: ${messages.join(": ")}`, ...hints.map((hint) => `  ${hint.replaceAll("\n", "\n  ")}`)];

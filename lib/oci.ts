@@ -7,6 +7,7 @@
  * https://github.com/opencontainers/image-spec (descriptor.md, manifest.md, image-index.md, config.md)
  */
 import { KoError } from "./errors.ts";
+import { encodeGoJson, goTime, isObject, keep, object, quoteJson } from "./gojson.ts";
 
 /** `sha256:` and 64 lower-case hex digits. */
 export type Digest = `sha256:${string}`;
@@ -360,7 +361,15 @@ export function encodeConfig(image: ImageConfig): Uint8Array {
         ),
       ],
       ["os", keep(image.os)],
-      ["rootfs", keep(new Map<string, unknown>([["type", rootfs.type], ["diff_ids", rootfs.diff_ids]]))],
+      [
+        "rootfs",
+        keep(
+          new Map<string, unknown>([
+            ["type", rootfs.type],
+            ["diff_ids", rootfs.diff_ids],
+          ]),
+        ),
+      ],
       ["config", keep(object(container))],
       ["os.version", image["os.version"]],
       ["variant", image.variant],
@@ -426,83 +435,6 @@ export function orderDescriptor(descriptor: Descriptor): Map<string, unknown> {
   ]);
 }
 
-/** A value that is written even when it is empty (Go: a field without `omitempty`). */
-class Keep {
-  readonly value: unknown;
-  constructor(value: unknown) {
-    this.value = value;
-  }
-}
-
-function keep(value: unknown): Keep {
-  return new Keep(value);
-}
-
-/** A JSON object with this key order; empty values are left out unless {@link keep} wraps them. */
-function object(fields: readonly (readonly [string, unknown])[]): Map<string, unknown> {
-  const result = new Map<string, unknown>();
-  for (const [key, value] of fields) {
-    if (value instanceof Keep) result.set(key, value.value);
-    else if (!isEmpty(value)) result.set(key, value);
-  }
-  return result;
-}
-
-function isEmpty(value: unknown): boolean {
-  if (value === undefined || value === null || value === "" || value === false || value === 0) return true;
-  if (Array.isArray(value)) return value.length === 0;
-  if (value instanceof Map) return value.size === 0;
-  return isObject(value) && Object.keys(value).length === 0;
-}
-
-/**
- * JSON as Go's encoding/json writes it: no blanks, no final line end, `<`, `>`, `&`, U+2028 and U+2029 escaped.
- *
- * A `Map` keeps its order (a Go struct); a plain object gets its keys sorted by bytes (a Go map).
- */
-export function encodeGoJson(value: unknown): Uint8Array {
-  return new TextEncoder().encode(goJson(value));
-}
-
-function goJson(value: unknown): string {
-  if (typeof value === "string") return goString(value);
-  if (Array.isArray(value)) return `[${value.map(goJson).join(",")}]`;
-  if (value instanceof Map) {
-    return `{${Array.from(value, ([key, item]) => `${goString(String(key))}:${goJson(item)}`).join(",")}}`;
-  }
-  if (isObject(value)) {
-    const keys = Object.keys(value).sort(compareBytes);
-    return `{${keys.map((key) => `${goString(key)}:${goJson(value[key])}`).join(",")}}`;
-  }
-  return JSON.stringify(value ?? null);
-}
-
-function goString(text: string): string {
-  return JSON.stringify(text.toWellFormed()).replace(/[<>&\u2028\u2029]/g, (c) => {
-    return `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  });
-}
-
-/** Compares as Go does: by UTF-8 bytes, not by UTF-16 units. */
-export function compareBytes(a: string, b: string): number {
-  return Buffer.compare(Buffer.from(a), Buffer.from(b));
-}
-
-/**
- * A time as Go prints it after reading it (RFC3339Nano): trailing zeros of the fraction cut, the offset kept, up to
- * nine digits. Absent means Go's zero time, the year 1.
- *
- * @throws {KoError} If `text` is not RFC 3339.
- */
-export function goTime(text: string | undefined): string {
-  if (text === undefined || text === "") return "0001-01-01T00:00:00Z";
-  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)$/.exec(text);
-  if (match === null) throw new KoError(`Cannot read ${quoteJson(text)} as a time: RFC 3339 is wanted`);
-  const fraction = (match[2] ?? "").slice(0, 9).replace(/0+$/, "");
-  const zone = match[3] === "+00:00" || match[3] === "-00:00" ? "Z" : match[3];
-  return `${match[1]}${fraction === "" ? "" : `.${fraction}`}${zone}`;
-}
-
 /** `linux/arm/v7`, `windows/amd64:10.0.20348.1`, as go-containerregistry prints a platform. */
 export function formatPlatform(platform: Platform): string {
   const path = [platform.os, platform.architecture, platform.variant].filter(Boolean).join("/");
@@ -518,10 +450,6 @@ function parseObject(bytes: Uint8Array, what: string): Readonly<Record<string, u
   }
   if (!isObject(value)) throw new KoError(`Cannot read ${what}: it is no JSON object`);
   return value;
-}
-
-export function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function readPlatform(value: unknown, what: string): Platform {
@@ -567,15 +495,14 @@ function pickStringMap<K extends string>(
   key: K,
   what: string,
 ): { [P in K]?: Readonly<Record<string, string>> } {
+  const result: { [P in K]?: Readonly<Record<string, string>> } = {};
   const map = value[key];
-  if (map === undefined || map === null) return {};
-  if (!isObject(map) || !Object.values(map).every((item) => typeof item === "string")) {
-    throw new KoError(`Cannot read ${key} of ${what}: it is no map of strings`);
-  }
-  return { [key]: map } as { [P in K]?: Readonly<Record<string, string>> };
+  if (map === undefined || map === null) return result;
+  if (!isStringMap(map)) throw new KoError(`Cannot read ${key} of ${what}: it is no map of strings`);
+  result[key] = map;
+  return result;
 }
 
-function quoteJson(value: unknown): string {
-  const text = JSON.stringify(value) ?? "missing";
-  return text.length > 100 ? `${text.slice(0, 100)}…` : text;
+function isStringMap(value: unknown): value is Readonly<Record<string, string>> {
+  return isObject(value) && Object.values(value).every((item) => typeof item === "string");
 }

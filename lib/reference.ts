@@ -1,0 +1,132 @@
+/**
+ * Image names: `host[:port]/repository[:tag][@digest]`, parsed as go-containerregistry's pkg/name parses them.
+ *
+ * https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
+ */
+import { KoError } from "./errors.ts";
+import { type Digest, isDigest } from "./oci.ts";
+
+export interface Repository {
+  /** `host[:port]`; Docker Hub is `index.docker.io`. */
+  readonly host: string;
+  /** `library/alpine`; never empty. */
+  readonly path: string;
+}
+
+export interface Reference extends Repository {
+  /** Undefined only where a digest was given without a tag. */
+  readonly tag: string | undefined;
+  readonly digest: Digest | undefined;
+}
+
+export const DOCKER_HUB = "index.docker.io";
+const DEFAULT_TAG = "latest";
+
+/**
+ * Reads an image name such as `gcr.io/app/web:v1` or `ubuntu@sha256:…`.
+ *
+ * A name without a host is Docker Hub's; one without tag or digest gets `latest`.
+ *
+ * @throws {KoError} If a part breaks the grammar that registries accept.
+ */
+export function parseReference(text: string): Reference {
+  const fail = (why: string): KoError => new KoError(`Cannot read "${text}" as an image name: ${why}`);
+  let rest = text;
+  let digest: Digest | undefined;
+  const at = rest.indexOf("@");
+  if (at >= 0) {
+    const given = rest.slice(at + 1);
+    if (!isDigest(given)) throw fail(`"${given}" is no digest, wanted sha256: and 64 lower-case hex digits`);
+    digest = given;
+    rest = rest.slice(0, at);
+  }
+  let tag: string | undefined;
+  const colon = rest.lastIndexOf(":");
+  if (colon > rest.lastIndexOf("/")) {
+    tag = rest.slice(colon + 1);
+    rest = rest.slice(0, colon);
+    const why = whyBadTag(tag);
+    if (why !== undefined) throw fail(why);
+  }
+  if (tag === undefined && digest === undefined) tag = DEFAULT_TAG;
+  return { ...parseRepository(rest, text), tag, digest };
+}
+
+/**
+ * Reads a repository name such as `gcr.io/app/web`.
+ *
+ * @param shown what the error quotes, when `text` is a part of it
+ * @throws {KoError} If a part breaks the grammar.
+ */
+export function parseRepository(text: string, shown: string = text): Repository {
+  const fail = (why: string): KoError => new KoError(`Cannot read "${shown}" as an image name: ${why}`);
+  const { host, path } = splitHost(text);
+  if (host !== undefined) {
+    const why = whyBadHost(host);
+    if (why !== undefined) throw fail(why);
+  }
+  if (path === "") throw fail("there is no repository name after the host");
+  // Reading is as lenient as go-containerregistry; whyBadPath() is what a registry takes when pushing.
+  if (!/^[a-z0-9_./-]{1,255}$/.test(path)) throw fail(whyBadPath(path) ?? "it is too long");
+  const real = host === undefined || host === "docker.io" ? DOCKER_HUB : host;
+  return { host: real, path: real === DOCKER_HUB && !path.includes("/") ? `library/${path}` : path };
+}
+
+/** Splits off the host: the first part is one if it has a `.` or a `:` or is `localhost`. */
+export function splitHost(text: string): { host: string | undefined; path: string } {
+  const slash = text.indexOf("/");
+  const first = slash < 0 ? text : text.slice(0, slash);
+  const isHost = first.includes(".") || first.includes(":") || first === "localhost";
+  if (isHost && (slash >= 0 || first.includes(":") || first === "localhost")) {
+    return { host: first, path: slash < 0 ? "" : text.slice(slash + 1) };
+  }
+  return { host: undefined, path: text };
+}
+
+/** Why `tag` is no tag, or undefined. */
+export function whyBadTag(tag: string): string | undefined {
+  if (/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/.test(tag)) return undefined;
+  if (tag === "") return "the tag is empty";
+  if (tag.length > 128) return `the tag has ${tag.length} characters, the limit is 128`;
+  return `the tag "${tag}" may hold letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"`;
+}
+
+/** Why `host` is no `host[:port]`, or undefined. */
+export function whyBadHost(host: string): string | undefined {
+  if (/^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::\d{1,5})?$/.test(host)) return undefined;
+  return `"${host}" is no host name with an optional port`;
+}
+
+/** Why `path` is no repository path that can be pushed to, or undefined (distribution spec, "Pulling manifests"). */
+export function whyBadPath(path: string): string | undefined {
+  if (path.length > 255) return `the repository name has ${path.length} characters, the limit is 255`;
+  if (/[A-Z]/.test(path)) return `"${path}" has an upper-case letter, repository names are lower case`;
+  if (path.split("/").every((part) => /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/.test(part))) return undefined;
+  if (/^[a-z0-9_./-]+$/.test(path) && !path.startsWith("/") && !path.endsWith("/") && !path.includes("//")) {
+    return `"${path}": each part begins and ends with a letter or digit, with single ".", "_", "__" or dashes between`;
+  }
+  return `"${path}" may hold lower-case letters, digits, ".", "_", "-" and "/"`;
+}
+
+/** `host/path`. */
+export function formatRepository(repository: Repository): string {
+  return `${repository.host}/${repository.path}`;
+}
+
+/** `host/path[:tag][@digest]`. */
+export function formatReference(reference: Reference): string {
+  const tag = reference.tag === undefined ? "" : `:${reference.tag}`;
+  const digest = reference.digest === undefined ? "" : `@${reference.digest}`;
+  return `${formatRepository(reference)}${tag}${digest}`;
+}
+
+/**
+ * The name that goes into `org.opencontainers.image.base.name`: `host/path:tag`, or `host/path@digest` where a digest
+ * was given (a tag beside it is dropped), as go-containerregistry's `Name()`.
+ */
+export function formatName(reference: Reference): string {
+  const { tag, digest } = reference;
+  return digest === undefined
+    ? `${formatRepository(reference)}:${tag ?? DEFAULT_TAG}`
+    : `${formatRepository(reference)}@${digest}`;
+}
