@@ -81,6 +81,10 @@ export interface RegistryErrorOptions extends KoErrorOptions {
   readonly status?: number | undefined;
   /** The registry's own error codes, such as `MANIFEST_UNKNOWN`. */
   readonly codes?: readonly string[] | undefined;
+  /** Whether the same work may succeed when it is done again. @default "never" */
+  readonly retry?: "never" | "once" | "often" | undefined;
+  /** Milliseconds that the server asks to wait before that. */
+  readonly retryAfter?: number | undefined;
 }
 
 /** A registry, or the way to it, failed. */
@@ -90,6 +94,8 @@ export class RegistryError extends KoError {
   readonly url: string;
   readonly status: number | undefined;
   readonly codes: readonly string[];
+  readonly retry: "never" | "once" | "often";
+  readonly retryAfter: number | undefined;
 
   constructor(message: string, options: RegistryErrorOptions) {
     super(message, options);
@@ -97,6 +103,8 @@ export class RegistryError extends KoError {
     this.url = options.url;
     this.status = options.status;
     this.codes = options.codes ?? [];
+    this.retry = options.retry ?? "never";
+    this.retryAfter = options.retryAfter;
   }
 }
 
@@ -124,7 +132,8 @@ export function messageOf(error: unknown): string {
 export function describeError(error: unknown): string {
   if (error instanceof KoErrors) return error.errors.map(describeError).join("\n");
   if (!(error instanceof KoError)) {
-    return error instanceof Error ? `Error: internal: ${error.stack ?? error.message}` : `Error: ${String(error)}`;
+    const text = error instanceof Error ? `internal: ${error.stack ?? error.message}` : String(error);
+    return printable(`Error: ${text}`, 64 * 1024);
   }
   const messages: string[] = [];
   const hints: string[] = [];

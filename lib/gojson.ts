@@ -72,15 +72,23 @@ export function compareBytes(a: string, b: string): number {
  * A time as Go prints it after reading it (RFC3339Nano): trailing zeros of the fraction cut, the offset kept, up to
  * nine digits. Absent means Go's zero time, the year 1.
  *
- * @throws {KoError} If `text` is not RFC 3339.
+ * @throws {KoError} If `text` is not RFC 3339, or a time that no calendar has (leap seconds too, as in Go).
  */
 export function goTime(text: string | undefined): string {
   if (text === undefined || text === "") return "0001-01-01T00:00:00Z";
-  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-]\d\d:\d\d)$/.exec(text);
-  if (match === null) throw new KoError(`Cannot read ${quoteJson(text)} as a time: RFC 3339 is wanted`);
+  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/.exec(text);
+  if (match === null || !isInCalendar(match[1] ?? ""))
+    throw new KoError(`Cannot read ${quoteJson(text)} as a time: RFC 3339 is wanted`);
   const fraction = (match[2] ?? "").slice(0, 9).replace(/0+$/, "");
   const zone = match[3] === "+00:00" || match[3] === "-00:00" ? "Z" : match[3];
   return `${match[1]}${fraction === "" ? "" : `.${fraction}`}${zone}`;
+}
+
+/** @param seconds `2006-01-02T15:04:05` */
+function isInCalendar(seconds: string): boolean {
+  const date = new Date(`${seconds}Z`);
+  // The 30th of February becomes the 1st of March, 24:00 the next day.
+  return !Number.isNaN(date.getTime()) && date.toISOString().startsWith(seconds);
 }
 
 export function isObject(value: unknown): value is Readonly<Record<string, unknown>> {

@@ -4,10 +4,10 @@
  * No other module reads `process.*`, spawns a program or looks at a clock; they get a {@link Host} or plain values.
  */
 import { mkdtemp, rm } from "node:fs/promises";
-import { rmSync } from "node:fs";
+import { existsSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { CommandError, KoError } from "./errors.ts";
+import { CommandError, KoError, messageOf } from "./errors.ts";
 
 export interface RunOptions {
   /** @default the host's working directory */
@@ -18,14 +18,16 @@ export interface RunOptions {
   readonly stdin?: Uint8Array | ReadableStream<Uint8Array> | "inherit";
   /** "inherit" passes the stream to ours of the same name. @default "capture" */
   readonly stdout?: "capture" | "inherit";
-  /** "tee" shows what comes at once and captures it too. @default "capture" */
-  readonly stderr?: "capture" | "inherit" | "tee";
-  /** The most that is captured of each stream; more is an error (stdout) or cut at the front (stderr). @default 256 MiB */
+  /** "tee" shows what comes at once and captures it too; a function gets its text as it comes. @default "capture" */
+  readonly stderr?: "capture" | "inherit" | "tee" | ((text: string) => void);
+  /** The most that is captured of each stream; more ends the program (stdout) or is cut at the front (stderr). @default 256 MiB */
   readonly maxBytes?: number;
   /** Ends the program's whole process group. @default the host's signal */
   readonly signal?: AbortSignal;
   /** Milliseconds after which the program is ended and the call fails. @default no limit */
   readonly timeout?: number;
+  /** True returns the result of a program that exits with another code than 0. @default false: that is an error */
+  readonly anyExitCode?: boolean;
   /** False keeps the program in our process group, so that a terminal's Ctrl-C reaches it. @default true */
   readonly ownGroup?: boolean;
 }
@@ -55,11 +57,15 @@ export interface Host {
   readonly signal: AbortSignal;
   readonly stderrIsTerminal: boolean;
   now(): Date;
-  /** Writes a result. @throws {KoError} If stdout is closed or full. */
+  /** Writes a result, after everything that was written before. @throws {KoError} If stdout is closed or full. */
   out(text: string): Promise<void>;
-  /** Writes to stderr; what cannot be written is dropped. */
+  /** Writes to stderr, in the order of the calls; what cannot be written is dropped. */
   err(text: string): void;
-  /** Everything on standard input, at most `maxBytes`. */
+  /**
+   * Everything on standard input.
+   *
+   * @throws {KoError} If it is more than `maxBytes`, cannot be read, or the process is told to end meanwhile.
+   */
   readStdin(maxBytes: number): Promise<Uint8Array>;
   /**
    * Runs a program to its end.
@@ -69,6 +75,7 @@ export interface Host {
   run(argv: readonly [string, ...string[]], options?: RunOptions): Promise<RunResult>;
   /** The absolute path of a program on PATH, or undefined. */
   findProgram(name: string): string | undefined;
+  /** @throws {KoError} If it cannot be made. */
   tempFolder(prefix: string): Promise<TempFolder>;
 }
 
@@ -86,6 +93,9 @@ export function createHost(): Host {
   const controller = new AbortController();
   const folders = new Set<string>();
   const groups = new Set<number>();
+  const write = createWriter();
+  // Nobody reads our talk if this fails: the work goes on.
+  const talk = (data: string | Uint8Array): Promise<unknown> => write(Bun.stderr, data).catch(() => {});
   for (const name of ["SIGINT", "SIGTERM"] as const) {
     process.on(name, () => {
       if (controller.signal.aborted) {
@@ -110,24 +120,16 @@ export function createHost(): Host {
       return process.stderr.isTTY;
     },
     now: () => new Date(),
-    out: writeResult,
-    err: (text) => {
+    out: async (text) => {
       try {
-        void Bun.stderr.writer().write(text);
-      } catch {
-        // Nobody reads our talk: the work goes on.
+        const written = await write(Bun.stdout, text);
+        if (written !== Buffer.byteLength(text)) throw new Error(`only ${written} bytes were taken`);
+      } catch (cause) {
+        throw new KoError("Cannot write to standard output", { cause });
       }
     },
-    readStdin: async (maxBytes) => {
-      const chunks: Uint8Array[] = [];
-      let size = 0;
-      for await (const chunk of Bun.stdin.stream()) {
-        size += chunk.byteLength;
-        if (size > maxBytes) throw new KoError(`Cannot read standard input: more than ${maxBytes} bytes`);
-        chunks.push(chunk);
-      }
-      return new Uint8Array(Buffer.concat(chunks));
-    },
+    err: (text) => void talk(text),
+    readStdin: (maxBytes) => readStdin(maxBytes, controller.signal),
     run: (argv, options = {}) =>
       runProgram(argv, {
         ...options,
@@ -135,10 +137,17 @@ export function createHost(): Host {
         env: options.env ?? host.env,
         signal: options.signal ?? host.signal,
         groups,
+        talk,
       }),
     findProgram: (name) => Bun.which(name, { PATH: host.env["PATH"] ?? "", cwd: host.cwd }) ?? undefined,
     tempFolder: async (prefix) => {
-      const path = await mkdtemp(join(host.env["TMPDIR"] || tmpdir(), `${prefix}-`));
+      const parent = host.env["TMPDIR"] || tmpdir();
+      const path = await mkdtemp(join(parent, `${prefix}-`)).catch((cause: unknown) => {
+        throw new KoError(`Cannot make a temporary folder in "${parent}"`, {
+          cause,
+          hint: "Set TMPDIR to a folder that can be written to.",
+        });
+      });
       folders.add(path);
       return {
         path,
@@ -152,15 +161,45 @@ export function createHost(): Host {
   return host;
 }
 
-async function writeResult(text: string): Promise<void> {
+/** Writes to standard output and error: each text whole, in the order of the calls, also where both are one terminal. */
+function createWriter(): (file: Bun.BunFile, data: string | Uint8Array) => Promise<number> {
+  let last: Promise<unknown> = Promise.resolve();
+  return async (file, data) => {
+    // Bun.write() of nothing empties the file that the stream goes to.
+    if (data.length === 0) return 0;
+    // Not process.stdout.write: it cuts what a pipe cannot take at once (spec/bun.md 1). Not file.writer(): what it
+    // has not flushed is lost at the end of the process.
+    const written = last.then(() => Bun.write(file, data));
+    last = written.catch(() => {});
+    return written;
+  };
+}
+
+async function readStdin(maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
+  signal.throwIfAborted();
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  let stop = (): void => {};
   try {
-    // Not process.stdout.write: it cuts what a pipe cannot take at once (spec/bun.md 1).
-    const written = await Bun.write(Bun.stdout, text);
-    if (written === Buffer.byteLength(text)) return;
-    throw new Error(`only ${written} bytes were taken`);
+    const reader = Bun.stdin.stream().getReader();
+    // A terminal may stay silent for ever: Ctrl-C ends the waiting.
+    stop = () => void reader.cancel().catch(() => {});
+    signal.addEventListener("abort", stop, { once: true });
+    for (let read = await reader.read(); !read.done; read = await reader.read()) {
+      size += read.value.byteLength;
+      if (size > maxBytes) break;
+      chunks.push(read.value);
+    }
   } catch (cause) {
-    throw new KoError("Cannot write to standard output", { cause });
+    signal.throwIfAborted();
+    throw new KoError("Cannot read standard input", { cause });
+  } finally {
+    signal.removeEventListener("abort", stop);
+    stop();
   }
+  signal.throwIfAborted();
+  if (size > maxBytes) throw new KoError(`Cannot read standard input: it is more than ${maxBytes} bytes`);
+  return new Uint8Array(Buffer.concat(chunks));
 }
 
 interface RunProgramOptions extends RunOptions {
@@ -169,6 +208,8 @@ interface RunProgramOptions extends RunOptions {
   readonly signal: AbortSignal;
   /** Process groups that live, for the hurried end. */
   readonly groups: Set<number>;
+  /** Writes to our stderr. */
+  readonly talk: (data: Uint8Array) => Promise<unknown>;
 }
 
 async function runProgram(argv: readonly [string, ...string[]], options: RunProgramOptions): Promise<RunResult> {
@@ -194,86 +235,115 @@ async function runProgram(argv: readonly [string, ...string[]], options: RunProg
       stderr: options.stderr === "inherit" ? "inherit" : "pipe",
     });
   } catch (error) {
-    const missing = error instanceof Error && "code" in error && error.code === "ENOENT";
-    throw missing
-      ? fail("it is not installed, or not on PATH", { hint: `Install ${argv[0]}, or put its folder on PATH.` })
-      : fail(String(error), {});
+    if (!existsSync(options.cwd)) throw fail(`its working directory "${options.cwd}" does not exist`, {});
+    if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw fail(messageOf(error), {});
+    throw fail("it is not installed, or not on PATH", { hint: `Install ${argv[0]}, or put its folder on PATH.` });
   }
   const end = (signal: "SIGTERM" | "SIGKILL"): void => {
     if (ownGroup) killGroup(child.pid, signal);
     else child.kill(signal);
   };
-  let timedOut = false;
+  const stopped: { by: "timeout" | "size" | "signal" | undefined } = { by: undefined };
   let killTimer: ReturnType<typeof setTimeout> | undefined;
-  const stop = (): void => {
+  const abandon = new AbortController();
+  const stop = (by: "timeout" | "size" | "signal"): void => {
+    if (stopped.by !== undefined) return;
+    stopped.by = by;
     end("SIGTERM");
-    killTimer = setTimeout(() => end("SIGKILL"), 3000);
+    killTimer = setTimeout(() => {
+      end("SIGKILL");
+      // What left the group lives on, and may hold our pipes open for ever.
+      abandon.abort();
+    }, 3000);
   };
-  const timer =
-    options.timeout === undefined
-      ? undefined
-      : setTimeout(() => {
-          timedOut = true;
-          stop();
-        }, options.timeout);
+  const stopOnSignal = (): void => stop("signal");
+  const timer = options.timeout === undefined ? undefined : setTimeout(() => stop("timeout"), options.timeout);
   if (ownGroup) options.groups.add(child.pid);
-  options.signal.addEventListener("abort", stop, { once: true });
+  options.signal.addEventListener("abort", stopOnSignal, { once: true });
   try {
     const [stdout, stderr, code] = await Promise.all([
-      capture(child.stdout, maxBytes, undefined),
-      capture(child.stderr, maxBytes, options.stderr === "tee" ? Bun.stderr.writer() : undefined),
+      readHead(child.stdout, { maxBytes, abandon: abandon.signal, onTooMuch: () => stop("size") }),
+      readTail(child.stderr, { maxBytes, abandon: abandon.signal, listen: listener(options) }),
       child.exited,
     ]);
     options.signal.throwIfAborted();
-    const text = stderr.text();
-    if (timedOut) throw fail(`no answer within ${(options.timeout ?? 0) / 1000} s`, { stderr: text });
-    if (stdout.cut) throw fail(`it wrote more than ${maxBytes} bytes`, { stderr: text });
+    const text = new TextDecoder().decode(stderr);
+    if (stopped.by === "timeout") throw fail(`no answer within ${(options.timeout ?? 0) / 1000} s`, { stderr: text });
+    if (stopped.by === "size") throw fail(`it wrote more than ${maxBytes} bytes`, { stderr: text });
     const signal = child.signalCode === null ? undefined : String(child.signalCode);
     if (signal !== undefined) throw fail(`ended by ${signal}`, { signal, stderr: text });
-    if (code !== 0) throw fail(`exit code ${code}`, { code, stderr: text });
-    return { code, stdout: stdout.bytes(), stderr: text };
+    if (code !== 0 && options.anyExitCode !== true) throw fail(`exit code ${code}`, { code, stderr: text });
+    return { code, stdout, stderr: text };
   } finally {
     clearTimeout(timer);
     clearTimeout(killTimer);
-    options.signal.removeEventListener("abort", stop);
+    options.signal.removeEventListener("abort", stopOnSignal);
     // What a program left running in its group (a helper that forked) must not outlive a stop.
-    if (ownGroup && (timedOut || options.signal.aborted)) killGroup(child.pid, "SIGKILL");
+    if (ownGroup && stopped.by !== undefined) killGroup(child.pid, "SIGKILL");
     options.groups.delete(child.pid);
   }
 }
 
-interface Captured {
-  readonly cut: boolean;
-  bytes(): Uint8Array;
-  text(): string;
+function listener({ stderr, talk }: RunProgramOptions): ((chunk: Uint8Array) => unknown) | undefined {
+  if (typeof stderr !== "function") return stderr === "tee" ? talk : undefined;
+  const decoder = new TextDecoder();
+  return (chunk) => stderr(decoder.decode(chunk, { stream: true }));
 }
 
-/** Reads at once, so that the pipe's flow control works (spec/bun.md 5). Keeps the last `maxBytes`. */
-async function capture(
-  stream: ReadableStream<Uint8Array> | number | undefined | null,
-  maxBytes: number,
-  tee: Bun.FileSink | undefined,
-): Promise<Captured> {
-  let chunks: Uint8Array[] = [];
+interface ReadOptions {
+  readonly maxBytes: number;
+  /** Ends the reading, although the stream has not ended. */
+  readonly abandon: AbortSignal;
+}
+
+/** The first `maxBytes`; the rest is read and dropped, so that the program can end. */
+async function readHead(
+  stream: Bun.Subprocess["stdout"],
+  { maxBytes, abandon, onTooMuch }: ReadOptions & { readonly onTooMuch: () => void },
+): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
   let size = 0;
-  let cut = false;
-  if (stream instanceof ReadableStream) {
-    for await (const chunk of stream) {
-      if (tee !== undefined) {
-        await tee.write(chunk);
-        await tee.flush();
-      }
-      size += chunk.byteLength;
-      chunks.push(chunk);
-      if (size > maxBytes) {
-        cut = true;
-        chunks = [Buffer.concat(chunks).subarray(-maxBytes)];
-        size = maxBytes;
-      }
+  for await (const chunk of chunksOf(stream, abandon)) {
+    size += chunk.byteLength;
+    if (size > maxBytes) onTooMuch();
+    else chunks.push(chunk);
+  }
+  return joined(chunks);
+}
+
+/** The last `maxBytes`. `listen` gets everything, and is waited for. */
+async function readTail(
+  stream: Bun.Subprocess["stderr"],
+  { maxBytes, abandon, listen }: ReadOptions & { readonly listen: ((chunk: Uint8Array) => unknown) | undefined },
+): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of chunksOf(stream, abandon)) {
+    if (listen !== undefined) await listen(chunk);
+    chunks.push(chunk);
+    size += chunk.byteLength;
+    for (let [first] = chunks; first && size - first.byteLength >= maxBytes; [first] = chunks) {
+      size -= first.byteLength;
+      chunks.shift();
     }
   }
-  const bytes = (): Uint8Array => (chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks));
-  return { cut, bytes, text: () => new TextDecoder().decode(bytes()) };
+  return joined(chunks).subarray(-maxBytes);
+}
+
+/** Reads at once, so that the pipe's flow control works (spec/bun.md 5). */
+async function* chunksOf(
+  stream: Bun.Subprocess["stdout"],
+  abandon: AbortSignal,
+): AsyncGenerator<Uint8Array, void, void> {
+  if (!(stream instanceof ReadableStream)) return;
+  const reader = stream.getReader();
+  const cancel = (): void => void reader.cancel().catch(() => {});
+  abandon.addEventListener("abort", cancel, { once: true });
+  for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
+}
+
+function joined(chunks: readonly Uint8Array[]): Uint8Array {
+  return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
 }
 
 function killGroup(pid: number, signal: "SIGTERM" | "SIGKILL"): void {

@@ -49,3 +49,21 @@ export interface Index {
 
 /** What a build makes of one import path. */
 export type Built = Image | Index;
+
+/** Where a base is read from: a registry's repository, an OCI layout, or what ko makes itself. */
+export interface ImageSource {
+  /**
+   * The bytes of an image manifest or an image index, verified, with media type, size and digest.
+   *
+   * @param reference a tag or a digest; empty means the only image of a source that has just one
+   * @throws {KoError} If there is none of that name.
+   */
+  getManifest(
+    reference: string,
+    options?: { readonly expected?: Descriptor; readonly signal?: AbortSignal },
+  ): Promise<{ readonly descriptor: Descriptor; readonly bytes: Uint8Array }>;
+  /** The bytes that the descriptor describes, verified while they are read. */
+  openBlob(descriptor: Descriptor, signal?: AbortSignal): AsyncIterable<Uint8Array>;
+  /** Where the blobs are, if a registry can mount them from there. */
+  readonly blobSource?: BlobSource;
+}

@@ -207,6 +207,7 @@ export function readManifest(bytes: Uint8Array, what: string): Manifest {
     const old = value["schemaVersion"] === 1 ? "a schema 1 manifest, which nothing current can use" : undefined;
     throw new KoError(`Cannot read ${what}: ${old ?? "it has no config and layers, so it is no image manifest"}`);
   }
+  refuseBoth(value, what);
   return {
     schemaVersion: readNumber(value["schemaVersion"] ?? 2, `schemaVersion of ${what}`),
     ...pickStrings(value, ["mediaType", "artifactType"], what),
@@ -222,12 +223,20 @@ export function readIndex(bytes: Uint8Array, what: string): IndexManifest {
   if (!Array.isArray(value["manifests"])) {
     throw new KoError(`Cannot read ${what}: it has no list of manifests, so it is no image index`);
   }
+  refuseBoth(value, what);
   return {
     schemaVersion: readNumber(value["schemaVersion"] ?? 2, `schemaVersion of ${what}`),
     ...pickStrings(value, ["mediaType"], what),
     manifests: value["manifests"].map((entry, i) => readDescriptor(entry, `entry ${i} of ${what}`)),
     ...pickStringMap(value, "annotations", what),
   };
+}
+
+/** The same bytes must not mean two images, whatever media type is claimed for them (CVE-2021-41190). */
+function refuseBoth(value: Readonly<Record<string, unknown>>, what: string): void {
+  if ((value["manifests"] ?? undefined) === undefined) return;
+  if ((value["config"] ?? value["layers"] ?? undefined) === undefined) return;
+  throw new KoError(`Cannot read ${what}: it is an image and an index at once, wanted one of them`);
 }
 
 /** @throws {KoError} If `value` is no descriptor (`{ mediaType, size, digest, … }`). */
@@ -259,7 +268,8 @@ export function readDescriptor(value: unknown, what: string): Descriptor {
  */
 export function readConfig(bytes: Uint8Array, what: string): ImageConfig {
   const value = parseObject(bytes, what);
-  const rootfs = isObject(value["rootfs"]) ? value["rootfs"] : {};
+  const rootfs = value["rootfs"] ?? {};
+  if (!isObject(rootfs)) throw new KoError(`Cannot read ${what}: rootfs is no object`);
   const diffIds = readStrings(rootfs["diff_ids"] ?? [], `diff_ids of ${what}`).map((id) => {
     if (!isDigest(id)) throw new KoError(`Cannot read ${what}: the diffID ${quoteJson(id)} is no sha256 digest`);
     return id;
@@ -276,9 +286,9 @@ export function readConfig(bytes: Uint8Array, what: string): ImageConfig {
       ["architecture", "author", "container", "created", "docker_version", "os", "os.version", "variant"],
       what,
     ),
-    ...(value["os.features"] ? { "os.features": readStrings(value["os.features"], `os.features of ${what}`) } : {}),
+    ...pickStringList(value, "os.features", what),
     ...(history === undefined ? {} : { history: history.map((entry) => readHistory(entry, what)) }),
-    rootfs: { type: typeof rootfs["type"] === "string" ? rootfs["type"] : "", diff_ids: diffIds },
+    rootfs: { type: "", ...pickStrings(rootfs, ["type"], `rootfs of ${what}`), diff_ids: diffIds },
     config: readContainerConfig(config, what),
   };
 }
@@ -287,37 +297,38 @@ function readHistory(entry: unknown, what: string): History {
   if (!isObject(entry)) throw new KoError(`Cannot read ${what}: a history entry is no object`);
   return {
     ...pickStrings(entry, ["author", "created", "created_by", "comment"], what),
-    ...(entry["empty_layer"] === true ? { empty_layer: true } : {}),
+    ...readFlag(entry, "empty_layer", `a history entry of ${what}`),
   };
 }
 
-const CONTAINER_FIELDS: readonly (readonly [keyof ContainerConfig, "flag" | "text" | "list" | "labels" | "object"])[] =
-  [
-    ["AttachStderr", "flag"],
-    ["AttachStdin", "flag"],
-    ["AttachStdout", "flag"],
-    ["Cmd", "list"],
-    ["Healthcheck", "object"],
-    ["Domainname", "text"],
-    ["Entrypoint", "list"],
-    ["Env", "list"],
-    ["Hostname", "text"],
-    ["Image", "text"],
-    ["Labels", "labels"],
-    ["OnBuild", "list"],
-    ["OpenStdin", "flag"],
-    ["StdinOnce", "flag"],
-    ["Tty", "flag"],
-    ["User", "text"],
-    ["Volumes", "object"],
-    ["WorkingDir", "text"],
-    ["ExposedPorts", "object"],
-    ["ArgsEscaped", "flag"],
-    ["NetworkDisabled", "flag"],
-    ["MacAddress", "text"],
-    ["StopSignal", "text"],
-    ["Shell", "list"],
-  ];
+type ContainerKind = "flag" | "text" | "list" | "labels" | "set" | "healthcheck";
+
+const CONTAINER_FIELDS: readonly (readonly [keyof ContainerConfig, ContainerKind])[] = [
+  ["AttachStderr", "flag"],
+  ["AttachStdin", "flag"],
+  ["AttachStdout", "flag"],
+  ["Cmd", "list"],
+  ["Healthcheck", "healthcheck"],
+  ["Domainname", "text"],
+  ["Entrypoint", "list"],
+  ["Env", "list"],
+  ["Hostname", "text"],
+  ["Image", "text"],
+  ["Labels", "labels"],
+  ["OnBuild", "list"],
+  ["OpenStdin", "flag"],
+  ["StdinOnce", "flag"],
+  ["Tty", "flag"],
+  ["User", "text"],
+  ["Volumes", "set"],
+  ["WorkingDir", "text"],
+  ["ExposedPorts", "set"],
+  ["ArgsEscaped", "flag"],
+  ["NetworkDisabled", "flag"],
+  ["MacAddress", "text"],
+  ["StopSignal", "text"],
+  ["Shell", "list"],
+];
 
 function readContainerConfig(config: Readonly<Record<string, unknown>>, what: string): ContainerConfig {
   const result: Record<string, unknown> = {};
@@ -327,11 +338,30 @@ function readContainerConfig(config: Readonly<Record<string, unknown>>, what: st
     const at = `${key} of ${what}`;
     if (kind === "list") result[key] = readStrings(value, at);
     else if (kind === "labels") Object.assign(result, pickStringMap(config, key, what));
-    else if (kind === "object" ? !isObject(value) : typeof value !== (kind === "flag" ? "boolean" : "string")) {
+    else if (kind === "set") result[key] = readSet(value, at);
+    else if (kind === "healthcheck") result[key] = readHealthcheck(value, at);
+    else if (typeof value !== (kind === "flag" ? "boolean" : "string")) {
       throw new KoError(`Cannot read ${at}: ${quoteJson(value)} has the wrong type`);
     } else result[key] = value;
   }
   return result;
+}
+
+/** An object whose keys count; Go writes each value as `{}`. */
+function readSet(value: unknown, what: string): Readonly<Record<string, unknown>> {
+  if (isObject(value) && Object.values(value).every((item) => item === null || isObject(item))) {
+    return Object.fromEntries(Object.keys(value).map((key) => [key, {}]));
+  }
+  throw new KoError(`Cannot read ${what}: ${quoteJson(value)} has the wrong type`);
+}
+
+function readHealthcheck(value: unknown, what: string): Readonly<Record<string, unknown>> {
+  if (!isObject(value)) throw new KoError(`Cannot read ${what}: ${quoteJson(value)} has the wrong type`);
+  const numbers = ["Interval", "Timeout", "StartPeriod", "Retries"].map((key): [string, number] => {
+    const number = readNumber(value[key] ?? 0, `${key} of ${what}`);
+    return [key, number];
+  });
+  return { ...pickStringList(value, "Test", what), ...Object.fromEntries(numbers) };
 }
 
 /** The bytes that go-containerregistry writes for this configuration. Empty fields are left out, as Go does. */
@@ -339,7 +369,8 @@ export function encodeConfig(image: ImageConfig): Uint8Array {
   const { rootfs, config } = image;
   const container: [string, unknown][] = CONTAINER_FIELDS.map(([key]) => {
     const value = config[key];
-    return [key, key === "Healthcheck" && isObject(value) ? orderHealthcheck(value) : value];
+    // A Go pointer: an empty healthcheck is written.
+    return [key, key === "Healthcheck" && isObject(value) ? keep(orderHealthcheck(value)) : value];
   });
   return encodeGoJson(
     object([
@@ -454,25 +485,46 @@ function parseObject(bytes: Uint8Array, what: string): Readonly<Record<string, u
 
 function readPlatform(value: unknown, what: string): Platform {
   if (!isObject(value)) throw new KoError(`Cannot read ${what}: its platform is no object`);
-  const list = (key: "os.features" | "features"): Readonly<Record<string, readonly string[]>> =>
-    value[key] ? { [key]: readStrings(value[key], `${key} of ${what}`) } : {};
   return {
     architecture: "",
     os: "",
     ...pickStrings(value, ["architecture", "os", "os.version", "variant"], what),
-    ...list("os.features"),
-    ...list("features"),
+    ...pickStringList(value, "os.features", what),
+    ...pickStringList(value, "features", what),
   };
 }
 
 function readNumber(value: unknown, what: string): number {
-  if (typeof value === "number") return value;
-  throw new KoError(`Cannot read ${what}: ${quoteJson(value)} is no number`);
+  if (typeof value === "number" && Number.isSafeInteger(value)) return value;
+  throw new KoError(`Cannot read ${what}: ${quoteJson(value)} is no whole number`);
 }
 
 function readStrings(value: unknown, what: string): readonly string[] {
   if (Array.isArray(value) && value.every((item) => typeof item === "string")) return value;
   throw new KoError(`Cannot read ${what}: it is no list of strings`);
+}
+
+function readFlag<K extends string>(
+  value: Readonly<Record<string, unknown>>,
+  key: K,
+  what: string,
+): { [P in K]?: true } {
+  const result: { [P in K]?: true } = {};
+  const flag = value[key] ?? false;
+  if (typeof flag !== "boolean") throw new KoError(`Cannot read ${key} of ${what}: ${quoteJson(flag)} is no boolean`);
+  if (flag) result[key] = true;
+  return result;
+}
+
+function pickStringList<K extends string>(
+  value: Readonly<Record<string, unknown>>,
+  key: K,
+  what: string,
+): { [P in K]?: readonly string[] } {
+  const result: { [P in K]?: readonly string[] } = {};
+  const list = value[key] ?? undefined;
+  if (list !== undefined) result[key] = readStrings(list, `${key} of ${what}`);
+  return result;
 }
 
 function pickStrings<K extends string>(

@@ -36,7 +36,12 @@ export function parseReference(text: string): Reference {
   const at = rest.indexOf("@");
   if (at >= 0) {
     const given = rest.slice(at + 1);
-    if (!isDigest(given)) throw fail(`"${given}" is no digest, wanted sha256: and 64 lower-case hex digits`);
+    if (!isDigest(given)) {
+      if (!given.includes("/")) throw fail(`"${given}" is no digest, wanted sha256: and 64 lower-case hex digits`);
+      // Not quoted: what stands before the "@" may be a password.
+      const end = text.slice(text.lastIndexOf("@"));
+      throw new KoError(`Cannot read "…${end}" as an image name: it holds an "@", wanted only before a digest`);
+    }
     digest = given;
     rest = rest.slice(0, at);
   }

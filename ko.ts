@@ -1,0 +1,25 @@
+#!/usr/bin/env bun
+/**
+ * ko: Go import paths -> container images and Kubernetes YAML. The one entry of the program.
+ */
+import { runCommandLine } from "./lib/commands.ts";
+import { describeError, exitCodeOf } from "./lib/errors.ts";
+import { createHost, type Host } from "./lib/host.ts";
+
+/** Runs one command line; never throws. Returns the exit code. */
+export async function main(argv: readonly string[], host: Host): Promise<number> {
+  try {
+    await runCommandLine(argv, host);
+    return 0;
+  } catch (error) {
+    // After Ctrl-C everything fails somehow: the signal is the reason, whatever was thrown first.
+    const reason: unknown = host.signal.aborted ? host.signal.reason : error;
+    host.err(`${describeError(reason)}\n`);
+    return exitCodeOf(reason);
+  }
+}
+
+if (import.meta.main) {
+  const host = createHost();
+  process.exitCode = await main(process.argv.slice(2), host);
+}

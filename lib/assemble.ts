@@ -1,0 +1,193 @@
+/**
+ * Puts images together: base image + kodata layer + program layer -> image; images of several platforms -> index.
+ *
+ * The configuration is byte-equal to what the original ko v0.19.1 writes under `TZ=UTC` (spec/wire.md D3, D4). No I/O.
+ */
+import { KoError } from "./errors.ts";
+import { goTime } from "./gojson.ts";
+import type { Image, Index, Layer } from "./image.ts";
+import {
+  type ContainerConfig,
+  type Descriptor,
+  describe,
+  encodeConfig,
+  encodeIndex,
+  encodeManifest,
+  type History,
+  type ImageConfig,
+  type IndexManifest,
+  type Manifest,
+  MEDIA_TYPES,
+} from "./oci.ts";
+
+export interface AssembleImageOptions {
+  readonly importPath: string;
+  /** File name of the program in the image: {@link appName} of the import path. */
+  readonly app: string;
+  /** `windows` has other paths than the rest. */
+  readonly os: string;
+  /** Contents of `$KO_DATA_PATH`. */
+  readonly kodata: Layer;
+  /** The program in `/ko-app`. */
+  readonly program: Layer;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Added to (and winning over) the base's own. */
+  readonly annotations: Readonly<Record<string, string>>;
+  /** The container's user; undefined keeps the base's. */
+  readonly user: string | undefined;
+  /** Seconds since 1970 for the image and the program's history entry; undefined keeps the base's date. */
+  readonly created: number | undefined;
+  /** Seconds since 1970 for the kodata history entry. */
+  readonly kodataCreated: number | undefined;
+}
+
+const AUTHOR = "github.com/ko-build/ko";
+
+/** Name of the program's file in the image: the last element of the import path. */
+export function appName(importPath: string): string {
+  const last = importPath.replace(/\/+$/, "").split("/").at(-1) ?? "";
+  return last === "" || last === "." ? "ko-app" : last;
+}
+
+/**
+ * The media type of the layers that go on `base`: registries refuse images that mix OCI and Docker types.
+ *
+ * @throws {KoError} If `base` is neither an OCI nor a Docker image.
+ */
+export function layerTypeFor(base: Image): string {
+  const { mediaType } = base.descriptor;
+  if (mediaType === MEDIA_TYPES.ociManifest) return MEDIA_TYPES.ociLayer;
+  if (mediaType === MEDIA_TYPES.dockerManifest) return MEDIA_TYPES.dockerLayer;
+  throw new KoError(`Cannot build on a base of media type "${mediaType}": an OCI or Docker image is wanted`);
+}
+
+/** The base image with the two layers on top and the configuration that starts the program. */
+export function assembleImage(base: Image, options: AssembleImageOptions): Image {
+  const { kodata, program } = options;
+  const config = makeConfig(base.config, options);
+  const configBytes = encodeConfig(config);
+  const { config: baseConfig } = base.manifest;
+  const manifest: Manifest = {
+    ...base.manifest,
+    config: {
+      ...baseConfig,
+      ...describe(baseConfig.mediaType, configBytes),
+      ...(baseConfig.data === undefined ? {} : { data: Buffer.from(configBytes).toString("base64") }),
+    },
+    layers: [...base.manifest.layers, kodata.descriptor, program.descriptor],
+    annotations: { ...base.manifest.annotations, ...options.annotations },
+  };
+  const bytes = encodeManifest(manifest);
+  return {
+    kind: "image",
+    descriptor: describe(base.descriptor.mediaType, bytes),
+    bytes,
+    manifest,
+    configBytes,
+    config,
+    layers: [...base.layers, kodata, program],
+  };
+}
+
+function makeConfig(base: ImageConfig, options: AssembleImageOptions): ImageConfig {
+  const { kodata, program, created } = options;
+  const history = (when: number | undefined, comment: string): History => ({
+    author: "ko",
+    created: timeOf(when),
+    created_by: `ko build ko://${options.importPath}`,
+    comment,
+  });
+  return {
+    ...base,
+    author: AUTHOR,
+    ...(created === undefined ? {} : { created: timeOf(created) }),
+    history: [
+      ...(base.history ?? []),
+      history(options.kodataCreated, "kodata contents, at $KO_DATA_PATH"),
+      history(created, `go build output, at /ko-app/${options.app}`),
+    ],
+    rootfs: { type: base.rootfs.type, diff_ids: [...base.rootfs.diff_ids, kodata.diffId, program.diffId] },
+    config: makeContainerConfig(base.config, options),
+  };
+}
+
+function makeContainerConfig(base: ContainerConfig, options: AssembleImageOptions): ContainerConfig {
+  const windows = options.os === "windows";
+  const { Cmd: _, ...kept } = base;
+  return {
+    ...kept,
+    Entrypoint: [windows ? `C:\\ko-app\\${options.app}` : `/ko-app/${options.app}`],
+    Env: [
+      ...addToPath(base.Env ?? [], windows ? "C:\\ko-app" : "/ko-app"),
+      `KO_DATA_PATH=${windows ? "C:\\var\\run\\ko" : "/var/run/ko"}`,
+    ],
+    Labels: { ...base.Labels, ...options.labels },
+    ...(options.user === undefined || options.user === "" ? {} : { User: options.user }),
+  };
+}
+
+/** Appends `folder` to the first PATH (with `:` on Windows too, as the original), or adds a PATH at the end. */
+function addToPath(env: readonly string[], folder: string): readonly string[] {
+  const at = env.findIndex((entry) => entry.startsWith("PATH="));
+  return at < 0 ? [...env, `PATH=${folder}`] : env.with(at, `${env[at]}:${folder}`);
+}
+
+function timeOf(seconds: number | undefined): string {
+  return goTime(seconds === undefined ? undefined : new Date(seconds * 1000).toISOString());
+}
+
+export interface IndexChild {
+  /** What the base index says of the platform image that `image` was built on. */
+  readonly entry: Descriptor;
+  readonly image: Image;
+}
+
+/**
+ * An index of platform images, in the order given (the base index's).
+ *
+ * @param options.mediaType the base index's: OCI index or Docker list
+ */
+export function assembleIndex(
+  children: readonly IndexChild[],
+  options: { readonly mediaType: string; readonly annotations: Readonly<Record<string, string>> },
+): Index {
+  const index: IndexManifest = {
+    schemaVersion: 2,
+    mediaType: options.mediaType,
+    manifests: children.map(({ entry, image }) => ({
+      mediaType: entry.mediaType,
+      size: image.descriptor.size,
+      digest: image.descriptor.digest,
+      ...(entry.urls === undefined ? {} : { urls: entry.urls }),
+      ...(entry.annotations === undefined ? {} : { annotations: entry.annotations }),
+      ...(entry.platform === undefined ? {} : { platform: entry.platform }),
+      artifactType: image.manifest.artifactType ?? image.manifest.config.mediaType,
+    })),
+    annotations: options.annotations,
+  };
+  const bytes = encodeIndex(index);
+  return {
+    kind: "index",
+    descriptor: describe(options.mediaType, bytes),
+    bytes,
+    index,
+    children: children.map(({ image }) => image),
+  };
+}
+
+/** The platform that an image's configuration names; `linux` and `amd64` where it names none. */
+export function platformOf(image: Image): {
+  os: string;
+  architecture: string;
+  variant?: string;
+  "os.version"?: string;
+} {
+  const { os, architecture, variant } = image.config;
+  const version = image.config["os.version"];
+  return {
+    os: os || "linux",
+    architecture: architecture || "amd64",
+    ...(variant ? { variant } : {}),
+    ...(version ? { "os.version": version } : {}),
+  };
+}

@@ -1,0 +1,197 @@
+/**
+ * Base images: read from a registry, an OCI layout or ko itself, each at most once per run, never more than is needed.
+ *
+ * A base's layers stay where they are until a publisher has to copy them.
+ */
+import type { BaseName } from "./config.ts";
+import { KoError } from "./errors.ts";
+import type { Image, ImageSource, Layer } from "./image.ts";
+import {
+  type Descriptor,
+  type Digest,
+  formatPlatform,
+  isIndexType,
+  isManifestType,
+  MEDIA_TYPES,
+  type Platform,
+  readConfig,
+  readDocument,
+  readIndex,
+  readManifest,
+} from "./oci.ts";
+import { formatName, formatReference } from "./reference.ts";
+import { platformOf } from "./assemble.ts";
+
+export interface Base {
+  /** For people: the name with the digest that was found. */
+  readonly text: string;
+  /** For `org.opencontainers.image.base.name`; undefined where there is no name that others could use. */
+  readonly name: string | undefined;
+  /** Of the manifest or index that the name points to; undefined for `scratch`. */
+  readonly digest: Digest | undefined;
+  readonly mediaType: string;
+  /** Entries of the index, in its order; undefined where the base is a single image. */
+  readonly entries: readonly Descriptor[] | undefined;
+  /** The image of an entry, or of a single-image base. Read once. */
+  image(entry?: Descriptor): Promise<Image>;
+}
+
+/** One platform that is to be built on a base. */
+export interface BasePlatform {
+  readonly platform: Platform;
+  /** The entry of the base's index; undefined for a single-image base. */
+  readonly entry: Descriptor | undefined;
+  image(): Promise<Image>;
+}
+
+/**
+ * Reads what `reference` names in `source`: one manifest or index. Platform images are read when asked for.
+ *
+ * @param spec decides names; `shown` is what people call it
+ * @throws {KoError} If it is no image that can be built on.
+ */
+export async function readBase(
+  source: ImageSource,
+  options: { readonly spec: BaseName; readonly shown: string; readonly signal: AbortSignal },
+): Promise<Base> {
+  const { spec, shown, signal } = options;
+  const reference =
+    spec.kind === "registry" ? (spec.reference.digest ?? spec.reference.tag) : spec.kind === "layout" ? spec.tag : "";
+  const { descriptor, bytes } = await source.getManifest(reference ?? "", { signal });
+  const { mediaType, digest } = descriptor;
+  const images = new Map<Digest, Promise<Image>>();
+  const image = (entry: Descriptor | undefined): Promise<Image> => {
+    const key = entry?.digest ?? digest;
+    const known = images.get(key);
+    if (known !== undefined) return known;
+    const read =
+      entry === undefined
+        ? readImage(source, { descriptor, bytes }, { shown, signal })
+        : source
+            .getManifest(entry.digest, { expected: entry, signal })
+            .then((manifest) => readImage(source, manifest, { shown: `${shown} for ${platformText(entry)}`, signal }));
+    images.set(key, read);
+    return read;
+  };
+  if (!isIndexType(mediaType) && !isManifestType(mediaType)) {
+    throw new KoError(`Cannot use base "${shown}": its media type is "${mediaType}", an image or an index is wanted`);
+  }
+  return {
+    text: spec.kind === "scratch" || spec.kind === "layout" || shown.includes("@") ? shown : `${shown}@${digest}`,
+    name:
+      spec.kind === "registry" ? formatName(spec.reference) : spec.kind === "builtin" ? `${shown}:latest` : undefined,
+    digest: spec.kind === "scratch" ? undefined : digest,
+    mediaType,
+    entries: isIndexType(mediaType) ? readIndex(bytes, `base "${shown}"`).manifests : undefined,
+    image,
+  };
+}
+
+interface ReadImageOptions {
+  readonly shown: string;
+  readonly signal: AbortSignal;
+}
+
+async function readImage(
+  source: ImageSource,
+  { descriptor, bytes }: { readonly descriptor: Descriptor; readonly bytes: Uint8Array },
+  { shown, signal }: ReadImageOptions,
+): Promise<Image> {
+  const manifest = readManifest(bytes, `manifest of base "${shown}"`);
+  const { mediaType } = manifest.config;
+  if (mediaType !== MEDIA_TYPES.ociConfig && mediaType !== MEDIA_TYPES.dockerConfig) {
+    throw new KoError(
+      `Cannot use base "${shown}": its configuration is of type "${mediaType}", so it is no container image`,
+    );
+  }
+  const what = `configuration of base "${shown}"`;
+  const configBytes = await readDocument(source.openBlob(manifest.config, signal), manifest.config, what);
+  const config = readConfig(configBytes, what);
+  const diffIds = config.rootfs.diff_ids;
+  if (diffIds.length !== manifest.layers.length) {
+    throw new KoError(
+      `Cannot use base "${shown}": its manifest lists ${manifest.layers.length} layers, its configuration ${diffIds.length}`,
+    );
+  }
+  const layers = manifest.layers.map((layer, i): Layer => {
+    const diffId = diffIds[i];
+    if (diffId === undefined) throw new RangeError(`no diffID for layer ${i}`);
+    return {
+      descriptor: layer,
+      diffId,
+      ...(source.blobSource === undefined ? {} : { source: source.blobSource }),
+      open: (openSignal) => source.openBlob(layer, openSignal ?? signal),
+    };
+  });
+  return { kind: "image", descriptor, bytes, manifest, configBytes, config, layers };
+}
+
+/**
+ * The platforms of `base` that the user asked for, in the base's order.
+ *
+ * @param wanted the specs as given (`linux/arm64`, `all`)
+ * @param matcherOf see `createPlatformMatcher()` of platform.ts
+ * @throws {KoError} If the base lacks one of them: the error lists what it has.
+ */
+export async function selectPlatforms(
+  base: Base,
+  wanted: readonly string[],
+  matcherOf: (specs: readonly string[]) => (platform: Platform | undefined) => boolean,
+): Promise<readonly BasePlatform[]> {
+  const matches = matcherOf(wanted);
+  const all = wanted.length === 1 && wanted[0] === "all";
+  const missing = (has: readonly string[], specs: readonly string[]): KoError =>
+    new KoError(
+      `Cannot build for ${specs.join(", ")} on base "${base.text}": it has ${has.join(", ") || "no platform"}`,
+      {
+        hint: "Use --platform with one that it has, or another base: defaultBaseImage in .ko.yaml, KO_DEFAULTBASEIMAGE.",
+      },
+    );
+  if (base.entries === undefined) {
+    const image = await base.image();
+    // As the original, a single image's variant decides nothing (GOAMD64, GOARM), unless the user names one.
+    const { variant: _, ...plain } = platformOf(image);
+    const platform = all || wanted.every((spec) => matcherOf([spec])(plain)) ? plain : platformOf(image);
+    const lacking = all ? [] : wanted.filter((spec) => !matcherOf([spec])(platform));
+    if (lacking.length > 0) throw missing([formatPlatform(platform)], lacking);
+    return [{ platform, entry: undefined, image: async () => image }];
+  }
+  const entries = base.entries.filter(
+    ({ platform }) => platform?.os !== "unknown" && platform?.architecture !== "unknown",
+  );
+  const lacking = all ? [] : wanted.filter((spec) => !entries.some((entry) => matcherOf([spec])(entry.platform)));
+  const chosen = entries.filter((entry) => matches(entry.platform));
+  if (lacking.length > 0 || chosen.length === 0) {
+    throw missing(entries.map(platformText), lacking.length > 0 ? lacking : wanted);
+  }
+  return Promise.all(
+    chosen.map(async (entry) => {
+      if (!isManifestType(entry.mediaType)) {
+        throw new KoError(
+          `Cannot use base "${base.text}": its entry for ${platformText(entry)} is of type "${entry.mediaType}", an image is wanted`,
+        );
+      }
+      // Only an entry without a platform makes us look into the image before compiling.
+      const platform = entry.platform ?? platformOf(await base.image(entry));
+      return { platform, entry, image: () => base.image(entry) };
+    }),
+  );
+}
+
+function platformText(entry: Descriptor): string {
+  return entry.platform === undefined ? entry.digest : formatPlatform(entry.platform);
+}
+
+/** How people call a base of this kind. */
+export function showBase(spec: BaseName): string {
+  switch (spec.kind) {
+    case "registry":
+      return formatReference(spec.reference);
+    case "builtin":
+      return "ko.builtin/static";
+    case "scratch":
+      return "scratch";
+    case "layout":
+      return `oci:${spec.path}${spec.tag === undefined ? "" : `:${spec.tag}`}`;
+  }
+}

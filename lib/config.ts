@@ -1,0 +1,195 @@
+/**
+ * `.ko.yaml` and the variables of the environment as one frozen {@link Config}; which base image an import path gets.
+ *
+ * The environment beats the file, as in the original. What the original would ignore (an unknown key, JSON that is
+ * none) is an error here. Fetches nothing; the file is found and read in configfile.ts, platforms are chosen in
+ * platform.ts.
+ */
+import { resolve } from "node:path";
+import { type FileSettings, type Setting, findConfigFile, readConfigFile, splitList } from "./configfile.ts";
+import { UsageError, findNearest } from "./errors.ts";
+import { isObject } from "./gojson.ts";
+import type { Host } from "./host.ts";
+import { checkPlatforms } from "./platform.ts";
+import { type Reference, parseReference, whyBadTag } from "./reference.ts";
+
+export interface Config {
+  /** As {@link parseBase} reads it. */
+  readonly defaultBaseImage: string;
+  /** By lower-cased import path; as {@link parseBase} reads it. */
+  readonly baseImageOverrides: ReadonlyMap<string, string>;
+  /** Empty if not configured. */
+  readonly defaultPlatforms: readonly string[];
+  /** `SOURCE_DATE_EPOCH`: the images' creation time, in seconds since 1970. */
+  readonly sourceDateEpoch: number | undefined;
+  /** `KO_DATA_DATE_EPOCH`: the times of kodata files, in seconds since 1970. */
+  readonly koDataDateEpoch: number | undefined;
+  /** `KO_DOCKER_REPO`, not checked; undefined if empty. */
+  readonly dockerRepo: string | undefined;
+  /** The `go` to run: a name on PATH, or a path. */
+  readonly goPath: string;
+  /** The configuration file that was read, absolute. */
+  readonly source: string | undefined;
+}
+
+/** What the name of a base image means. */
+export type BaseName =
+  | { readonly kind: "registry"; readonly reference: Reference }
+  /** `ko.builtin/static`, made by ko itself. */
+  | { readonly kind: "builtin" }
+  | { readonly kind: "scratch" }
+  /** An OCI layout: an absolute folder, and which image of it. */
+  | { readonly kind: "layout"; readonly path: string; readonly tag: string | undefined };
+
+export const DEFAULT_BASE_IMAGE = "gcr.io/distroless/static:nonroot";
+/** The base image that needs no network. */
+export const BUILTIN_BASE_IMAGE = "ko.builtin/static";
+
+/** The last second of the year 9999: times in JSON have no later one. */
+const MAX_EPOCH = 253402300799;
+
+/** Settings that a later version brings. */
+const LATER_VARIABLES = ["KO_DEFAULTENV", "KO_DEFAULTFLAGS", "KO_DEFAULTLDFLAGS"] as const;
+
+/**
+ * Reads the configuration of a run.
+ *
+ * @throws {UsageError} If there is a mistake in it: file, line and column, or the variable, are in the message.
+ */
+export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promise<Config> {
+  const path = await findConfigFile({ env, cwd });
+  const file: Partial<FileSettings> = path === undefined ? {} : await readConfigFile(path, cwd);
+  for (const name of LATER_VARIABLES) {
+    if (env[name]) throw new UsageError(`Cannot use ${name}: it is not supported yet`, { hint: `Type: unset ${name}` });
+  }
+  const base = fromEnv(env, "KO_DEFAULTBASEIMAGE") ?? file.defaultBaseImage;
+  const platforms = fromEnv(env, "KO_DEFAULTPLATFORMS");
+  const defaultPlatforms =
+    platforms === undefined ? file.defaultPlatforms : { value: splitList(platforms.value), where: platforms.where };
+  if (base !== undefined) checkBase(base, { cwd, what: "defaultBaseImage" });
+  if (defaultPlatforms !== undefined) {
+    checkPlatforms(defaultPlatforms.value, `${defaultPlatforms.where}: defaultPlatforms`);
+  }
+  return Object.freeze({
+    defaultBaseImage: base?.value ?? DEFAULT_BASE_IMAGE,
+    baseImageOverrides: collectOverrides(readOverridesVariable(env) ?? file.baseImageOverrides ?? [], cwd),
+    defaultPlatforms: defaultPlatforms?.value ?? [],
+    sourceDateEpoch: readEpoch(env, "SOURCE_DATE_EPOCH"),
+    koDataDateEpoch: readEpoch(env, "KO_DATA_DATE_EPOCH"),
+    dockerRepo: env["KO_DOCKER_REPO"] || undefined,
+    goPath: env["KO_GO_PATH"] || "go",
+    source: path,
+  });
+}
+
+/**
+ * The base image for an import path: its override, else the default.
+ *
+ * @param importPath with or without `ko://`; case does not count
+ */
+export function baseFor(config: Config, importPath: string): string {
+  return config.baseImageOverrides.get(overrideKey(importPath)) ?? config.defaultBaseImage;
+}
+
+/**
+ * Reads the name of a base image: `gcr.io/distroless/static:nonroot`, `ko.builtin/static`, `scratch`, or
+ * `oci:DIR[:TAG]`.
+ *
+ * @param cwd absolute; the folder of an OCI layout is relative to it
+ * @throws {KoError} If it is none of these.
+ */
+export function parseBase(text: string, cwd: string): BaseName {
+  if (text === "scratch") return { kind: "scratch" };
+  if (text === BUILTIN_BASE_IMAGE) return { kind: "builtin" };
+  if (text.startsWith("oci:")) {
+    const rest = text.slice("oci:".length);
+    const colon = rest.lastIndexOf(":");
+    const tag = colon > 0 && whyBadTag(rest.slice(colon + 1)) === undefined ? rest.slice(colon + 1) : undefined;
+    const folder = tag === undefined ? rest : rest.slice(0, colon);
+    if (folder === "") throw new UsageError(`Cannot read "${text}" as a base image: wanted oci:DIR or oci:DIR:TAG`);
+    return { kind: "layout", path: resolve(cwd, folder), tag };
+  }
+  if (/^ko\.builtin(?:[/:@]|$)/.test(text)) {
+    throw new UsageError(`Cannot read "${text}" as a base image: ko itself makes "${BUILTIN_BASE_IMAGE}" only`);
+  }
+  if (/\s/.test(text) || text === "") throw new UsageError(`Cannot read "${text}" as a base image: a name is wanted`);
+  return { kind: "registry", reference: parseReference(text) };
+}
+
+function fromEnv(env: Readonly<Record<string, string>>, name: string): Setting<string> | undefined {
+  const value = env[name];
+  return value === undefined || value === "" ? undefined : { value, where: name };
+}
+
+interface CheckBaseOptions {
+  readonly cwd: string;
+  readonly what: string;
+}
+
+function checkBase({ value, where }: Setting<string>, options: CheckBaseOptions): void {
+  try {
+    parseBase(value, options.cwd);
+  } catch (cause) {
+    const nearest = findNearest(value, ["scratch", BUILTIN_BASE_IMAGE]);
+    const hint = nearest === undefined ? undefined : `Did you mean "${nearest}"?`;
+    throw new UsageError(`Cannot use ${where}: ${options.what} names no image`, { cause, hint });
+  }
+}
+
+function readOverridesVariable(
+  env: Readonly<Record<string, string>>,
+): readonly Setting<readonly [string, string]>[] | undefined {
+  const setting = fromEnv(env, "KO_BASEIMAGEOVERRIDES");
+  if (setting === undefined) return undefined;
+  const { where } = setting;
+  const fail = (why: string): UsageError =>
+    new UsageError(`Cannot use ${where}: ${why}, wanted a JSON object of strings`, {
+      hint: `export ${where}='{"example.com/app/cmd/web": "gcr.io/distroless/base"}'`,
+    });
+  let value: unknown;
+  try {
+    value = JSON.parse(setting.value);
+  } catch {
+    throw fail("it is no JSON");
+  }
+  if (!isObject(value)) throw fail("it is no JSON object");
+  return Object.entries(value).map(([key, image]) => {
+    if (typeof image !== "string") throw fail(`the value of "${key}" is no string`);
+    return { value: [key, image], where };
+  });
+}
+
+/** @throws {UsageError} If a base cannot be read, or one import path gets two. */
+function collectOverrides(
+  overrides: readonly Setting<readonly [string, string]>[],
+  cwd: string,
+): ReadonlyMap<string, string> {
+  const collected = new Map<string, string>();
+  for (const { value, where } of overrides) {
+    const [importPath, image] = value;
+    checkBase({ value: image, where }, { cwd, what: `baseImageOverrides["${importPath}"]` });
+    const key = overrideKey(importPath);
+    const before = collected.get(key);
+    if (before !== undefined && before !== image) {
+      throw new UsageError(
+        `Cannot use ${where}: baseImageOverrides has "${before}" for "${importPath}" already (case does not count)`,
+      );
+    }
+    collected.set(key, image);
+  }
+  return collected;
+}
+
+function overrideKey(importPath: string): string {
+  return importPath.replace(/^ko:\/\//, "").toLowerCase();
+}
+
+function readEpoch(env: Readonly<Record<string, string>>, name: string): number | undefined {
+  const text = env[name];
+  if (text === undefined || text === "") return undefined;
+  const seconds = Number(text);
+  if (/^\+?\d+$/.test(text) && seconds <= MAX_EPOCH) return seconds;
+  throw new UsageError(`Cannot use ${name}="${text}": whole seconds since 1970-01-01 00:00 UTC are wanted`, {
+    hint: `export ${name}=$(git log -1 --format=%ct)`,
+  });
+}

@@ -1,0 +1,177 @@
+/**
+ * `go build`: programs to binaries, as few processes as will do.
+ *
+ * One process takes all programs of a module, so that the package graph is loaded once and go itself schedules compilers
+ * and linkers (spec/speed.md). Flags and environment are the original's: they are recorded in the binary, whose bytes
+ * must not differ. spec/behaviour.md 1.9. What the flags are (`.ko.yaml`, command line) is not decided here.
+ */
+import { mkdir, stat } from "node:fs/promises";
+import { join, posix, relative } from "node:path";
+import { CommandError, KoError, printable } from "./errors.ts";
+import type { GoOptions } from "./go.ts";
+import { buildEnvironment, goMessages, looksKilled, refuseToolexec, runGo } from "./go.ts";
+import type { GoPackage } from "./golist.ts";
+import { cgoHint, findCgoFiles } from "./goproblems.ts";
+import type { Program } from "./goprograms.ts";
+import type { Platform } from "./oci.ts";
+import { formatPlatform } from "./oci.ts";
+
+export interface BuildFlags {
+  /** Flags of `go build`, one word each. */
+  readonly flags: readonly string[];
+  /** Words of `-ldflags`. */
+  readonly ldflags: readonly string[];
+  /** False keeps the paths of this machine in the binary. @default true */
+  readonly trimpath?: boolean;
+  /** `--disable-optimizations`: for debuggers. @default false */
+  readonly disableOptimizations?: boolean;
+}
+
+export interface CompileOptions extends GoOptions, BuildFlags {
+  readonly platform: Platform;
+  /**
+   * Absolute; made if need be. Go takes a binary that lies here already for up to date after a look at its build id only,
+   * so give an empty folder, or one that nobody else can write to.
+   */
+  readonly outDir: string;
+  /** Wins over the user's environment. */
+  readonly env?: Readonly<Record<string, string>>;
+  /** How many compilers and linkers may run at once. @default go's own: one for each CPU */
+  readonly jobs?: number | undefined;
+  /** What `listPrograms` told of: lets a failure say that files which need cgo were left out. */
+  readonly packages?: ReadonlyMap<string, readonly GoPackage[]>;
+}
+
+/**
+ * Compiles programs for one platform.
+ *
+ * @returns absolute paths of the binaries by import path, in the order of `programs`
+ * @throws {CommandError} If go fails; the message holds all that the compiler said.
+ * @throws {UsageError} If flags or GOFLAGS hold `-toolexec`.
+ */
+export async function compilePrograms(
+  programs: readonly Program[],
+  options: CompileOptions,
+): Promise<ReadonlyMap<string, string>> {
+  const env = buildEnvironment(options.platform, options.host.env, options.env);
+  const flags = buildArguments(options);
+  const jobs = options.jobs === undefined ? [] : ["-p", String(options.jobs)];
+  const found = new Map<string, string>();
+  const rounds = splitRounds(programs, env);
+  for (const [index, names] of rounds.entries()) {
+    const outDir = join(options.outDir, String(index + 1));
+    await mkdir(outDir, { recursive: true });
+    const group = [...names.values()];
+    const cwd = group[0]?.workDir ?? options.host.cwd;
+    const paths = group.map(namePackage);
+    const args = ["build", ...flags, ...jobs, "-o", `${outDir}/`, ...paths];
+    options.log.debug(`go build of ${paths.join(" ")} for ${formatPlatform(options.platform)} in ${cwd}`);
+    try {
+      const { stdout, stderr } = await runGo(args, { ...options, env, cwd });
+      const said = goMessages(stderr) || goMessages(new TextDecoder().decode(stdout));
+      if (said !== "") options.host.err(`${said}\n`);
+    } catch (error) {
+      (options.signal ?? options.host.signal).throwIfAborted();
+      throw await explainFailure(error, group, options);
+    }
+    for (const [name, { importPath }] of names) found.set(importPath, await getBinary(join(outDir, name), importPath));
+  }
+  return new Map(programs.map(({ importPath }) => [importPath, found.get(importPath) ?? ""]));
+}
+
+/**
+ * The flags of `go build` in the original's order: the user's, `-trimpath`, those that turn optimizations off, `-ldflags`.
+ *
+ * @throws {UsageError} If `-toolexec` is among them.
+ */
+export function buildArguments(options: BuildFlags): readonly string[] {
+  const { flags, ldflags, trimpath = true, disableOptimizations = false } = options;
+  const args = [
+    ...flags,
+    ...(trimpath ? ["-trimpath"] : []),
+    ...(disableOptimizations ? ["-gcflags", "all=-N -l"] : []),
+    ...(ldflags.length > 0 ? [`-ldflags=${ldflags.join(" ")}`] : []),
+  ];
+  refuseToolexec(args);
+  return args;
+}
+
+/**
+ * The file name that `go build -o DIR/` gives a program: the last element of the import path; with modules, not the major
+ * version (`example.com/app/v2` is `app`).
+ */
+export function executableName(importPath: string, env: Readonly<Record<string, string>>): string {
+  let name = posix.basename(importPath);
+  const isVersion = /^v[1-9]\d*$/.test(name) && name !== "v1";
+  if (isVersion && name !== importPath && env["GO111MODULE"] !== "off") {
+    name = posix.basename(posix.dirname(importPath));
+  }
+  return env["GOOS"] === "windows" ? `${name}.exe` : name;
+}
+
+/** Sets of programs that one go can build into one folder, by file name: one module, no name twice. */
+function splitRounds(
+  programs: readonly Program[],
+  env: Readonly<Record<string, string>>,
+): readonly ReadonlyMap<string, Program>[] {
+  const rounds: { readonly workDir: string; readonly keys: Set<string>; readonly names: Map<string, Program> }[] = [];
+  for (const program of programs) {
+    const name = executableName(program.importPath, env);
+    const key = name.toLowerCase(); // `App` and `app` are one file on many a disk.
+    let round = rounds.find((each) => each.workDir === program.workDir && !each.keys.has(key));
+    if (round === undefined) {
+      round = { workDir: program.workDir, keys: new Set(), names: new Map() };
+      rounds.push(round);
+    }
+    round.keys.add(key);
+    round.names.set(name, program);
+  }
+  return rounds.map(({ names }) => names);
+}
+
+/** Outside modules and GOPATH go shows, but does not take, import paths that begin with an underscore. */
+function namePackage({ importPath, dir, workDir }: Program): string {
+  if (!importPath.startsWith("_/")) return importPath;
+  const path = relative(workDir, dir);
+  return path.startsWith("..") ? path : `./${path}`;
+}
+
+async function getBinary(path: string, importPath: string): Promise<string> {
+  const found = await stat(path).catch(() => undefined);
+  if (found?.isFile()) return path;
+  throw new KoError(`Cannot build "${importPath}": go build ended well, but there is no file ${path}`);
+}
+
+async function explainFailure(error: unknown, programs: readonly Program[], options: CompileOptions): Promise<unknown> {
+  if (!(error instanceof CommandError) || (error.code === undefined && error.signal === undefined)) return error;
+  const said = goMessages(error.stderr);
+  const [first] = programs;
+  const what = programs.length === 1 && first ? `"${first.importPath}"` : `${programs.length} programs`;
+  const ended = error.signal === undefined ? `exit code ${error.code}` : error.signal;
+  return new CommandError(
+    `Cannot build ${what} for ${formatPlatform(options.platform)}: go build failed (${ended})${said && `\n${said}`}`,
+    {
+      argv: error.argv,
+      code: error.code,
+      signal: error.signal,
+      stderr: error.stderr,
+      hint: looksKilled(error)
+        ? "A process was killed, probably because memory ran out: try --jobs=1"
+        : await hintAtCgo(said, first?.workDir ?? "", options),
+    },
+  );
+}
+
+/** Files left out for want of cgo are a likely reason for "undefined: …". */
+async function hintAtCgo(said: string, workDir: string, options: CompileOptions): Promise<string | undefined> {
+  if (!said.includes("undefined: ")) return undefined;
+  for (const each of options.packages?.get(workDir) ?? []) {
+    const named = said.includes(`# ${each.importPath}\n`) || said.includes(`undefined: ${each.name}.`);
+    if (!named || each.standard || each.ignoredGoFiles.length === 0) continue;
+    const [file] = await findCgoFiles(each);
+    if (file === undefined) continue;
+    const platform = formatPlatform(options.platform);
+    return `${printable(join(each.dir, file))} was left out: it needs cgo (import "C"). ${cgoHint(platform)}`;
+  }
+  return undefined;
+}

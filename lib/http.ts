@@ -1,0 +1,284 @@
+/**
+ * One HTTP exchange with a registry or token server: deadlines, stall guard, TLS and proxy rules, redacted talk.
+ *
+ * It follows no redirect, knows no credentials and does nothing again: connection.ts and retry.ts do. Why each option of
+ * `fetch` is set: spec/bun.md 4, wire.md A11 and E1.
+ */
+import { chooseProxy } from "./address.ts";
+import { messageOf, RegistryError } from "./errors.ts";
+import type { Log } from "./log.ts";
+import { redactUrl, type Secrets } from "./redact.ts";
+import type { Clock } from "./retry.ts";
+import { type Deadlines, type RequestBody, Upload, Watch } from "./transfer.ts";
+
+export interface HttpOptions {
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  readonly userAgent: string;
+  /** Where the proxy variables are read. */
+  readonly env: Readonly<Record<string, string>>;
+  /** `host[:port]` whose certificates are not verified. */
+  readonly insecureHosts: readonly string[];
+  readonly secrets: Secrets;
+  readonly clock: Clock;
+  readonly deadlines: Deadlines;
+}
+
+export interface HttpRequest {
+  readonly method: string;
+  readonly url: URL;
+  /** What is being done, for errors: `push layer sha256:… to "host/app"`. */
+  readonly action: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly body?: RequestBody | Uint8Array;
+  readonly signal?: AbortSignal | undefined;
+  /** Milliseconds until the answer, or the first byte of a body, moves. @default the `firstByte` deadline */
+  readonly deadline?: number;
+  /** True for what is said on the way out: the run's signal does not end it. @default false */
+  readonly detached?: boolean;
+}
+
+/** Starts exchanges that share one pool of connections. */
+export class Http implements Disposable {
+  readonly #options: HttpOptions;
+  // 30 s: a half-open pooled connection is noticed only by this timer (spec/bun.md 4).
+  readonly #session = new Bun.FetchSession({ keepAlive: { idleTimeout: 30 } });
+
+  constructor(options: HttpOptions) {
+    this.#options = options;
+  }
+
+  get secrets(): Secrets {
+    return this.#options.secrets;
+  }
+
+  get deadlines(): Deadlines {
+    return this.#options.deadlines;
+  }
+
+  get clock(): Clock {
+    return this.#options.clock;
+  }
+
+  /** Whether the user named this host as one that may be talked to without TLS or with any certificate. */
+  isInsecure(url: URL): boolean {
+    const { insecureHosts } = this.#options;
+    const port = url.port || (url.protocol === "https:" ? "443" : "80");
+    return insecureHosts.includes(url.host) || insecureHosts.includes(`${url.hostname}:${port}`);
+  }
+
+  /** The proxy that a request to `url` goes through, or false. */
+  proxyFor(url: URL): string | false {
+    return chooseProxy(url, this.#options.env);
+  }
+
+  /**
+   * Sends a request once and waits for the head of the answer, whatever its status.
+   *
+   * @throws {RegistryError} If no answer comes.
+   * @throws {KoError} If the body's source fails; that is no reason to send it again.
+   */
+  async send(request: HttpRequest): Promise<HttpResponse> {
+    const { clock, deadlines, log, secrets } = this.#options;
+    const url = new URL(request.url);
+    // fetch would turn these into Basic.
+    url.username = "";
+    url.password = "";
+    const started = clock.now();
+    const watch = new Watch([request.detached === true ? undefined : this.#options.signal, request.signal]);
+    const upload = request.body === undefined ? undefined : new Upload(request.body, { watch, deadlines });
+    watch.arm(request.deadline ?? deadlines.firstByte, "no answer");
+    try {
+      const response = await this.#session.fetch(url, {
+        method: request.method,
+        headers: {
+          "user-agent": this.#options.userAgent,
+          "accept-encoding": "identity",
+          ...request.headers,
+          ...(upload === undefined ? {} : { "content-length": String(upload.size) }),
+        },
+        ...(upload === undefined ? {} : { body: upload.body() }),
+        signal: watch.signal,
+        redirect: "manual",
+        decompress: false,
+        timeout: false,
+        verbose: false,
+        proxy: this.proxyFor(url),
+        tls: { rejectUnauthorized: !this.isInsecure(url) },
+      });
+      watch.disarm();
+      log.debug(`${request.method} ${redactUrl(url)}: ${response.status} after ${clock.now() - started} ms`);
+      return new HttpResponse(response, { request, url, watch, http: this });
+    } catch (error) {
+      watch.end();
+      const sourceFailure = watch.aborted ? undefined : upload?.failure;
+      const failure = sourceFailure ?? this.explain(error, { request, url, watch });
+      log.debug(`${request.method} ${redactUrl(url)}: ${secrets.hide(messageOf(failure))}`);
+      throw failure;
+    } finally {
+      // An early answer leaves the source open otherwise.
+      upload?.close();
+    }
+  }
+
+  /** What a failed exchange is to the user. Nothing of `fetch`'s own error is kept as cause: it may quote the URL. */
+  explain(error: unknown, { request, url, watch }: Pick<Exchange, "request" | "url" | "watch">): unknown {
+    if (watch.aborted) return watch.signal.reason;
+    const fail = (why: string, retry: "never" | "once" | "often", hint?: string): RegistryError =>
+      new RegistryError(`Cannot ${request.action}: ${request.method} ${redactUrl(url)}: ${why}`, {
+        method: request.method,
+        url: redactUrl(url),
+        retry,
+        hint,
+      });
+    if (watch.stalled !== undefined) return fail(watch.stalled, "once");
+    const code = error instanceof Error && "code" in error ? String(error.code) : "";
+    const proxy = this.proxyFor(url);
+    const through = proxy === false ? "" : ` through the proxy ${URL.canParse(proxy) ? new URL(proxy).host : ""}`;
+    if (
+      code.includes("PROXY") ||
+      code === "UnsupportedProxyProtocol" ||
+      (proxy !== false && code === "ERR_INVALID_ARG_VALUE")
+    ) {
+      return fail(`no way${through} (${code})`, "never", "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.");
+    }
+    if (/CERT|SELF_SIGNED|UNABLE_TO_|ALTNAME|HOSTNAME_MISMATCH/.test(code)) {
+      const hint = `Set SSL_CERT_FILE to the CA's PEM file, or pass --insecure-registry for a registry you trust.`;
+      return fail(`its certificate is not trusted (${code})`, "never", hint);
+    }
+    switch (code) {
+      case "ENOTFOUND":
+        return fail(`the host name is not known${through} (${code})`, "never", "Check the name of the registry.");
+      case "EPROTO":
+        return fail(
+          `it does not speak TLS on this port (${code})`,
+          "never",
+          "For a plain HTTP registry: --insecure-registry",
+        );
+      case "ECONNREFUSED":
+        return fail(`nothing listens there${through} (${code})`, "once");
+      case "ECONNRESET":
+      case "ECONNABORTED":
+      case "EPIPE":
+      case "EAI_AGAIN":
+      case "ETIMEDOUT":
+      case "ENETUNREACH":
+      case "EHOSTUNREACH":
+        return fail(`the connection failed${through} (${code})`, "often");
+      default: {
+        const text = messageOf(error).replace(/ ?For more information, pass `verbose: true`.*$/s, "");
+        return fail(`${this.secrets.excerpt(text)}${through}`, "once");
+      }
+    }
+  }
+
+  /** Ends the idle connections: the process need not wait for them. */
+  [Symbol.dispose](): void {
+    this.#session.close();
+  }
+}
+
+interface Exchange {
+  readonly request: HttpRequest;
+  readonly url: URL;
+  readonly watch: Watch;
+  readonly http: Http;
+}
+
+/** The head of an answer. Exactly one of `body`, `bytes` and `discard` must be used. */
+export class HttpResponse {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly #response: Response;
+  readonly #exchange: Exchange;
+
+  constructor(response: Response, exchange: Exchange) {
+    this.status = response.status;
+    this.headers = response.headers;
+    this.#response = response;
+    this.#exchange = exchange;
+  }
+
+  get method(): string {
+    return this.#exchange.request.method;
+  }
+
+  /** What was asked, without userinfo. May hold secrets: see `redactUrl`. */
+  get url(): URL {
+    return this.#exchange.url;
+  }
+
+  /** `Content-Length` in bytes, when it is given and makes sense. */
+  get length(): number | undefined {
+    const text = this.headers.get("content-length") ?? "";
+    return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
+  }
+
+  /** `Content-Type` without parameters, lower case; "" when there is none. */
+  get mediaType(): string {
+    return (this.headers.get("content-type") ?? "").split(";", 1)[0]?.trim().toLowerCase() ?? "";
+  }
+
+  /**
+   * The body as it comes in. Leaving the loop early ends the connection.
+   *
+   * @throws {RegistryError} If it is cut short or stalls.
+   */
+  async *body(): AsyncGenerator<Uint8Array, void, void> {
+    const { watch, http, request } = this.#exchange;
+    let complete = false;
+    try {
+      const stream = this.#response.body;
+      if (stream !== null) {
+        const reader = stream.getReader();
+        for (;;) {
+          watch.arm(http.deadlines.stall, "no byte came");
+          const { done, value } = await reader.read();
+          watch.disarm();
+          if (done) break;
+          yield value;
+        }
+      }
+      complete = true;
+    } catch (error) {
+      throw http.explain(error, { request, url: this.url, watch });
+    } finally {
+      if (!complete) watch.cancel();
+      watch.end();
+    }
+  }
+
+  /**
+   * The whole body, or undefined when it is longer than `maxBytes`.
+   *
+   * @throws {RegistryError} If it is cut short or stalls.
+   */
+  async bytes(maxBytes: number): Promise<Uint8Array | undefined> {
+    const chunks: Uint8Array[] = [];
+    let size = 0;
+    for await (const chunk of this.body()) {
+      size += chunk.byteLength;
+      if (size > maxBytes) return undefined;
+      chunks.push(chunk);
+    }
+    return new Uint8Array(Buffer.concat(chunks));
+  }
+
+  /** Lets go of the body: a short one is read, so that the connection can be used again. */
+  async discard(): Promise<void> {
+    if (this.method === "HEAD" || this.#response.body === null) {
+      this.#exchange.watch.end();
+    } else if ((this.length ?? Infinity) > 64 * 1024) {
+      this.#exchange.watch.cancel();
+      this.#exchange.watch.end();
+    } else {
+      // Nobody wants it, so nobody is told that it failed.
+      await this.bytes(64 * 1024).catch(() => undefined);
+    }
+  }
+}
+
+/** Whether a status means "look elsewhere". */
+export function isRedirect(status: number): boolean {
+  return [301, 302, 303, 307, 308].includes(status);
+}

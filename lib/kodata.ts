@@ -1,0 +1,191 @@
+/**
+ * What ko's two layers hold: the files of a program's kodata folder, and the program itself (spec/wire.md D2).
+ *
+ * Names, order and modes are those of the original, so that the diffIDs are too. Contents are not read here: tar.ts
+ * reads them when they are packed. links.ts says where links may lead.
+ */
+import { type Stats, lstatSync, readdirSync, realpathSync } from "node:fs";
+import { join } from "node:path";
+import { KoError, messageOf } from "./errors.ts";
+import { type LinkRules, findLinkRules, findLinkTarget, isInside } from "./links.ts";
+import type { Log } from "./log.ts";
+import type { TarEntry } from "./tar.ts";
+
+export interface KodataOptions {
+  /** Absolute path of `kodata` beside the program's sources; it need not exist. */
+  readonly directory: string;
+  /** As Go names it. `windows` has other roots and PAX records, and its links are left out. */
+  readonly os: string;
+  /** Of all entries; seconds since 1970. */
+  readonly mtime: number;
+  /** The value of `KO_DATA_PATH_ALLOWED_ROOT`, if it has one. */
+  readonly allowedRoot: string | undefined;
+  /** Told of links that are left out. */
+  readonly log: Log;
+}
+
+export interface BinaryOptions {
+  /** The compiled program. */
+  readonly path: string;
+  /** Of the program in the image, without a folder. */
+  readonly name: string;
+  /** As Go names it. */
+  readonly os: string;
+  /** Bytes of the compiled program. */
+  readonly size: number;
+}
+
+/** All files and folders in ko's layers: readable and executable by all, whatever they are on the building machine. */
+const MODE = 0o555;
+
+/** Windows does not run a file without an owner: group and owner BUILTIN\Users, as a security descriptor. */
+const WINDOWS_OWNER: Readonly<Record<string, string>> = {
+  "MSWINDOWS.rawsd": "AQAAgBQAAAAkAAAAAAAAAAAAAAABAgAAAAAABSAAAAAhAgAAAQIAAAAAAAUgAAAAIQIAAA==",
+};
+
+/**
+ * The layer below `/var/run/ko`: folders first named, then what is in them, sorted by bytes.
+ *
+ * Links are followed, to files and to folders; one that leads nowhere is left out with a warning (the original fails),
+ * and so are all of them for Windows (as in the original). `kodata` itself being a link packs nothing, with a warning:
+ * the original packs nothing too, silently. The tree is walked while the entries are taken.
+ *
+ * @throws {KoError} (from the iteration) If something cannot be read, is neither file nor folder nor link, or a link
+ * leads where it may not or to a folder that it lies in, for then there would be no end.
+ */
+export function* kodataEntries(options: KodataOptions): Generator<TarEntry, void, void> {
+  const { directory, os, mtime, allowedRoot, log } = options;
+  const roots =
+    os === "windows"
+      ? ["Hives", "Files", "Files/var", "Files/var/run", "Files/var/run/ko"]
+      : ["/var", "/var/run", "/var/run/ko"];
+  for (const name of roots) yield folderEntry(name, mtime);
+  const info = reading(directory, () => lstatSync(directory, { throwIfNoEntry: false }));
+  if (info === undefined) return;
+  if (!info.isDirectory()) {
+    const what = info.isSymbolicLink() ? "a link" : "no folder";
+    log.warn(`Nothing of "${directory}" is packed: it is ${what}. Make it a folder, with links in it if need be.`);
+    return;
+  }
+  const kodata = reading(directory, () => realpathSync(directory));
+  const rules = findLinkRules(kodata, allowedRoot);
+  yield* walk({ directory: kodata, name: roots.at(-1) ?? "", chain: [] }, { ...options, rules });
+}
+
+/**
+ * The layer of the program: `ko-app`, then `/ko-app/<name>`; the missing first slash is the original's.
+ *
+ * The time is 1970 always, also if SOURCE_DATE_EPOCH is set (spec/wire.md D2.2).
+ */
+export function binaryEntries(options: BinaryOptions): readonly TarEntry[] {
+  const { path, name, os, size } = options;
+  const roots = os === "windows" ? ["Hives", "Files", "Files/ko-app"] : ["ko-app"];
+  const file = os === "windows" ? `Files/ko-app/${name}` : `/ko-app/${name}`;
+  return [...roots.map((root) => folderEntry(root, 0)), fileEntry({ name: file, path, size }, { os, mtime: 0 })];
+}
+
+interface Place {
+  /** Real path. */
+  readonly directory: string;
+  /** In the image. */
+  readonly name: string;
+  /** Real paths of the folders of the links that led here, the first one first. */
+  readonly chain: readonly string[];
+}
+
+interface WalkOptions extends KodataOptions {
+  readonly rules: LinkRules;
+}
+
+function* walk(place: Place, options: WalkOptions): Generator<TarEntry, void, void> {
+  const { directory, chain } = place;
+  for (const file of sortByBytes(reading(directory, () => readdirSync(directory)))) {
+    const name = `${place.name}/${file}`;
+    const path = join(directory, file);
+    const info = reading(path, () => lstatSync(path));
+    if (info.isSymbolicLink()) yield* followLink({ path, name, place }, options);
+    else yield* pack({ path, name, info, chain }, options);
+  }
+}
+
+interface LinkPlace {
+  /** Of the link. */
+  readonly path: string;
+  readonly name: string;
+  /** The folder that it is in. */
+  readonly place: Place;
+}
+
+function* followLink({ path, name, place }: LinkPlace, options: WalkOptions): Generator<TarEntry, void, void> {
+  const { log, os, rules } = options;
+  if (os === "windows") {
+    log.warn(`The link "${path}" is left out: images for Windows get no links from kodata.`);
+    return;
+  }
+  const target = reading(path, () => findLinkTarget(path, rules));
+  if (target === undefined) {
+    log.warn(`The link "${path}" is left out: there is nothing at its end.`);
+    return;
+  }
+  const chain = [...place.chain, place.directory];
+  if (chain.some((folder) => isInside(target.path, folder))) {
+    throw new KoError(`Cannot pack the link "${path}": it leads to "${target.path}", which holds it: there is no end`, {
+      hint: "Let it lead to a folder that does not hold the link.",
+    });
+  }
+  yield* pack({ ...target, name, chain }, options);
+}
+
+interface Found {
+  /** Real path. */
+  readonly path: string;
+  readonly name: string;
+  readonly info: Stats;
+  readonly chain: readonly string[];
+}
+
+function* pack({ path, name, info, chain }: Found, options: WalkOptions): Generator<TarEntry, void, void> {
+  if (info.isDirectory()) {
+    yield folderEntry(name, options.mtime);
+    yield* walk({ directory: path, name, chain }, options);
+  } else if (info.isFile()) yield fileEntry({ name, path, size: info.size }, options);
+  else throw new KoError(`Cannot pack "${path}": it is a ${kindOf(info)}, wanted a file or a folder`);
+}
+
+function folderEntry(name: string, mtime: number): TarEntry {
+  return { name, type: "directory", mode: MODE, mtime, size: 0 };
+}
+
+interface FileContent {
+  readonly name: string;
+  readonly path: string;
+  readonly size: number;
+}
+
+function fileEntry(file: FileContent, { os, mtime }: { readonly os: string; readonly mtime: number }): TarEntry {
+  const { name, path, size } = file;
+  const pax = os === "windows" ? { pax: WINDOWS_OWNER } : {};
+  return { name, type: "file", mode: MODE, mtime, size, ...pax, content: { path } };
+}
+
+function kindOf(info: Stats): string {
+  if (info.isFIFO()) return "fifo";
+  if (info.isSocket()) return "socket";
+  return "device";
+}
+
+/** JavaScript sorts by UTF-16 units, which differs from Go's order for characters beyond U+FFFF only. */
+function sortByBytes(names: string[]): readonly string[] {
+  if (!names.some((name) => /[\ud800-\udfff]/.test(name))) return names.sort();
+  return names.sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+}
+
+function reading<T>(path: string, work: () => T): T {
+  try {
+    return work();
+  } catch (cause) {
+    if (cause instanceof KoError) throw cause;
+    const why = path.includes("\ufffd") ? "its name is no valid UTF-8, which ko needs" : messageOf(cause);
+    throw new KoError(`Cannot read "${path}": ${why}`, { cause });
+  }
+}

@@ -1,0 +1,162 @@
+/**
+ * Makes a layer in one pass: entries to tar, its digest, gzip, its digest, a file that appears when it is complete.
+ *
+ * Memory does not grow with the layer. The two halves, {@link packTar} with {@link measure} and `GzipPool#compress`
+ * with {@link measure}, work alone too: a daemon takes the first half's bytes. What is packed is decided elsewhere
+ * (kodata.ts), and so is where layers are kept.
+ *
+ * https://github.com/opencontainers/image-spec/blob/main/layer.md
+ */
+import { open, rename, rm } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
+import { KoError, messageOf } from "./errors.ts";
+import type { GzipLevel, GzipPool } from "./gzip.ts";
+import type { Layer } from "./image.ts";
+import type { Descriptor, Digest } from "./oci.ts";
+import { verified } from "./oci.ts";
+import type { TarEntry } from "./tar.ts";
+import { packTar } from "./tar.ts";
+
+/** A layer whose compressed bytes are in a file. */
+export interface FileLayer extends Layer {
+  /** Absolute. */
+  readonly path: string;
+}
+
+export interface WriteLayerOptions {
+  /** Absolute path of the file to make; its folder exists. What is there is replaced in one step at the end. */
+  readonly file: string;
+  /** Of the descriptor; a gzip'd tar's. */
+  readonly mediaType: string;
+  readonly pool: GzipPool;
+  readonly signal: AbortSignal;
+  /** Of libdeflate. @default 1 */
+  readonly level?: GzipLevel;
+}
+
+/** Bytes that a layer's file is read by: 256 KiB. */
+const CHUNK_BYTES = 256 * 1024;
+
+/**
+ * Packs, compresses and writes a layer. Equal entries give equal bytes, whatever the number of threads.
+ *
+ * If it fails or `signal` is aborted, no file is left behind, nor is one that was there changed.
+ *
+ * @throws {KoError} If an entry's file cannot be read or changes meanwhile, or the layer cannot be written.
+ */
+export async function writeLayer(
+  entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
+  options: WriteLayerOptions,
+): Promise<FileLayer> {
+  const { file, mediaType, pool, signal, level = 1 } = options;
+  const tar = measure(packTar(entries, { signal }));
+  const gzip = measure(pool.compress(tar, { signal, level }));
+  await writeWhole(file, gzip);
+  const { digest, size } = gzip.total();
+  return fileLayer({ path: file, diffId: tar.total().digest, descriptor: { mediaType, size, digest } });
+}
+
+export interface FileLayerOptions {
+  /** Absolute. */
+  readonly path: string;
+  readonly descriptor: Descriptor;
+  readonly diffId: Digest;
+}
+
+/** A layer that was written before, as {@link writeLayer} gave it. The file is looked at when it is opened. */
+export function fileLayer(options: FileLayerOptions): FileLayer {
+  const { path, descriptor, diffId } = options;
+  return {
+    path,
+    descriptor,
+    diffId,
+    open: (signal) => verified(readChunks(path, signal), descriptor, `the layer in "${path}"`),
+  };
+}
+
+/** The same bytes under another media type: Docker's for a Docker manifest, OCI's for an OCI one. */
+export function retypeLayer(layer: Layer, mediaType: string): Layer {
+  return {
+    descriptor: { ...layer.descriptor, mediaType },
+    diffId: layer.diffId,
+    ...(layer.source === undefined ? {} : { source: layer.source }),
+    open: (signal) => layer.open(signal),
+  };
+}
+
+/** A stream that counts and hashes what goes through it. */
+export interface Measured extends AsyncIterable<Uint8Array> {
+  /** Of all bytes. Call it once, after the stream's end. */
+  total(): { readonly size: number; readonly digest: Digest };
+}
+
+/** Passes `source` on unchanged; it can be read once. */
+export function measure(source: AsyncIterable<Uint8Array>): Measured {
+  const hash = new Bun.CryptoHasher("sha256");
+  let size = 0;
+  return {
+    async *[Symbol.asyncIterator]() {
+      for await (const chunk of source) {
+        size += chunk.byteLength;
+        hash.update(chunk);
+        yield chunk;
+      }
+    },
+    total: () => ({ size, digest: `sha256:${hash.digest("hex")}` }),
+  };
+}
+
+/**
+ * The file's content is not forced to the disk: what a power cut leaves is caught by its digest when it is read.
+ */
+async function writeWhole(file: string, chunks: AsyncIterable<Uint8Array>): Promise<void> {
+  const writing = async <T>(work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work();
+    } catch (cause) {
+      throw new KoError(`Cannot write the layer "${file}": ${messageOf(cause)}`, { cause });
+    }
+  };
+  const temporary = `${file}.${crypto.randomUUID()}.tmp`;
+  const handle = await writing(() => open(temporary, "wx"));
+  try {
+    try {
+      for await (const chunk of chunks) await writing(() => writeAll(handle, chunk));
+    } finally {
+      await writing(() => handle.close());
+    }
+    await writing(() => rename(temporary, file));
+  } catch (error) {
+    await rm(temporary, { force: true });
+    throw error;
+  }
+}
+
+async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
+  for (let at = 0; at < chunk.byteLength;) {
+    const { bytesWritten } = await handle.write(chunk, at, chunk.byteLength - at);
+    at += bytesWritten;
+  }
+}
+
+async function* readChunks(path: string, signal?: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
+  const reading = async <T>(work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work();
+    } catch (cause) {
+      throw new KoError(`Cannot read the layer "${path}": ${messageOf(cause)}`, { cause });
+    }
+  };
+  const handle = await reading(() => open(path));
+  try {
+    for (;;) {
+      signal?.throwIfAborted();
+      const chunk = new Uint8Array(CHUNK_BYTES);
+      const { bytesRead } = await reading(() => handle.read(chunk, 0, chunk.byteLength, null));
+      if (bytesRead === 0) return;
+      yield chunk.subarray(0, bytesRead);
+    }
+  } finally {
+    await handle.close();
+  }
+}

@@ -1,0 +1,116 @@
+/**
+ * What the flags of `ko build` mean together: checked before any work, with names that code uses.
+ *
+ * Needs neither the network nor the configuration; platforms from those are chosen in platform.ts.
+ */
+import type { BuildFlags } from "./cli.ts";
+import { UsageError } from "./errors.ts";
+import { checkPlatforms } from "./platform.ts";
+import { whyBadTag } from "./reference.ts";
+
+/**
+ * How an image is named under the repository: by the whole import path, its last element, the repository alone, or
+ * the last element and the MD5 of the import path.
+ */
+export type Naming = "preserve" | "base" | "bare" | "md5";
+
+export interface BuildOptions {
+  readonly naming: Naming;
+  /** In the order given, each once. Empty only if nothing is pushed. */
+  readonly tags: readonly string[];
+  /** The reference shows no digest; `tags` then has exactly one that is not `latest`, if there is a push. */
+  readonly tagOnly: boolean;
+  readonly push: boolean;
+  /** `--push` was written: a missing KO_DOCKER_REPO is then an error whatever else is asked for. */
+  readonly pushGiven: boolean;
+  /** As {@link checkPlatforms} takes them; empty if not given. */
+  readonly platforms: readonly string[];
+  readonly imageRefs: string | undefined;
+  readonly layoutPath: string | undefined;
+  readonly insecureRegistry: boolean;
+  /** 0 means: as many as there are processors. */
+  readonly jobs: number;
+  readonly disableOptimizations: boolean;
+  readonly labels: ReadonlyMap<string, string>;
+  readonly annotations: ReadonlyMap<string, string>;
+  readonly user: string | undefined;
+  /** What the user should know of the choice of flags, to be logged. */
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Checks the flags of a build against each other.
+ *
+ * @param given the flags that the user wrote
+ * @throws {UsageError} If a tag, a platform, a label or an annotation is malformed, or flags contradict each other.
+ */
+export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>): BuildOptions {
+  const tags = [...new Set(flags.tags)];
+  checkTags(tags, flags);
+  checkPlatforms(flags.platform, "--platform");
+  const { naming, warnings } = chooseNaming(flags);
+  return {
+    naming,
+    tags,
+    tagOnly: flags["tag-only"],
+    push: flags.push,
+    pushGiven: given.has("push"),
+    platforms: flags.platform,
+    imageRefs: flags["image-refs"] || undefined,
+    layoutPath: flags["oci-layout-path"] || undefined,
+    insecureRegistry: flags["insecure-registry"],
+    jobs: flags.jobs,
+    disableOptimizations: flags["disable-optimizations"],
+    labels: readPairs(flags["image-label"], "--image-label"),
+    annotations: readPairs(flags["image-annotation"], "--image-annotation"),
+    user: flags["image-user"] || undefined,
+    warnings,
+  };
+}
+
+function checkTags(tags: readonly string[], flags: BuildFlags): void {
+  const shown = `--tags="${flags.tags.join(",")}"`;
+  for (const tag of tags) {
+    const why = whyBadTag(tag);
+    if (why !== undefined) throw new UsageError(`Cannot use ${shown}: ${why}`);
+  }
+  if (flags.push && tags.length === 0) {
+    // The original pushes nothing at all then, and reports success.
+    throw new UsageError(`Cannot use ${shown}: there is no tag, wanted at least one for a push`, {
+      hint: "Leave --tags out to push the tag latest.",
+    });
+  }
+  if (!flags["tag-only"]) return;
+  const hint = "Name the tag, as in --tag-only --tags v1.2.3";
+  if (tags.length !== 1 && (flags.push || tags.length === 0)) {
+    throw new UsageError(`Cannot use --tag-only: there are ${tags.length} tags, wanted exactly one`, { hint });
+  }
+  if (flags.push && tags.includes("latest")) {
+    throw new UsageError(`Cannot use --tag-only: the tag is "latest", wanted one that stays with its image`, { hint });
+  }
+}
+
+function chooseNaming(flags: BuildFlags): { readonly naming: Naming; readonly warnings: readonly string[] } {
+  const choices = [
+    ["preserve", "preserve-import-paths"],
+    ["base", "base-import-paths"],
+    ["bare", "bare"],
+  ] as const;
+  const [chosen, ...ignored] = choices.filter(([, flag]) => flags[flag]);
+  if (chosen === undefined) return { naming: "md5", warnings: [] };
+  const [naming, flag] = chosen;
+  return { naming, warnings: ignored.map(([, other]) => `--${other} has no effect: --${flag} is set and beats it`) };
+}
+
+function readPairs(pairs: readonly string[], flag: string): ReadonlyMap<string, string> {
+  return new Map(
+    pairs.map((pair) => {
+      const equals = pair.indexOf("=");
+      if (equals > 0) return [pair.slice(0, equals), pair.slice(equals + 1)];
+      const why = equals < 0 ? `there is no "="` : "the key is empty";
+      throw new UsageError(`Cannot use ${flag}="${pair}": ${why}, wanted KEY=VALUE`, {
+        hint: `A comma begins the next pair; one inside a value wants quotes: ${flag} '"key=a,b"'`,
+      });
+    }),
+  );
+}

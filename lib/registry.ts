@@ -1,0 +1,368 @@
+/**
+ * The registry client: manifests and blobs, read and written, in any number of registries.
+ *
+ * One object lives as long as a run. All doing again is here and in upload.ts (through retry.ts), so attempts do not
+ * multiply. Rules: wire.md A3, A5, A6, A8, E2, E3.
+ *
+ * https://github.com/opencontainers/distribution-spec/blob/main/spec.md
+ */
+import type { Keychain } from "./auth.ts";
+import { Connection } from "./connection.ts";
+import { claimError, downloadBlob, findInlined, type ManifestContent, readManifestAnswer } from "./download.ts";
+import { KoError, RegistryError } from "./errors.ts";
+import { createLimit } from "./host.ts";
+import { Http, type HttpResponse } from "./http.ts";
+import type { BlobSource } from "./image.ts";
+import type { Log } from "./log.ts";
+import { type Descriptor, digestOf, isDigest, isForeignLayer, MEDIA_TYPES } from "./oci.ts";
+import { Secrets } from "./redact.ts";
+import { formatRepository, type Repository, whyBadPath } from "./reference.ts";
+import { type Clock, retry, systemClock } from "./retry.ts";
+import { DEADLINES, type Deadlines } from "./transfer.ts";
+import { Uploader } from "./upload.ts";
+
+export interface RegistryOptions {
+  readonly keychain: Keychain;
+  readonly log: Log;
+  /** Ends everything. */
+  readonly signal: AbortSignal;
+  readonly userAgent: string;
+  /** Exact `host[:port]`: plain http is allowed there and certificates are not verified. */
+  readonly insecureHosts: readonly string[];
+  /** For `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` and `KO_TOKEN_HOSTS`. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Uploads at once, per registry. @default 4 */
+  readonly uploads?: number;
+  readonly clock?: Clock;
+  readonly deadlines?: Deadlines;
+}
+
+/** Content that can be pushed; `Layer` of image.ts is one. */
+export interface Blob {
+  readonly descriptor: Descriptor;
+  /** Where it can be mounted from. */
+  readonly source?: BlobSource;
+  /** The bytes, from the start at each call. */
+  open(signal?: AbortSignal): AsyncIterable<Uint8Array>;
+}
+
+export interface GetManifestOptions {
+  /** From the index that names this manifest: digest, size and media type must be the same. */
+  readonly expected?: Descriptor;
+  readonly signal?: AbortSignal;
+}
+
+export interface FindManifestOptions {
+  /** Asks with the right to push, where a push follows: saves a token. @default false */
+  readonly push?: boolean;
+}
+
+/** How {@link Registry.pushBlob} got a blob to where it is. */
+export type PushResult = "present" | "mounted" | "uploaded";
+
+const ACCEPT = [MEDIA_TYPES.dockerManifest, MEDIA_TYPES.ociManifest, MEDIA_TYPES.dockerList, MEDIA_TYPES.ociIndex].join(
+  ", ",
+);
+/** distribution refuses more, with a 400 that does not say so. */
+const MAX_PUSHED_MANIFEST_BYTES = 4 * 1024 * 1024;
+const CONFIRM_TRIES = 3;
+
+export class Registry implements AsyncDisposable {
+  readonly #options: RegistryOptions;
+  readonly #http: Http;
+  readonly #clock: Clock;
+  readonly #closing = new AbortController();
+  readonly #signal: AbortSignal;
+  readonly #hosts = new Map<string, { readonly connection: Connection; readonly uploader: Uploader }>();
+  readonly #pushed = new Map<string, Promise<PushResult>>();
+  /** Manifests that a HEAD by digest has shown, as `host/path@digest`. */
+  readonly #confirmed = new Set<string>();
+  readonly #heads = createLimit(16);
+
+  constructor(options: RegistryOptions) {
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+    this.#signal = AbortSignal.any([options.signal, this.#closing.signal]);
+    this.#http = new Http({
+      log: options.log,
+      signal: this.#signal,
+      userAgent: options.userAgent,
+      env: options.env,
+      insecureHosts: options.insecureHosts,
+      secrets: new Secrets(),
+      clock: this.#clock,
+      deadlines: options.deadlines ?? DEADLINES,
+    });
+  }
+
+  /**
+   * A manifest or index with its own bytes, verified: against the digest asked for, `expected`, and what the
+   * registry says of it.
+   *
+   * @param reference a tag or a digest
+   * @throws {RegistryError} If it is not there, or is not what it is said to be.
+   */
+  async getManifest(
+    repository: Repository,
+    reference: string,
+    options: GetManifestOptions = {},
+  ): Promise<ManifestContent> {
+    const { expected, signal } = options;
+    const inlined = expected === undefined ? undefined : findInlined(expected);
+    if (expected !== undefined && inlined !== undefined) {
+      const { digest, mediaType, size } = expected;
+      return { descriptor: { mediaType, size, digest }, bytes: inlined };
+    }
+    const action = `read manifest ${nameOf(repository, reference)}`;
+    return this.#retry(async () => {
+      const response = await this.#send("GET", repository, { reference, action, push: false, accept: [200], signal });
+      return readManifestAnswer(response, { reference, expected, action });
+    }, signal);
+  }
+
+  /**
+   * What a HEAD tells of a manifest, or undefined when the registry has none (or does not show it: some answer 403).
+   *
+   * The descriptor is the registry's claim, good for comparing digests.
+   *
+   * @throws {RegistryError} If the registry does not answer, or answers with an error.
+   */
+  findManifest(
+    repository: Repository,
+    reference: string,
+    options: FindManifestOptions = {},
+  ): Promise<Descriptor | undefined> {
+    const action = `look for manifest ${nameOf(repository, reference)}`;
+    const push = options.push ?? false;
+    const ask = async (method: "HEAD" | "GET"): Promise<Descriptor | undefined> => {
+      const accept = [200, 403, 404];
+      const response = await this.#send(method, repository, { reference, action, push, accept, signal: undefined });
+      if (response.status !== 200) {
+        await response.discard();
+        return undefined;
+      }
+      if (method === "GET") {
+        return (await readManifestAnswer(response, { reference, expected: undefined, action })).descriptor;
+      }
+      await response.discard();
+      const digest = response.headers.get("docker-content-digest") ?? (isDigest(reference) ? reference : "");
+      // Without a digest or a size there is only one way to know: read it.
+      if (!isDigest(digest) || response.length === undefined || response.mediaType === "") return ask("GET");
+      if (isDigest(reference) && digest !== reference) {
+        throw claimError(response, action, `the answer is about ${digest}`);
+      }
+      return { mediaType: response.mediaType, size: response.length, digest };
+    };
+    return this.#heads(() => this.#retry(() => ask("HEAD")).catch((error) => this.#explain(error, () => ask("GET"))));
+  }
+
+  /**
+   * The bytes of a blob, verified while they are read; a connection that breaks is taken up again where it broke.
+   *
+   * @throws {RegistryError} (from the stream) If it is not there.
+   * @throws {KoError} (from the stream) If size or digest are not the descriptor's.
+   */
+  openBlob(repository: Repository, descriptor: Descriptor, signal?: AbortSignal): AsyncIterable<Uint8Array> {
+    return downloadBlob(repository, descriptor, {
+      connection: this.#host(repository.host).connection,
+      http: this.#http,
+      retry: { clock: this.#clock, log: this.#options.log, signal: this.#signal },
+      signal,
+    });
+  }
+
+  /**
+   * Whether the repository has a blob of this digest and size.
+   *
+   * @throws {RegistryError} If the registry does not answer, or answers with an error.
+   */
+  hasBlob(repository: Repository, descriptor: Descriptor): Promise<boolean> {
+    const { connection, uploader } = this.#host(repository.host);
+    return this.#heads(() =>
+      this.#retry(() => uploader.isPresent(repository, descriptor, false)).catch((error) =>
+        this.#explain(error, async () => {
+          const action = `look for blob ${descriptor.digest} in "${formatRepository(repository)}"`;
+          const response = await connection.send({
+            method: "GET",
+            target: `/v2/${repository.path}/blobs/${descriptor.digest}`,
+            repository,
+            action,
+            push: false,
+            accept: [200, 206],
+            headers: { range: "bytes=0-0" },
+          });
+          await response.discard();
+          return true;
+        }),
+      ),
+    );
+  }
+
+  /**
+   * Sees to it that the repository has the blob: looks, mounts, or uploads. The same one is pushed once per run.
+   *
+   * @throws {RegistryError} If the registry does not take it.
+   * @throws {KoError} If its source fails or gives other bytes, or the repository's name cannot be pushed to.
+   */
+  pushBlob(repository: Repository, blob: Blob): Promise<PushResult> {
+    const key = `${formatRepository(repository)}@${blob.descriptor.digest}`;
+    const known = this.#pushed.get(key);
+    if (known !== undefined) return known;
+    // A foreign layer's licence forbids it; the manifest names where it is.
+    if (isForeignLayer(blob.descriptor.mediaType)) return Promise.resolve("present");
+    const pushing = this.#pushBlob(repository, blob);
+    this.#pushed.set(key, pushing);
+    // The next who needs it may try again.
+    pushing.catch(() => this.#pushed.delete(key));
+    return pushing;
+  }
+
+  async #pushBlob(repository: Repository, blob: Blob): Promise<PushResult> {
+    checkPath(repository);
+    const { uploader } = this.#host(repository.host);
+    const look = this.#heads(() => this.#retry(() => uploader.isPresent(repository, blob.descriptor, true)));
+    // A refused HEAD does not say why; the POST after it will.
+    const present = await look.catch((error: unknown) => {
+      if (error instanceof RegistryError && (error.status === 401 || error.status === 403)) return false;
+      throw error;
+    });
+    if (present) return "present";
+    return uploader.push(repository, blob);
+  }
+
+  /**
+   * Puts a manifest or index under a tag or its digest, unless it is there already, and sees that it stays.
+   *
+   * Its blobs, and for an index its manifests, must be there before.
+   *
+   * @throws {RegistryError} If the registry does not take it, or says that it stored something else.
+   */
+  async pushManifest(repository: Repository, reference: string, manifest: ManifestContent): Promise<void> {
+    checkPath(repository);
+    const { bytes, descriptor } = manifest;
+    const { digest } = descriptor;
+    const name = nameOf(repository, reference);
+    if (bytes.byteLength > MAX_PUSHED_MANIFEST_BYTES) {
+      const limit = `${bytes.byteLength} bytes, registries take at most ${MAX_PUSHED_MANIFEST_BYTES}`;
+      throw new KoError(`Cannot push manifest ${name}: it has ${limit}`);
+    }
+    if (digestOf(bytes) !== digest) throw new Error(`the manifest for ${name} does not have the digest ${digest}`);
+    const found = await this.findManifest(repository, reference, { push: true });
+    const id = `${formatRepository(repository)}@${digest}`;
+    if (found?.digest === digest) {
+      if (isDigest(reference)) this.#confirmed.add(id);
+      return;
+    }
+    const action = `push manifest ${name}`;
+    await this.#retry(async () => {
+      const response = await this.#host(repository.host).connection.send({
+        method: "PUT",
+        target: `/v2/${repository.path}/manifests/${reference}`,
+        repository,
+        action,
+        push: true,
+        accept: [200, 201, 202],
+        headers: { "content-type": descriptor.mediaType },
+        body: bytes,
+      });
+      await response.discard();
+      const stored = response.headers.get("docker-content-digest") ?? digest;
+      if (stored !== digest) throw claimError(response, action, `it stored ${this.#http.secrets.excerpt(stored)}`);
+    });
+    if (!this.#confirmed.has(id)) await this.#confirm(repository, descriptor);
+    this.#confirmed.add(id);
+  }
+
+  /** A registry that stores in several places may need a moment until it has what it took. */
+  async #confirm(repository: Repository, { digest }: Descriptor): Promise<void> {
+    for (let attempt = 1; ; attempt++) {
+      const found = await this.findManifest(repository, digest, { push: true });
+      if (found !== undefined) return;
+      if (attempt === CONFIRM_TRIES) {
+        const method = "HEAD";
+        const url = `${repository.host}/v2/${repository.path}/manifests/${digest}`;
+        throw new RegistryError(
+          `Cannot trust ${repository.host}: it took manifest ${digest} of "${repository.path}", but does not have it`,
+          { method, url, status: 404 },
+        );
+      }
+      await this.#clock.sleep(500 * 2 ** attempt, this.#signal);
+    }
+  }
+
+  /** Ends what runs, and the idle connections: the process need not wait for them. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const pushes = [...this.#pushed.values()];
+    this.#closing.abort(new Error("the registry client is closed"));
+    await Promise.allSettled(pushes);
+    await Promise.all(Array.from(this.#hosts.values(), ({ uploader }) => uploader.settle()));
+    this.#http[Symbol.dispose]();
+  }
+
+  #host(host: string): { readonly connection: Connection; readonly uploader: Uploader } {
+    let entry = this.#hosts.get(host);
+    if (entry === undefined) {
+      const { env, keychain, log } = this.#options;
+      const connection = new Connection({
+        http: this.#http,
+        host,
+        keychain,
+        trusted: env["KO_TOKEN_HOSTS"] ?? "",
+        signal: this.#signal,
+      });
+      const uploader = new Uploader({
+        connection,
+        http: this.#http,
+        log,
+        signal: this.#signal,
+        limit: createLimit(this.#options.uploads ?? 4),
+      });
+      entry = { connection, uploader };
+      this.#hosts.set(host, entry);
+    }
+    return entry;
+  }
+
+  #send(
+    method: "GET" | "HEAD",
+    repository: Repository,
+    options: {
+      readonly reference: string;
+      readonly action: string;
+      readonly push: boolean;
+      readonly accept: readonly number[];
+      readonly signal: AbortSignal | undefined;
+    },
+  ): Promise<HttpResponse> {
+    const { reference, ...rest } = options;
+    return this.#host(repository.host).connection.send({
+      ...rest,
+      method,
+      target: `/v2/${repository.path}/manifests/${reference}`,
+      repository,
+      headers: { accept: ACCEPT },
+    });
+  }
+
+  #retry<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+    const { log } = this.#options;
+    const both = signal === undefined ? this.#signal : AbortSignal.any([this.#signal, signal]);
+    return retry(work, { clock: this.#clock, log, signal: both });
+  }
+
+  /** A refused HEAD does not say why, so the last word is a GET's (A3.3). */
+  async #explain<T>(error: unknown, ask: () => Promise<T>): Promise<T> {
+    if (!(error instanceof RegistryError) || error.method !== "HEAD" || error.status === undefined) throw error;
+    return ask();
+  }
+}
+
+/** Registries differ in what they read, but agree in what they take (A1.9). */
+function checkPath(repository: Repository): void {
+  const why = whyBadPath(repository.path);
+  if (why !== undefined) throw new KoError(`Cannot push to "${formatRepository(repository)}": ${why}`);
+}
+
+function nameOf(repository: Repository, reference: string): string {
+  return `"${formatRepository(repository)}${isDigest(reference) ? "@" : ":"}${reference}"`;
+}

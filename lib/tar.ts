@@ -1,0 +1,299 @@
+/**
+ * Writes tar archives whose bytes equal those of Go's archive/tar, so that a layer's diffID equals the original ko's.
+ *
+ * Headers are USTAR where that can hold the entry, else PAX (POSIX.1-2001, "pax Interchange Format":
+ * https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html). Owners are numbers, 0:0
+ * unless given, without names (spec/wire.md D2). Hand-written because tar-stream writes PAX values as UTF-8 only
+ * (spec/bun.md 7).
+ *
+ * It reads no archives, and it does not decide what is packed: see kodata.ts.
+ */
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { posix } from "node:path";
+import { KoError, messageOf } from "./errors.ts";
+
+export interface TarEntry {
+  /** As it is written; `/` separates, whatever the host. Directories have no trailing slash. */
+  readonly name: string;
+  readonly type: "file" | "directory" | "symlink";
+  /** Permission bits, such as `0o555`. */
+  readonly mode: number;
+  /** Whole seconds since 1970. */
+  readonly mtime: number;
+  /** Bytes; 0 for all but files. */
+  readonly size: number;
+  /** Owner; at most 2097151. @default 0 */
+  readonly uid?: number;
+  /** Group; at most 2097151. @default 0 */
+  readonly gid?: number;
+  /** Where a symlink points. */
+  readonly linkName?: string;
+  /** PAX records beside those that name, size and so on need; bytes are written as they are. */
+  readonly pax?: Readonly<Record<string, string | Uint8Array>>;
+  /** The bytes of a file, or the file that holds them. Needed by {@link packTar} if `size` is not 0. */
+  readonly content?: Uint8Array | { readonly path: string };
+}
+
+/** {@link packTar} cuts its stream at multiples of this: 1 MiB. */
+export const TAR_BLOCK_BYTES: number = 1024 * 1024;
+
+const RECORD = 512;
+const NAME_BYTES = 100;
+const PREFIX_BYTES = 155;
+/** The most that eleven octal digits hold: 8 GiB - 1. */
+const MAX_OCTAL_11 = 0o77777777777;
+const TYPE_FLAGS = { file: "0", directory: "5", symlink: "2" } as const;
+/** Go writes these from the entry's own fields only. */
+const OWN_PAX_KEYS: ReadonlySet<string> = new Set(
+  "path linkpath size uid gid uname gname mtime atime ctime".split(" "),
+);
+
+/**
+ * The header of an entry: one record of 512 bytes, or more where PAX records are needed.
+ *
+ * Go chooses PAX when a name is not ASCII or too long to split, a link is, the size is 8 GiB or more, the time is
+ * before 1970 or after 2242, or there are records of one's own (archive/tar, `FormatUnknown`).
+ */
+export function tarHeader(entry: TarEntry): Uint8Array {
+  const { name, linkName = "" } = entry;
+  const records = new Map<string, Uint8Array>();
+  const split = splitName(name);
+  const short = isAscii(name) && name.length <= NAME_BYTES;
+  let ustar = short || split !== undefined;
+  // A long name that can be split is a record too, should something else ask for PAX.
+  if (!short) records.set("path", Buffer.from(name));
+  const need = (key: string, text: string): void => {
+    records.set(key, Buffer.from(text));
+    ustar = false;
+  };
+  if (!isAscii(linkName) || linkName.length > NAME_BYTES) need("linkpath", linkName);
+  if (entry.size > MAX_OCTAL_11) need("size", String(entry.size));
+  if (entry.mtime < 0 || entry.mtime > MAX_OCTAL_11) need("mtime", String(entry.mtime));
+  for (const [key, value] of Object.entries(entry.pax ?? {})) {
+    ustar = false;
+    if (OWN_PAX_KEYS.has(key) || key.startsWith("GNU.sparse.")) continue;
+    records.set(key, typeof value === "string" ? Buffer.from(value) : value);
+  }
+  const main = { ...entry, linkName };
+  if (ustar) return mainRecord({ ...main, name: split?.suffix ?? name, prefix: split?.prefix ?? "" });
+  const record = mainRecord({ ...main, name: asciiOnly(name), linkName: asciiOnly(linkName), prefix: "" });
+  if (records.size === 0) return record;
+  const body = Buffer.concat([...records].sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, v]) => paxRecord(key, v)));
+  const head = paxHeadRecord(name, body.byteLength);
+  return Buffer.concat([head, body, Buffer.alloc(paddingOf(body.byteLength)), record]);
+}
+
+export interface PackTarOptions {
+  readonly signal: AbortSignal;
+}
+
+/**
+ * Packs `entries`, in their order, into an archive with two zero records at its end.
+ *
+ * The chunks are {@link TAR_BLOCK_BYTES} long but the last, each in memory of its own. Files are opened when their turn
+ * comes, one at a time.
+ *
+ * @throws {KoError} If a file cannot be read, is no regular file (any more), or has another size than its entry says.
+ */
+export async function* packTar(
+  entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
+  options: PackTarOptions,
+): AsyncGenerator<Uint8Array, void, void> {
+  const { signal } = options;
+  const out = new BlockWriter();
+  for await (const entry of entries) {
+    signal.throwIfAborted();
+    yield* out.put(tarHeader(entry));
+    if (entry.type !== "file") continue;
+    const { content = NOTHING, size } = entry;
+    if (content instanceof Uint8Array) {
+      if (content.byteLength !== size) throw new TypeError(`the tar entry ${entry.name} has not the size it says`);
+      yield* out.put(content);
+    } else {
+      for (const block of putFile(out, { path: content.path, size })) {
+        yield block;
+        signal.throwIfAborted();
+      }
+    }
+    yield* out.put(ZEROS.subarray(0, paddingOf(size)));
+  }
+  yield* out.put(ZEROS);
+  yield* out.end();
+}
+
+const NOTHING: Uint8Array = new Uint8Array(0);
+/** The two records at the end of an archive; the padding of an entry is a part of it. */
+const ZEROS: Uint8Array = new Uint8Array(2 * RECORD);
+
+/** Fills blocks of {@link TAR_BLOCK_BYTES} and hands them out when they are full. */
+class BlockWriter {
+  #block = new Uint8Array(TAR_BLOCK_BYTES);
+  #used = 0;
+
+  /** The part of the block in which nothing is written yet; never empty. */
+  get free(): Uint8Array {
+    return this.#block.subarray(this.#used);
+  }
+
+  /** Counts `size` bytes of {@link free} as written; gives the block if that filled it. */
+  advance(size: number): Uint8Array | undefined {
+    this.#used += size;
+    if (this.#used < TAR_BLOCK_BYTES) return undefined;
+    const full = this.#block;
+    this.#block = new Uint8Array(TAR_BLOCK_BYTES);
+    this.#used = 0;
+    return full;
+  }
+
+  *put(bytes: Uint8Array): Generator<Uint8Array, void, void> {
+    for (let at = 0; at < bytes.byteLength;) {
+      const { free } = this;
+      const part = bytes.subarray(at, at + free.byteLength);
+      free.set(part);
+      at += part.byteLength;
+      const full = this.advance(part.byteLength);
+      if (full !== undefined) yield full;
+    }
+  }
+
+  *end(): Generator<Uint8Array, void, void> {
+    if (this.#used > 0) yield this.#block.subarray(0, this.#used);
+  }
+}
+
+interface PutFileOptions {
+  readonly path: string;
+  /** What the header has announced. */
+  readonly size: number;
+}
+
+/**
+ * Reads in the calling thread: for many small files that is several times as fast as a round trip each (spec/bun.md 7),
+ * and the stream rests after each block anyway.
+ */
+function* putFile(out: BlockWriter, { path, size }: PutFileOptions): Generator<Uint8Array, void, void> {
+  const file = reading(path, () => openSync(path, constants.O_RDONLY | NONBLOCK));
+  try {
+    const info = reading(path, () => fstatSync(file));
+    if (!info.isFile()) throw new KoError(`Cannot pack "${path}": it is no regular file any more`);
+    if (info.size !== size) throw changed(path, { size, now: info.size });
+    for (let rest = size; rest > 0;) {
+      const { free } = out;
+      const got = reading(path, () => readSync(file, free, 0, Math.min(free.byteLength, rest), null));
+      if (got === 0) throw changed(path, { size, now: size - rest });
+      rest -= got;
+      const full = out.advance(got);
+      if (full !== undefined) yield full;
+    }
+    const after = reading(path, () => fstatSync(file));
+    if (after.size !== size) throw changed(path, { size, now: after.size });
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Opening a fifo would otherwise wait for a writer, should one have taken the file's place. Windows has no such flag. */
+const NONBLOCK: number = constants.O_NONBLOCK ?? 0;
+
+function reading<T>(path: string, work: () => T): T {
+  try {
+    return work();
+  } catch (cause) {
+    throw new KoError(`Cannot read "${path}" to pack it: ${messageOf(cause)}`, { cause });
+  }
+}
+
+function changed(path: string, sizes: { readonly size: number; readonly now: number }): KoError {
+  return new KoError(`Cannot pack "${path}": it had ${sizes.size} bytes when it was found and has ${sizes.now} now`, {
+    hint: "Run ko again when nothing writes to the file.",
+  });
+}
+
+interface MainRecord extends Omit<TarEntry, "pax" | "content"> {
+  readonly linkName: string;
+  /** Bytes beyond the field are cut off. */
+  readonly prefix: string;
+}
+
+function mainRecord(entry: MainRecord): Buffer {
+  const record = Buffer.alloc(RECORD);
+  putText(record.subarray(0, 100), entry.name);
+  record.write(octal(entry.mode, 7), 100, "latin1");
+  record.write(`${octal(entry.uid ?? 0, 7)}\0${octal(entry.gid ?? 0, 7)}`, 108, "latin1");
+  // What the octal digits cannot hold is in a PAX record; Go leaves zeros here.
+  record.write(octal(entry.size > MAX_OCTAL_11 ? 0 : entry.size, 11), 124, "latin1");
+  record.write(octal(entry.mtime < 0 || entry.mtime > MAX_OCTAL_11 ? 0 : entry.mtime, 11), 136, "latin1");
+  record.write(TYPE_FLAGS[entry.type], 156, "latin1");
+  putText(record.subarray(157, 257), entry.linkName);
+  record.write("0000000\x000000000", 329, "latin1");
+  record.write(entry.prefix, 345, PREFIX_BYTES, "latin1");
+  return sealed(record);
+}
+
+/** The record before the PAX records: an entry of its own, as Go names it. */
+function paxHeadRecord(name: string, size: number): Buffer {
+  const slash = name.lastIndexOf("/") + 1;
+  const paxName = asciiOnly(posix.join(name.slice(0, slash), "PaxHeaders.0", name.slice(slash)));
+  const record = Buffer.alloc(RECORD);
+  record.write(paxName.slice(0, NAME_BYTES).replace(/\/+$/, ""), 0, "latin1");
+  record.write("0000000\x000000000\x000000000", 100, "latin1");
+  record.write(octal(size, 11), 124, "latin1");
+  record.write(octal(0, 11), 136, "latin1");
+  record.write("x", 156, "latin1");
+  return sealed(record);
+}
+
+/** With magic and checksum. */
+function sealed(record: Buffer): Buffer {
+  record.write("ustar\x0000", 257, "latin1");
+  record.fill(" ", 148, 156);
+  let sum = 0;
+  for (let i = 0; i < RECORD; i++) sum += record[i] ?? 0;
+  record.write(`${octal(sum, 6)}\0 `, 148, "latin1");
+  return record;
+}
+
+/** `length key=value\n`, where the length counts itself. */
+function paxRecord(key: string, value: Uint8Array): Buffer {
+  const keyBytes = Buffer.from(key);
+  const rest = keyBytes.byteLength + value.byteLength + " =\n".length;
+  let size = rest + String(rest).length;
+  if (String(size).length !== String(rest).length) size = rest + String(size).length;
+  return Buffer.concat([Buffer.from(`${size} `), keyBytes, Buffer.from("="), value, Buffer.from("\n")]);
+}
+
+/** Copies ASCII text into a field. Go ends a text that is cut at a slash before that slash. */
+function putText(field: Buffer, text: string): void {
+  field.write(text, "latin1");
+  if (text.length > field.byteLength && field[field.byteLength - 1] === 0x2f) {
+    field[text.slice(0, field.byteLength - 1).replace(/\/+$/, "").length] = 0;
+  }
+}
+
+/** A long ASCII name in two parts that USTAR can hold, cut at the last slash that allows it. */
+function splitName(name: string): { readonly prefix: string; readonly suffix: string } | undefined {
+  if (name.length <= NAME_BYTES || !isAscii(name)) return undefined;
+  let limit = name.length;
+  if (limit > PREFIX_BYTES + 1) limit = PREFIX_BYTES + 1;
+  else if (name.endsWith("/")) limit--;
+  const slash = name.slice(0, limit).lastIndexOf("/");
+  const suffix = name.slice(slash + 1);
+  if (slash <= 0 || suffix.length > NAME_BYTES || suffix === "") return undefined;
+  return { prefix: name.slice(0, slash), suffix };
+}
+
+function isAscii(text: string): boolean {
+  return !/[^\u0001-\u007f]/.test(text);
+}
+
+function asciiOnly(text: string): string {
+  return text.replace(/[^\u0001-\u007f]/g, "");
+}
+
+function octal(value: number, digits: number): string {
+  return value.toString(8).padStart(digits, "0");
+}
+
+function paddingOf(size: number): number {
+  return (RECORD - (size % RECORD)) % RECORD;
+}

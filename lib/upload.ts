@@ -1,0 +1,296 @@
+/**
+ * Getting blobs into one registry: look, mount, POST and PUT; PATCH where a registry wants that.
+ *
+ * Rules: wire.md A3.1, A4, A5, A7.5.
+ *
+ * https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-blobs
+ */
+import type { Connection } from "./connection.ts";
+import { KoError, RegistryError } from "./errors.ts";
+import type { Http, HttpResponse } from "./http.ts";
+import type { BlobSource } from "./image.ts";
+import type { Log } from "./log.ts";
+import { type Descriptor, verified } from "./oci.ts";
+import { redactUrl } from "./redact.ts";
+import { formatRepository, type Repository } from "./reference.ts";
+import { retry } from "./retry.ts";
+import type { RequestBody } from "./transfer.ts";
+
+/** Content that can be sent any number of times. */
+export interface UploadBlob {
+  readonly descriptor: Descriptor;
+  readonly source?: BlobSource;
+  open(signal?: AbortSignal): AsyncIterable<Uint8Array>;
+}
+
+export interface UploaderOptions {
+  readonly connection: Connection;
+  readonly http: Http;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  /** Bounds the uploads that run at once. */
+  readonly limit: <T>(work: () => Promise<T>) => Promise<T>;
+}
+
+/** A place to upload to: the Location of a POST or PATCH. */
+interface UploadSession {
+  readonly location: URL;
+}
+
+/** Milliseconds that giving up an upload may take. */
+const CANCEL_MS = 1000;
+
+export class Uploader {
+  readonly #options: UploaderOptions;
+  /** Set when the registry refused a whole body in a PUT: from then on it gets a PATCH. */
+  #usePatch = false;
+  readonly #cancelling = new Set<Promise<void>>();
+
+  constructor(options: UploaderOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Whether the repository has the blob, with the size it must have. Asks once.
+   *
+   * @param push asks with the right to push
+   */
+  async isPresent(repository: Repository, { digest, size }: Descriptor, push: boolean): Promise<boolean> {
+    const response = await this.#options.connection.send({
+      method: "HEAD",
+      target: `/v2/${repository.path}/blobs/${digest}`,
+      repository,
+      action: `look for blob ${digest} in "${formatRepository(repository)}"`,
+      push,
+      accept: [200, 404],
+    });
+    await response.discard();
+    return response.status === 200 && (response.length === undefined || response.length === size);
+  }
+
+  /** Mounts or uploads a blob that is not there. */
+  push(repository: Repository, blob: UploadBlob): Promise<"mounted" | "uploaded"> {
+    const { http, limit, log, signal } = this.#options;
+    return limit(async () => {
+      const mount = await this.#mount(repository, blob);
+      if (mount === "mounted") return mount;
+      let session = mount;
+      await retry(
+        async (attempt) => {
+          // The answer that was lost may have been "done" (A4.8).
+          if (attempt > 1 && (await this.isPresent(repository, blob.descriptor, true))) return;
+          const first = session;
+          session = undefined;
+          await this.#upload(repository, blob, first ?? (await this.#start(repository, blob.descriptor)));
+        },
+        { clock: http.clock, log, signal },
+      );
+      return "uploaded";
+    });
+  }
+
+  /** Waits until uploads that were given up are taken back, or cannot be. */
+  async settle(): Promise<void> {
+    await Promise.all(this.#cancelling);
+  }
+
+  /** @returns "mounted", a session that the registry opened instead, or undefined when neither worked */
+  async #mount(repository: Repository, blob: UploadBlob): Promise<"mounted" | UploadSession | undefined> {
+    const { connection, log, signal } = this.#options;
+    const { descriptor, source } = blob;
+    // Another registry must not learn which base we use, and `mount` without `from` fails on Quay.
+    if (source === undefined || source.host !== repository.host || source.path === repository.path) return undefined;
+    const action = `mount blob ${descriptor.digest} from "${source.path}" in "${formatRepository(repository)}"`;
+    const query = `mount=${encodeURIComponent(descriptor.digest)}&from=${encodeURIComponent(source.path)}`;
+    try {
+      const response = await connection.send({
+        method: "POST",
+        target: `/v2/${repository.path}/blobs/uploads/?${query}`,
+        repository,
+        action,
+        push: true,
+        from: source.path,
+        accept: [201, 202],
+      });
+      await response.discard();
+      if (response.status === 202) return await this.#session(response, action);
+      if (await this.isPresent(repository, descriptor, true)) return "mounted";
+      log.debug(`Cannot ${action}: the registry said yes, but does not have it`);
+    } catch (error) {
+      signal.throwIfAborted();
+      if (!(error instanceof RegistryError)) throw error;
+      // Whatever the reason: the upload will tell whether it matters (A5.3).
+      log.debug(error.message);
+    }
+    return undefined;
+  }
+
+  async #start(repository: Repository, { digest }: Descriptor): Promise<UploadSession> {
+    const action = `start the upload of blob ${digest} to "${formatRepository(repository)}"`;
+    const response = await this.#options.connection.send({
+      method: "POST",
+      target: `/v2/${repository.path}/blobs/uploads/`,
+      repository,
+      action,
+      push: true,
+      accept: [202],
+    });
+    await response.discard();
+    return this.#session(response, action);
+  }
+
+  async #session(response: HttpResponse, action: string): Promise<UploadSession> {
+    const location = response.headers.get("location");
+    if (location === null || location === "") {
+      const { method } = response;
+      const url = redactUrl(response.url);
+      throw new RegistryError(`Cannot ${action}: ${method} ${url} answered ${response.status} without a Location`, {
+        method,
+        url,
+        status: response.status,
+      });
+    }
+    return { location: await this.#options.connection.resolve(location, response.url, action) };
+  }
+
+  async #upload(repository: Repository, blob: UploadBlob, session: UploadSession): Promise<void> {
+    const { descriptor } = blob;
+    const body: RequestBody = { size: descriptor.size, open: (signal) => checked(blob, signal) };
+    let at = session;
+    try {
+      if (this.#usePatch) {
+        at = await this.#patch(repository, { descriptor, body, session });
+        await this.#commit(repository, { descriptor, body: new Uint8Array(0), session: at });
+      } else {
+        await this.#commit(repository, { descriptor, body, session });
+      }
+    } catch (error) {
+      // A registry that is overloaded, or that has lost the session, need not be told.
+      const answered = error instanceof RegistryError && error.status !== undefined;
+      if (!answered || error.retry === "never") this.#cancel(repository, at);
+      throw error;
+    }
+  }
+
+  /** The whole body without Content-Range: registries disagree about ranges (A4.2). */
+  async #patch(repository: Repository, part: Part): Promise<UploadSession> {
+    const action = `upload blob ${part.descriptor.digest} to "${formatRepository(repository)}"`;
+    const response = await this.#options.connection.send({
+      method: "PATCH",
+      target: part.session.location,
+      repository,
+      action,
+      push: true,
+      accept: [201, 202, 204],
+      headers: { "content-type": "application/octet-stream" },
+      body: part.body,
+    });
+    await response.discard();
+    return response.headers.has("location") ? this.#session(response, action) : part.session;
+  }
+
+  async #commit(repository: Repository, { body, descriptor, session }: Part): Promise<void> {
+    const { digest } = descriptor;
+    const action = `upload blob ${digest} to "${formatRepository(repository)}"`;
+    let response: HttpResponse;
+    try {
+      response = await this.#options.connection.send({
+        method: "PUT",
+        target: withDigest(session.location, digest),
+        repository,
+        action,
+        push: true,
+        accept: [201, 204],
+        headers: { "content-type": "application/octet-stream" },
+        body,
+      });
+    } catch (error) {
+      throw this.#judge(error);
+    }
+    await response.discard();
+    const stored = response.headers.get("docker-content-digest") ?? digest;
+    if (stored.startsWith("sha256:") && stored !== digest) {
+      const url = redactUrl(response.url);
+      throw new RegistryError(`Cannot ${action}: PUT ${url} answered ${response.status}, but for another digest`, {
+        method: "PUT",
+        url,
+        status: response.status,
+        retry: "once",
+      });
+    }
+  }
+
+  /** What a refused commit is worth: perhaps another form of upload, perhaps a new session. */
+  #judge(error: unknown): unknown {
+    if (!(error instanceof RegistryError)) return error;
+    const { codes, status } = error;
+    const lost = codes.some((code) => code === "BLOB_UPLOAD_UNKNOWN" || code === "BLOB_UPLOAD_INVALID");
+    const noPut = status === 413 || status === 405 || status === 501 || (status === 404 && codes.length === 0);
+    if (noPut && !this.#usePatch) {
+      this.#usePatch = true;
+      return again(error);
+    }
+    const fresh =
+      (status === 404 && (lost || codes.length === 0)) ||
+      (status === 400 && (lost || codes.includes("DIGEST_INVALID"))) ||
+      status === 416;
+    return fresh ? again(error) : error;
+  }
+
+  /** Takes an upload back, as far as the registry lets us. Nobody waits for it but {@link settle}. */
+  #cancel(repository: Repository, { location }: UploadSession): void {
+    const cancelled = this.#options.connection
+      .send({
+        method: "DELETE",
+        target: location,
+        repository,
+        action: "give up an upload",
+        push: true,
+        accept: [200, 202, 204],
+        signal: AbortSignal.timeout(CANCEL_MS),
+        detached: true,
+      })
+      .then(
+        (response) => response.discard(),
+        () => undefined,
+      )
+      .finally(() => this.#cancelling.delete(cancelled));
+    this.#cancelling.add(cancelled);
+  }
+}
+
+interface Part {
+  readonly descriptor: Descriptor;
+  readonly body: RequestBody | Uint8Array;
+  readonly session: UploadSession;
+}
+
+function again(error: RegistryError): RegistryError {
+  const { cause, codes, hint, message, method, status, url } = error;
+  return new RegistryError(message, { cause, codes, hint, method, status, url, retry: "once" });
+}
+
+/** The Location's own query is kept byte for byte (A4.5). */
+function withDigest(location: URL, digest: string): URL {
+  const url = new URL(location);
+  url.search = `${url.search === "" ? "?" : `${url.search}&`}digest=${encodeURIComponent(digest)}`;
+  return url;
+}
+
+/**
+ * A blob's bytes, checked, with the last chunk held back until the digest is known to be right: wrong bytes never
+ * become a complete upload (A4.13).
+ */
+async function* checked(blob: UploadBlob, signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
+  let held: Uint8Array | undefined;
+  try {
+    for await (const chunk of verified(blob.open(signal), blob.descriptor, `blob ${blob.descriptor.digest}`)) {
+      if (held !== undefined) yield held;
+      held = chunk;
+    }
+  } catch (error) {
+    if (error instanceof KoError) throw error;
+    throw new KoError(`Cannot read blob ${blob.descriptor.digest}`, { cause: error });
+  }
+  if (held !== undefined) yield held;
+}
