@@ -34,8 +34,9 @@ export const DEFAULT_PLATFORM: Platform = { os: "linux", architecture: "amd64" }
 /**
  * The environment that `go` gets for a platform.
  *
- * ko's own settings (`CGO_ENABLED=0`, `GOOS`, `GOARCH`, `GOARM` or `GOAMD64`) come first, the user's environment wins over
- * them, and `extra` (`env` of `.ko.yaml`) wins over both, as in the original. An empty variable of the user counts as
+ * ko's own settings (`CGO_ENABLED=0`, `GOARM` or `GOAMD64`) come first, the user's environment wins over them, and `extra`
+ * (`env` of `.ko.yaml`) wins over both, as in the original. `GOOS` and `GOARCH` are the platform's whatever the user's say:
+ * with the original a lone `GOOS=darwin` puts a macOS binary into a Linux image. An empty variable of the user counts as
  * unset, as it does for `go`: else it would mean this machine's platform.
  *
  * @throws {KoError} If an arm variant is no `v` and a number, or `GOFLAGS` sets `-toolexec`.
@@ -53,7 +54,10 @@ export function buildEnvironment(
     own["GOAMD64"] = platform.variant;
   }
   const env: Record<string, string> = { ...own };
-  for (const [key, value] of [...Object.entries(hostEnv), ...Object.entries(extra)]) {
+  for (const [key, value] of Object.entries(hostEnv)) {
+    if (key !== "GOOS" && key !== "GOARCH" && (value !== "" || !(key in own))) env[key] = value;
+  }
+  for (const [key, value] of Object.entries(extra)) {
     if (value !== "" || !(key in own)) env[key] = value;
   }
   refuseToolexec(splitQuoted(env["GOFLAGS"] ?? ""), "the environment variable GOFLAGS");

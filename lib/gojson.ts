@@ -5,6 +5,9 @@
  */
 import { KoError } from "./errors.ts";
 
+/** RFC 3339, with what Go takes besides: an hour of one digit, a fraction behind a comma. */
+const TIME = /^(\d{4}-\d\d-\d\d)T(\d\d?)(:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/;
+
 /** A value that is written even when it is empty (Go: a field without `omitempty`). */
 class Keep {
   readonly value: unknown;
@@ -76,12 +79,15 @@ export function compareBytes(a: string, b: string): number {
  */
 export function goTime(text: string | undefined): string {
   if (text === undefined || text === "") return "0001-01-01T00:00:00Z";
-  const match = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/.exec(text);
-  if (match === null || !isInCalendar(match[1] ?? ""))
+  const match = TIME.exec(text);
+  const [, date = "", hour = "", minutes = "", digits = "", offset = ""] = match ?? [];
+  const seconds = `${date}T${hour.padStart(2, "0")}${minutes}`;
+  if (match === null || !isInCalendar(seconds)) {
     throw new KoError(`Cannot read ${quoteJson(text)} as a time: RFC 3339 is wanted`);
-  const fraction = (match[2] ?? "").slice(0, 9).replace(/0+$/, "");
-  const zone = match[3] === "+00:00" || match[3] === "-00:00" ? "Z" : match[3];
-  return `${match[1]}${fraction === "" ? "" : `.${fraction}`}${zone}`;
+  }
+  const fraction = digits.slice(0, 9).replace(/0+$/, "");
+  const zone = offset === "+00:00" || offset === "-00:00" ? "Z" : offset;
+  return `${seconds}${fraction === "" ? "" : `.${fraction}`}${zone}`;
 }
 
 /** @param seconds `2006-01-02T15:04:05` */

@@ -113,7 +113,7 @@ export class Http implements Disposable {
       watch.end();
       const sourceFailure = watch.aborted ? undefined : upload?.failure;
       const failure = sourceFailure ?? this.explain(error, { request, url, watch });
-      log.debug(`${request.method} ${redactUrl(url)}: ${secrets.hide(messageOf(failure))}`);
+      log.debug(secrets.hide(messageOf(failure)));
       throw failure;
     } finally {
       // An early answer leaves the source open otherwise.

@@ -65,12 +65,12 @@ export function parseReference(text: string): Reference {
  */
 export function parseRepository(text: string, shown: string = text): Repository {
   const fail = (why: string): KoError => new KoError(`Cannot read "${shown}" as an image name: ${why}`);
+  if (text === "") throw fail("the repository name is empty");
   const { host, path } = splitHost(text);
   if (host !== undefined) {
     const why = whyBadHost(host);
     if (why !== undefined) throw fail(why);
   }
-  if (path === "") throw fail("there is no repository name after the host");
   // Reading is as lenient as go-containerregistry; whyBadPath() is what a registry takes when pushing.
   if (!/^[a-z0-9_./-]{1,255}$/.test(path)) throw fail(whyBadPath(path) ?? "it is too long");
   const real = host === undefined || host === "docker.io" ? DOCKER_HUB : host;
@@ -98,12 +98,14 @@ export function whyBadTag(tag: string): string | undefined {
 
 /** Why `host` is no `host[:port]`, or undefined. */
 export function whyBadHost(host: string): string | undefined {
-  if (/^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::\d{1,5})?$/.test(host)) return undefined;
+  if (/^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?)(?::\d{1,5})?$/.test(host))
+    return undefined;
   return `"${host}" is no host name with an optional port`;
 }
 
 /** Why `path` is no repository path that can be pushed to, or undefined (distribution spec, "Pulling manifests"). */
 export function whyBadPath(path: string): string | undefined {
+  if (path === "") return "there is no repository name after the host";
   if (path.length > 255) return `the repository name has ${path.length} characters, the limit is 255`;
   if (/[A-Z]/.test(path)) return `"${path}" has an upper-case letter, repository names are lower case`;
   if (path.split("/").every((part) => /^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*$/.test(part))) return undefined;

@@ -1,0 +1,290 @@
+import { describe, expect, test } from "bun:test";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { type BaseName, type Config, baseFor, loadConfig, parseBase } from "../lib/config.ts";
+import { KoError, UsageError, describeError } from "../lib/errors.ts";
+
+type Env = Readonly<Record<string, string>>;
+type Files = Readonly<Record<string, string>>;
+
+const DEFAULTS: Config = {
+  defaultBaseImage: "gcr.io/distroless/static:nonroot",
+  baseImageOverrides: new Map(),
+  defaultPlatforms: [],
+  sourceDateEpoch: undefined,
+  koDataDateEpoch: undefined,
+  dockerRepo: undefined,
+  goPath: "go",
+  source: undefined,
+};
+
+/** Loads the configuration in a new folder with these files; `DIR` in results and messages stands for it. */
+async function load(files: Files, env: Env = {}): Promise<Config | string> {
+  const dir = await mkdtemp(join(tmpdir(), "ko-config-"));
+  try {
+    for (const [name, text] of Object.entries(files)) {
+      await mkdir(dirname(join(dir, name)), { recursive: true });
+      await writeFile(join(dir, name), text);
+    }
+    const config = await loadConfig({ env, cwd: dir });
+    const source = config.source?.replace(dir, "DIR");
+    return { ...config, source };
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    return describeError(error).replaceAll(dir, "DIR");
+  } finally {
+    await rm(dir, { recursive: true });
+  }
+}
+
+/** The same with a `.ko.yaml` only. */
+function loadText(text: string, env: Env = {}): Promise<Config | string> {
+  return load({ ".ko.yaml": text }, env);
+}
+
+describe("loadConfig()", () => {
+  test("needs no file", async () => {
+    expect(await load({})).toEqual(DEFAULTS);
+    expect(await load({ "ko.yaml": "nonsense: 1", ".kokoyaml": "" })).toEqual(DEFAULTS);
+  });
+
+  test.each<[string, string, Partial<Config>]>([
+    ["an empty file", "", {}],
+    ["a file of comments", "# nothing\n---\n", {}],
+    ["a default base", "defaultBaseImage: alpine:3", { defaultBaseImage: "alpine:3" }],
+    ["keys in any case", "DEFAULTbaseimage: alpine", { defaultBaseImage: "alpine" }],
+    ["quotes and a byte order mark", "\uFEFF\"defaultBaseImage\": 'alpine'", { defaultBaseImage: "alpine" }],
+    [
+      "overrides, with keys lower-cased and without ko://",
+      "baseImageOverrides:\n  github.com/Foo/cmd: alpine\n  ko://b.io/c: scratch\n",
+      {
+        baseImageOverrides: new Map([
+          ["github.com/foo/cmd", "alpine"],
+          ["b.io/c", "scratch"],
+        ]),
+      },
+    ],
+    ["overrides without any", "baseImageOverrides:\ndefaultPlatforms: ~\ndefaultBaseImage: null", {}],
+    [
+      "a list of platforms",
+      "defaultPlatforms: [linux/amd64, linux/arm/v7]",
+      { defaultPlatforms: ["linux/amd64", "linux/arm/v7"] },
+    ],
+    [
+      "platforms with commas and blanks",
+      "defaultPlatforms: linux/amd64,linux/arm64 linux/s390x",
+      {
+        defaultPlatforms: ["linux/amd64", "linux/arm64", "linux/s390x"],
+      },
+    ],
+    ["all platforms", "defaultPlatforms: all", { defaultPlatforms: ["all"] }],
+    [
+      "anchors",
+      "baseImageOverrides:\n  a.io/a: &x alpine\n  a.io/b: *x\n",
+      {
+        baseImageOverrides: new Map([
+          ["a.io/a", "alpine"],
+          ["a.io/b", "alpine"],
+        ]),
+      },
+    ],
+    [
+      "every form of a base",
+      "baseImageOverrides: {a: ko.builtin/static, b: scratch, c: 'oci:dir:v1', d: oci:/d}",
+      {
+        baseImageOverrides: new Map([
+          ["a", "ko.builtin/static"],
+          ["b", "scratch"],
+          ["c", "oci:dir:v1"],
+          ["d", "oci:/d"],
+        ]),
+      },
+    ],
+    ["what a later version brings, where it says nothing", "builds: []\ndefaultEnv:\ndefaultFlags: []\n", {}],
+  ])("reads %s", async (_, text, config) => {
+    expect(await loadText(text)).toEqual({ ...DEFAULTS, source: "DIR/.ko.yaml", ...config });
+  });
+
+  test.each<[string, Files, Env, string | undefined]>([
+    [".ko.yml", { ".ko.yml": "" }, {}, "DIR/.ko.yml"],
+    [
+      ".ko.json, with tabs",
+      { ".ko.json": '{\n\t"defaultBaseImage": "gcr.io\\/distroless\\/static:nonroot"\n}\n' },
+      {},
+      "DIR/.ko.json",
+    ],
+    [
+      "a folder in KO_CONFIG_PATH",
+      { "conf/.ko.yaml": "", ".ko.yaml": "bad: 1" },
+      { KO_CONFIG_PATH: "conf" },
+      "DIR/conf/.ko.yaml",
+    ],
+    ["a file in KO_CONFIG_PATH", { "conf/some": "" }, { KO_CONFIG_PATH: "./conf/some" }, "DIR/conf/some"],
+    ["no file of a parent folder", { "sub/x": "" }, {}, undefined],
+    ["an empty KO_CONFIG_PATH as none", { ".ko.yaml": "" }, { KO_CONFIG_PATH: "" }, "DIR/.ko.yaml"],
+  ])("finds %s", async (_, files, env, source) => {
+    expect(await load(files, env)).toEqual({ ...DEFAULTS, source });
+  });
+
+  test.each<[Files, Env, string]>([
+    [{}, { KO_CONFIG_PATH: "none" }, 'Cannot use KO_CONFIG_PATH="none": it does not exist'],
+    [{ "conf/x": "" }, { KO_CONFIG_PATH: "conf" }, 'Cannot use KO_CONFIG_PATH="conf": there is no .ko.yaml in it'],
+    [{}, { KO_CONFIG_PATH: "/dev/null" }, "it is neither a file nor a folder"],
+    [{ "a.toml": "" }, { KO_CONFIG_PATH: "a.toml" }, ".toml is not supported"],
+    [{ ".ko.toml": "" }, {}, 'Cannot read "DIR/.ko.toml": ko reads YAML and JSON only'],
+    [{ ".ko.json": "{}", ".ko.yaml": "" }, {}, 'Cannot choose between "DIR/.ko.yaml" and "DIR/.ko.json"'],
+    [{ ".ko.yaml/x": "" }, {}, 'Cannot read "DIR/.ko.yaml": it is no file'],
+    [{ ".ko.yaml": `# ${"x".repeat(1024 * 1024)}` }, {}, "it has 1048578 bytes"],
+    [{ "sub/.ko.yaml": "x: 1" }, { KO_CONFIG_PATH: "sub" }, 'Cannot use sub/.ko.yaml:1:1: "x" is no setting'],
+  ])("refuses %j with %j", async (files, env, message) => {
+    expect(await load(files, env)).toContain(message);
+  });
+
+  test.each<[string, string]>([
+    [
+      "# a\ndefaultBaseImag: x",
+      '.ko.yaml:2:1: "defaultBaseImag" is no setting of ko, the nearest is "defaultBaseImage"',
+    ],
+    ["other: 1", '.ko.yaml:1:1: "other" is no setting of ko, wanted one of defaultBaseImage, baseImageOverrides'],
+    ["\nbuilds:\n- id: x\n", '.ko.yaml:2:1: "builds" is not supported yet\n  This version of ko would'],
+    ["defaultEnv: [A=b]", '.ko.yaml:1:1: "defaultEnv" is not supported yet'],
+    ["defaultFlags: [-v]", '.ko.yaml:1:1: "defaultFlags" is not supported yet'],
+    ["defaultldflags: -s", '.ko.yaml:1:1: "defaultldflags" is not supported yet'],
+    ["defaultBaseImage: 5", ".ko.yaml:1:19: defaultBaseImage is a number, wanted a string"],
+    ["defaultBaseImage: [a]", ".ko.yaml:1:19: defaultBaseImage is a list, wanted a string"],
+    ["defaultBaseImage: ''", ".ko.yaml:1:19: defaultBaseImage names no image"],
+    [
+      "defaultBaseImage: gcr.io/Web",
+      '.ko.yaml:1:19: defaultBaseImage names no image: Cannot read "gcr.io/Web" as an image name',
+    ],
+    ["baseImageOverrides:\n  a.io/b:\n", '.ko.yaml:2:3: baseImageOverrides["a.io/b"] has no value'],
+    ["baseImageOverrides:\n  a.io/b: x y\n", '.ko.yaml:2:11: baseImageOverrides["a.io/b"] names no image'],
+    ["baseImageOverrides: a=b", ".ko.yaml:1:21: baseImageOverrides is a string, wanted a map"],
+    ["baseImageOverrides: {a: [x]}", '.ko.yaml:1:25: baseImageOverrides["a"] is a list, wanted a string'],
+    ["baseImageOverrides: {a: x, A: y}", '.ko.yaml:1:31: baseImageOverrides has "x" for "A" already'],
+    ["defaultPlatforms: {a: b}", ".ko.yaml:1:19: defaultPlatforms is a map, wanted a list of strings"],
+    ["defaultBaseImage: true", ".ko.yaml:1:19: defaultBaseImage is a boolean, wanted a string"],
+    ["defaultPlatforms: [~]", ".ko.yaml:1:20: an item of defaultPlatforms is empty, wanted a string"],
+    ["defaultPlatforms: [1]", ".ko.yaml:1:20: an item of defaultPlatforms is a number, wanted a string"],
+    ["defaultPlatforms: [all, linux]", '.ko.yaml:1:1: defaultPlatforms "all,linux": "all" stands beside others'],
+    [
+      "defaultPlatforms:\n- linux/amd64,linux/arm64",
+      '.ko.yaml:1:1: defaultPlatforms: Cannot read "linux/amd64,linux/arm64"',
+    ],
+    ["defaultBaseImage: a\ndefaultBaseImage: b", ".ko.yaml:2:1: Map keys must be unique"],
+    ["defaultBaseImage: a\nDefaultBaseImage: b", '.ko.yaml:2:1: "defaultBaseImage" is set at .ko.yaml:1:1 already'],
+    ["defaultBaseImage: a\n---\ndefaultBaseImage: b", ".ko.yaml:2:1: a second document begins"],
+    ["- a", ".ko.yaml:1:1: the file is a list, wanted a map"],
+    ["just text", ".ko.yaml:1:1: the file is a string, wanted a map"],
+    ["5: x", ".ko.yaml:1:1: this key is no string"],
+    ["a: [", ".ko.yaml:1:5"],
+  ])("refuses the file %j", async (text, message) => {
+    expect(await loadText(text)).toContain(message);
+  });
+
+  const FILE = `
+defaultBaseImage: file.io/base
+baseImageOverrides: {a.io/a: file.io/a, a.io/b: file.io/b}
+defaultPlatforms: [linux/s390x]
+`;
+
+  test.each<[Env, Partial<Config>]>([
+    [{ KO_DEFAULTBASEIMAGE: "env.io/base" }, { defaultBaseImage: "env.io/base" }],
+    [{ KO_BASEIMAGEOVERRIDES: '{"A.io/A": "env.io/a"}' }, { baseImageOverrides: new Map([["a.io/a", "env.io/a"]]) }],
+    [{ KO_DEFAULTPLATFORMS: "linux/amd64 linux/arm64" }, { defaultPlatforms: ["linux/amd64", "linux/arm64"] }],
+    [{ KO_DEFAULTPLATFORMS: "linux/amd64,linux/arm64" }, { defaultPlatforms: ["linux/amd64", "linux/arm64"] }],
+    [{ KO_DEFAULTPLATFORMS: "all" }, { defaultPlatforms: ["all"] }],
+    [{ KO_DEFAULTBASEIMAGE: "", KO_BASEIMAGEOVERRIDES: "", KO_DEFAULTPLATFORMS: "" }, {}],
+    [
+      { SOURCE_DATE_EPOCH: "1700000000", KO_DATA_DATE_EPOCH: "0" },
+      { sourceDateEpoch: 1700000000, koDataDateEpoch: 0 },
+    ],
+    [{ SOURCE_DATE_EPOCH: "", KO_DATA_DATE_EPOCH: "" }, {}],
+    [{ KO_DOCKER_REPO: "gcr.io/me" }, { dockerRepo: "gcr.io/me" }],
+    [{ KO_DOCKER_REPO: "" }, {}],
+    [{ KO_GO_PATH: "/opt/go/bin/go" }, { goPath: "/opt/go/bin/go" }],
+  ])("lets %j beat the file", async (env, config) => {
+    expect(await loadText(FILE, env)).toEqual({
+      ...DEFAULTS,
+      source: "DIR/.ko.yaml",
+      defaultBaseImage: "file.io/base",
+      baseImageOverrides: new Map([
+        ["a.io/a", "file.io/a"],
+        ["a.io/b", "file.io/b"],
+      ]),
+      defaultPlatforms: ["linux/s390x"],
+      ...config,
+    });
+  });
+
+  test.each<[Env, string]>([
+    [{ SOURCE_DATE_EPOCH: "yesterday" }, 'Cannot use SOURCE_DATE_EPOCH="yesterday": whole seconds since 1970'],
+    [{ KO_DATA_DATE_EPOCH: "1.5" }, 'Cannot use KO_DATA_DATE_EPOCH="1.5"'],
+    [{ SOURCE_DATE_EPOCH: "-1" }, 'Cannot use SOURCE_DATE_EPOCH="-1"'],
+    [{ SOURCE_DATE_EPOCH: "253402300800" }, 'Cannot use SOURCE_DATE_EPOCH="253402300800"'],
+    [{ KO_BASEIMAGEOVERRIDES: "a=b" }, "Cannot use KO_BASEIMAGEOVERRIDES: it is no JSON, wanted a JSON object"],
+    [{ KO_BASEIMAGEOVERRIDES: "[]" }, "Cannot use KO_BASEIMAGEOVERRIDES: it is no JSON object"],
+    [{ KO_BASEIMAGEOVERRIDES: '{"a": 1}' }, 'Cannot use KO_BASEIMAGEOVERRIDES: the value of "a" is no string'],
+    [{ KO_BASEIMAGEOVERRIDES: '{"a": "B/C"}' }, 'Cannot use KO_BASEIMAGEOVERRIDES: baseImageOverrides["a"] names no'],
+    [{ KO_DEFAULTBASEIMAGE: "x y" }, "Cannot use KO_DEFAULTBASEIMAGE: defaultBaseImage names no image"],
+    [{ KO_DEFAULTPLATFORMS: "all,linux" }, 'Cannot use KO_DEFAULTPLATFORMS: defaultPlatforms "all,linux"'],
+    [{ KO_DEFAULTFLAGS: "-v" }, "Cannot use KO_DEFAULTFLAGS: it is not supported yet\n  Type: unset KO_DEFAULTFLAGS"],
+  ])("refuses %j", async (env, message) => {
+    expect(await load({}, env)).toContain(`Error: ${message}`);
+  });
+
+  test("gives a value that cannot be changed", async () => {
+    expect(Object.isFrozen(await loadConfig({ env: {}, cwd: "/" }))).toBe(true);
+  });
+});
+
+describe("baseFor()", () => {
+  const config: Config = { ...DEFAULTS, baseImageOverrides: new Map([["github.com/foo/cmd", "alpine"]]) };
+
+  test.each([
+    ["github.com/foo/cmd", "alpine"],
+    ["github.com/Foo/CMD", "alpine"],
+    ["ko://github.com/Foo/cmd", "alpine"],
+    ["github.com/foo/cmd/x", DEFAULTS.defaultBaseImage],
+    ["github.com/foo", DEFAULTS.defaultBaseImage],
+  ])("of %s is %s", (importPath, base) => {
+    expect(baseFor(config, importPath)).toBe(base);
+  });
+});
+
+describe("parseBase()", () => {
+  const registry = (host: string, path: string, tag: string | undefined): BaseName => {
+    return { kind: "registry", reference: { host, path, tag, digest: undefined } };
+  };
+
+  test.each<[string, BaseName]>([
+    ["scratch", { kind: "scratch" }],
+    ["ko.builtin/static", { kind: "builtin" }],
+    ["alpine", registry("index.docker.io", "library/alpine", "latest")],
+    ["localhost:5000/a/b:v1", registry("localhost:5000", "a/b", "v1")],
+    ["scratch:v1", registry("index.docker.io", "library/scratch", "v1")],
+    ["ko.local/a", registry("ko.local", "a", "latest")],
+    ["oci:dir", { kind: "layout", path: "/work/dir", tag: undefined }],
+    ["oci:./a/dir:v1.2", { kind: "layout", path: "/work/a/dir", tag: "v1.2" }],
+    ["oci:/abs/dir", { kind: "layout", path: "/abs/dir", tag: undefined }],
+    ["oci:/a:b/dir", { kind: "layout", path: "/a:b/dir", tag: undefined }],
+    ["oci:..", { kind: "layout", path: "/", tag: undefined }],
+  ])("reads %s", (text, base) => {
+    expect(parseBase(text, "/work")).toEqual(base);
+  });
+
+  test.each([
+    "",
+    " ",
+    "oci:",
+    "ko.builtin",
+    "ko.builtin/other",
+    "ko.builtin/static:v1",
+    "a b",
+    "Upper/Case",
+    "a@sha256:1",
+  ])("refuses %j", (text) => {
+    expect(() => parseBase(text, "/work")).toThrow(KoError);
+  });
+});

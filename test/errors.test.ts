@@ -1,0 +1,160 @@
+import { describe, expect, test } from "bun:test";
+import {
+  CommandError,
+  describeError,
+  exitCodeOf,
+  findNearest,
+  KoError,
+  KoErrors,
+  messageOf,
+  printable,
+  RegistryError,
+  UsageError,
+} from "../lib/errors.ts";
+
+function looped(): KoError {
+  const inner = new Error("inner");
+  const outer = new KoError("outer", { cause: inner });
+  inner.cause = outer;
+  return outer;
+}
+
+describe("describeError()", () => {
+  test.each<[string, unknown, string]>([
+    ["a message", new KoError("Cannot do it"), "Error: Cannot do it"],
+    ["a hint on its own line", new KoError("a", { hint: "b" }), "Error: a\n  b"],
+    ["each line of a hint indented", new KoError("a", { hint: "b\nc" }), "Error: a\n  b\n  c"],
+    ["a cause behind a colon", new KoError("a", { cause: new Error("b") }), "Error: a: b"],
+    [
+      "a chain of causes, then all their hints",
+      new KoError("a", {
+        hint: "A",
+        cause: new KoError("b", { cause: new UsageError("c", { hint: "C" }) }),
+      }),
+      "Error: a: b: c\n  A\n  C",
+    ],
+    ["a cause that the message holds only once", new KoError("a: b", { cause: new Error("b") }), "Error: a: b"],
+    [
+      "one hint once",
+      new KoError("a", { hint: "same", cause: new KoError("b", { hint: "same" }) }),
+      "Error: a: b\n  same",
+    ],
+    ["a chain that bites its tail", looped(), "Error: outer: inner"],
+    ["no hint of a cause that is no error of ours", new KoError("a", { cause: "text" }), "Error: a"],
+    [
+      "several errors, a line each, with their hints and causes",
+      new KoErrors([
+        new KoError("a", { hint: "A" }),
+        new KoErrors([new KoError("b"), new KoError("c", { cause: new Error("d") })]),
+      ]),
+      "Error: a\n  A\nError: b\nError: c: d",
+    ],
+    [
+      "control characters made visible, in message, cause and hint",
+      new KoError("a\u001b[31m\0", { hint: "h\u0007", cause: new Error("\u009b2J") }),
+      "Error: a\\x1b[31m\\x00: \\x9b2J\n  h\\x07",
+    ],
+    ["something that is no error", "text\u001b[0m", "Error: text\\x1b[0m"],
+    ["nothing at all", undefined, "Error: undefined"],
+  ])("shows %s", (_, error, expected) => {
+    expect(describeError(error)).toBe(expected);
+  });
+
+  test("shows the stack of our own faults, and nothing that steers a terminal", () => {
+    const text = describeError(new RangeError("broken\u001b[2J"));
+    expect(text).toStartWith("Error: internal: RangeError: broken\\x1b[2J\n");
+    expect(text).toContain("errors.test.ts");
+  });
+
+  test("never shows what a program wrote to stderr", () => {
+    const error = new CommandError("Cannot run git: exit code 1", { argv: ["git"], code: 1, stderr: "SECRET" });
+    expect(describeError(error)).toBe("Error: Cannot run git: exit code 1");
+  });
+
+  test("cuts what fills a screen many times over", () => {
+    expect(describeError(new KoError("x".repeat(1_000_000)))).toHaveLength(64 * 1024 + 1);
+  });
+});
+
+describe("exitCodeOf()", () => {
+  test.each<[string, unknown, number]>([
+    ["a failure", new KoError("a"), 1],
+    ["wrong usage", new UsageError("a"), 2],
+    ["an error that names its own", new KoError("a", { exitCode: 130 }), 130],
+    ["several errors: the highest", new KoErrors([new UsageError("a"), new KoError("b")]), 2],
+    ["a list of none", new KoErrors([]), 1],
+    ["a program that failed, whatever its own code", new CommandError("a", { argv: [], code: 7, stderr: "" }), 1],
+    ["a registry's failure", new RegistryError("a", { method: "GET", url: "" }), 1],
+    ["a fault of our own", new TypeError("a"), 1],
+    ["nothing at all", undefined, 1],
+  ])("of %s", (_, error, code) => {
+    expect(exitCodeOf(error)).toBe(code);
+  });
+});
+
+describe("KoErrors", () => {
+  test("has all messages in its own", () => {
+    expect(new KoErrors([new KoError("a"), new KoError("b")]).message).toBe("a\nb");
+  });
+});
+
+describe("RegistryError", () => {
+  test("is not worth another try unless it says so", () => {
+    const { name, codes, retry, status } = new RegistryError("a", { method: "PUT", url: "https://r/" });
+    expect({ name, codes, retry, status }).toEqual({
+      name: "RegistryError",
+      codes: [],
+      retry: "never",
+      status: undefined,
+    });
+  });
+});
+
+describe("printable()", () => {
+  test.each([
+    ["a\tb\nc", "a\tb\nc"],
+    ["a\r\nb", "a\nb"],
+    ["a\rb", "a\\x0db"],
+    ["\u001b]0;title\u0007", "\\x1b]0;title\\x07"],
+    ["\0\u007f\u0085\u009f", "\\x00\\x7f\\x85\\x9f"],
+    ["grün 😀", "grün 😀"],
+  ])("shows %j as %j", (text, expected) => {
+    expect(printable(text)).toBe(expected);
+  });
+
+  test("cuts after the given number of characters", () => {
+    expect([printable("abcd", 4), printable("abcde", 4), printable("x".repeat(5000)).length]).toEqual([
+      "abcd",
+      "abcd…",
+      4097,
+    ]);
+  });
+});
+
+describe("messageOf()", () => {
+  test("is an error's message, and anything else as text", () => {
+    expect([new Error("a"), "b", undefined].map(messageOf)).toEqual(["a", "b", "undefined"]);
+  });
+});
+
+describe("findNearest()", () => {
+  const flags = ["platform", "push", "preserve-import-paths", "bare", "tags"];
+  test.each([
+    ["platfrom", "platform"],
+    ["platforms", "platform"],
+    ["PUSH", "push"],
+    ["psuh", "push"],
+    ["bar", "bare"],
+    ["tag", "tags"],
+    ["preserve-import-path", "preserve-import-paths"],
+    ["xyzzy", undefined],
+    ["", undefined],
+    ["pull", undefined],
+  ])("of %j is %p", (word, expected) => {
+    expect(findNearest(word, flags)).toBe(expected);
+  });
+
+  test("takes the nearest, and of two equally near the first", () => {
+    expect([findNearest("abcd", ["abxx", "abcx", "abcy"]), findNearest("a", [])]).toEqual(["abcx", undefined]);
+  });
+});

@@ -1,0 +1,78 @@
+/**
+ * A host for tests of the Go tool: the real world, but for the folder and the environment, and with ears.
+ *
+ * Nothing comes from the network: `GOPROXY=off`. Go's build cache is the user's.
+ */
+import { KoError, KoErrors } from "../../lib/errors.ts";
+import type { Host } from "../../lib/host.ts";
+import { createHost } from "../../lib/host.ts";
+import type { Log } from "../../lib/log.ts";
+
+export interface GoWorld {
+  readonly host: Host;
+  readonly log: Log;
+  readonly go: string;
+  /** What was written to stderr past the log. */
+  readonly written: string[];
+  /** What the log was told at level info. */
+  readonly told: string[];
+}
+
+/** Made once: it listens to signals. */
+const real: Host = createHost();
+
+/** The `go` of this machine, run in `cwd`; `env` is added to a bare environment. */
+export function goWorld(cwd: string, env: Readonly<Record<string, string>> = {}): GoWorld {
+  const written: string[] = [];
+  const told: string[] = [];
+  const kept = ["PATH", "HOME", "TMPDIR", "GOCACHE", "GOMODCACHE", "GOPATH"].flatMap((key) => {
+    const value = real.env[key];
+    return value === undefined ? [] : [[key, value] as const];
+  });
+  const defaults = { GOPROXY: "off", GOTOOLCHAIN: "local", GOENV: "off", GOFLAGS: "-buildvcs=false" };
+  return {
+    host: {
+      ...real,
+      cwd,
+      env: { ...Object.fromEntries(kept), ...defaults, ...env },
+      err: (text) => void written.push(text),
+    },
+    log: { info: (message) => void told.push(message), warn: () => {}, debug: () => {} },
+    go: "go",
+    written,
+    told,
+  };
+}
+
+/** The files of a Go program that prints `text`. */
+export function mainGo(text = "hello"): string {
+  return `package main\n\nfunc main() { println(${JSON.stringify(text)}) }\n`;
+}
+
+/** A `go.mod`. */
+export function goMod(path: string, more = ""): string {
+  return `module ${path}\n\ngo 1.24\n${more}`;
+}
+
+/** A stand-in for `go` that writes down what it is asked, a line for each process, and then asks the real one. */
+export function countingGo(logFile: string): { readonly executable: string } {
+  return { executable: `#!/bin/sh\necho "$1" >> '${logFile}'\nexec go "$@"\n` };
+}
+
+export interface Failure {
+  readonly message: string;
+  readonly hint: string | undefined;
+}
+
+/** What went wrong in a work that must fail, each with its hint, `root` written as `$DIR`. */
+export async function failuresOf(work: Promise<unknown>, root: string): Promise<readonly Failure[]> {
+  const error = await work.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof KoError)) throw new Error("it did not fail as it should", { cause: error });
+  const shorten = (text: string): string => text.replaceAll(root, "$DIR");
+  return (error instanceof KoErrors ? error.errors : [error]).map(({ message, hint }) => {
+    return { message: shorten(message), hint: hint === undefined ? undefined : shorten(hint) };
+  });
+}

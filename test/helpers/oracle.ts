@@ -1,0 +1,261 @@
+/**
+ * Runs one build with the original ko and with ours, and compares everything that a user of either could see.
+ *
+ * Both get the same tree, the same environment and the same arguments, and push to one real registry under two
+ * prefixes; repository names are not part of an image, so equal means equal.
+ */
+import { readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import type { Base } from "./bases.ts";
+import { type CompareOptions, compareImages, compareTars, compareValues } from "./compare.ts";
+import {
+  type Pulled,
+  type PulledImage,
+  type RepositoryName,
+  digestOf,
+  pull,
+  pullLayer,
+  pullTags,
+  splitReference,
+} from "./pull.ts";
+import { type Tree, writeTree } from "./tree.ts";
+
+const ROOT = join(import.meta.dir, "..", "..");
+
+/** One way to run a program. */
+export interface Invocation {
+  /** What follows `ko build`. */
+  readonly args: readonly string[];
+  /** Working directory, relative to the tree. @default its root */
+  readonly cwd?: string;
+}
+
+/** What both programs are given. */
+export interface Request extends Invocation {
+  /** A name for the repositories: lower-case letters, digits, dashes. */
+  readonly id: string;
+  /** Absolute path of the source tree. */
+  readonly tree: string;
+  readonly env: Readonly<Record<string, string>>;
+  /** Text of `.ko.yaml`. */
+  readonly config: string;
+  /** What the build stands on, for what must be written of it. */
+  readonly base: Base;
+  /** Where ours is run in another way, or in several: each is compared with the one run of the original. */
+  readonly ours?: readonly Invocation[];
+  /** What the references of ours must look like, in the order printed (the original prints several in any order). */
+  readonly order?: readonly RegExp[];
+  /** Compares the files that `--image-refs` writes too. */
+  readonly imageRefs?: boolean;
+  /** Lets crane judge what ours pushed. @default {true} */
+  readonly validate?: boolean;
+}
+
+export interface OracleOptions {
+  /** The registry, `127.0.0.1:PORT`. */
+  readonly host: string;
+  readonly ko: string;
+  readonly crane: string;
+}
+
+/** What one program printed and pushed. */
+export interface Outcome {
+  /** The printed references with the registry, the prefix and digests taken out, in the order printed. */
+  readonly references: readonly string[];
+  /** What they name, in the same order. */
+  readonly pulled: readonly Pulled[];
+  /** By repository: tag to what it names, an index into `pulled` or a digest that was not printed. */
+  readonly tags: readonly Readonly<Record<string, string>>[];
+  /** Lines of the file of `--image-refs`, as `references`. */
+  readonly imageRefs: readonly string[];
+  /** Where each of `pulled` is, unless the outcome was kept from a run whose registry is gone. */
+  readonly repositories?: readonly RepositoryName[];
+}
+
+/**
+ * Builds with both programs.
+ *
+ * @returns one line per difference, naming the field; none when the two agree
+ * @throws {Error} If either program or `crane validate` fails, with what it wrote.
+ */
+export async function findDifferences(request: Request, options: OracleOptions): Promise<string[]> {
+  const { host, ko, crane } = options;
+  using work = writeTree({});
+  const ways = request.ours ?? [request];
+  const run = (argv: readonly string[], way: Invocation, prefix: string): Promise<Outcome> =>
+    runKo([...argv, ...way.args], { request, host, prefix, work, cwd: join(request.tree, way.cwd ?? "") });
+  const [original, ...ours] = await Promise.all([
+    run([ko, "build", "--sbom=none"], request, "original"),
+    ...ways.map((way, i) => run([...ourCommand(), "build"], way, `ours${i}`)),
+  ]);
+  const lines: string[] = [];
+  for (const outcome of ours) {
+    lines.push(...(await compareOutcomes(outcome, original, request.base)));
+    const { references } = outcome;
+    if (request.order?.some((form, i) => !form.test(references[i] ?? "")) === true) {
+      lines.push(`references: ours come as ${references.join(" ")}, wanted ${request.order.join(" ")}`);
+    }
+    if (request.validate !== false) await validateAll(crane, outcome);
+  }
+  return lines;
+}
+
+/** Compares what ours did with what the original did. Order of references is ours to keep, the original has none. */
+export async function compareOutcomes(ours: Outcome, original: Outcome, base: Base): Promise<string[]> {
+  const options: CompareOptions = { baseDigest: base.digest, baseLayers: base.layers };
+  const lines = compareValues("references", ours.references.toSorted(), original.references.toSorted());
+  lines.push(...compareValues("image refs", ours.imageRefs, original.imageRefs));
+  for (const [i, reference] of original.references.entries()) {
+    const at = ours.references.indexOf(reference);
+    const mine = ours.pulled[at];
+    const theirs = original.pulled[i];
+    if (mine === undefined || theirs === undefined) continue;
+    const found = compareImages(mine, theirs, options);
+    found.push(...compareValues("tags", ours.tags[at], original.tags[i]));
+    const [here, there] = [ours.repositories?.[at], original.repositories?.[i]];
+    if (here !== undefined && there !== undefined) {
+      const [a, b] = [
+        { pulled: mine, repository: here },
+        { pulled: theirs, repository: there },
+      ];
+      found.push(...(await compareLayers(a, b, base.layers)));
+    }
+    lines.push(...found.map((line) => `${reference}: ${line}`));
+  }
+  return lines;
+}
+
+/** Lets crane judge everything that a program pushed. @throws {Error} If it finds fault. */
+export async function validateAll(crane: string, outcome: Outcome): Promise<void> {
+  for (const [i, { host, path }] of (outcome.repositories ?? []).entries()) {
+    const reference = `${host}/${path}@${outcome.pulled[i]?.digest ?? ""}`;
+    await output([crane, "validate", "--insecure", "--remote", reference], { cwd: "/", env: process.env });
+  }
+}
+
+/** The argv that runs ours: the compiled executable if it is newer than every source, else Bun on the sources. */
+export function ourCommand(): string[] {
+  const compiled = join(ROOT, "ko");
+  const sources = [join(ROOT, "ko.ts"), ...readdirSync(join(ROOT, "lib")).map((name) => join(ROOT, "lib", name))];
+  const newest = Math.max(...sources.map(changedAt));
+  return changedAt(compiled) > newest ? [compiled] : [process.execPath, "--no-env-file", join(ROOT, "ko.ts")];
+}
+
+/** The environment of both programs: this machine's, without what would steer a build, in UTC. */
+export function cleanEnvironment(work: string): Record<string, string> {
+  const steering =
+    /^(KO_|KOCACHE$|KIND_|DOCKER_|REGISTRY_AUTH_FILE$|SOURCE_DATE_EPOCH$|GOOS$|GOARCH$|GOARM$|GOAMD64$|CGO_ENABLED$|TZ$)/;
+  const env: Record<string, string> = {};
+  for (const [key, value] of Object.entries(process.env)) {
+    if (value !== undefined && !steering.test(key)) env[key] = value;
+  }
+  return { ...env, TZ: "UTC", DOCKER_CONFIG: join(work, "docker"), KO_CONFIG_PATH: join(work, "config") };
+}
+
+/** Makes `root` a repository with one commit that has the same hash each time. */
+export async function commitTree(root: string): Promise<void> {
+  const date = "2024-01-02T03:04:05Z";
+  const who = { GIT_AUTHOR_NAME: "t", GIT_AUTHOR_EMAIL: "t@example.com", GIT_COMMITTER_NAME: "t" };
+  const env = {
+    ...process.env,
+    ...who,
+    GIT_COMMITTER_EMAIL: "t@example.com",
+    GIT_AUTHOR_DATE: date,
+    GIT_COMMITTER_DATE: date,
+  };
+  for (const args of [
+    ["init", "-q", "-b", "main"],
+    ["add", "-A", "-f"],
+    ["commit", "-q", "--no-gpg-sign", "-m", "one"],
+  ]) {
+    await output(["git", ...args], { cwd: root, env });
+  }
+}
+
+interface RunKoOptions {
+  readonly request: Request;
+  readonly host: string;
+  readonly prefix: string;
+  /** For configuration and caches: a folder of it per prefix. */
+  readonly work: Tree;
+  /** Absolute. */
+  readonly cwd: string;
+}
+
+/** Runs one program to its end and pulls back what it says it pushed. */
+export async function runKo(argv: readonly string[], options: RunKoOptions): Promise<Outcome> {
+  const { request, host, prefix, cwd } = options;
+  options.work.write({ [`${prefix}/docker`]: null, [`${prefix}/config/.ko.yaml`]: request.config });
+  const work = options.work.at(prefix);
+  const refsFile = join(work, "refs");
+  const env = {
+    ...cleanEnvironment(work),
+    KO_DOCKER_REPO: `${host}/${prefix}/${request.id}`,
+    // Ours keeps a cache unless told otherwise: here it gets one of its own, the original none.
+    ...(prefix.startsWith("ours") ? { KOCACHE: join(work, "cache") } : {}),
+    ...request.env,
+  };
+  const more = request.imageRefs === true ? ["--image-refs", refsFile] : [];
+  const stdout = await output([...argv, ...more], { cwd, env });
+  const references = stdout.split("\n").filter((line) => line !== "");
+  const imageRefs = request.imageRefs === true ? (await Bun.file(refsFile).text()).trimEnd().split("\n") : [];
+  const pulled = await Promise.all(references.map(pull));
+  const digests = pulled.map(({ digest }) => digest);
+  const tags = [];
+  for (const [i, reference] of references.entries()) {
+    const named = Object.entries(await pullTags(splitReference(reference)));
+    // Digests differ between the two programs: say "the one that was printed" instead.
+    tags.push(Object.fromEntries(named.map(([tag, digest]) => [tag, digest === digests[i] ? "printed" : digest])));
+  }
+  const anonymous = (reference: string): string =>
+    reference.replace(`${host}/${prefix}/`, "").replace(/@sha256:[0-9a-f]{64}$/, "@DIGEST");
+  return {
+    references: references.map(anonymous),
+    imageRefs: imageRefs.map(anonymous),
+    pulled,
+    tags,
+    repositories: references.map(splitReference),
+  };
+}
+
+/** Checks that each new layer of ours holds what its diffID says, and says where it parts from the original's. */
+async function compareLayers(ours: Located, original: Located, baseLayers: number): Promise<string[]> {
+  const lines: string[] = [];
+  for (const [i, image] of imagesOf(ours.pulled).entries()) {
+    const other = imagesOf(original.pulled)[i];
+    for (const [at, layer] of image.layers.entries()) {
+      if (at < baseLayers) continue;
+      const path = `image ${i} layers[${at}]`;
+      const tar = await pullLayer(ours.repository, layer.digest);
+      lines.push(...compareValues(`${path} diffID as listed`, layer.diffId, digestOf(tar)));
+      const theirs = other?.layers[at];
+      if (theirs === undefined || theirs.diffId === layer.diffId) continue;
+      lines.push(...compareTars(path, tar, await pullLayer(original.repository, theirs.digest)));
+    }
+  }
+  return lines;
+}
+
+interface Located {
+  readonly pulled: Pulled;
+  readonly repository: RepositoryName;
+}
+
+function imagesOf(pulled: Pulled): readonly PulledImage[] {
+  return pulled.kind === "image" ? [pulled] : pulled.children;
+}
+
+/** What a program prints. @throws {Error} If it fails, with what it wrote to stderr. */
+export async function output(
+  argv: readonly string[],
+  options: { readonly cwd: string; readonly env: Readonly<Record<string, string | undefined>> },
+): Promise<string> {
+  const child = Bun.spawn([...argv], { ...options, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  if (code !== 0) throw new Error(`${argv.join(" ")} exited with ${code}\n${stderr}`);
+  return stdout;
+}
+
+function changedAt(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+}

@@ -1,0 +1,110 @@
+/**
+ * Debian's docker-registry on a free loopback port, over a throw-away folder.
+ *
+ * `faultproxy.ts` goes in front of it where something must break.
+ */
+import { join } from "node:path";
+import { makeFolder } from "./folder.ts";
+
+export interface TestRegistry extends AsyncDisposable {
+  /** `127.0.0.1:PORT` */
+  readonly host: string;
+  /** Path of its certificate in PEM, if it speaks TLS. */
+  readonly certificate: string | undefined;
+  /** Absolute path of the folder where it keeps its content. */
+  readonly data: string;
+}
+
+export interface StartRegistryOptions {
+  /** Speaks https with a certificate of its own for 127.0.0.1, signed by nobody else. @default false */
+  readonly tls?: boolean;
+}
+
+/** Why there is no docker-registry here, or undefined; in CI that is an error instead. */
+export function whyNoRegistry(): string | undefined {
+  if (Bun.which("docker-registry") !== null) return undefined;
+  const message = "docker-registry is not installed (apt-get install docker-registry)";
+  if (process.env["CI"]) throw new Error(message);
+  console.warn(`skipped: ${message}`);
+  return message;
+}
+
+/** Starts it and waits until it answers. */
+export async function startRegistry(options: StartRegistryOptions = {}): Promise<TestRegistry> {
+  await using stack = new AsyncDisposableStack();
+  const folder = stack.use(await makeFolder());
+  const data = join(folder.path, "data");
+  const certificate = options.tls === true ? await makeCertificate(folder.path) : undefined;
+  const host = `127.0.0.1:${await findFreePort()}`;
+  const config = join(folder.path, "config.json");
+  const log = join(folder.path, "log");
+  // JSON is YAML.
+  await Bun.write(
+    config,
+    JSON.stringify({
+      version: 0.1,
+      log: { level: "error", accesslog: { disabled: true } },
+      storage: { filesystem: { rootdirectory: data }, delete: { enabled: true } },
+      http: {
+        addr: host,
+        ...(certificate === undefined ? {} : { tls: { certificate, key: join(folder.path, "key.pem") } }),
+      },
+    }),
+  );
+  const child = Bun.spawn(["docker-registry", "serve", config], {
+    stdin: "ignore",
+    stdout: "ignore",
+    stderr: Bun.file(log),
+  });
+  stack.defer(async () => {
+    child.kill();
+    await child.exited;
+  });
+  const url = `${certificate === undefined ? "http" : "https"}://${host}/v2/`;
+  for (let tries = 0; ; tries++) {
+    if (child.exitCode !== null || tries > 400) {
+      throw new Error(`docker-registry did not start: ${await Bun.file(log).text()}`);
+    }
+    const ok = await fetch(url, { tls: { rejectUnauthorized: false }, keepalive: false }).then(
+      (response) => response.ok,
+      () => false,
+    );
+    if (ok) break;
+    await Bun.sleep(10);
+  }
+  const closing = stack.move();
+  return { host, certificate, data, [Symbol.asyncDispose]: () => closing.disposeAsync() };
+}
+
+async function findFreePort(): Promise<number> {
+  const probe = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  const { port } = probe;
+  probe.stop(true);
+  return port;
+}
+
+/** Writes `cert.pem` and `key.pem` for 127.0.0.1 into `folder`. */
+export async function makeCertificate(folder: string): Promise<string> {
+  const certificate = join(folder, "cert.pem");
+  const argv = [
+    "openssl",
+    "req",
+    "-x509",
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:P-256",
+    "-nodes",
+    "-days",
+    "2",
+  ];
+  const names = ["-subj", "/CN=ko test", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"];
+  const child = Bun.spawn([...argv, ...names, "-keyout", join(folder, "key.pem"), "-out", certificate], {
+    stdin: "ignore",
+    stdout: "ignore",
+    stderr: "pipe",
+  });
+  const text = await new Response(child.stderr).text();
+  if ((await child.exited) !== 0) throw new Error(`openssl failed: ${text}`);
+  return certificate;
+}

@@ -1,0 +1,58 @@
+/**
+ * Temporary folders written from plain objects, gone when disposed of.
+ */
+import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+
+/**
+ * What a path of a tree is: a file's text or bytes, an executable file, a file of any mode, a symbolic link, or (`null`)
+ * an empty folder.
+ */
+export type TreeEntry =
+  | string
+  | Uint8Array
+  | null
+  | { readonly executable: string }
+  | { readonly text: string; readonly mode: number }
+  | { readonly link: string };
+
+export interface Tree extends Disposable {
+  /** Absolute, without symbolic links. */
+  readonly path: string;
+  /** An absolute path in it. */
+  at(path: string): string;
+  write(entries: Readonly<Record<string, TreeEntry>>): void;
+}
+
+/** Writes a temporary folder: `using tree = writeTree({ "cmd/app/main.go": "package main" })`. */
+export function writeTree(entries: Readonly<Record<string, TreeEntry>>): Tree {
+  const root = realpathSync(mkdtempSync(join(tmpdir(), "ko-test-")));
+  const tree: Tree = {
+    path: root,
+    at: (path) => join(root, path),
+    write: (more) => {
+      for (const [path, entry] of Object.entries(more)) writeEntry(join(root, path), entry);
+    },
+    [Symbol.dispose]: () => rmSync(root, { recursive: true, force: true }),
+  };
+  tree.write(entries);
+  return tree;
+}
+
+function writeEntry(path: string, entry: TreeEntry): void {
+  if (entry === null) {
+    mkdirSync(path, { recursive: true });
+    return;
+  }
+  mkdirSync(dirname(path), { recursive: true });
+  if (typeof entry === "string" || entry instanceof Uint8Array) writeFileSync(path, entry);
+  else if ("link" in entry) symlinkSync(entry.link, path);
+  else if ("mode" in entry) {
+    writeFileSync(path, entry.text);
+    chmodSync(path, entry.mode);
+  } else {
+    writeFileSync(path, entry.executable);
+    chmodSync(path, 0o755);
+  }
+}

@@ -1,0 +1,38 @@
+import { describe, expect, test } from "bun:test";
+import { createLog, type Log, type LogLevel, silentLog } from "../lib/log.ts";
+
+function sayAll(log: Log): void {
+  log.info("info");
+  log.warn("warn");
+  log.debug("debug");
+}
+
+describe("createLog()", () => {
+  test.each<[LogLevel, readonly string[]]>([
+    ["quiet", ["Warning: warn\n"]],
+    ["normal", ["info\n", "Warning: warn\n"]],
+    ["verbose", ["info\n", "Warning: warn\n", "debug\n"]],
+  ])("says at %s level what belongs to it, a line each", (level, expected) => {
+    const written: string[] = [];
+    sayAll(createLog(level, (text) => void written.push(text)));
+    expect(written).toEqual([...expected]);
+  });
+
+  test("makes escape sequences visible", () => {
+    const written: string[] = [];
+    createLog("normal", (text) => void written.push(text)).warn("\u001b[31mred\u0007\0");
+    expect(written).toEqual(["Warning: \\x1b[31mred\\x07\\x00\n"]);
+  });
+
+  test("cuts a message of more than 64 KiB", () => {
+    const written: string[] = [];
+    createLog("normal", (text) => void written.push(text)).info("x".repeat(100_000));
+    expect(written.map((text) => text.length)).toEqual([64 * 1024 + 2]);
+  });
+});
+
+describe("silentLog", () => {
+  test("returns nothing and throws nothing", () => {
+    expect(() => sayAll(silentLog)).not.toThrow();
+  });
+});
