@@ -9,8 +9,7 @@ import { createHost, type Host } from "./lib/host.ts";
 /** Runs one command line; never throws. Returns the exit code. */
 export async function main(argv: readonly string[], host: Host): Promise<number> {
   try {
-    await runCommandLine(argv, host);
-    return 0;
+    return await runCommandLine(argv, host);
   } catch (error) {
     // After Ctrl-C everything fails somehow: the signal is the reason, whatever was thrown first.
     const reason: unknown = host.signal.aborted ? host.signal.reason : error;

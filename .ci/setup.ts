@@ -1,13 +1,15 @@
 /**
- * Brings what the tests need from the Go module proxy: the original ko, crane, and the sources of Knative Serving.
+ * Brings what the tests need from the Go module proxy: the original ko, crane, the sources of Knative Serving, and a
+ * Kubernetes API server with its etcd. Says on stderr what it builds.
  *
  * Into the cache folder of the tests and the Go module cache; nothing is done when all is there.
  *
  * usage: bun .ci/setup.ts
  */
-import { KNATIVE, findKnativeModule, installGoPrograms } from "../test/helpers/counterparts.ts";
+import { KNATIVE, findKnativeModule, installClusterPrograms, installGoPrograms } from "../test/helpers/counterparts.ts";
 
 if (import.meta.main) {
   await installGoPrograms();
+  await installClusterPrograms();
   if (findKnativeModule() === undefined) throw new Error(`${KNATIVE} cannot be downloaded`);
 }

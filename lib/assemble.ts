@@ -6,15 +6,12 @@
 import { KoError } from "./errors.ts";
 import { goTime } from "./gojson.ts";
 import type { Image, Index, Layer } from "./image.ts";
+import { type ContainerConfig, encodeConfig, type History, type ImageConfig } from "./imageconfig.ts";
 import {
-  type ContainerConfig,
   type Descriptor,
   describe,
-  encodeConfig,
   encodeIndex,
   encodeManifest,
-  type History,
-  type ImageConfig,
   type IndexManifest,
   type Manifest,
   MEDIA_TYPES,

@@ -6,6 +6,7 @@
 import type { BaseName } from "./config.ts";
 import { KoError } from "./errors.ts";
 import type { Image, ImageSource, Layer } from "./image.ts";
+import { readConfig } from "./imageconfig.ts";
 import {
   type Descriptor,
   type Digest,
@@ -14,7 +15,6 @@ import {
   isManifestType,
   MEDIA_TYPES,
   type Platform,
-  readConfig,
   readDocument,
   readIndex,
   readManifest,

@@ -12,15 +12,13 @@ import { KoError } from "./errors.ts";
 import type { GzipPool } from "./gzip.ts";
 import type { ImageSource, Layer } from "./image.ts";
 import { writeLayer } from "./layer.ts";
+import { type ContainerConfig, encodeConfig, type History } from "./imageconfig.ts";
 import {
-  type ContainerConfig,
   type Descriptor,
   type Digest,
   describe,
-  encodeConfig,
   encodeIndex,
   encodeManifest,
-  type History,
   isDigest,
   MEDIA_TYPES,
   type Platform,

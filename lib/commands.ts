@@ -1,36 +1,130 @@
 /**
  * Runs the command that a command line asks for. Each command's modules are loaded when it runs.
  */
-import { logLevelOf, parseCommandLine } from "./cli.ts";
+import { type Invocation, logLevelOf, parseCommandLine } from "./cli.ts";
+import { UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
-import { createLog } from "./log.ts";
+import { createLog, type Log } from "./log.ts";
+import type { Session } from "./session.ts";
+
+type Of<N extends Invocation["command"]> = Extract<Invocation, { readonly command: N }>;
 
 /**
  * @param argv the words after the program's name
+ * @returns the exit code: 0, or that of kubectl where it ran
  * @throws {KoError} For everything that a user can cause.
  */
-export async function runCommandLine(argv: readonly string[], host: Host): Promise<void> {
+export async function runCommandLine(argv: readonly string[], host: Host): Promise<number> {
+  const [hidden, ...words] = argv;
+  if (hidden === "__complete") {
+    const { complete, formatCompletion } = await import("./completion.ts");
+    return print(host, formatCompletion(await complete(words, host)));
+  }
   const invocation = parseCommandLine(argv);
+  if (invocation.command === "help") return print(host, invocation.text);
+  const log = createLog(logLevelOf(invocation.flags), (text) => host.err(text));
   switch (invocation.command) {
-    case "help":
-      return host.out(invocation.text);
     case "version": {
       const { koVersion } = await import("./version.ts");
-      return host.out(`${await koVersion(host)}\n`);
+      return print(host, `${await koVersion(host)}\n`);
     }
     case "build": {
-      const [{ readBuildOptions }, { loadConfig }, { publishPrograms }] = await Promise.all([
-        import("./options.ts"),
-        import("./config.ts"),
-        import("./session.ts"),
-      ]);
-      const log = createLog(logLevelOf(invocation.flags), host.err);
-      const build = readBuildOptions(invocation.flags, invocation.given);
-      for (const warning of build.warnings) log.warn(warning);
-      const config = await loadConfig(host);
+      await using session = await startSession(invocation, { host, log });
       const args = invocation.positionals.length > 0 ? invocation.positionals : ["."];
-      const published = await publishPrograms(args, { host, log, config, build });
-      return host.out(published.map(({ reference }) => `${reference}\n`).join(""));
+      const published = await session.publish(await session.list(args));
+      return print(host, published.map(({ reference }) => `${reference}\n`).join(""));
+    }
+    case "resolve":
+      return print(host, await resolveYaml(invocation, { host, log }));
+    case "apply":
+    case "create":
+      return feedKubectl(invocation, { host, log });
+    case "delete": {
+      const { runKubectl } = await import("./kubectl.ts");
+      return runKubectl(host, ["delete", ...invocation.positionals], { log, stdin: "inherit" });
+    }
+    case "run":
+      return runProgram(invocation, { host, log });
+    case "completion": {
+      const { completionScript } = await import("./shells.ts");
+      return print(host, completionScript(invocation.positionals[0]));
     }
   }
+}
+
+interface World {
+  readonly host: Host;
+  readonly log: Log;
+}
+
+async function print(host: Host, text: string): Promise<number> {
+  await host.out(text);
+  return 0;
+}
+
+/** The session of a building command; its flags and the configuration are checked by then. */
+async function startSession(
+  { flags, given }: Of<"build" | "resolve" | "apply" | "create" | "run">,
+  { host, log }: World,
+): Promise<Session> {
+  const [{ readBuildOptions }, { loadConfig }, { openSession }] = await Promise.all([
+    import("./options.ts"),
+    import("./config.ts"),
+    import("./session.ts"),
+  ]);
+  const build = readBuildOptions(flags, given);
+  for (const warning of build.warnings) log.warn(warning);
+  return openSession({ host, log, config: await loadConfig(host), build });
+}
+
+/** The YAML that `-f` and `-k` name, with image references; nothing is written anywhere unless all of it succeeded. */
+async function resolveYaml(invocation: Of<"resolve" | "apply" | "create">, { host, log }: World): Promise<string> {
+  const { flags } = invocation;
+  const [{ readInputs }, { resolveInputs }] = await Promise.all([import("./inputs.ts"), import("./resolve.ts")]);
+  const kustomize = invocation.given.has("kustomize") ? flags.kustomize : undefined;
+  const inputs = await readInputs(
+    { files: flags.filename, recursive: flags.recursive, kustomize },
+    { host, log, signal: host.signal },
+  );
+  return resolveInputs(inputs, {
+    log,
+    selector: flags.selector,
+    strict: flags.strict,
+    openSession: () => startSession(invocation, { host, log }),
+  });
+}
+
+/** `apply` and `create`: one kubectl, started when its input is complete. */
+async function feedKubectl(invocation: Of<"apply" | "create">, { host, log }: World): Promise<number> {
+  const { findKubectl, kubectlArguments, runKubectl } = await import("./kubectl.ts");
+  findKubectl(host);
+  const text = await resolveYaml(invocation, { host, log });
+  const args = [invocation.command, "-f", "-", ...kubectlArguments(invocation.flags, invocation.given)];
+  return runKubectl(host, [...args, ...invocation.afterDashes], { log, stdin: new TextEncoder().encode(text) });
+}
+
+/** `run`: one program, in a Pod of its own. */
+async function runProgram(invocation: Of<"run">, { host, log }: World): Promise<number> {
+  const { findKubectl, kubectlArguments, runPod } = await import("./kubectl.ts");
+  findKubectl(host);
+  await using session = await startSession(invocation, { host, log });
+  const list = await session.list(invocation.positionals);
+  const [program, another] = list.programs;
+  if (program === undefined || another !== undefined) {
+    throw new UsageError(
+      `Cannot run "${invocation.positionals[0]}": it names ${list.programs.length} programs, one is wanted`,
+      {
+        hint: `Name one of them: ko run ${program?.importPath ?? "./cmd/app"}`,
+      },
+    );
+  }
+  const [published] = await session.publish(list);
+  if (published === undefined) throw new RangeError("nothing was published");
+  return runPod(host, {
+    importPath: program.importPath,
+    reference: published.reference,
+    afterDashes: invocation.afterDashes,
+    kubectl: kubectlArguments(invocation.flags, invocation.given),
+    log,
+  });
 }

@@ -11,7 +11,7 @@ import { UsageError, findNearest } from "./errors.ts";
 import { isObject } from "./gojson.ts";
 import type { Host } from "./host.ts";
 import { checkPlatforms } from "./platform.ts";
-import { type Reference, parseReference, whyBadTag } from "./reference.ts";
+import { type Reference, parseReference } from "./reference.ts";
 
 export interface Config {
   /** As {@link parseBase} reads it. */
@@ -93,7 +93,7 @@ export function baseFor(config: Config, importPath: string): string {
 
 /**
  * Reads the name of a base image: `gcr.io/distroless/static:nonroot`, `ko.builtin/static`, `scratch`, or
- * `oci:DIR[:TAG]`.
+ * `oci:DIR[:TAG]`, where TAG is a tag or the whole name of an image in the layout.
  *
  * @param cwd absolute; the folder of an OCI layout is relative to it
  * @throws {KoError} If it is none of these.
@@ -103,10 +103,12 @@ export function parseBase(text: string, cwd: string): BaseName {
   if (text === BUILTIN_BASE_IMAGE) return { kind: "builtin" };
   if (text.startsWith("oci:")) {
     const rest = text.slice("oci:".length);
-    const colon = rest.lastIndexOf(":");
-    const tag = colon > 0 && whyBadTag(rest.slice(colon + 1)) === undefined ? rest.slice(colon + 1) : undefined;
-    const folder = tag === undefined ? rest : rest.slice(0, colon);
-    if (folder === "") throw new UsageError(`Cannot read "${text}" as a base image: wanted oci:DIR or oci:DIR:TAG`);
+    // As skopeo: the first colon ends the folder (but not that of a Windows drive), for names hold colons themselves.
+    const colon = rest.indexOf(":", /^[A-Za-z]:[\\/]/.test(rest) ? 2 : 0);
+    const tag = colon < 0 ? undefined : rest.slice(colon + 1);
+    const folder = colon < 0 ? rest : rest.slice(0, colon);
+    if (folder === "" || tag === "")
+      throw new UsageError(`Cannot read "${text}" as a base image: wanted oci:DIR or oci:DIR:TAG`);
     return { kind: "layout", path: resolve(cwd, folder), tag };
   }
   if (/^ko\.builtin(?:[/:@]|$)/.test(text)) {

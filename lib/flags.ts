@@ -39,10 +39,12 @@ export interface IntFlag extends FlagBase {
   readonly min?: number;
 }
 
-/** Comma-separated and repeatable; each value is one CSV record. The first use replaces the default. */
+/** Repeatable and comma-separated: each value is one CSV record. The first use replaces the default. */
 export interface ListFlag extends FlagBase {
   readonly kind: "list";
   readonly default: readonly string[];
+  /** False takes each value as it is, commas and quotes too; repeats still make a list. @default true */
+  readonly commas?: boolean;
 }
 
 export type Flag = BoolFlag | TextFlag | IntFlag | ListFlag;
@@ -294,7 +296,7 @@ function readValue(flag: Flag, text: string, options: ReadValueOptions): FlagVal
     if (flag.min !== undefined && value < flag.min) throw fail(`a number from ${flag.min} on is wanted`);
     return value;
   }
-  const fields = readCsv(text);
+  const fields = flag.commas === false ? [text] : readCsv(text);
   if ("why" in fields) throw fail(fields.why);
   return Array.isArray(options.before) ? [...options.before, ...fields] : fields;
 }

@@ -70,14 +70,42 @@ type Answer = { readonly listing: Listing; readonly named: readonly GoPackage[] 
 /** Patterns of go that are words. */
 const WORDS = new Set(["all", "std", "cmd", "tool", "work"]);
 
+/** What an argument turned out to be. */
+export interface FoundPrograms {
+  /** One result per argument, in their order: the programs it stands for, or what is wrong with it. */
+  readonly results: readonly (readonly Program[] | KoError)[];
+  readonly packages: ProgramList["packages"];
+}
+
 /**
- * The programs that arguments name. A pattern stands for the main packages among those it matches, in go's order.
+ * The programs that arguments name, in argument order, each once.
  *
- * @param args import paths, paths, Go files, patterns; `ko://` before any of them
+ * @param args as for {@link findPrograms}
  * @throws {KoErrors} With every bad argument, if there are several.
  * @throws {KoError} If one argument is bad, or go cannot work here at all.
  */
 export async function listPrograms(args: readonly string[], options: ListProgramsOptions): Promise<ProgramList> {
+  const { results, packages } = await findPrograms(args, options);
+  const errors = new Set<KoError>();
+  const programs = new Map<string, Program>();
+  for (const result of results) {
+    if (result instanceof KoErrors) for (const each of result.errors) errors.add(each);
+    else if (result instanceof KoError) errors.add(result);
+    else for (const each of result) if (!programs.has(each.importPath)) programs.set(each.importPath, each);
+  }
+  const [only, another] = errors;
+  if (another !== undefined) throw new KoErrors([...errors]);
+  if (only !== undefined) throw only;
+  return { programs: [...programs.values()], packages };
+}
+
+/**
+ * What each argument names. A pattern stands for the main packages among those it matches, in go's order.
+ *
+ * @param args import paths, paths, Go files, patterns; `ko://` before any of them
+ * @throws {KoError} If go cannot be run.
+ */
+export async function findPrograms(args: readonly string[], options: ListProgramsOptions): Promise<FoundPrograms> {
   const { host } = options;
   const env = buildEnvironment(options.platform ?? DEFAULT_PLATFORM, host.env, options.env);
   const here = await findSurroundings(host.cwd, env);
@@ -108,19 +136,12 @@ export async function listPrograms(args: readonly string[], options: ListProgram
   const elsewhere = await findElsewhere(answers, here, host);
   await ask(elsewhere);
 
-  const errors = new Set<KoError>();
-  const programs = new Map<string, Program>();
   const advice = createAdvice(here, { ...options, env, elsewhere });
+  const results: (readonly Program[] | KoError)[] = [];
   for (const argument of read) {
-    const result = argument instanceof KoError ? argument : await judge(argument, answers.get(argument), advice);
-    if (result instanceof KoErrors) for (const each of result.errors) errors.add(each);
-    else if (result instanceof KoError) errors.add(result);
-    else for (const each of result) if (!programs.has(each.importPath)) programs.set(each.importPath, each);
+    results.push(argument instanceof KoError ? argument : await judge(argument, answers.get(argument), advice));
   }
-  const [only, another] = errors;
-  if (another !== undefined) throw new KoErrors([...errors]);
-  if (only !== undefined) throw only;
-  return { programs: [...programs.values()], packages: listings };
+  return { results, packages: listings };
 }
 
 async function readArgument(text: string, host: Host): Promise<Argument | KoError> {

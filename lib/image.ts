@@ -3,7 +3,8 @@
  *
  * Nothing here does I/O. A layer's bytes stay where they are (a file, a registry) until somebody opens it.
  */
-import type { Descriptor, Digest, ImageConfig, IndexManifest, Manifest } from "./oci.ts";
+import type { ImageConfig } from "./imageconfig.ts";
+import type { Descriptor, Digest, IndexManifest, Manifest } from "./oci.ts";
 
 /** Where a blob already is in a registry, so that another repository of the same registry can mount it. */
 export interface BlobSource {

@@ -146,16 +146,13 @@ async function findDescriptor(path: string, reference: string, expected: Descrip
     return entry === undefined ? describeBlob(path, reference) : plain(entry);
   }
   const fail = (why: string): KoError => {
-    const names = all.flatMap(namesOf);
-    const nearest = findNearest(reference, names);
+    // What can be typed after oci:DIR: is a tag: it stands for the full name that ends in it.
+    const tags = all.flatMap(namesOf).map((name) => name.slice(name.lastIndexOf(":") + 1));
+    const tag = findNearest(reference, tags) ?? tags.find((one) => tags.indexOf(one) === tags.lastIndexOf(one));
+    const list = `It has ${all.map(showEntry).join(", ")}`;
     return new KoError(
       `Cannot find ${reference === "" ? "an image" : `"${reference}"`} in OCI layout "${path}": ${why}`,
-      {
-        hint:
-          all.length === 0
-            ? undefined
-            : `It has ${all.map(showEntry).join(", ")}. Name one: oci:${path}:${nearest ?? names[0] ?? "NAME"}`,
-      },
+      { hint: all.length === 0 ? undefined : tag === undefined ? list : `${list}. Name one: oci:${path}:${tag}` },
     );
   };
   if (reference === "") return plain(onlyOne(all, fail, `it has ${all.length} images, a name is wanted`));

@@ -61,7 +61,7 @@ function registryPublisher({ destination, openRegistry, log }: PublisherOptions)
       const registry = await openRegistry();
       const repository = parseRepository(name);
       const [first = "latest", ...others] = destination.tags;
-      const found = await registry.findManifest(repository, first);
+      const found = await registry.findManifest(repository, first, { push: true });
       if (found?.digest !== built.descriptor.digest) {
         await pushContent(registry, repository, built);
         await registry.pushManifest(repository, first, built);
@@ -109,9 +109,10 @@ function layoutPublisher(path: string, { destination, log, signal, cwd }: Publis
       const tags = destination.tags.length > 0 ? destination.tags : ["latest"];
       const items = tags.map((tag) => ({ built, name: `${name}:${tag}` }));
       await writeToLayout(resolve(cwd, path), items, { signal });
-      const reference = `${path.replace(/(?<=.)\/+$/, "")}@${built.descriptor.digest}`;
+      const folder = path.replace(/(?<=.)\/+$/, "");
+      const reference = `${folder}@${built.descriptor.digest}`;
       log.info(`Saved ${name} in ${path}`);
-      return { reference, all: listAll(built, reference, path) };
+      return { reference, all: listAll(built, reference, folder) };
     },
   };
 }

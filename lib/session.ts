@@ -7,7 +7,7 @@ import { type Base, readBase, showBase } from "./base.ts";
 import { buildImages, planBuilds } from "./build.ts";
 import { baseFor, type BaseName, type Config, parseBase } from "./config.ts";
 import { planDestination } from "./destination.ts";
-import { listPrograms, type Program } from "./goprograms.ts";
+import { findPrograms, type FoundPrograms, listPrograms, type Program, type ProgramList } from "./goprograms.ts";
 import { GzipPool } from "./gzip.ts";
 import type { Host } from "./host.ts";
 import type { ImageSource } from "./image.ts";
@@ -31,70 +31,88 @@ export interface PublishedProgram extends Published {
   readonly program: Program;
 }
 
+/** A run that has its settings, checked, and has not built anything yet. */
+export interface Session extends AsyncDisposable {
+  /** What arguments name: one answer each, for callers that know where each argument stands. */
+  find(args: readonly string[]): Promise<FoundPrograms>;
+  /** The programs that arguments name. @throws {KoError} As `listPrograms()` of goprograms.ts. */
+  list(args: readonly string[]): Promise<ProgramList>;
+  /**
+   * Builds and publishes programs.
+   *
+   * @returns one result per program, in their order
+   * @throws {KoError} If anything fails. What can be refused is refused before anything is built, and nothing is
+   * published unless everything was compiled.
+   */
+  publish(list: ProgramList): Promise<readonly PublishedProgram[]>;
+}
+
 /**
- * Builds and publishes what `args` name: import paths, relative paths, patterns.
+ * Starts a run: settles platforms and destination, and asks for the default base while the caller goes on.
  *
- * @returns one result per program, in the order of `args`
- * @throws {KoError} If anything fails. What can be refused is refused before anything is built, and nothing is
- * published unless everything was built.
+ * @throws {UsageError} If a platform or the destination is not right.
  */
-export async function publishPrograms(
-  args: readonly string[],
-  options: SessionOptions,
-): Promise<readonly PublishedProgram[]> {
+export async function openSession(options: SessionOptions): Promise<Session> {
   const { host, log, config, build } = options;
   const platforms = choosePlatforms(build.platforms, { defaults: config.defaultPlatforms, env: host.env });
   const destination = await planDestination(build, { dockerRepo: config.dockerRepo, cwd: host.cwd });
-  await using open = new Resources(options, destination.insecureHosts);
+  const open = new Resources(options, destination.insecureHosts);
   // The default base is what nearly every run needs: ask for it while `go list` works.
   void open.base(config.defaultBaseImage).catch(() => {});
   const [platform] = platforms;
-  const { programs, packages } = await listPrograms(args, {
+  const listOptions = {
     host,
     log,
     go: config.goPath,
     platform: platform === undefined || platform === ALL_PLATFORMS ? undefined : parsePlatform(platform),
-  });
-  const importPaths = programs.map(({ importPath }) => importPath);
-  const names = nameAll(destination.repository, importPaths, destination.naming);
-  const publisher = createPublisher({
-    destination,
-    openRegistry: () => open.registry(),
-    log,
-    signal: host.signal,
-    cwd: host.cwd,
-  });
-  const settings = {
-    host,
-    log,
-    go: config.goPath,
-    packages,
-    baseOf: (importPath: string) => open.base(baseFor(config, importPath)),
-    platforms,
-    pool: open.pool,
-    folder: await open.folder(),
-    labels: build.labels,
-    annotations: build.annotations,
-    user: build.user,
-    disableOptimizations: build.disableOptimizations,
-    jobs: build.jobs,
-    created: config.sourceDateEpoch,
-    kodataCreated: config.koDataDateEpoch,
   };
-  const plans = await planBuilds(programs, settings);
-  const published = await buildImages(plans, {
-    ...settings,
-    use: async ({ program }, built): Promise<PublishedProgram> => {
-      const name = names.get(program.importPath);
-      if (name === undefined) throw new RangeError(`no name for ${program.importPath}`);
-      return { program, ...(await publisher.publish(built, name)) };
+  return {
+    find: (args) => findPrograms(args, listOptions),
+    list: (args) => listPrograms(args, listOptions),
+    publish: async ({ programs, packages }) => {
+      const importPaths = programs.map(({ importPath }) => importPath);
+      const names = nameAll(destination.repository, importPaths, destination.naming);
+      const publisher = createPublisher({
+        destination,
+        openRegistry: () => open.registry(),
+        log,
+        signal: host.signal,
+        cwd: host.cwd,
+      });
+      const settings = {
+        host,
+        log,
+        go: config.goPath,
+        packages,
+        baseOf: (importPath: string) => open.base(baseFor(config, importPath)),
+        platforms,
+        pool: open.pool,
+        folder: await open.folder(),
+        labels: build.labels,
+        annotations: build.annotations,
+        user: build.user,
+        disableOptimizations: build.disableOptimizations,
+        jobs: build.jobs,
+        created: config.sourceDateEpoch,
+        kodataCreated: config.koDataDateEpoch,
+      };
+      const plans = await planBuilds(programs, settings);
+      const published = await buildImages(plans, {
+        ...settings,
+        use: async ({ program }, built): Promise<PublishedProgram> => {
+          const name = names.get(program.importPath);
+          if (name === undefined) throw new RangeError(`no name for ${program.importPath}`);
+          return { program, ...(await publisher.publish(built, name)) };
+        },
+      });
+      if (destination.imageRefs !== undefined) {
+        const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
+        await writeImageRefs(destination.imageRefs, sorted);
+      }
+      return published;
     },
-  });
-  if (destination.imageRefs !== undefined) {
-    const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
-    await writeImageRefs(destination.imageRefs, sorted);
-  }
-  return published;
+    [Symbol.asyncDispose]: () => open[Symbol.asyncDispose](),
+  };
 }
 
 /** What a run opens once and closes at its end. */

@@ -6,16 +6,8 @@ import { BUILTIN_PLATFORMS, openBuiltin, openScratch, staticEntries } from "../l
 import { GzipPool } from "../lib/gzip.ts";
 import type { Image, ImageSource, Index } from "../lib/image.ts";
 import { writeToLayout } from "../lib/layoutwriter.ts";
-import {
-  type Descriptor,
-  digestOf,
-  type ImageConfig,
-  MEDIA_TYPES,
-  readConfig,
-  readDocument,
-  readIndex,
-  readManifest,
-} from "../lib/oci.ts";
+import { type ImageConfig, readConfig } from "../lib/imageconfig.ts";
+import { type Descriptor, digestOf, MEDIA_TYPES, readDocument, readIndex, readManifest } from "../lib/oci.ts";
 import { readStoredZip } from "../lib/zip.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { makeFolder } from "./helpers/folder.ts";

@@ -1,8 +1,10 @@
 import { describe, expect, test } from "bun:test";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type Invocation, allCommands, formatHelp, formatOverview, logLevelOf, parseCommandLine } from "../lib/cli.ts";
+import { type Invocation, formatHelp, formatOverview, logLevelOf, parseCommandLine } from "../lib/cli.ts";
+import { COMMANDS, allCommands } from "../lib/commandtables.ts";
 import { UsageError, describeError } from "../lib/errors.ts";
+import { KUBECTL_FLAGS } from "../lib/kubectl.ts";
 import { renderReference } from "./helpers/reference-page.ts";
 
 const BUILD_DEFAULTS = {
@@ -62,6 +64,62 @@ describe("parseCommandLine()", () => {
     });
   });
 
+  test("reads the flags of ko apply, and keeps the words for kubectl apart", () => {
+    const argv = [
+      "-n",
+      "web",
+      "apply",
+      "-Rf",
+      "a,b",
+      "-f",
+      "-",
+      "--as-group=x,y",
+      "--as-group",
+      "z",
+      "--",
+      "--prune",
+      "--",
+    ];
+    const invocation = parseCommandLine(argv);
+    if (invocation.command !== "apply") throw new Error(`it is ${invocation.command}`);
+    const { flags, given, positionals, afterDashes } = invocation;
+    expect({ given: [...given].toSorted(), positionals, afterDashes }).toEqual({
+      given: ["as-group", "filename", "namespace", "recursive"],
+      positionals: [],
+      afterDashes: ["--prune", "--"],
+    });
+    expect(flags).toMatchObject({
+      ...BUILD_DEFAULTS,
+      filename: ["a", "b", "-"],
+      recursive: true,
+      strict: true,
+      kustomize: "",
+      selector: "",
+      namespace: "web",
+      "as-group": ["x,y", "z"],
+      "insecure-skip-tls-verify": false,
+    });
+  });
+
+  test.each<[readonly string[], readonly string[]]>([
+    [["delete"], []],
+    [
+      ["delete", "-f", "x", "--wait=false", "--nonsense"],
+      ["-f", "x", "--wait=false", "--nonsense"],
+    ],
+    [
+      ["delete", "pod", "--", "--help"],
+      ["pod", "--", "--help"],
+    ],
+    [
+      ["-v", "delete", "-v=6", "x"],
+      ["-v=6", "x"],
+    ],
+  ])("reads none of the words of %j", (argv, words) => {
+    const invocation = parseCommandLine(argv);
+    expect(invocation).toMatchObject({ command: "delete", positionals: words, afterDashes: [] });
+  });
+
   test.each([[[]], [["-h"]], [["--help"]], [["help"]], [["-q"]], [["--nonsense", "-h"]]])(
     "gives the overview for %j",
     (argv) => {
@@ -82,6 +140,15 @@ describe("parseCommandLine()", () => {
   });
 
   test.each<[readonly string[], string]>([
+    [["apply", "config/"], 'Cannot use "config/": "ko apply" takes no words; words for kubectl stand after --'],
+    [["resolve", "--", "-f"], 'Cannot use "-f": "ko resolve" takes no words'],
+    [["resolve", "-n", "x"], 'Cannot use -n: "ko resolve" has no such flag'],
+    [["run"], 'Cannot run "ko run" without IMPORTPATH: it takes exactly 1 word'],
+    [["run", "--", "./a"], 'Cannot run "ko run" without IMPORTPATH: it takes exactly 1 word'],
+    [["run", "./a", "./b"], 'Cannot use "./b": "ko run" takes at most 1 word; words for kubectl stand after --'],
+    [["run", "./a", "-f", "x"], 'Cannot use -f: "ko run" has no such flag'],
+    [["completion", "bash", "zsh"], 'Cannot use "zsh": "ko completion" takes at most 1 word'],
+    [["--bare", "delete", "x"], 'Cannot use --bare: "ko delete" has no such flag'],
     [["biuld"], 'Cannot run "ko biuld": ko has no such command, the nearest is "build"'],
     [["verison"], 'Cannot run "ko verison": ko has no such command, the nearest is "version"'],
     [["./cmd/app"], 'Cannot run "ko ./cmd/app": ko has no such command'],
@@ -97,10 +164,7 @@ describe("parseCommandLine()", () => {
     [["build", "--plaform=x"], 'Cannot use --plaform: "ko build" has no such flag, the nearest is --platform'],
     [["build", "-j", "-1"], 'Cannot use --jobs="-1": a number from 0 on is wanted'],
     // What the original has and ko has not yet is no special case.
-    ...["resolve", "apply", "create", "delete", "run", "login", "completion"].map((word): [string[], string] => [
-      [word],
-      `Cannot run "ko ${word}": ko has no such command`,
-    ]),
+    ...["login", "deps"].map((word): [string[], string] => [[word], `Cannot run "ko ${word}": ko has no such command`]),
     ...["local", "tarball", "sbom", "sbom-dir", "debug", "ldflags"].map((flag): [string[], string] => [
       ["build", `--${flag}`],
       `Cannot use --${flag}: "ko build" has no such flag`,
@@ -141,6 +205,35 @@ describe("the command tables", () => {
     const shorts = ["h", ...flags.flatMap(({ short }) => short ?? [])];
     expect(shorts.filter((short, i) => short.length !== 1 || shorts.indexOf(short) !== i)).toEqual([]);
     expect(flags.filter(({ help }) => !help.endsWith(".")).map(({ help }) => help)).toEqual([]);
+  });
+
+  test("no flag of one group hides one of another", () => {
+    const count = (command: "build" | "resolve" | "run" | "apply"): number =>
+      Object.keys(COMMANDS[command].flags).length;
+    expect(count("run") - count("build")).toBe(Object.keys(KUBECTL_FLAGS).length);
+    expect(count("apply") - count("resolve")).toBe(Object.keys(KUBECTL_FLAGS).length);
+    expect(count("resolve") - count("build")).toBe(5);
+  });
+
+  test("a flag has the same shape in every command: flags may stand before it", () => {
+    const seen = new Map<string, string>();
+    const different = allCommands().flatMap(([, { flags }]) => {
+      return Object.entries(flags).filter(([name, { kind, short }]) => {
+        const shape = `${kind} ${short}`;
+        const before = seen.get(name) ?? shape;
+        seen.set(name, before);
+        return shape !== before;
+      });
+    });
+    expect(different).toEqual([]);
+    const shorts = new Map<string, string>();
+    for (const [, { flags }] of allCommands()) {
+      for (const [name, { short }] of Object.entries(flags)) {
+        if (short === undefined) continue;
+        expect([short, shorts.get(short) ?? name]).toEqual([short, name]);
+        shorts.set(short, name);
+      }
+    }
   });
 
   test("help fits into 92 columns, examples into 100", () => {

@@ -268,7 +268,7 @@ describe("parseBase()", () => {
     ["oci:dir", { kind: "layout", path: "/work/dir", tag: undefined }],
     ["oci:./a/dir:v1.2", { kind: "layout", path: "/work/a/dir", tag: "v1.2" }],
     ["oci:/abs/dir", { kind: "layout", path: "/abs/dir", tag: undefined }],
-    ["oci:/a:b/dir", { kind: "layout", path: "/a:b/dir", tag: undefined }],
+    ["oci:/dir:host:5000/x:v1", { kind: "layout", path: "/dir", tag: "host:5000/x:v1" }],
     ["oci:..", { kind: "layout", path: "/", tag: undefined }],
   ])("reads %s", (text, base) => {
     expect(parseBase(text, "/work")).toEqual(base);
@@ -278,6 +278,8 @@ describe("parseBase()", () => {
     "",
     " ",
     "oci:",
+    "oci:dir:",
+    "oci::tag",
     "ko.builtin",
     "ko.builtin/other",
     "ko.builtin/static:v1",

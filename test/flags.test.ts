@@ -81,6 +81,12 @@ describe("parseFlags()", () => {
     expect(() => parse(argv)).toThrow(new UsageError(message));
   });
 
+  test("leaves the commas of a list that has none alone", () => {
+    const table = { group: { kind: "list", default: [], commas: false, help: "Groups." } } as const;
+    const { values } = parseFlags(table, ["--group", "a,b", '--group="c'], { command: "ko apply" });
+    expect(values).toEqual({ group: ["a,b", '"c'] });
+  });
+
   test("keeps what follows -- apart", () => {
     const { positionals, afterDashes } = parse(["./a", "--", "./b", "--bare", "--", "-"]);
     expect({ positionals, afterDashes }).toEqual({ positionals: ["./a"], afterDashes: ["./b", "--bare", "--", "-"] });

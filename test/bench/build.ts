@@ -11,7 +11,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { findCounterparts, findKnativeModule } from "../helpers/counterparts.ts";
 import { pushBases } from "../helpers/bases.ts";
-import { startRegistry } from "../helpers/registryprogram.ts";
+import { startRegistry } from "../helpers/registry.ts";
 import { compare, type Contender, formatTable } from "./measure.ts";
 
 const OURS = resolve(import.meta.dir, "../../ko");

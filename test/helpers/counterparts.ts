@@ -1,21 +1,24 @@
 /**
- * The real programs that the tests run beside ours: Debian's docker-registry, skopeo and umoci, and two Go programs,
- * the original ko and crane, at the versions that `test/counterparts.json` pins.
+ * The real programs that the tests run beside ours: kubectl, Debian's docker-registry, skopeo and umoci, and Go
+ * programs: the original ko and crane at the versions that `test/counterparts.json` pins, etcd and kube-apiserver as
+ * the module in `test/tools` pins them.
  *
  * Go programs stay in a cache folder between runs. What a binary is, its own build info says (`go version -m`): a
  * stamp beside it could lie. `.ci/setup.ts` calls {@link installGoPrograms}; tests only look.
  */
-import { existsSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import pins from "../counterparts.json" with { type: "json" };
 
-/** A program that is built from a Go module. */
+/** A program that `go install` makes of a module. */
 export type GoProgram = "ko" | "crane";
-/** A program that Debian's packages bring. */
-export type DebianProgram = "docker-registry" | "skopeo" | "umoci";
-export type Counterpart = GoProgram | DebianProgram;
+/** A program of the module in `test/tools`: the Go package of each is in {@link CLUSTER_PACKAGES}. */
+export type ClusterProgram = keyof typeof CLUSTER_PACKAGES;
+/** A program that the machine's packages bring. */
+export type PackagedProgram = "docker-registry" | "skopeo" | "umoci" | "kubectl";
+export type Counterpart = GoProgram | ClusterProgram | PackagedProgram;
 
 /** The module that is the real input of `knative.test.ts`, as `module@version`. */
 export const KNATIVE: string = `${pins.knative.module}@${pins.knative.version}`;
@@ -28,6 +31,13 @@ const GO_PROGRAMS: Readonly<Record<GoProgram, { readonly package: string; readon
     crane: pins.crane,
   };
 
+const CLUSTER_PACKAGES = {
+  etcd: "go.etcd.io/etcd/server/v3",
+  "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+} as const;
+
+const TOOLS = join(import.meta.dir, "..", "tools");
+
 /** Absolute path of the folder that keeps built programs and slow results between runs: `$KO_TEST_CACHE`, else under HOME. */
 export function cacheFolder(): string {
   return process.env["KO_TEST_CACHE"] || join(homedir(), ".cache", "ko-test");
@@ -35,9 +45,10 @@ export function cacheFolder(): string {
 
 /** The absolute path of `name` at the pinned version, or undefined. */
 export function findCounterpart(name: Counterpart): string | undefined {
-  if (name !== "ko" && name !== "crane") return Bun.which(name) ?? undefined;
   const path = join(cacheFolder(), "bin", name);
-  return existsSync(path) && isPinned(name, path) ? path : undefined;
+  if (name === "ko" || name === "crane") return existsSync(path) && isPinned(name, path) ? path : undefined;
+  if (isClusterProgram(name)) return existsSync(path) && isOfTools(name, path) ? path : undefined;
+  return Bun.which(name) ?? undefined;
 }
 
 /**
@@ -59,17 +70,52 @@ export function findCounterparts<N extends Counterpart>(names: readonly N[]): Re
   return undefined;
 }
 
-/** Builds the Go programs that are not in the cache folder yet; a minute or three each. */
+/** Builds the Go programs that are not in the cache folder yet; a minute or three each, the cluster's ten. */
 export async function installGoPrograms(): Promise<void> {
   const bin = join(cacheFolder(), "bin");
   await mkdir(bin, { recursive: true });
   for (const name of ["ko", "crane"] as const) {
     if (findCounterpart(name) !== undefined) continue;
     const { package: path, version } = GO_PROGRAMS[name];
+    console.error(`go install ${path}@${version}`);
     const env = { ...process.env, GOBIN: bin };
     const { exitCode } = Bun.spawnSync(["go", "install", `${path}@${version}`], { env, stdio: ["ignore", 2, 2] });
     if (exitCode !== 0) throw new Error(`go install ${path}@${version} failed with exit code ${exitCode}`);
   }
+}
+
+/**
+ * Builds etcd and kube-apiserver as `test/tools` pins them, unless both are there: with cold caches 500 MB of modules
+ * and eight minutes of CPU, else seconds.
+ */
+export async function installClusterPrograms(): Promise<void> {
+  const names = Object.keys(CLUSTER_PACKAGES).filter(isClusterProgram);
+  if (names.every((name) => findCounterpart(name) !== undefined)) return;
+  const bin = join(cacheFolder(), "bin");
+  await mkdir(bin, { recursive: true });
+  const making = await mkdtemp(join(bin, "making-"));
+  try {
+    const version = /^\tk8s\.io\/kubernetes (v(\d+)\.(\d+)\S*)/m.exec(readFileSync(join(TOOLS, "go.mod"), "utf8"));
+    if (version === null) throw new Error("test/tools/go.mod does not require k8s.io/kubernetes");
+    const [, git = "", major = "", minor = ""] = version;
+    console.error(`building etcd and kube-apiserver ${git}: minutes on a new machine`);
+    const set = Object.entries({ gitVersion: git, gitMajor: major, gitMinor: minor }).map(([name, value]) => {
+      return `-X k8s.io/component-base/version.${name}=${value}`;
+    });
+    // Two compilers at once stay below 4 GB of memory.
+    const flags = ["-p", "2", "-trimpath", "-ldflags", ["-s", "-w", ...set].join(" ")];
+    const argv = ["go", "build", ...flags, "-o", `${making}/`, ...Object.values(CLUSTER_PACKAGES)];
+    const env = { ...process.env, CGO_ENABLED: "0", GOWORK: "off", GOFLAGS: "-mod=readonly" };
+    const { exitCode } = Bun.spawnSync(argv, { cwd: TOOLS, env, stdio: ["ignore", 2, 2] });
+    if (exitCode !== 0) throw new Error(`${argv.join(" ")} failed with exit code ${exitCode}`);
+    // The package of etcd is not called as the program.
+    await rename(join(making, "server"), join(bin, "etcd"));
+    await rename(join(making, "kube-apiserver"), join(bin, "kube-apiserver"));
+  } finally {
+    await rm(making, { recursive: true, force: true });
+  }
+  const missing = names.filter((name) => findCounterpart(name) === undefined);
+  if (missing.length > 0) throw new Error(`${missing.join(" and ")} as built are not what test/tools/go.sum says`);
 }
 
 /** The folder of the knative module in the Go module cache, downloaded if need be; undefined when it cannot be had. */
@@ -89,8 +135,24 @@ function hasAll<N extends string>(found: Partial<Record<N, string>>, names: read
   return names.every((name) => found[name] !== undefined);
 }
 
+function isClusterProgram(name: string): name is ClusterProgram {
+  return Object.hasOwn(CLUSTER_PACKAGES, name);
+}
+
 function isPinned(name: GoProgram, path: string): boolean {
   const { module, version } = GO_PROGRAMS[name];
-  const { exitCode, stdout } = Bun.spawnSync(["go", "version", "-m", path], { stdio: ["ignore", "pipe", "ignore"] });
-  return exitCode === 0 && stdout.toString().includes(`\tmod\t${module}\t${version}\t`);
+  return buildInfo(path).includes(`\tmod\t${module}\t${version}\t`);
+}
+
+/** Whether a binary is made of the very modules that `test/tools/go.sum` names: a changed pin makes it a stranger. */
+function isOfTools(name: ClusterProgram, path: string): boolean {
+  const info = buildInfo(path);
+  const sums = new Set(readFileSync(join(TOOLS, "go.sum"), "utf8").split("\n"));
+  const modules = [...info.matchAll(/^\t(?:mod|dep|=>)\t(\S+)\t(\S+)\t(h1:\S+)$/gm)].map((found) => found.slice(1));
+  return info.includes(`\tpath\t${CLUSTER_PACKAGES[name]}\n`) && modules.every((words) => sums.has(words.join(" ")));
+}
+
+/** What `go version -m` tells of a binary; nothing if it is none. */
+function buildInfo(path: string): string {
+  return Bun.spawnSync(["go", "version", "-m", path], { stdio: ["ignore", "pipe", "ignore"] }).stdout.toString();
 }

@@ -9,12 +9,13 @@ import type { AddressInfo } from "node:net";
 
 /** What happens to a request instead of being passed on untouched. */
 export type Fault =
-  /** The answer, without the registry. `Location` may hold `$HOST`, this server's own host. */
+  /** The answer, without the registry; `late`: after the whole body. `$HOST` in headers is this server's own host. */
   | {
       readonly kind: "answer";
       readonly status: number;
       readonly headers?: Record<string, string>;
       readonly body?: string | Uint8Array;
+      readonly late?: boolean;
     }
   /** The connection is closed without an answer; with `after`, once the registry has done its work. */
   | { readonly kind: "reset"; readonly after?: "registry" }
@@ -164,6 +165,7 @@ export class FaultProxy implements AsyncDisposable {
       }
       const fault = this.#match(seen);
       if (fault?.kind === "answer") {
+        if (fault.late === true) for await (const _ of request);
         answer(fault.status, fault.headers ?? {}, fault.body ?? "");
         return;
       }

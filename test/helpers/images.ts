@@ -4,15 +4,13 @@
  * The content depends on `seed` alone, so that a test that fails does so again.
  */
 import type { Image, Index, Layer } from "../../lib/image.ts";
+import { type ContainerConfig, encodeConfig, type ImageConfig } from "../../lib/imageconfig.ts";
 import {
-  type ContainerConfig,
   type Descriptor,
   describe,
   digestOf,
-  encodeConfig,
   encodeIndex,
   encodeManifest,
-  type ImageConfig,
   type Manifest,
   MEDIA_TYPES,
   type Platform,

@@ -76,7 +76,8 @@ export async function startRegistry(options: StartRegistryOptions = {}): Promise
   return { host, certificate, data, [Symbol.asyncDispose]: () => closing.disposeAsync() };
 }
 
-async function findFreePort(): Promise<number> {
+/** A port of loopback that was free a moment ago. */
+export async function findFreePort(): Promise<number> {
   const probe = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
   const { port } = probe;
   probe.stop(true);

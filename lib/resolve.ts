@@ -1,0 +1,139 @@
+/**
+ * From YAML files to YAML with image references: finds every `ko://` string, builds and publishes each program once, puts
+ * the references in.
+ *
+ * Every bad reference is told of, with file, line and column, before anything is built. Nothing but the references'
+ * bytes changes; documents keep their input order.
+ */
+import { KoError, KoErrors, messageOf } from "./errors.ts";
+import type { Input } from "./inputs.ts";
+import { filterDocuments } from "./filter.ts";
+import type { Log } from "./log.ts";
+import type { Program } from "./goprograms.ts";
+import { parseSelector } from "./selector.ts";
+import type { Session } from "./session.ts";
+import { joinDocuments, splitDocuments, type YamlDocument } from "./yamldocs.ts";
+import { findReferences, replaceReferences, type YamlReference } from "./yamlrefs.ts";
+
+export interface ResolveOptions {
+  readonly log: Log;
+  /** `--selector`; empty keeps every document. */
+  readonly selector: string;
+  /** False leaves a reference that is no main package as it is, with a warning. */
+  readonly strict: boolean;
+  /** Opens the session; called only if there is a reference. */
+  readonly openSession: () => Promise<Session>;
+}
+
+interface Referring {
+  readonly document: YamlDocument;
+  readonly references: readonly YamlReference[];
+}
+
+interface Place {
+  readonly file: string;
+  readonly reference: YamlReference;
+}
+
+/**
+ * @param inputs in the order in which their documents come out
+ * @returns the text of all documents that are kept
+ * @throws {KoErrors} With every bad reference, before anything is built.
+ * @throws {KoError} If a document that holds a reference is no YAML, or a program cannot be built or published.
+ */
+export async function resolveInputs(inputs: readonly Input[], options: ResolveOptions): Promise<string> {
+  const documents = inputs.flatMap(({ name, bytes }) => splitDocuments(bytes, name));
+  const kept = options.selector === "" ? documents : await filterDocuments(documents, parseSelector(options.selector));
+  const referring: Referring[] = [];
+  const errors: KoError[] = [];
+  for (const document of kept) {
+    try {
+      referring.push({ document, references: await findReferences(document) });
+    } catch (error) {
+      // One broken document must not hide the next one's mistakes.
+      if (!(error instanceof KoError)) throw error;
+      errors.push(...(error instanceof KoErrors ? error.errors : [error]));
+      referring.push({ document, references: [] });
+    }
+  }
+  const places = new Map<string, Place[]>();
+  for (const { document, references } of referring) {
+    for (const reference of references) {
+      const known = places.get(reference.value);
+      if (known === undefined) places.set(reference.value, [{ file: document.file, reference }]);
+      else known.push({ file: document.file, reference });
+    }
+  }
+  if (places.size === 0) {
+    throwAll(errors);
+    return joinDocuments(kept);
+  }
+  await using session = await options.openSession();
+  const images = await publishReferences(places, { ...options, session, errors });
+  return joinDocuments(
+    referring.map(({ document, references }) =>
+      references.length === 0 ? document : replaceReferences(document, references, (value) => images.get(value)),
+    ),
+  );
+}
+
+interface PublishReferencesOptions extends ResolveOptions {
+  readonly session: Session;
+  /** What is wrong already: told together with the bad references. */
+  readonly errors: KoError[];
+}
+
+/** Image reference by `ko://` value; bad ones are missing, if that is allowed. */
+async function publishReferences(
+  places: ReadonlyMap<string, readonly Place[]>,
+  { session, strict, log, errors }: PublishReferencesOptions,
+): Promise<ReadonlyMap<string, string>> {
+  const values = [...places.keys()];
+  const good = values.filter((value) => whyBadReference(value) === undefined);
+  const { results, packages } = await session.find(good);
+  const programOf = new Map<string, Program>();
+  for (const value of values) {
+    const result = results[good.indexOf(value)];
+    const [program, another] = Array.isArray(result) ? result : [];
+    const why =
+      whyBadReference(value) ?? (result instanceof KoError ? result : another && "it stands for several programs");
+    if (why === undefined && program !== undefined) {
+      programOf.set(value, program);
+      continue;
+    }
+    for (const { file, reference } of places.get(value) ?? []) {
+      const error = badReference(`${file}:${reference.line}:${reference.column}`, value, why ?? "it is no program");
+      if (strict) errors.push(error);
+      else log.warn(`${error.message}; it is left as it is`);
+    }
+  }
+  throwAll(errors);
+  const programs = [...new Map(Array.from(programOf.values(), (each) => [each.importPath, each])).values()];
+  const published = programs.length === 0 ? [] : await session.publish({ programs, packages });
+  const references = new Map(published.map(({ program, reference }) => [program.importPath, reference]));
+  return new Map(
+    Array.from(programOf, ([value, { importPath }]) => {
+      const reference = references.get(importPath);
+      if (reference === undefined) throw new RangeError(`no reference for ${importPath}`);
+      return [value, reference];
+    }),
+  );
+}
+
+/** Why a value cannot be a reference whatever packages there are, or undefined. */
+function whyBadReference(value: string): string | undefined {
+  if (/\s/.test(value)) return "an import path holds no blanks";
+  if (value.includes("...")) return "it is a pattern, one program is wanted";
+  return undefined;
+}
+
+function badReference(place: string, value: string, why: string | KoError): KoError {
+  const text = typeof why === "string" ? why : messageOf(why).replace(`Cannot build "${value}": `, "");
+  return new KoError(`${place}: ${value}: ${text}`, { hint: typeof why === "string" ? undefined : why.hint });
+}
+
+function throwAll(errors: readonly KoError[]): void {
+  const [only, another] = errors;
+  if (another !== undefined) throw new KoErrors(errors);
+  if (only !== undefined) throw only;
+}

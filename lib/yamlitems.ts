@@ -1,0 +1,158 @@
+/**
+ * Cuts items out of a YAML or JSON sequence so that the rest of the text is left as it was: dashes, commas, and the
+ * comments that belong to an item.
+ *
+ * A comment belongs to the item that follows it directly, or on whose line it ends; one that is indented deeper than
+ * the dash belongs to the item before. What is to be cut, `filter.ts` decides.
+ */
+import type { CST } from "yaml";
+import type { YamlEdit } from "./yamldocs.ts";
+
+export interface CutItemsOptions {
+  /** One per item, in order; at least one is true. */
+  readonly keep: readonly boolean[];
+}
+
+/**
+ * The edits that cut all items that are not to be kept.
+ *
+ * @param token the sequence in the tokens of `text`, which has no errors
+ * @throws {RangeError} If it is no sequence of as many items as `keep` has.
+ */
+export function cutItems(text: string, token: CST.Token, { keep }: CutItemsOptions): readonly YamlEdit[] {
+  if (token.type === "block-seq") return cutBlockItems(text, token, runsOf(keep));
+  if (token.type === "flow-collection") return cutFlowItems(text, token, runsOf(keep));
+  throw new RangeError(`a ${token.type} has no items`);
+}
+
+/** The first and last index of each run of items that go. */
+type Run = readonly [first: number, last: number];
+
+function runsOf(keep: readonly boolean[]): readonly Run[] {
+  const runs: Run[] = [];
+  for (let i = 0; i < keep.length; i++) {
+    if (keep[i]) continue;
+    const first = i;
+    while (i + 1 < keep.length && !keep[i + 1]) i++;
+    runs.push([first, i]);
+  }
+  return runs;
+}
+
+function cutBlockItems(text: string, sequence: CST.BlockSequence, runs: readonly Run[]): readonly YamlEdit[] {
+  const items = sequence.items.flatMap((item) => {
+    const dash = item.start.find(({ type }) => type === "seq-item-ind");
+    return dash === undefined ? [] : [{ dash: dash.offset, end: endOfItem(item) }];
+  });
+  const at = (index: number): { readonly dash: number; readonly end: number } => {
+    const item = items[index];
+    if (item === undefined) throw new RangeError(`a sequence of ${items.length} items has no item ${index}`);
+    return item;
+  };
+  // Where an item begins, with the comments right above its dash.
+  const startOf = (index: number): number => {
+    const { dash } = at(index);
+    const floor = index === 0 ? 0 : lineAfter(text, at(index - 1).end);
+    let start = text.lastIndexOf("\n", dash - 1) + 1;
+    const column = dash - start;
+    while (start > floor) {
+      const above = text.lastIndexOf("\n", start - 2) + 1;
+      const indent = commentIndent(text, above);
+      if (above < floor || indent === undefined || indent > column) break;
+      start = above;
+    }
+    return start;
+  };
+  const endOf = (index: number): number => {
+    if (index + 1 < items.length) return startOf(index + 1);
+    const { dash, end } = at(index);
+    const column = dash - (text.lastIndexOf("\n", dash - 1) + 1);
+    let after = lineAfter(text, end);
+    for (let indent = commentIndent(text, after); indent !== undefined && indent > column;) {
+      after = lineAfter(text, after + 1);
+      indent = commentIndent(text, after);
+    }
+    return after;
+  };
+  return runs.map(([first, last]) => {
+    const { dash } = at(first);
+    const line = text.slice(text.lastIndexOf("\n", dash - 1) + 1, dash);
+    // The first dash may stand behind something else (`: - a`); the next one then moves up to its place.
+    if (!/^[ \t\uFEFF]*$/.test(line)) return { start: dash, end: at(last + 1).dash, text: "" };
+    return { start: startOf(first), end: endOf(last), text: "" };
+  });
+}
+
+function cutFlowItems(text: string, sequence: CST.FlowCollection, runs: readonly Run[]): readonly YamlEdit[] {
+  const commas = sequence.items.flatMap(({ start }) => start.filter(({ type }) => type === "comma"));
+  const items = sequence.items.filter(({ key, sep, value, start }) => {
+    return key !== undefined || sep !== undefined || value !== undefined || start.some(isContent);
+  });
+  const comma = (index: number): number => commas[index]?.offset ?? -1;
+  // An item begins behind the comma before it, and behind a comment on that comma's line.
+  const startOf = (index: number): number => {
+    const behind = index === 0 ? sequence.start.offset + 1 : comma(index - 1) + 1;
+    const comment = /^[ \t]+#[^\r\n]*/.exec(text.slice(behind, lineAfter(text, behind)));
+    return behind + (comment?.[0].length ?? 0);
+  };
+  return runs.flatMap(([first, last]): readonly YamlEdit[] => {
+    const item = items[last];
+    if (item === undefined) throw new RangeError(`a sequence of ${items.length} items has no item ${last}`);
+    if (last + 1 < items.length) return [{ start: startOf(first), end: startOf(last + 1), text: "" }];
+    // The comma before the last items goes, unless one stood behind them.
+    if (comma(last) !== -1) return [{ start: startOf(first), end: startOf(last + 1), text: "" }];
+    const before = comma(first - 1);
+    return [
+      { start: before, end: before + 1, text: "" },
+      { start: startOf(first), end: endOfItem(item), text: "" },
+    ];
+  });
+}
+
+/** How far the comment that a line holds alone is indented; undefined if there is none. */
+function commentIndent(text: string, lineStart: number): number | undefined {
+  let at = lineStart;
+  while (text[at] === " " || text[at] === "\t") at++;
+  return text[at] === "#" ? at - lineStart : undefined;
+}
+
+/** Where the line after the one that holds `offset` begins; `offset` itself if a line begins there. */
+function lineAfter(text: string, offset: number): number {
+  if (text[offset - 1] === "\n") return offset;
+  const newline = text.indexOf("\n", offset);
+  return newline === -1 ? text.length : newline + 1;
+}
+
+function isContent({ type }: CST.SourceToken): boolean {
+  return type !== "space" && type !== "comment" && type !== "newline" && type !== "comma";
+}
+
+/** Where an item's last token ends that is neither blank nor a comment; without recursion. */
+function endOfItem(item: CST.CollectionItem): number {
+  let at: CST.CollectionItem = item;
+  for (;;) {
+    const last: CST.Token | undefined =
+      at.value ?? at.sep?.findLast(isContent) ?? at.key ?? at.start.findLast(isContent);
+    if (last === undefined) throw new RangeError("an item without tokens");
+    if (last.type === "block-map" || last.type === "block-seq") {
+      const inner: CST.CollectionItem | undefined = last.items.findLast(
+        ({ start, key, sep, value }: CST.CollectionItem) => {
+          return value !== undefined || key !== undefined || sep !== undefined || start.some(isContent);
+        },
+      );
+      if (inner === undefined) throw new RangeError("a block collection without items");
+      at = inner;
+      continue;
+    }
+    if (last.type === "flow-collection") {
+      const [close] = last.end;
+      return close === undefined ? last.offset : close.offset + close.source.length;
+    }
+    if (last.type === "block-scalar") {
+      const header = last.props.at(-1);
+      const start = header !== undefined && "source" in header ? header.offset + header.source.length : last.offset;
+      return start + last.source.length;
+    }
+    return "source" in last ? last.offset + last.source.length : last.offset;
+  }
+}

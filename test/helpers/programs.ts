@@ -1,0 +1,76 @@
+/**
+ * Running programs as a user's shell does: to the end, or until a signal, with all that they say.
+ */
+import { existsSync, readFileSync, readdirSync } from "node:fs";
+
+/** How a program ended. */
+export interface Result {
+  /** The exit code; 128 plus the number of the signal that ended it. */
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface RunOptions {
+  readonly cwd: string;
+  /** The whole environment. */
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** @default nothing */
+  readonly stdin?: string;
+}
+
+/** A program that runs. */
+export interface Running {
+  readonly pid: number;
+  /** Its end; always waited for by who started it. */
+  readonly result: Promise<Result>;
+}
+
+/** Runs a program to its end, whatever its exit code. */
+export async function runToEnd(argv: readonly string[], options: RunOptions): Promise<Result> {
+  return start(argv, options).result;
+}
+
+/** Starts a program. @param options.ownGroup true makes it the leader of a process group, as a shell's jobs are */
+export function start(argv: readonly string[], options: RunOptions & { readonly ownGroup?: boolean }): Running {
+  const { cwd, env, stdin, ownGroup = false } = options;
+  const child = Bun.spawn([...argv], {
+    cwd,
+    env,
+    detached: ownGroup,
+    stdin: stdin === undefined ? "ignore" : new TextEncoder().encode(stdin),
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const end = async (): Promise<Result> => {
+    const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+    return { code, stdout, stderr };
+  };
+  return { pid: child.pid, result: end() };
+}
+
+/** Waits until a file is there. @throws {Error} If the program ends before that. */
+export async function waitForFile(path: string, running: Running): Promise<void> {
+  let ended: Result | undefined;
+  void running.result.then((result) => (ended = result));
+  while (!existsSync(path)) {
+    if (ended !== undefined) throw new Error(`it ended with ${ended.code} too early: ${ended.stderr}`);
+    await Bun.sleep(5);
+  }
+}
+
+/** The command lines of the processes whose environment holds `name=value`; those that wait to be reaped have none. */
+export function processesWith(name: string, value: string): readonly string[] {
+  const read = (pid: string, file: string): readonly string[] => {
+    try {
+      return readFileSync(`/proc/${pid}/${file}`, "utf8").split("\0");
+    } catch {
+      // It ended meanwhile.
+      return [];
+    }
+  };
+  return readdirSync("/proc")
+    .filter((entry) => /^\d+$/.test(entry))
+    .filter((pid) => read(pid, "environ").includes(`${name}=${value}`))
+    .map((pid) => read(pid, "cmdline").join(" "));
+}

@@ -1,0 +1,103 @@
+import { describe, expect, test } from "bun:test";
+import { lstatSync, readdirSync, readFileSync, statSync } from "node:fs";
+import type { Destination } from "../lib/destination.ts";
+import { KoError, messageOf } from "../lib/errors.ts";
+import { silentLog } from "../lib/log.ts";
+import { createPublisher, type Published, writeImageRefs } from "../lib/publish.ts";
+import { randomImage, randomIndex } from "./helpers/images.ts";
+import { rejectionOf } from "./helpers/rejection.ts";
+import { writeTree } from "./helpers/tree.ts";
+
+const PUBLISHED: readonly Published[] = [
+  { reference: "r/a@sha256:1", all: ["r/a@sha256:1"] },
+  { reference: "r/b@sha256:2", all: ["r/b@sha256:2", "r/b@sha256:3"] },
+];
+const TEXT = "r/a@sha256:1\nr/b@sha256:2\nr/b@sha256:3\n";
+
+describe("writeImageRefs()", () => {
+  test("writes a line for each image, and no other file", async () => {
+    using tree = writeTree({});
+    await writeImageRefs(tree.at("refs"), PUBLISHED);
+    expect(readdirSync(tree.path)).toEqual(["refs"]);
+    expect(readFileSync(tree.at("refs"), "utf8")).toBe(TEXT);
+  });
+
+  test("replaces what was there, through a link that stays one", async () => {
+    using tree = writeTree({
+      "dir/real": "old and longer than what comes now, much longer\n".repeat(9),
+      link: { link: "dir/real" },
+    });
+    await writeImageRefs(tree.at("link"), PUBLISHED);
+    expect(readFileSync(tree.at("dir/real"), "utf8")).toBe(TEXT);
+    expect([lstatSync(tree.at("link")).isSymbolicLink(), readdirSync(tree.at("dir"))]).toEqual([true, ["real"]]);
+  });
+
+  test("writes to a pipe, and does not replace it", async () => {
+    using tree = writeTree({});
+    const fifo = tree.at("fifo");
+    expect(Bun.spawnSync(["mkfifo", fifo]).exitCode).toBe(0);
+    const reader = Bun.spawn(["cat", fifo]);
+    await writeImageRefs(fifo, PUBLISHED);
+    expect(await reader.stdout.text()).toBe(TEXT);
+    expect(lstatSync(fifo).isFIFO()).toBe(true);
+  });
+
+  test("leaves nothing behind when it fails", async () => {
+    using tree = writeTree({ dir: null });
+    const error = await rejectionOf(writeImageRefs(tree.at("dir"), PUBLISHED));
+    expect(error).toBeInstanceOf(KoError);
+    expect(messageOf(error)).toBe(`Cannot write --image-refs "${tree.at("dir")}"`);
+    expect(readdirSync(tree.path)).toEqual(["dir"]);
+  });
+});
+
+const DESTINATION: Destination = {
+  repository: "r.example/me",
+  naming: "md5",
+  tags: ["latest"],
+  tagOnly: false,
+  push: false,
+  layoutPath: undefined,
+  imageRefs: undefined,
+  insecureHosts: [],
+};
+
+function publisherFor(destination: Partial<Destination>, cwd: string): ReturnType<typeof createPublisher> {
+  return createPublisher({
+    destination: { ...DESTINATION, ...destination },
+    openRegistry: () => Promise.reject(new RangeError("no registry is wanted")),
+    log: silentLog,
+    signal: new AbortController().signal,
+    cwd,
+  });
+}
+
+describe("createPublisher() without a registry", () => {
+  test.each<[Partial<Destination>, string]>([
+    [{ tags: [] }, "r.example/me/app@DIGEST"],
+    [{ tags: ["latest"] }, "r.example/me/app:latest@DIGEST"],
+    [{ tags: ["v1", "v2"] }, "r.example/me/app:v1@DIGEST"],
+    [{ tags: ["v1"], tagOnly: true }, "r.example/me/app:v1"],
+  ])("says what it would have published: %j", async (destination, expected) => {
+    const image = await randomImage();
+    const { reference, all } = await publisherFor(destination, "/").publish(image, "r.example/me/app");
+    const whole = expected.replace("DIGEST", image.descriptor.digest);
+    expect({ reference, all }).toEqual({ reference: whole, all: [whole] });
+  });
+
+  test("lists an index and its images", async () => {
+    const index = await randomIndex();
+    const { all } = await publisherFor({}, "/").publish(index, "r.example/me/app");
+    expect(all).toEqual([index, ...index.children].map((item) => `r.example/me/app@${item.descriptor.digest}`));
+  });
+
+  test.each(["layout", "layout/", "./layout//"])("names the layout %s as the user does", async (layoutPath) => {
+    using tree = writeTree({});
+    const index = await randomIndex();
+    const { reference, all } = await publisherFor({ layoutPath }, tree.path).publish(index, "r.example/me/app");
+    const shown = layoutPath.replace(/\/+$/, "");
+    expect(reference).toBe(`${shown}@${index.descriptor.digest}`);
+    expect(all).toEqual([index, ...index.children].map((item) => `${shown}@${item.descriptor.digest}`));
+    expect(statSync(tree.at("layout/index.json")).isFile()).toBe(true);
+  });
+});
