@@ -86,21 +86,21 @@ async function readTar(source: ImageSource, layer: Descriptor, see: (name: strin
     stream.on("end", () => next());
     stream.resume();
   });
-  const done = new Promise((resolve, reject) => tar.on("finish", resolve).on("error", reject));
+  const done = new Promise<void>((resolve, reject) => tar.on("finish", () => resolve()).on("error", reject));
   const gunzip = createGunzip();
   const feeding = (async () => {
     for await (const chunk of source.openBlob(layer)) {
-      if (!gunzip.write(chunk)) await new Promise((resolve) => gunzip.once("drain", resolve));
+      if (!gunzip.write(chunk)) await new Promise<void>((resolve) => void gunzip.once("drain", resolve));
     }
     gunzip.end();
   })();
   for await (const chunk of gunzip) {
     if (!(chunk instanceof Uint8Array)) throw new TypeError("gunzip gave no bytes");
     hash.update(chunk);
-    if (!tar.write(chunk)) await new Promise((resolve) => tar.once("drain", resolve));
+    if (!tar.write(chunk)) await new Promise<void>((resolve) => void tar.once("drain", resolve));
   }
   await feeding;
-  tar.end();
+  tar.end(undefined);
   await done;
   return `sha256:${hash.digest("hex")}`;
 }
@@ -115,7 +115,7 @@ What to type next:
   push it    KO_DOCKER_REPO=registry.example.com/you ./ko build ./examples/hello
   load it    skopeo copy oci:${LAYOUT}:${NAME} docker-daemon:${NAME}
              docker run --rm -p 8080:8080 ${NAME}
-  apply it   kubectl create deployment hello --image="$(KO_DOCKER_REPO=registry.example.com/you ./ko build ./examples/hello)"
+  apply it   cd examples/hello && KO_DOCKER_REPO=registry.example.com/you ../../ko apply -f config/
   ask it     ./ko help build`;
 }
 
