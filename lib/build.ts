@@ -78,7 +78,8 @@ export async function buildImages<T>(
   plans: readonly Plan[],
   options: BuildSettings & { readonly use: (plan: Plan, built: Built) => Promise<T> },
 ): Promise<readonly T[]> {
-  const layers = new LayerMaker(options);
+  const failed = new AbortController();
+  const layers = new LayerMaker(options, AbortSignal.any([options.host.signal, failed.signal]));
   const binaries = compileAll(plans, options);
   const results = plans.map(async (plan): Promise<T> => {
     const { importPath } = plan.program;
@@ -87,18 +88,26 @@ export async function buildImages<T>(
         const os = target.platform.os;
         const base = target.image();
         const kodata = layers.kodata(plan.program, os);
-        // Awaited below, together with what takes longest; a failure here must not go unseen meanwhile.
+        // Awaited below, together with what takes longest; a failure here is no unhandled one meanwhile.
         for (const early of [base, kodata]) early.catch(() => {});
         const binary = (await binaries).get(platformKey(target.platform))?.get(importPath);
         if (binary === undefined)
           throw new RangeError(`no binary of ${importPath} for ${formatPlatform(target.platform)}`);
-        const program = layers.program({ importPath, binary, os, key: platformKey(target.platform) });
-        return onBase(await base, { plan, target, kodata: await kodata, program: await program, options });
+        const packed = layers.program({ importPath, binary, os, key: platformKey(target.platform) });
+        const [image, data, program] = await Promise.all([base, kodata, packed]);
+        return onBase(image, { plan, target, kodata: data, program, options });
       }),
     );
     return options.use(plan, combine(plan, images, options.annotations));
   });
-  return Promise.all(results);
+  try {
+    return await Promise.all(results);
+  } catch (error) {
+    // No layer may be at work any more when the caller removes the folder it reads and writes in.
+    failed.abort(error);
+    await layers.settle();
+    throw error;
+  }
 }
 
 interface OnBaseOptions {
@@ -193,6 +202,8 @@ async function compileAll(
             disableOptimizations: options.disableOptimizations,
             packages: options.packages,
             signal,
+            // Go leaves its work folder behind when it is told to end; here it goes with ours. GOTMPDIR stays the user's.
+            env: { TMPDIR: options.folder },
             // jobs × compilers of each stays within what was asked for, or within the machine.
             ...(options.jobs > 0 || atOnce > 1 ? { jobs: Math.max(1, Math.floor(jobs / atOnce)) } : {}),
           });
@@ -210,11 +221,14 @@ async function compileAll(
 /** Makes each layer once, whoever asks first. */
 class LayerMaker {
   readonly #options: BuildSettings;
+  readonly #signal: AbortSignal;
   readonly #made = new Map<string, Promise<Layer>>();
   readonly #limit: <T>(work: () => Promise<T>) => Promise<T>;
 
-  constructor(options: BuildSettings) {
+  /** @param signal ends the making of all of them */
+  constructor(options: BuildSettings, signal: AbortSignal) {
     this.#options = options;
+    this.#signal = signal;
     this.#limit = createLimit(Math.max(2, Math.min(4, options.host.cpus)));
   }
 
@@ -248,14 +262,21 @@ class LayerMaker {
     );
   }
 
+  /** Waits until none is being made. */
+  async settle(): Promise<void> {
+    await Promise.allSettled(this.#made.values());
+  }
+
   #once(key: string, entries: () => Parameters<typeof writeLayer>[0]): Promise<Layer> {
     const known = this.#made.get(key);
     if (known !== undefined) return known;
-    const { folder, pool, host } = this.#options;
+    const { folder, pool } = this.#options;
     const file = join(folder, `layer-${this.#made.size}`);
-    const layer = this.#limit(() =>
-      writeLayer(entries(), { file, mediaType: MEDIA_TYPES.ociLayer, pool, signal: host.signal }),
-    );
+    const signal = this.#signal;
+    const layer = this.#limit(async () => {
+      signal.throwIfAborted();
+      return writeLayer(entries(), { file, mediaType: MEDIA_TYPES.ociLayer, pool, signal });
+    });
     this.#made.set(key, layer);
     return layer;
   }

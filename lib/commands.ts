@@ -32,7 +32,7 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
       await using session = await startSession(invocation, { host, log });
       const args = invocation.positionals.length > 0 ? invocation.positionals : ["."];
       const published = await session.publish(await session.list(args));
-      return print(host, published.map(({ reference }) => `${reference}\n`).join(""));
+      return await print(host, published.map(({ reference }) => `${reference}\n`).join(""));
     }
     case "resolve":
       return print(host, await resolveYaml(invocation, { host, log }));
@@ -120,7 +120,7 @@ async function runProgram(invocation: Of<"run">, { host, log }: World): Promise<
   }
   const [published] = await session.publish(list);
   if (published === undefined) throw new RangeError("nothing was published");
-  return runPod(host, {
+  return await runPod(host, {
     importPath: program.importPath,
     reference: published.reference,
     afterDashes: invocation.afterDashes,

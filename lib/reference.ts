@@ -98,8 +98,9 @@ export function whyBadTag(tag: string): string | undefined {
 
 /** Why `host` is no `host[:port]`, or undefined. */
 export function whyBadHost(host: string): string | undefined {
-  if (/^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?)(?::\d{1,5})?$/.test(host))
-    return undefined;
+  const looksRight = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?)(?::\d{1,5})?$/.test(host);
+  // Ports above 65535 and addresses such as 10.0.0.999 cannot be asked.
+  if (looksRight && URL.canParse(`https://${host}/`)) return undefined;
   return `"${host}" is no host name with an optional port`;
 }
 

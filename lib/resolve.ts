@@ -33,6 +33,14 @@ interface Referring {
 interface Place {
   readonly file: string;
   readonly reference: YamlReference;
+  /** Rises through the input. */
+  readonly order: number;
+}
+
+/** What is wrong with the input, and where in its order. */
+interface Problem {
+  readonly order: number;
+  readonly error: KoError;
 }
 
 /**
@@ -45,31 +53,33 @@ export async function resolveInputs(inputs: readonly Input[], options: ResolveOp
   const documents = inputs.flatMap(({ name, bytes }) => splitDocuments(bytes, name));
   const kept = options.selector === "" ? documents : await filterDocuments(documents, parseSelector(options.selector));
   const referring: Referring[] = [];
-  const errors: KoError[] = [];
+  const problems: Problem[] = [];
+  const places = new Map<string, Place[]>();
+  let order = 0;
   for (const document of kept) {
     try {
-      referring.push({ document, references: await findReferences(document) });
+      const references = await findReferences(document);
+      referring.push({ document, references });
+      for (const reference of references) {
+        const place = { file: document.file, reference, order: order++ };
+        const known = places.get(reference.value);
+        if (known === undefined) places.set(reference.value, [place]);
+        else known.push(place);
+      }
     } catch (error) {
       // One broken document must not hide the next one's mistakes.
       if (!(error instanceof KoError)) throw error;
-      errors.push(...(error instanceof KoErrors ? error.errors : [error]));
+      const errors = error instanceof KoErrors ? error.errors : [error];
+      problems.push(...errors.map((each) => ({ order: order++, error: each })));
       referring.push({ document, references: [] });
     }
   }
-  const places = new Map<string, Place[]>();
-  for (const { document, references } of referring) {
-    for (const reference of references) {
-      const known = places.get(reference.value);
-      if (known === undefined) places.set(reference.value, [{ file: document.file, reference }]);
-      else known.push({ file: document.file, reference });
-    }
-  }
   if (places.size === 0) {
-    throwAll(errors);
+    throwAll(problems);
     return joinDocuments(kept);
   }
   await using session = await options.openSession();
-  const images = await publishReferences(places, { ...options, session, errors });
+  const images = await publishReferences(places, { ...options, session, problems });
   return joinDocuments(
     referring.map(({ document, references }) =>
       references.length === 0 ? document : replaceReferences(document, references, (value) => images.get(value)),
@@ -80,18 +90,19 @@ export async function resolveInputs(inputs: readonly Input[], options: ResolveOp
 interface PublishReferencesOptions extends ResolveOptions {
   readonly session: Session;
   /** What is wrong already: told together with the bad references. */
-  readonly errors: KoError[];
+  readonly problems: readonly Problem[];
 }
 
 /** Image reference by `ko://` value; bad ones are missing, if that is allowed. */
 async function publishReferences(
   places: ReadonlyMap<string, readonly Place[]>,
-  { session, strict, log, errors }: PublishReferencesOptions,
+  { session, strict, log, problems }: PublishReferencesOptions,
 ): Promise<ReadonlyMap<string, string>> {
   const values = [...places.keys()];
   const good = values.filter((value) => whyBadReference(value) === undefined);
   const { results, packages } = await session.find(good);
   const programOf = new Map<string, Program>();
+  const bad: Problem[] = [];
   for (const value of values) {
     const result = results[good.indexOf(value)];
     const [program, another] = Array.isArray(result) ? result : [];
@@ -101,13 +112,13 @@ async function publishReferences(
       programOf.set(value, program);
       continue;
     }
-    for (const { file, reference } of places.get(value) ?? []) {
-      const error = badReference(`${file}:${reference.line}:${reference.column}`, value, why ?? "it is no program");
-      if (strict) errors.push(error);
-      else log.warn(`${error.message}; it is left as it is`);
+    for (const { file, reference, order } of places.get(value) ?? []) {
+      const place = `${file}:${reference.line}:${reference.column}`;
+      bad.push({ order, error: badReference(place, value, why ?? "it is no program") });
     }
   }
-  throwAll(errors);
+  throwAll(strict ? [...problems, ...bad] : problems);
+  for (const { error } of inOrder(bad)) log.warn(`${error.message}; it is left as it is`);
   const programs = [...new Map(Array.from(programOf.values(), (each) => [each.importPath, each])).values()];
   const published = programs.length === 0 ? [] : await session.publish({ programs, packages });
   const references = new Map(published.map(({ program, reference }) => [program.importPath, reference]));
@@ -132,8 +143,13 @@ function badReference(place: string, value: string, why: string | KoError): KoEr
   return new KoError(`${place}: ${value}: ${text}`, { hint: typeof why === "string" ? undefined : why.hint });
 }
 
-function throwAll(errors: readonly KoError[]): void {
+function throwAll(problems: readonly Problem[]): void {
+  const errors = inOrder(problems).map(({ error }) => error);
   const [only, another] = errors;
   if (another !== undefined) throw new KoErrors(errors);
   if (only !== undefined) throw only;
+}
+
+function inOrder(problems: readonly Problem[]): readonly Problem[] {
+  return problems.toSorted((a, b) => a.order - b.order);
 }

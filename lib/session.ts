@@ -5,8 +5,9 @@
  */
 import { type Base, readBase, showBase } from "./base.ts";
 import { buildImages, planBuilds } from "./build.ts";
-import { baseFor, type BaseName, type Config, parseBase } from "./config.ts";
+import { baseFor, type BaseName, type Config, DEFAULT_BASE_IMAGE, parseBase } from "./config.ts";
 import { planDestination } from "./destination.ts";
+import { KoError, RegistryError } from "./errors.ts";
 import { findPrograms, type FoundPrograms, listPrograms, type Program, type ProgramList } from "./goprograms.ts";
 import { GzipPool } from "./gzip.ts";
 import type { Host } from "./host.ts";
@@ -166,7 +167,16 @@ class Resources implements AsyncDisposable {
     const { host } = this.#options;
     const base = (async () => {
       const spec = parseBase(text, host.cwd);
-      return readBase(await this.#source(spec), { spec, shown: showBase(spec), signal: host.signal });
+      try {
+        return await readBase(await this.#source(spec), { spec, shown: showBase(spec), signal: host.signal });
+      } catch (error) {
+        const unreachable = error instanceof RegistryError && error.status === undefined;
+        if (text !== DEFAULT_BASE_IMAGE || !unreachable) throw error;
+        // Nobody chose this base: whoever cannot reach it wants to hear of the one that needs no network.
+        throw new KoError(error.message, {
+          hint: "Choose a base image that can be reached, or the one ko makes itself: export KO_DEFAULTBASEIMAGE=ko.builtin/static",
+        });
+      }
     })();
     this.#bases.set(text, base);
     return base;

@@ -334,6 +334,12 @@ describe("Host.out() and Host.err() in a real process", () => {
     expect(out).toBe("e1\no1\ne2\ne3\no2\ne4\n");
   });
 
+  test("append much to a file that has something in it", async () => {
+    using tree = writeTree({ file: "kept\n" });
+    await inShell('$KO out 100000 >> "$F"', { env: { F: tree.at("file") } });
+    expect(await Bun.file(tree.at("file")).text()).toBe(`kept\n${(await inShell("$KO out 100000")).out}`);
+  });
+
   test("leave a file alone if there is nothing to write", async () => {
     using tree = writeTree({ file: "kept\n" });
     await inShell('$KO nothing >> "$F" 2>> "$F"', { env: { F: tree.at("file") } });

@@ -254,6 +254,7 @@ describe("whyBadHost()", () => {
     "my_host.example",
     "A.b",
     "h:1",
+    "h:65535",
     "example.com.:443",
   ])("takes %s", (host) => {
     expect(whyBadHost(host)).toBeUndefined();
@@ -267,6 +268,8 @@ describe("whyBadHost()", () => {
     "a:",
     "a:b",
     "a:123456",
+    "a:65536",
+    "10.0.0.999",
     "a/b",
     "user@h",
     "::1",

@@ -84,6 +84,37 @@ describe("tarHeader()", () => {
 });
 
 describe("packTar()", () => {
+  test("takes the content of a file from a stream, in pieces of any size, when its turn comes", async () => {
+    const content = bytes();
+    const opened: AbortSignal[] = [];
+    const stream = {
+      open: async function* (given: AbortSignal) {
+        opened.push(given);
+        for (let at = 0, size = 1; at < content.byteLength; at += size, size = size * 7 + 1) {
+          yield content.subarray(at, at + size);
+        }
+      },
+    };
+    const entry = { ...FILE, name: "a", size: content.byteLength };
+    const after = { ...FILE, name: "b" };
+    const streamed = await pack([{ ...entry, content: stream }, after]);
+    expect(streamed.equals(await pack([{ ...entry, content }, after]))).toBe(true);
+    expect(opened).toEqual([signal]);
+  });
+
+  test.each([
+    ["shorter", 4],
+    ["longer", 6],
+  ])("does not write an archive whose stream is %s than its header says", (_what, size) => {
+    const stream = {
+      open: async function* () {
+        yield new Uint8Array(size);
+      },
+    };
+    const packed = packTar([{ ...FILE, name: "a", size: 5, content: stream }], { signal });
+    expect(Array.fromAsync(packed)).rejects.toThrow("the tar entry a has not the size it says");
+  });
+
   test("equals Go's archive of many entries, with contents around the sizes of records and blocks", async () => {
     const sizes = [0, 1, 511, 512, 513, 1024, TAR_BLOCK_BYTES - 1024, TAR_BLOCK_BYTES, TAR_BLOCK_BYTES + 1, 3_000_000];
     const entries: TarEntry[] = [

@@ -1,7 +1,7 @@
 /**
  * The real programs that the tests run beside ours: kubectl, Debian's docker-registry, skopeo and umoci, and Go
- * programs: the original ko and crane at the versions that `test/counterparts.json` pins, etcd and kube-apiserver as
- * the module in `test/tools` pins them.
+ * programs: the original ko, crane and a current Docker engine (Debian's has no containerd store) at the versions that
+ * `test/counterparts.json` pins, etcd and kube-apiserver as the module in `test/tools` pins them.
  *
  * Go programs stay in a cache folder between runs. What a binary is, its own build info says (`go version -m`): a
  * stamp beside it could lie. `.ci/setup.ts` calls {@link installGoPrograms}; tests only look.
@@ -13,7 +13,7 @@ import { join } from "node:path";
 import pins from "../counterparts.json" with { type: "json" };
 
 /** A program that `go install` makes of a module. */
-export type GoProgram = "ko" | "crane";
+export type GoProgram = "ko" | "crane" | "dockerd";
 /** A program of the module in `test/tools`: the Go package of each is in {@link CLUSTER_PACKAGES}. */
 export type ClusterProgram = keyof typeof CLUSTER_PACKAGES;
 /** A program that the machine's packages bring. */
@@ -29,6 +29,7 @@ const GO_PROGRAMS: Readonly<Record<GoProgram, { readonly package: string; readon
   {
     ko: { ...pins.ko, module: pins.ko.package },
     crane: pins.crane,
+    dockerd: pins.dockerd,
   };
 
 const CLUSTER_PACKAGES = {
@@ -46,7 +47,7 @@ export function cacheFolder(): string {
 /** The absolute path of `name` at the pinned version, or undefined. */
 export function findCounterpart(name: Counterpart): string | undefined {
   const path = join(cacheFolder(), "bin", name);
-  if (name === "ko" || name === "crane") return existsSync(path) && isPinned(name, path) ? path : undefined;
+  if (isGoProgram(name)) return existsSync(path) && isPinned(name, path) ? path : undefined;
   if (isClusterProgram(name)) return existsSync(path) && isOfTools(name, path) ? path : undefined;
   return Bun.which(name) ?? undefined;
 }
@@ -70,16 +71,19 @@ export function findCounterparts<N extends Counterpart>(names: readonly N[]): Re
   return undefined;
 }
 
-/** Builds the Go programs that are not in the cache folder yet; a minute or three each, the cluster's ten. */
+/** Builds the Go programs that are not in the cache folder yet; a minute to five each, the cluster's ten. */
 export async function installGoPrograms(): Promise<void> {
   const bin = join(cacheFolder(), "bin");
   await mkdir(bin, { recursive: true });
-  for (const name of ["ko", "crane"] as const) {
+  for (const name of Object.keys(GO_PROGRAMS).filter(isGoProgram)) {
     if (findCounterpart(name) !== undefined) continue;
     const { package: path, version } = GO_PROGRAMS[name];
     console.error(`go install ${path}@${version}`);
-    const env = { ...process.env, GOBIN: bin };
-    const { exitCode } = Bun.spawnSync(["go", "install", `${path}@${version}`], { env, stdio: ["ignore", 2, 2] });
+    // The Docker engine needs no C but for one file system.
+    const flags = name === "dockerd" ? ["-p", "2", "-tags", "exclude_graphdriver_btrfs"] : [];
+    const env = { ...process.env, GOBIN: bin, ...(name === "dockerd" ? { CGO_ENABLED: "0" } : {}) };
+    const argv = ["go", "install", ...flags, `${path}@${version}`];
+    const { exitCode } = Bun.spawnSync(argv, { env, stdio: ["ignore", 2, 2] });
     if (exitCode !== 0) throw new Error(`go install ${path}@${version} failed with exit code ${exitCode}`);
   }
 }
@@ -137,6 +141,10 @@ function hasAll<N extends string>(found: Partial<Record<N, string>>, names: read
 
 function isClusterProgram(name: string): name is ClusterProgram {
   return Object.hasOwn(CLUSTER_PACKAGES, name);
+}
+
+function isGoProgram(name: string): name is GoProgram {
+  return Object.hasOwn(GO_PROGRAMS, name);
 }
 
 function isPinned(name: GoProgram, path: string): boolean {

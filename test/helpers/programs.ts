@@ -1,7 +1,7 @@
 /**
  * Running programs as a user's shell does: to the end, or until a signal, with all that they say.
  */
-import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
 
 /** How a program ended. */
 export interface Result {
@@ -49,11 +49,11 @@ export function start(argv: readonly string[], options: RunOptions & { readonly 
   return { pid: child.pid, result: end() };
 }
 
-/** Waits until a file is there. @throws {Error} If the program ends before that. */
-export async function waitForFile(path: string, running: Running): Promise<void> {
+/** Waits until something is so. @throws {Error} If the program ends before that. */
+export async function waitUntil(isSo: () => boolean, running: Running): Promise<void> {
   let ended: Result | undefined;
   void running.result.then((result) => (ended = result));
-  while (!existsSync(path)) {
+  while (!isSo()) {
     if (ended !== undefined) throw new Error(`it ended with ${ended.code} too early: ${ended.stderr}`);
     await Bun.sleep(5);
   }

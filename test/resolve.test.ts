@@ -1,0 +1,234 @@
+/**
+ * `ko resolve` beside the original: the same YAML, the same programs, two registries' worth of names. What comes out is
+ * parsed and compared document by document; ours keeps bytes besides, which `yamlrefs.test.ts` and
+ * `knative-resolve.test.ts` show.
+ */
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { pushBases } from "./helpers/bases.ts";
+import { type Files, MAIN } from "./helpers/case.ts";
+import { findCounterparts } from "./helpers/counterparts.ts";
+import { FaultProxy } from "./helpers/faultproxy.ts";
+import type { Result } from "./helpers/programs.ts";
+import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
+import { type Bench, makeBench } from "./helpers/workbench.ts";
+import { readDocuments } from "./helpers/yaml.ts";
+import { PROGRAMS, YAML_CASES, type YamlCase } from "./parity/yaml.ts";
+
+const programs = findCounterparts(["docker-registry", "ko"]);
+
+describe.skipIf(programs === undefined)("ko resolve, beside the original", () => {
+  let registry: TestRegistry;
+  let bench: Bench;
+
+  beforeAll(async () => {
+    registry = await startRegistry();
+    const { oci } = await pushBases(registry.host);
+    bench = makeBench(PROGRAMS, { host: registry.host, config: `defaultBaseImage: ${oci.reference}\n` });
+  });
+
+  afterAll(async () => {
+    bench?.[Symbol.dispose]();
+    await registry?.[Symbol.asyncDispose]();
+  });
+
+  test.each(YAML_CASES.map((item) => [item.name, item] as const))("%s", async (_name, item) => {
+    const [ours, original] = await runBoth(item);
+    if (ours.code !== 0) throw new Error(ours.stderr);
+    const documents = readDocuments(ours.stdout, `${registry.host}/ours`);
+    if (item.ours === undefined) {
+      if (original.code !== 0) throw new Error(original.stderr);
+      expect(documents).toEqual(readDocuments(original.stdout, `${registry.host}/original`));
+    } else {
+      expect(documents.map(withoutMd5)).toEqual([...item.ours.documents]);
+      // A difference that has gone is no difference to list.
+      const theirs = original.code === 0 ? readDocuments(original.stdout, `${registry.host}/original`) : original.code;
+      expect(documents).not.toEqual(theirs);
+    }
+  });
+
+  async function runBoth(item: YamlCase): Promise<readonly [Result, Result]> {
+    if (programs === undefined) throw new Error("no counterparts");
+    const folder = `case-${YAML_CASES.indexOf(item)}`;
+    const files = Object.entries(item.files ?? {}).map(([path, entry]) => [`${folder}/${path}`, entry]);
+    bench.tree.write({ [folder]: null, ...Object.fromEntries(files) });
+    const args = ["resolve", ...(item.args ?? ["-f", "in.yaml"])];
+    const options = (name: string): Parameters<Bench["ours"]>[1] => ({
+      cwd: bench.tree.at(folder),
+      env: { KO_DOCKER_REPO: `${registry.host}/${name}` },
+      ...(item.stdin === undefined ? {} : { stdin: item.stdin }),
+    });
+    return Promise.all([
+      bench.ours(args, options("ours")),
+      bench.original(programs.ko, [...args, "--sbom=none"], { ...options("original") }),
+    ]);
+  }
+});
+
+describe.skipIf(programs === undefined)("ko resolve", () => {
+  let registry: TestRegistry;
+  let proxy: FaultProxy;
+
+  beforeAll(async () => {
+    registry = await startRegistry();
+    proxy = await FaultProxy.start(registry.host);
+  });
+
+  beforeEach(() => proxy.reset());
+
+  afterAll(async () => {
+    await proxy?.[Symbol.asyncDispose]();
+    await registry?.[Symbol.asyncDispose]();
+  });
+
+  /** How often Go compiled, and how many images were pushed. */
+  function work(bench: Bench): { readonly list: number; readonly build: number; readonly images: number } {
+    const count = (name: string): number => bench.goCalls().filter((call) => call === name).length;
+    const manifests = proxy.seen.filter(({ method, path }) => method === "PUT" && path.includes("/manifests/"));
+    return { list: count("list"), build: count("build"), images: manifests.length };
+  }
+
+  const open = (files: Files = {}): Bench => makeBench({ ...PROGRAMS, ...files }, { host: proxy.host });
+
+  test("one program, forty times in ten files, is built and pushed once", async () => {
+    const path = "ko://example.com/app/cmd/one";
+    const yaml = `plain: ${path}\ndouble: "${path}"\nrelative: 'ko://./cmd/one'\n${path}: key\n`;
+    using bench = open(Object.fromEntries(Array.from({ length: 10 }, (_, i) => [`many/${i}.yaml`, yaml])));
+    const { code, stdout, stderr } = await bench.ours(["resolve", "-f", "many"]);
+    expect({ code, stderr: stderr.match(/^Building /gm) }).toEqual({ code: 0, stderr: ["Building "] });
+    const images = stdout.match(/127\.0\.0\.1:\d+\/\S+@sha256:[0-9a-f]{64}/g) ?? [];
+    expect({ images: images.length, different: new Set(images).size }).toEqual({ images: 40, different: 1 });
+    expect(work(bench)).toEqual({ list: 1, build: 1, images: 1 });
+  });
+
+  test("forty programs in one file are one go list and one go build", async () => {
+    const names = Array.from({ length: 40 }, (_, i) => `p${i}`);
+    using bench = open({
+      ...Object.fromEntries(names.map((name) => [`many/${name}/main.go`, MAIN])),
+      "in.yaml": names.map((name) => `- ko://example.com/app/many/${name}\n`).join(""),
+    });
+    const { code, stdout } = await bench.ours(["resolve", "-q", "-f", "in.yaml"]);
+    expect(code).toBe(0);
+    expect(readDocuments(stdout, bench.repository)).toEqual([
+      names.map((name) => `REPO/${name}-${md5(`example.com/app/many/${name}`)}@DIGEST`),
+    ]);
+    expect(work(bench)).toEqual({ list: 1, build: 1, images: 40 });
+  });
+
+  const BAD: Files = {
+    "bad/a.yaml":
+      "a: ko://example.com/app/cmd/one\nb:\n  - ko://example.com/app/cmd/thre\n  - ko://example.com/app/lib # no program\n",
+    "bad/b.yaml":
+      "# é😀\n'é😀': {x: \"ko://fmt\"}\n---\n- ko://example.com/app/cmd/...\n- >-\n  ko://example.com/app/cmd/thre\n",
+    "bad/c.json": '{\n\t"a": "ko://example.com/nobody/nothing"}',
+  };
+
+  test("bad references are all told of, with their places, before anything is built", async () => {
+    using bench = open(BAD);
+    const { code, stdout, stderr } = await bench.ours(["resolve", "-f", "bad"]);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+    expect(stderr.trimEnd().split("\n")).toEqual([
+      "Error: bad/a.yaml:3:5: ko://example.com/app/cmd/thre: no required module provides package example.com/app/cmd/thre",
+      '  Did you mean "example.com/app/cmd/three"?',
+      "Error: bad/a.yaml:4:5: ko://example.com/app/lib: it is package lib, want package main",
+      "Error: bad/b.yaml:2:12: ko://fmt: it is package fmt, want package main",
+      "Error: bad/b.yaml:4:3: ko://example.com/app/cmd/...: it is a pattern, one program is wanted",
+      "Error: bad/b.yaml:6:3: ko://example.com/app/cmd/thre: no required module provides package example.com/app/cmd/thre",
+      '  Did you mean "example.com/app/cmd/three"?',
+      "Error: bad/c.json:2:8: ko://example.com/nobody/nothing: no required module provides package example.com/nobody/nothing",
+      "  Run: go get example.com/nobody/nothing",
+    ]);
+    expect(work(bench)).toMatchObject({ build: 0, images: 0 });
+    expect(proxy.log).toEqual([]);
+  });
+
+  test("--strict=false leaves bad references as they are, with a warning each", async () => {
+    using bench = open(BAD);
+    const { code, stdout, stderr } = await bench.ours(["resolve", "--strict=false", "-f", "bad"]);
+    expect(code).toBe(0);
+    const one = `REPO/one-${md5("example.com/app/cmd/one")}@DIGEST`;
+    expect(readDocuments(stdout, bench.repository)).toEqual([
+      { a: one, b: ["ko://example.com/app/cmd/thre", "ko://example.com/app/lib"] },
+      { "é😀": { x: "ko://fmt" } },
+      ["ko://example.com/app/cmd/...", "ko://example.com/app/cmd/thre"],
+      { a: "ko://example.com/nobody/nothing" },
+    ]);
+    const warned = stderr.match(/^Warning: \S+:\d+:\d+: ko:\/\/\S+: .*; it is left as it is$/gm);
+    expect(warned?.map((line) => line.split(" ")[1])).toEqual([
+      ...[
+        "bad/a.yaml:3:5:",
+        "bad/a.yaml:4:5:",
+        "bad/b.yaml:2:12:",
+        "bad/b.yaml:4:3:",
+        "bad/b.yaml:6:3:",
+        "bad/c.json:2:8:",
+      ],
+    ]);
+    expect(work(bench)).toMatchObject({ build: 1, images: 1 });
+  });
+
+  test.each<[string, Files, RegExp]>([
+    [
+      "a program does not compile",
+      { "cmd/two/main.go": "package main\n\nfunc main() { x() }\n" },
+      /two\/main\.go:3:15: undefined: x/,
+    ],
+    [
+      "a later document is no YAML",
+      { "z.yaml": "a: ko://example.com/app/cmd/two\nb: [1\nc: 2\n" },
+      /^Error: Cannot read "z\.yaml:3:1" as YAML: /m,
+    ],
+    ["a file is not there", { "y.yaml": { link: "nowhere" } }, /^Error: Cannot read "y\.yaml": there is no such file/m],
+    [
+      "a file is no text",
+      { "z.yaml": new Uint8Array([0x61, 0x3a, 0x20, 0xff]) },
+      /^Error: Cannot read "z\.yaml:1" as YAML: .*UTF-8/m,
+    ],
+  ])("prints nothing when %s", async (_what, files, message) => {
+    using bench = open({
+      "in.yaml": "a: ko://example.com/app/cmd/one\n---\nb: ko://example.com/app/cmd/two\n",
+      "y.yaml": "y: 1\n",
+      "z.yaml": "z: 1\n",
+      ...files,
+    });
+    const { code, stdout, stderr } = await bench.ours(["resolve", "-f", "in.yaml,y.yaml", "-f", "z.yaml"]);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+    expect(stderr).toMatch(message);
+    expect(work(bench)).toMatchObject({ images: 0 });
+  });
+
+  test("prints nothing when the registry refuses the second of two images", async () => {
+    using bench = open({ "in.yaml": "- ko://example.com/app/cmd/one\n- ko://example.com/app/cmd/two\n" });
+    const fault = { kind: "answer", status: 403 } as const;
+    proxy.rules = [{ method: "PUT", path: /\/two-[0-9a-f]+\/manifests\//, fault }];
+    const { code, stdout, stderr } = await bench.ours(["resolve", "-f", "in.yaml"]);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
+    expect(stderr).toContain("403");
+  });
+
+  test("without -f it is wrong usage", async () => {
+    using bench = open();
+    const { code, stdout, stderr } = await bench.ours(["resolve"]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+    expect(stderr).toStartWith("Error: Cannot read any YAML: neither -f nor -k says where it is\n");
+  });
+
+  test("YAML without a reference needs neither Go nor a registry, and comes out as it was", async () => {
+    const text = "# a\na:   {b: 'c'}   # d\n\n---\nb: [1,\n  2]\n";
+    using bench = open();
+    const env = { KO_DOCKER_REPO: "", KO_GO_PATH: bench.work.at("no-go") };
+    expect(await bench.ours(["resolve", "-f", "-"], { stdin: text, env })).toEqual({
+      code: 0,
+      stdout: text,
+      stderr: "",
+    });
+  });
+});
+
+/** With `REPO/NAME-MD5` as `NAME`. */
+function withoutMd5(document: unknown): unknown {
+  return JSON.parse(JSON.stringify(document).replaceAll(/REPO\/([a-z]+)-[0-9a-f]{32}@DIGEST/g, "$1@DIGEST"));
+}
+
+function md5(text: string): string {
+  return new Bun.CryptoHasher("md5").update(text).digest("hex");
+}
