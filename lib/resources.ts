@@ -1,0 +1,145 @@
+/**
+ * What a run opens once and closes at its end: registry client, daemon, base images, compressors, temporary folder.
+ */
+import { type Base, readBase, showBase } from "./base.ts";
+import { type BaseName, parseBase } from "./config.ts";
+import type { LocalTarget } from "./destination.ts";
+import type { DockerEngine } from "./docker.ts";
+import { GzipPool } from "./gzip.ts";
+import type { Host } from "./host.ts";
+import type { ImageSource } from "./image.ts";
+import type { Log } from "./log.ts";
+import type { Registry } from "./registry.ts";
+import { koVersion } from "./version.ts";
+
+export interface ResourcesOptions {
+  readonly host: Host;
+  readonly log: Log;
+  /** Hosts to which plain HTTP and unverified TLS are allowed. */
+  readonly insecureHosts: readonly string[];
+  /** The local target whose daemon and platform are meant. @default the local daemon */
+  readonly target?: LocalTarget | undefined;
+  /** False if layers are wanted as plain tars. */
+  readonly compress: boolean;
+}
+
+/** Each is opened when it is first asked for. */
+export class Resources implements AsyncDisposable {
+  readonly pool: GzipPool;
+  readonly #options: ResourcesOptions;
+  readonly #closing = new AsyncDisposableStack();
+  readonly #bases = new Map<string, Promise<Base>>();
+  #registry: Promise<Registry> | undefined;
+  #engine: Promise<DockerEngine> | undefined;
+  #folder: Promise<string> | undefined;
+
+  constructor(options: ResourcesOptions) {
+    this.#options = options;
+    this.pool = this.#closing.use(new GzipPool({ workers: Math.min(options.host.cpus, 4) }));
+  }
+
+  /** The registry client, loaded when the first registry is talked to. */
+  registry(): Promise<Registry> {
+    this.#registry ??= (async () => {
+      const { host, log } = this.#options;
+      const [{ Registry }, { createKeychain }, version] = await Promise.all([
+        import("./registry.ts"),
+        import("./auth.ts"),
+        koVersion(host),
+      ]);
+      const registry = new Registry({
+        keychain: createKeychain(host, log),
+        log,
+        signal: host.signal,
+        userAgent: `ko/${version}`,
+        insecureHosts: this.#options.insecureHosts,
+        env: host.env,
+      });
+      return this.#closing.use(registry);
+    })();
+    return this.#registry;
+  }
+
+  /** The daemon that images are loaded into, or that a `ko.local/…` base comes from. */
+  engine(): Promise<DockerEngine> {
+    this.#engine ??= (async () => {
+      const { host, log, target } = this.#options;
+      const [{ findDaemon }, { DockerEngine }] = await Promise.all([import("./dockerhost.ts"), import("./docker.ts")]);
+      const { findMinikubeEnvironment } = await import("./nodes.ts");
+      const env = target === "minikube" ? await findMinikubeEnvironment({ host, log }) : host.env;
+      const endpoint = await findDaemon({ ...host, env });
+      return this.#closing.use(await DockerEngine.open(endpoint, { log, signal: host.signal }));
+    })();
+    return this.#engine;
+  }
+
+  /** The local target's own platform: `linux/arm64`. */
+  async localPlatform(): Promise<string> {
+    const { host, log, target } = this.#options;
+    if (target === "kind" || target === "k3d") {
+      const { findNodesPlatform } = await import("./nodes.ts");
+      return findNodesPlatform(target, { host, log });
+    }
+    const { os, architecture } = await (await this.engine()).platform();
+    return `${os}/${architecture}`;
+  }
+
+  /** The run's temporary folder. */
+  folder(): Promise<string> {
+    this.#folder ??= this.#options.host.tempFolder("ko").then((folder) => this.#closing.use(folder).path);
+    return this.#folder;
+  }
+
+  /** A base by its text in the configuration; each is read once. */
+  base(text: string): Promise<Base> {
+    const known = this.#bases.get(text);
+    if (known !== undefined) return known;
+    const { host } = this.#options;
+    const base = (async () => {
+      const spec = parseBase(text, host.cwd);
+      return readBase(await this.#source(spec), { spec, shown: showBase(spec), signal: host.signal });
+    })();
+    this.#bases.set(text, base);
+    return base;
+  }
+
+  async #source(spec: BaseName): Promise<ImageSource> {
+    const { host } = this.#options;
+    switch (spec.kind) {
+      case "registry": {
+        if (spec.reference.host === "ko.local") {
+          const { openDaemonBase } = await import("./dockerbase.ts");
+          const { pool } = this;
+          const { compress } = this.#options;
+          const folder = await this.folder();
+          return openDaemonBase(await this.engine(), spec.reference, { folder, pool, compress, signal: host.signal });
+        }
+        const registry = await this.registry();
+        const { reference } = spec;
+        return {
+          getManifest: (name, options) => registry.getManifest(reference, name, options),
+          openBlob: (descriptor, signal) => registry.openBlob(reference, descriptor, signal),
+          blobSource: { host: reference.host, path: reference.path },
+        };
+      }
+      case "builtin": {
+        const { openBuiltin } = await import("./builtin.ts");
+        return openBuiltin({ pool: this.pool, folder: await this.folder(), signal: host.signal });
+      }
+      case "scratch": {
+        const { openScratch } = await import("./builtin.ts");
+        return openScratch();
+      }
+      case "layout": {
+        const { openLayout } = await import("./layout.ts");
+        return openLayout(spec.path);
+      }
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // A base that nobody waited for may still be on its way: let it settle, so that nothing outlives the run.
+    await Promise.allSettled(this.#bases.values());
+    await this.#closing.disposeAsync();
+  }
+}
