@@ -50,7 +50,7 @@ export interface PackOciArchiveOptions {
 export function packArchive(
   items: readonly ArchiveItem[],
   options: PackArchiveOptions,
-): AsyncGenerator<Uint8Array, void, void> {
+): AsyncGenerator<Uint8Array<ArrayBuffer>, void, void> {
   const { omit = new Set(), signal } = options;
   const images = collect(items.map(({ image, names }) => ({ built: image, names })));
   return packTar(
@@ -70,7 +70,7 @@ export function packArchive(
 export function packOciArchive(
   items: readonly OciArchiveItem[],
   options: PackOciArchiveOptions,
-): AsyncGenerator<Uint8Array, void, void> {
+): AsyncGenerator<Uint8Array<ArrayBuffer>, void, void> {
   const all = collect(items);
   const isWanted = all.every(({ built }) => built.kind === "image")
     ? () => true
@@ -103,17 +103,17 @@ function orderKey({ built, names }: OciArchiveItem): string {
   return `${names[0] ?? ""} ${built.descriptor.digest}`;
 }
 
-/** The documents come first: whoever lists the archive need not read the layers. */
+/** What names the images comes last: a stream that ends too early is no archive, and nobody tags what is in it. */
 function* entriesOf(
   items: readonly OciArchiveItem[],
   isWanted: (layer: Descriptor) => boolean,
 ): Generator<TarEntry, void, void> {
+  yield* blobEntries(items, isWanted);
   yield bytesEntry("oci-layout", encode({ imageLayoutVersion: LAYOUT_VERSION }));
   yield bytesEntry("index.json", encode(indexOf(items)));
   const images = items.flatMap(({ built, names }) => (built.kind === "image" ? [{ image: built, names }] : []));
   // Half of the images would be worse than none.
   if (images.length === items.length) yield bytesEntry("manifest.json", encode(images.map(savedEntry)));
-  yield* blobEntries(items, isWanted);
 }
 
 function indexOf(items: readonly OciArchiveItem[]): unknown {
@@ -125,10 +125,19 @@ function indexOf(items: readonly OciArchiveItem[]): unknown {
   return { schemaVersion: 2, mediaType: MEDIA_TYPES.ociIndex, manifests };
 }
 
-/** containerd takes names as they are: Docker Hub's must be spelled out, and not as go-containerregistry does. */
-function containerdName(name: string): string {
+/**
+ * The name under which containerd and Kubernetes know an image. They take names as they are, so that Docker Hub's must
+ * be spelled out, and not as go-containerregistry does.
+ *
+ * @param name a reference with a tag
+ * @throws {KoError} If it is none.
+ */
+export function containerdName(name: string): string {
   const reference = parseReference(name);
-  if (reference.tag === undefined) throw new KoError(`Cannot name an image "${name}" in an archive: a tag is wanted`);
+  // Docker cannot load what has no explicit tag (spec/wire.md C2.10).
+  if (reference.tag === undefined || !name.endsWith(`:${reference.tag}`)) {
+    throw new KoError(`Cannot name an image "${name}" in an archive: a name with a tag is wanted`);
+  }
   return formatReference(reference.host === DOCKER_HUB ? { ...reference, host: "docker.io" } : reference);
 }
 

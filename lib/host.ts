@@ -4,7 +4,7 @@
  * No other module reads `process.*`, spawns a program or looks at a clock; they get a {@link Host} or plain values.
  */
 import { mkdtemp, rm } from "node:fs/promises";
-import { existsSync, rmSync } from "node:fs";
+import { existsSync, fstatSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { CommandError, KoError, messageOf } from "./errors.ts";
@@ -16,8 +16,11 @@ export interface RunOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** @default nothing: the program reads end-of-file */
   readonly stdin?: Uint8Array | ReadableStream<Uint8Array> | "inherit";
-  /** "inherit" passes the stream to ours of the same name. @default "capture" */
-  readonly stdout?: "capture" | "inherit";
+  /**
+   * "inherit" passes the stream to ours of the same name; a function gets its bytes as they come, is waited for, and
+   * nothing is captured. @default "capture"
+   */
+  readonly stdout?: "capture" | "inherit" | ((chunk: Uint8Array) => unknown);
   /** "tee" shows what comes at once and captures it too; a function gets its text as it comes. @default "capture" */
   readonly stderr?: "capture" | "inherit" | "tee" | ((text: string) => void);
   /** The most that is captured of each stream; more ends the program (stdout) or is cut at the front (stderr). @default 256 MiB */
@@ -58,7 +61,7 @@ export interface Host {
   readonly stderrIsTerminal: boolean;
   now(): Date;
   /** Writes a result, after everything that was written before. @throws {KoError} If stdout is closed or full. */
-  out(text: string): Promise<void>;
+  out(data: string | Uint8Array): Promise<void>;
   /** Writes to stderr, in the order of the calls; what cannot be written is dropped. */
   err(text: string): void;
   /**
@@ -120,10 +123,10 @@ export function createHost(): Host {
       return process.stderr.isTTY;
     },
     now: () => new Date(),
-    out: async (text) => {
+    out: async (data) => {
       try {
-        const written = await write(Bun.stdout, text);
-        if (written !== Buffer.byteLength(text)) throw new Error(`only ${written} bytes were taken`);
+        const written = await write(Bun.stdout, data);
+        if (written !== Buffer.byteLength(data)) throw new Error(`only ${written} bytes were taken`);
       } catch (cause) {
         throw new KoError("Cannot write to standard output", { cause });
       }
@@ -169,10 +172,20 @@ function createWriter(): (file: Bun.BunFile, data: string | Uint8Array) => Promi
     if (data.length === 0) return 0;
     // Not process.stdout.write: it cuts what a pipe cannot take at once (spec/bun.md 1). Not file.writer(): what it
     // has not flushed is lost at the end of the process.
-    const written = last.then(() => Bun.write(file, data));
+    const written = last.then(() => writeToStream(file, data));
     last = written.catch(() => {});
     return written;
   };
+}
+
+async function writeToStream(file: Bun.BunFile, data: string | Uint8Array): Promise<number> {
+  const descriptor = file === Bun.stdout ? 1 : 2;
+  if (!fstatSync(descriptor).isFile()) return Bun.write(file, data);
+  // Bun.write() reserves space from the file's start: what is appended to a file would come after as many zeros.
+  const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
+  let at = 0;
+  while (at < bytes.byteLength) at += writeSync(descriptor, bytes, at);
+  return at;
 }
 
 async function readStdin(maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
@@ -262,7 +275,12 @@ async function runProgram(argv: readonly [string, ...string[]], options: RunProg
   options.signal.addEventListener("abort", stopOnSignal, { once: true });
   try {
     const [stdout, stderr, code] = await Promise.all([
-      readHead(child.stdout, { maxBytes, abandon: abandon.signal, onTooMuch: () => stop("size") }),
+      readHead(child.stdout, {
+        maxBytes,
+        abandon: abandon.signal,
+        onTooMuch: () => stop("size"),
+        listen: typeof options.stdout === "function" ? options.stdout : undefined,
+      }),
       readTail(child.stderr, { maxBytes, abandon: abandon.signal, listen: listener(options) }),
       child.exited,
     ]);
@@ -296,14 +314,23 @@ interface ReadOptions {
   readonly abandon: AbortSignal;
 }
 
-/** The first `maxBytes`; the rest is read and dropped, so that the program can end. */
+interface ReadHeadOptions {
+  readonly onTooMuch: () => void;
+  readonly listen: ((chunk: Uint8Array) => unknown) | undefined;
+}
+
+/** The first `maxBytes`; the rest is read and dropped, so that the program can end. `listen` gets all instead. */
 async function readHead(
   stream: Bun.Subprocess["stdout"],
-  { maxBytes, abandon, onTooMuch }: ReadOptions & { readonly onTooMuch: () => void },
+  { maxBytes, abandon, onTooMuch, listen }: ReadOptions & ReadHeadOptions,
 ): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let size = 0;
   for await (const chunk of chunksOf(stream, abandon)) {
+    if (listen !== undefined) {
+      await listen(chunk);
+      continue;
+    }
     size += chunk.byteLength;
     if (size > maxBytes) onTooMuch();
     else chunks.push(chunk);

@@ -26,8 +26,9 @@ import {
 export const LAYOUT_VERSION = "1.0.0";
 /** The annotation of an entry of `index.json` that holds its tag. */
 export const REF_NAME = "org.opencontainers.image.ref.name";
+/** The annotation of an entry of `index.json` that holds its full name: containerd and Docker read it. */
+export const CONTAINERD_NAME = "io.containerd.image.name";
 
-const CONTAINERD_NAME = "io.containerd.image.name";
 const CHUNK_BYTES = 256 * 1024;
 
 /** `index.json` with all that is in it, the unknown too. */

@@ -176,7 +176,7 @@ function writeJson(path: string, name: string, value: unknown, signal: AbortSign
 
 /** Puts an entry where the first one is that it replaces, or at the end. */
 function put(entries: Readonly<Record<string, unknown>>[], item: LayoutItem): void {
-  const entry = makeEntry(item);
+  const entry = makeEntry(item.built, { [REF_NAME]: item.name });
   const replaced = (other: Readonly<Record<string, unknown>>): boolean => {
     const name = nameOf(other);
     return name === item.name || (name === undefined && other["digest"] === entry["digest"]);
@@ -191,13 +191,17 @@ function nameOf(entry: Readonly<Record<string, unknown>>): unknown {
   return isObject(entry["annotations"]) ? entry["annotations"][REF_NAME] : undefined;
 }
 
-function makeEntry({ built, name }: LayoutItem): Readonly<Record<string, unknown>> {
+/** What `index.json` says of an image. */
+export function makeEntry(
+  built: Built,
+  annotations: Readonly<Record<string, string>>,
+): Readonly<Record<string, unknown>> {
   const { mediaType, size, digest } = built.descriptor;
   return {
     mediaType,
     size,
     digest,
-    annotations: { [REF_NAME]: name },
+    ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
     ...(built.kind === "image" ? platformPart(built) : {}),
   };
 }

@@ -2,8 +2,8 @@
  * Where what was built goes: to files, a registry, a local daemon or cluster, several of them, or nowhere.
  */
 import type { Destination } from "./destination.ts";
-import type { DockerEngine } from "./docker.ts";
 import type { Host } from "./host.ts";
+import type { LocalPlace } from "./localtarget.ts";
 import type { Log } from "./log.ts";
 import { listAll, type Published, type Publisher } from "./publisher.ts";
 import type { Registry } from "./registry.ts";
@@ -12,9 +12,8 @@ import { registryPublisher } from "./registrypublish.ts";
 export interface PublisherOptions {
   readonly destination: Destination;
   readonly openRegistry: () => Promise<Registry>;
-  readonly openEngine: () => Promise<DockerEngine>;
-  /** The local target's own platform, as `os/architecture`. */
-  readonly localPlatform: () => Promise<string>;
+  /** The local target, if there is one. */
+  readonly openPlace: () => Promise<LocalPlace>;
   readonly host: Host;
   readonly log: Log;
 }
@@ -34,7 +33,7 @@ export async function createPublisher(options: PublisherOptions): Promise<Publis
   if (target === "registry") publishers.push(registryPublisher(options));
   else if (target !== undefined) {
     const { localPublisher } = await import("./localpublish.ts");
-    publishers.push(localPublisher({ ...options, target, platform: options.localPlatform }));
+    publishers.push(localPublisher(options));
   }
   if (publishers.length === 0) publishers.push(dryPublisher(options));
   return {

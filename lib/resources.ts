@@ -1,6 +1,8 @@
 /**
  * What a run opens once and closes at its end: registry client, daemon, base images, compressors, temporary folder.
  */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
 import { type Base, readBase, showBase } from "./base.ts";
 import { type BaseName, parseBase } from "./config.ts";
 import type { LocalTarget } from "./destination.ts";
@@ -8,7 +10,9 @@ import type { DockerEngine } from "./docker.ts";
 import { GzipPool } from "./gzip.ts";
 import type { Host } from "./host.ts";
 import type { ImageSource } from "./image.ts";
+import { findLocalPlace, type LocalPlace, type LocalPlaceOptions, openDaemon } from "./localtarget.ts";
 import type { Log } from "./log.ts";
+import { formatReference } from "./reference.ts";
 import type { Registry } from "./registry.ts";
 import { koVersion } from "./version.ts";
 
@@ -17,8 +21,6 @@ export interface ResourcesOptions {
   readonly log: Log;
   /** Hosts to which plain HTTP and unverified TLS are allowed. */
   readonly insecureHosts: readonly string[];
-  /** The local target whose daemon and platform are meant. @default the local daemon */
-  readonly target?: LocalTarget | undefined;
   /** False if layers are wanted as plain tars. */
   readonly compress: boolean;
 }
@@ -31,6 +33,7 @@ export class Resources implements AsyncDisposable {
   readonly #bases = new Map<string, Promise<Base>>();
   #registry: Promise<Registry> | undefined;
   #engine: Promise<DockerEngine> | undefined;
+  #place: Promise<LocalPlace> | undefined;
   #folder: Promise<string> | undefined;
 
   constructor(options: ResourcesOptions) {
@@ -60,28 +63,21 @@ export class Resources implements AsyncDisposable {
     return this.#registry;
   }
 
-  /** The daemon that images are loaded into, or that a `ko.local/…` base comes from. */
-  engine(): Promise<DockerEngine> {
-    this.#engine ??= (async () => {
-      const { host, log, target } = this.#options;
-      const [{ findDaemon }, { DockerEngine }] = await Promise.all([import("./dockerhost.ts"), import("./docker.ts")]);
-      const { findMinikubeEnvironment } = await import("./nodes.ts");
-      const env = target === "minikube" ? await findMinikubeEnvironment({ host, log }) : host.env;
-      const endpoint = await findDaemon({ ...host, env });
-      return this.#closing.use(await DockerEngine.open(endpoint, { log, signal: host.signal }));
-    })();
+  /** The local target. */
+  place(target: LocalTarget): Promise<LocalPlace> {
+    this.#place ??= findLocalPlace(target, this.#local).then((place) => this.#closing.use(place));
+    return this.#place;
+  }
+
+  /** The local daemon, for a `ko.local/…` base. */
+  #daemon(): Promise<DockerEngine> {
+    this.#engine ??= openDaemon(this.#local).then((engine) => this.#closing.use(engine));
     return this.#engine;
   }
 
-  /** The local target's own platform: `linux/arm64`. */
-  async localPlatform(): Promise<string> {
-    const { host, log, target } = this.#options;
-    if (target === "kind" || target === "k3d") {
-      const { findNodesPlatform } = await import("./nodes.ts");
-      return findNodesPlatform(target, { host, log });
-    }
-    const { os, architecture } = await (await this.engine()).platform();
-    return `${os}/${architecture}`;
+  get #local(): LocalPlaceOptions {
+    const { host, log } = this.#options;
+    return { host, log, signal: host.signal };
   }
 
   /** The run's temporary folder. */
@@ -111,8 +107,10 @@ export class Resources implements AsyncDisposable {
           const { openDaemonBase } = await import("./dockerbase.ts");
           const { pool } = this;
           const { compress } = this.#options;
-          const folder = await this.folder();
-          return openDaemonBase(await this.engine(), spec.reference, { folder, pool, compress, signal: host.signal });
+          const folder = join(await this.folder(), `base-${this.#bases.size}`);
+          await mkdir(folder, { recursive: true });
+          const name = formatReference(spec.reference);
+          return openDaemonBase(await this.#daemon(), name, { folder, pool, compress, signal: host.signal });
         }
         const registry = await this.registry();
         const { reference } = spec;

@@ -60,15 +60,24 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     (file) => file !== undefined,
   );
   const compress = local === undefined || files;
-  const open = new Resources({ host, log, insecureHosts: destination.insecureHosts, target: local, compress });
-  const platforms = await choosePlatforms(build.platforms, {
-    defaults: config.defaultPlatforms,
-    env: host.env,
-    ...(local === undefined ? {} : { fallback: () => open.localPlatform() }),
-  }).catch(async (error: unknown) => {
+  const open = new Resources({ host, log, insecureHosts: destination.insecureHosts, compress });
+  const ownPlatform = async (): Promise<string> => {
+    if (local === undefined) throw new RangeError("no local target");
+    const { os, architecture } = await (await open.place(local)).platform();
+    return `${os}/${architecture}`;
+  };
+  let platforms: readonly string[];
+  try {
+    if (local !== undefined) await open.place(local);
+    platforms = await choosePlatforms(build.platforms, {
+      defaults: config.defaultPlatforms,
+      env: host.env,
+      ...(local === undefined ? {} : { fallback: ownPlatform }),
+    });
+  } catch (error) {
     await open[Symbol.asyncDispose]();
     throw error;
-  });
+  }
   // The default base is what nearly every run needs: ask for it while `go list` works.
   void open.base(config.defaultBaseImage).catch(() => {});
   const [platform] = platforms;
@@ -88,8 +97,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       const publisher = await createPublisher({
         destination,
         openRegistry: () => open.registry(),
-        openEngine: () => open.engine(),
-        localPlatform: () => open.localPlatform(),
+        openPlace: () => (local === undefined ? Promise.reject(new RangeError("no local target")) : open.place(local)),
         host,
         log,
       });
@@ -113,8 +121,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       };
       const planned = await planBuilds(programs, settings);
       checkTarball(planned, destination);
-      const plans =
-        local === undefined || files ? planned : await fitPlans(planned, { log, platform: () => open.localPlatform() });
+      const plans = local === undefined || files ? planned : await fitPlans(planned, { log, platform: ownPlatform });
       const published = await buildImages(plans, {
         ...settings,
         use: async ({ program }, built): Promise<PublishedProgram> => {

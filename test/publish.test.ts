@@ -70,8 +70,7 @@ function publisherFor(destination: Partial<Destination>, cwd: string): ReturnTyp
   return createPublisher({
     destination: { ...DESTINATION, ...destination },
     openRegistry: () => Promise.reject(new RangeError("no registry is wanted")),
-    openEngine: () => Promise.reject(new RangeError("no daemon is wanted")),
-    localPlatform: () => Promise.reject(new RangeError("no daemon is wanted")),
+    openPlace: () => Promise.reject(new RangeError("no local target is wanted")),
     log: silentLog,
     host: hostAt(cwd),
   });
