@@ -49,12 +49,15 @@ export function appName(importPath: string): string {
 /**
  * The media type of the layers that go on `base`: registries refuse images that mix OCI and Docker types.
  *
+ * @param compressed false for the plain tars that local daemons take
  * @throws {KoError} If `base` is neither an OCI nor a Docker image.
  */
-export function layerTypeFor(base: Image): string {
+export function layerTypeFor(base: Image, compressed: boolean): string {
   const { mediaType } = base.descriptor;
-  if (mediaType === MEDIA_TYPES.ociManifest) return MEDIA_TYPES.ociLayer;
-  if (mediaType === MEDIA_TYPES.dockerManifest) return MEDIA_TYPES.dockerLayer;
+  if (mediaType === MEDIA_TYPES.ociManifest) return compressed ? MEDIA_TYPES.ociLayer : MEDIA_TYPES.ociTarLayer;
+  if (mediaType === MEDIA_TYPES.dockerManifest) {
+    return compressed ? MEDIA_TYPES.dockerLayer : MEDIA_TYPES.dockerTarLayer;
+  }
   throw new KoError(`Cannot build on a base of media type "${mediaType}": an OCI or Docker image is wanted`);
 }
 

@@ -12,7 +12,7 @@ import type { GzipPool } from "./gzip.ts";
 import { createLimit, type Host } from "./host.ts";
 import type { Built, Image, Layer } from "./image.ts";
 import { binaryEntries, kodataEntries } from "./kodata.ts";
-import { retypeLayer, writeLayer } from "./layer.ts";
+import { measureLayer, retypeLayer, writeLayer } from "./layer.ts";
 import type { Log } from "./log.ts";
 import { type Digest, formatPlatform, MEDIA_TYPES, type Platform } from "./oci.ts";
 import { createPlatformMatcher } from "./platform.ts";
@@ -29,6 +29,8 @@ export interface BuildSettings {
   /** `linux/amd64`, `linux/arm/v7`, `all`, …: at least one. */
   readonly platforms: readonly string[];
   readonly pool: GzipPool;
+  /** False keeps layers as plain tars, which is what local daemons want. */
+  readonly compress: boolean;
   /** Temporary folder for binaries and layers; must outlive the images. */
   readonly folder: string;
   readonly labels: ReadonlyMap<string, string>;
@@ -120,7 +122,7 @@ interface OnBaseOptions {
 
 function onBase(base: Image, { plan, target, kodata, program, options }: OnBaseOptions): Image {
   const { importPath } = plan.program;
-  const mediaType = layerTypeFor(base);
+  const mediaType = layerTypeFor(base, options.compress);
   return assembleImage(base, {
     importPath,
     app: appName(importPath),
@@ -270,12 +272,15 @@ class LayerMaker {
   #once(key: string, entries: () => Parameters<typeof writeLayer>[0]): Promise<Layer> {
     const known = this.#made.get(key);
     if (known !== undefined) return known;
-    const { folder, pool } = this.#options;
+    const { folder, pool, compress } = this.#options;
     const file = join(folder, `layer-${this.#made.size}`);
     const signal = this.#signal;
     const layer = this.#limit(async () => {
       signal.throwIfAborted();
-      return writeLayer(entries(), { file, mediaType: MEDIA_TYPES.ociLayer, pool, signal });
+      if (compress) return writeLayer(entries(), { file, mediaType: MEDIA_TYPES.ociLayer, pool, signal });
+      // Listed once: what the walk has to say is said once, and every opening packs the same entries.
+      const list = await Array.fromAsync(entries());
+      return measureLayer(() => list, { mediaType: MEDIA_TYPES.ociTarLayer, signal });
     });
     this.#made.set(key, layer);
     return layer;

@@ -32,7 +32,11 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
       await using session = await startSession(invocation, { host, log });
       const args = invocation.positionals.length > 0 ? invocation.positionals : ["."];
       const published = await session.publish(await session.list(args));
-      return await print(host, published.map(({ reference }) => `${reference}\n`).join(""));
+      const text = published.map(({ reference }) => `${reference}\n`).join("");
+      // An archive on stdout leaves no room for references there.
+      if (writesArchiveToStdout(invocation)) log.info(text.trimEnd());
+      else await host.out(text);
+      return 0;
     }
     case "resolve":
       return print(host, await resolveYaml(invocation, { host, log }));
@@ -52,6 +56,10 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
   }
 }
 
+function writesArchiveToStdout({ flags }: Of<"build" | "resolve" | "apply" | "create" | "run">): boolean {
+  return flags.tarball === "-" || flags["oci-archive"] === "-";
+}
+
 interface World {
   readonly host: Host;
   readonly log: Log;
@@ -64,15 +72,21 @@ async function print(host: Host, text: string): Promise<number> {
 
 /** The session of a building command; its flags and the configuration are checked by then. */
 async function startSession(
-  { flags, given }: Of<"build" | "resolve" | "apply" | "create" | "run">,
+  invocation: Of<"build" | "resolve" | "apply" | "create" | "run">,
   { host, log }: World,
 ): Promise<Session> {
+  const { flags, given } = invocation;
   const [{ readBuildOptions }, { loadConfig }, { openSession }] = await Promise.all([
     import("./options.ts"),
     import("./config.ts"),
     import("./session.ts"),
   ]);
   const build = readBuildOptions(flags, given);
+  if (invocation.command !== "build" && writesArchiveToStdout(invocation)) {
+    throw new UsageError(`Cannot write an archive to stdout: "ko ${invocation.command}" writes there itself`, {
+      hint: "Name a file: --tarball FILE, --oci-archive FILE",
+    });
+  }
   for (const warning of build.warnings) log.warn(warning);
   return openSession({ host, log, config: await loadConfig(host), build });
 }

@@ -129,6 +129,26 @@ const PUBLISH_FLAGS = {
     completes: "directory",
     help: "Add the images to the OCI image layout in this folder.",
   },
+  tarball: {
+    kind: "text",
+    default: "",
+    placeholder: "FILE",
+    completes: "file",
+    help: "Write all images into one file that docker load reads; - for stdout.",
+  },
+  "oci-archive": {
+    kind: "text",
+    default: "",
+    placeholder: "FILE",
+    completes: "file",
+    help: "Write all images, of all platforms, into one file: an OCI image layout in a tar; - for stdout.",
+  },
+  local: {
+    kind: "bool",
+    short: "L",
+    default: false,
+    help: "Load the images into the local Docker or podman daemon, as ko.local/IMPORTPATH. Beats KO_DOCKER_REPO.",
+  },
   "insecure-registry": {
     kind: "bool",
     default: false,

@@ -7,16 +7,27 @@ import { UsageError } from "./errors.ts";
 import type { BuildOptions, Naming } from "./options.ts";
 import { DOCKER_HUB, splitHost, whyBadHost, whyBadPath } from "./reference.ts";
 
+/** Where images go to be run from. */
+export type Target = "registry" | LocalTarget;
+
+/** A place on this machine that keeps images under tags, one platform each, and takes layers as plain tars. */
+export type LocalTarget = "daemon" | "kind" | "k3d" | "minikube";
+
 export interface Destination {
-  /** `KO_DOCKER_REPO`, or empty where nothing is pushed. */
+  /** Where images go besides files; undefined where they go nowhere. */
+  readonly target: Target | undefined;
+  /** What names begin with: `KO_DOCKER_REPO` or `ko.local`; empty where there is nothing to begin with. */
   readonly repository: string;
   readonly naming: Naming;
-  /** Each once, in the order given; at least one if `push`. */
+  /** Each once, in the order given; at least one if there is a target. */
   readonly tags: readonly string[];
   readonly tagOnly: boolean;
-  readonly push: boolean;
   /** As the user wrote it. */
   readonly layoutPath: string | undefined;
+  /** Absolute, or `-` for stdout. */
+  readonly tarball: string | undefined;
+  /** Absolute, or `-` for stdout. */
+  readonly ociArchive: string | undefined;
   /** Absolute. */
   readonly imageRefs: string | undefined;
   /** Hosts to which plain HTTP and unverified TLS are allowed. */
@@ -28,35 +39,58 @@ export interface PlanDestinationOptions {
   readonly cwd: string;
 }
 
+/** Hosts that are no registries; each is told by the whole host name. */
+const LOCAL_HOSTS: Readonly<Record<string, LocalTarget>> = {
+  "ko.local": "daemon",
+  "kind.local": "kind",
+  "k3d.local": "k3d",
+  "minikube.local": "minikube",
+};
+
 /**
  * @throws {UsageError} If there is nowhere to publish to, a name is none, or a file could not be written later.
  */
 export async function planDestination(flags: BuildOptions, options: PlanDestinationOptions): Promise<Destination> {
   const { layoutPath } = flags;
-  const repository = (options.dockerRepo ?? "").replace(/\/+$/, "");
-  const push = flags.push && (repository !== "" || layoutPath === undefined || flags.pushGiven);
-  if (push && repository === "") {
+  const repository = flags.local ? "ko.local" : (options.dockerRepo ?? "").replace(/\/+$/, "");
+  const toFile = layoutPath !== undefined || flags.tarball !== undefined || flags.ociArchive !== undefined;
+  const local = LOCAL_HOSTS[splitHost(`${repository}/x`).host ?? ""];
+  // As in the original, --push=false is about registries: what is asked for by -L or ko.local is loaded all the same.
+  const publishes = local !== undefined || (flags.push && (repository !== "" || !toFile || flags.pushGiven));
+  if (publishes && repository === "") {
     throw new UsageError("Cannot publish: KO_DOCKER_REPO is not set, so there is no registry to push to", {
       hint:
         "export KO_DOCKER_REPO=registry.example.com/me   to push to a registry\n" +
-        "ko build --oci-layout-path DIR …                to write an OCI layout, without a registry\n" +
-        "ko build --push=false …                         to build only",
+        "ko … -L                                         to load into the local Docker or podman daemon\n" +
+        "ko … --oci-layout-path DIR                      to write an OCI layout, without a registry",
     });
   }
   if (repository !== "") checkRepository(repository);
+  const file = async (path: string | undefined, flag: string): Promise<string | undefined> => {
+    if (path === undefined || path === "-") return path;
+    const absolute = resolve(options.cwd, path);
+    await checkWritableFile(absolute, flag);
+    return absolute;
+  };
+  if (flags.tarball === "-" && flags.ociArchive === "-") {
+    throw new UsageError("Cannot write --tarball and --oci-archive both to stdout: one of them is wanted");
+  }
   const imageRefs = flags.imageRefs === undefined ? undefined : resolve(options.cwd, flags.imageRefs);
   if (imageRefs !== undefined) await checkWritableFile(imageRefs, "--image-refs");
   if (layoutPath !== undefined) await checkWritableFolder(resolve(options.cwd, layoutPath), "--oci-layout-path");
   const host = repository === "" ? undefined : (splitHost(`${repository}/x`).host ?? DOCKER_HUB);
   return {
+    target: publishes ? (local ?? "registry") : undefined,
     repository,
-    naming: flags.naming,
+    // What is loaded locally is named as people speak of it; the hash is there to keep registries' repositories apart.
+    naming: local === "daemon" && flags.naming === "md5" ? "preserve" : flags.naming,
     tags: flags.tags,
     tagOnly: flags.tagOnly,
-    push,
     layoutPath,
+    tarball: await file(flags.tarball, "--tarball"),
+    ociArchive: await file(flags.ociArchive, "--oci-archive"),
     imageRefs,
-    insecureHosts: flags.insecureRegistry && host !== undefined ? [host] : [],
+    insecureHosts: flags.insecureRegistry && host !== undefined && local === undefined ? [host] : [],
   };
 }
 
@@ -83,12 +117,6 @@ function checkRepository(repository: string): void {
   const own = path === "x" ? "" : path.slice(0, -2);
   const why = (host === undefined ? undefined : whyBadHost(host)) ?? (own === "" ? undefined : whyBadPath(own));
   if (why !== undefined) throw fail(why);
-  if (host === "ko.local" || host === "kind.local" || repository === "ko.local" || repository === "kind.local") {
-    throw fail(
-      "this version of ko does not load images into a daemon or a cluster",
-      "ko build --oci-layout-path DIR …",
-    );
-  }
 }
 
 async function checkWritableFile(path: string, flag: string): Promise<void> {

@@ -56,6 +56,30 @@ export async function writeLayer(
   return fileLayer({ path: file, diffId: tar.total().digest, descriptor: { mediaType, size, digest } });
 }
 
+/**
+ * Measures a layer that stays uncompressed, as local daemons take it. Nothing is written: each `open()` packs anew.
+ *
+ * @param entries gives the same entries each time
+ * @param options.mediaType an uncompressed tar's
+ * @throws {KoError} If an entry's file cannot be read; from `open()`, if a file has changed since.
+ */
+export async function measureLayer(
+  entries: () => Iterable<TarEntry> | AsyncIterable<TarEntry>,
+  options: { readonly mediaType: string; readonly signal: AbortSignal },
+): Promise<Layer> {
+  const { mediaType, signal } = options;
+  const tar = measure(packTar(entries(), { signal }));
+  for await (const chunk of tar) void chunk;
+  const { digest, size } = tar.total();
+  const descriptor = { mediaType, size, digest };
+  return {
+    descriptor,
+    diffId: digest,
+    open: (openSignal) =>
+      verified(packTar(entries(), { signal: openSignal ?? signal }), descriptor, "a layer that was just measured"),
+  };
+}
+
 export interface FileLayerOptions {
   /** Absolute. */
   readonly path: string;

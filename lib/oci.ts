@@ -56,10 +56,12 @@ export const MEDIA_TYPES = {
   ociIndex: "application/vnd.oci.image.index.v1+json",
   ociConfig: "application/vnd.oci.image.config.v1+json",
   ociLayer: "application/vnd.oci.image.layer.v1.tar+gzip",
+  ociTarLayer: "application/vnd.oci.image.layer.v1.tar",
   dockerManifest: "application/vnd.docker.distribution.manifest.v2+json",
   dockerList: "application/vnd.docker.distribution.manifest.list.v2+json",
   dockerConfig: "application/vnd.docker.container.image.v1+json",
   dockerLayer: "application/vnd.docker.image.rootfs.diff.tar.gzip",
+  dockerTarLayer: "application/vnd.docker.image.rootfs.diff.tar",
 } as const;
 
 /** Manifests, indexes and configurations are read whole, so they are bounded: 8 MiB. */

@@ -27,6 +27,10 @@ export interface BuildOptions {
   readonly platforms: readonly string[];
   readonly imageRefs: string | undefined;
   readonly layoutPath: string | undefined;
+  readonly tarball: string | undefined;
+  readonly ociArchive: string | undefined;
+  /** `-L`: into the local daemon, whatever KO_DOCKER_REPO says. */
+  readonly local: boolean;
   readonly insecureRegistry: boolean;
   /** 0 means: as many as there are processors. */
   readonly jobs: number;
@@ -58,6 +62,9 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     platforms: flags.platform,
     imageRefs: flags["image-refs"] || undefined,
     layoutPath: flags["oci-layout-path"] || undefined,
+    tarball: flags.tarball || undefined,
+    ociArchive: flags["oci-archive"] || undefined,
+    local: flags.local,
     insecureRegistry: flags["insecure-registry"],
     jobs: flags.jobs,
     disableOptimizations: flags["disable-optimizations"],

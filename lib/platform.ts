@@ -10,6 +10,8 @@ export interface ChoosePlatformsOptions {
   /** `defaultPlatforms` of the configuration. */
   readonly defaults: readonly string[];
   readonly env: Readonly<Record<string, string>>;
+  /** Asked only if nothing else says a platform. @default linux/amd64 */
+  readonly fallback?: () => Promise<string>;
 }
 
 /** Every platform that the base image has. */
@@ -49,13 +51,16 @@ export function parsePlatform(text: string): Platform {
 
 /**
  * Which platforms to build for: what `--platform` asks, else the configuration's, else `GOOS/GOARCH` if both are set
- * (with `GOARM` as the variant of `arm`), else `linux/amd64`.
+ * (with `GOARM` as the variant of `arm`), else the fallback: a local daemon's own platform, or `linux/amd64`.
  *
  * @param requested the values of `--platform`
  * @returns platforms that {@link parsePlatform} takes, or `all` alone
  * @throws {UsageError} If one cannot be read, `all` stands beside others, or a choice contradicts GOOS, GOARCH or GOARM.
  */
-export function choosePlatforms(requested: readonly string[], options: ChoosePlatformsOptions): readonly string[] {
+export async function choosePlatforms(
+  requested: readonly string[],
+  options: ChoosePlatformsOptions,
+): Promise<readonly string[]> {
   const { defaults, env } = options;
   const platforms = requested.length > 0 ? requested : defaults;
   const source = requested.length > 0 ? "--platform" : "defaultPlatforms";
@@ -71,7 +76,7 @@ export function choosePlatforms(requested: readonly string[], options: ChoosePla
     }
     return platforms;
   }
-  if (goos === undefined || goarch === undefined) return [FALLBACK];
+  if (goos === undefined || goarch === undefined) return [(await options.fallback?.()) ?? FALLBACK];
   // GOARM may carry the float mode behind a comma; GOARM of another architecture says nothing.
   const variant = goarch === "arm" && goarm !== undefined ? `/v${goarm.replace(/,.*$/s, "")}` : "";
   const chosen = `${goos}/${goarch}${variant}`;

@@ -10,6 +10,7 @@ import type { Input } from "./inputs.ts";
 import { filterDocuments } from "./filter.ts";
 import type { Log } from "./log.ts";
 import type { Program } from "./goprograms.ts";
+import { findAlwaysPulled } from "./pullpolicy.ts";
 import { parseSelector } from "./selector.ts";
 import type { Session } from "./session.ts";
 import { joinDocuments, splitDocuments, type YamlDocument } from "./yamldocs.ts";
@@ -80,11 +81,24 @@ export async function resolveInputs(inputs: readonly Input[], options: ResolveOp
   }
   await using session = await options.openSession();
   const images = await publishReferences(places, { ...options, session, problems });
+  if (session.sideLoads) await warnOfPulls(referring, options.log);
   return joinDocuments(
     referring.map(({ document, references }) =>
       references.length === 0 ? document : replaceReferences(document, references, (value) => images.get(value)),
     ),
   );
+}
+
+/** What was side-loaded cannot be pulled: says so where a manifest asks for that. */
+async function warnOfPulls(referring: readonly Referring[], log: Log): Promise<void> {
+  for (const { document, references } of referring) {
+    if (references.length === 0) continue;
+    for (const { line, column } of await findAlwaysPulled(document)) {
+      log.warn(
+        `${document.file}:${line}:${column}: imagePullPolicy: Always does not find an image that is in no registry; use IfNotPresent`,
+      );
+    }
+  }
 }
 
 interface PublishReferencesOptions extends ResolveOptions {

@@ -1,24 +1,21 @@
 /**
  * One run of ko: from the import paths that a command found to published references.
  *
- * Opens what it needs (registry, temporary folder, compressors) when it needs it, and closes all of it at the end.
+ * What is opened on the way is resources.ts's.
  */
-import { type Base, readBase, showBase } from "./base.ts";
-import { buildImages, planBuilds } from "./build.ts";
-import { baseFor, type BaseName, type Config, DEFAULT_BASE_IMAGE, parseBase } from "./config.ts";
-import { planDestination } from "./destination.ts";
-import { KoError, RegistryError } from "./errors.ts";
+import { buildImages, type Plan, planBuilds } from "./build.ts";
+import { baseFor, type Config } from "./config.ts";
+import { type Destination, planDestination } from "./destination.ts";
+import { UsageError } from "./errors.ts";
 import { findPrograms, type FoundPrograms, listPrograms, type Program, type ProgramList } from "./goprograms.ts";
-import { GzipPool } from "./gzip.ts";
 import type { Host } from "./host.ts";
-import type { ImageSource } from "./image.ts";
 import type { Log } from "./log.ts";
 import { nameAll } from "./names.ts";
 import type { BuildOptions } from "./options.ts";
-import { ALL_PLATFORMS, choosePlatforms, parsePlatform } from "./platform.ts";
-import { createPublisher, type Published, writeImageRefs } from "./publish.ts";
-import type { Registry } from "./registry.ts";
-import { koVersion } from "./version.ts";
+import { ALL_PLATFORMS, choosePlatforms, createPlatformMatcher, parsePlatform } from "./platform.ts";
+import { createPublisher } from "./publish.ts";
+import { type Published, writeImageRefs } from "./publisher.ts";
+import { Resources } from "./resources.ts";
 
 export interface SessionOptions {
   readonly host: Host;
@@ -34,6 +31,8 @@ export interface PublishedProgram extends Published {
 
 /** A run that has its settings, checked, and has not built anything yet. */
 export interface Session extends AsyncDisposable {
+  /** Images are loaded into a daemon or a cluster's nodes, and are in no registry. */
+  readonly sideLoads: boolean;
   /** What arguments name: one answer each, for callers that know where each argument stands. */
   find(args: readonly string[]): Promise<FoundPrograms>;
   /** The programs that arguments name. @throws {KoError} As `listPrograms()` of goprograms.ts. */
@@ -55,9 +54,30 @@ export interface Session extends AsyncDisposable {
  */
 export async function openSession(options: SessionOptions): Promise<Session> {
   const { host, log, config, build } = options;
-  const platforms = choosePlatforms(build.platforms, { defaults: config.defaultPlatforms, env: host.env });
   const destination = await planDestination(build, { dockerRepo: config.dockerRepo, cwd: host.cwd });
-  const open = new Resources(options, destination.insecureHosts);
+  const local = destination.target === undefined || destination.target === "registry" ? undefined : destination.target;
+  const files = [destination.layoutPath, destination.tarball, destination.ociArchive].some(
+    (file) => file !== undefined,
+  );
+  const compress = local === undefined || files;
+  const open = new Resources({ host, log, insecureHosts: destination.insecureHosts, compress });
+  const ownPlatform = async (): Promise<string> => {
+    if (local === undefined) throw new RangeError("no local target");
+    const { os, architecture } = await (await open.place(local)).platform();
+    return `${os}/${architecture}`;
+  };
+  let platforms: readonly string[];
+  try {
+    if (local !== undefined) await open.place(local);
+    platforms = await choosePlatforms(build.platforms, {
+      defaults: config.defaultPlatforms,
+      env: host.env,
+      ...(local === undefined ? {} : { fallback: ownPlatform }),
+    });
+  } catch (error) {
+    await open[Symbol.asyncDispose]();
+    throw error;
+  }
   // The default base is what nearly every run needs: ask for it while `go list` works.
   void open.base(config.defaultBaseImage).catch(() => {});
   const [platform] = platforms;
@@ -68,17 +88,18 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     platform: platform === undefined || platform === ALL_PLATFORMS ? undefined : parsePlatform(platform),
   };
   return {
+    sideLoads: local !== undefined,
     find: (args) => findPrograms(args, listOptions),
     list: (args) => listPrograms(args, listOptions),
     publish: async ({ programs, packages }) => {
       const importPaths = programs.map(({ importPath }) => importPath);
       const names = nameAll(destination.repository, importPaths, destination.naming);
-      const publisher = createPublisher({
+      const publisher = await createPublisher({
         destination,
         openRegistry: () => open.registry(),
+        openPlace: () => (local === undefined ? Promise.reject(new RangeError("no local target")) : open.place(local)),
+        host,
         log,
-        signal: host.signal,
-        cwd: host.cwd,
       });
       const settings = {
         host,
@@ -88,6 +109,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
         baseOf: (importPath: string) => open.base(baseFor(config, importPath)),
         platforms,
         pool: open.pool,
+        compress,
         folder: await open.folder(),
         labels: build.labels,
         annotations: build.annotations,
@@ -97,7 +119,9 @@ export async function openSession(options: SessionOptions): Promise<Session> {
         created: config.sourceDateEpoch,
         kodataCreated: config.koDataDateEpoch,
       };
-      const plans = await planBuilds(programs, settings);
+      const planned = await planBuilds(programs, settings);
+      checkTarball(planned, destination);
+      const plans = local === undefined || files ? planned : await fitPlans(planned, { log, platform: ownPlatform });
       const published = await buildImages(plans, {
         ...settings,
         use: async ({ program }, built): Promise<PublishedProgram> => {
@@ -106,6 +130,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
           return { program, ...(await publisher.publish(built, name)) };
         },
       });
+      await publisher.finish?.();
       if (destination.imageRefs !== undefined) {
         const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
         await writeImageRefs(destination.imageRefs, sorted);
@@ -116,102 +141,28 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   };
 }
 
-/** What a run opens once and closes at its end. */
-class Resources implements AsyncDisposable {
-  readonly pool: GzipPool;
-  readonly #options: SessionOptions;
-  readonly #insecureHosts: readonly string[];
-  readonly #closing = new AsyncDisposableStack();
-  readonly #bases = new Map<string, Promise<Base>>();
-  #registry: Promise<Registry> | undefined;
-  #folder: Promise<string> | undefined;
+/** `docker load` reads one platform: an index is refused before anything is built. */
+function checkTarball(plans: readonly Plan[], { tarball }: Destination): void {
+  const several = plans.find(({ targets }) => targets.length > 1);
+  if (tarball === undefined || several === undefined) return;
+  throw new UsageError(
+    `Cannot write --tarball: ${several.program.importPath} has ${several.targets.length} platforms, a tarball holds one`,
+    { hint: "Use --oci-archive FILE, or --platform with one platform." },
+  );
+}
 
-  constructor(options: SessionOptions, insecureHosts: readonly string[]) {
-    this.#options = options;
-    this.#insecureHosts = insecureHosts;
-    this.pool = this.#closing.use(new GzipPool({ workers: Math.min(options.host.cpus, 4) }));
-  }
-
-  /** The registry client, loaded when the first registry is talked to. */
-  registry(): Promise<Registry> {
-    this.#registry ??= (async () => {
-      const { host, log } = this.#options;
-      const [{ Registry }, { createKeychain }, version] = await Promise.all([
-        import("./registry.ts"),
-        import("./auth.ts"),
-        koVersion(host),
-      ]);
-      const registry = new Registry({
-        keychain: createKeychain(host, log),
-        log,
-        signal: host.signal,
-        userAgent: `ko/${version}`,
-        insecureHosts: this.#insecureHosts,
-        env: host.env,
-      });
-      return this.#closing.use(registry);
-    })();
-    return this.#registry;
-  }
-
-  /** The run's temporary folder. */
-  folder(): Promise<string> {
-    this.#folder ??= this.#options.host.tempFolder("ko").then((folder) => this.#closing.use(folder).path);
-    return this.#folder;
-  }
-
-  /** A base by its text in the configuration; each is read once. */
-  base(text: string): Promise<Base> {
-    const known = this.#bases.get(text);
-    if (known !== undefined) return known;
-    const { host } = this.#options;
-    const base = (async () => {
-      const spec = parseBase(text, host.cwd);
-      try {
-        return await readBase(await this.#source(spec), { spec, shown: showBase(spec), signal: host.signal });
-      } catch (error) {
-        const unreachable = error instanceof RegistryError && error.status === undefined;
-        if (text !== DEFAULT_BASE_IMAGE || !unreachable) throw error;
-        // Nobody chose this base: whoever cannot reach it wants to hear of the one that needs no network.
-        throw new KoError(error.message, {
-          hint: "Choose a base image that can be reached, or the one ko makes itself: export KO_DEFAULTBASEIMAGE=ko.builtin/static",
-        });
-      }
-    })();
-    this.#bases.set(text, base);
-    return base;
-  }
-
-  async #source(spec: BaseName): Promise<ImageSource> {
-    const { host } = this.#options;
-    switch (spec.kind) {
-      case "registry": {
-        const registry = await this.registry();
-        const { reference } = spec;
-        return {
-          getManifest: (name, options) => registry.getManifest(reference, name, options),
-          openBlob: (descriptor, signal) => registry.openBlob(reference, descriptor, signal),
-          blobSource: { host: reference.host, path: reference.path },
-        };
-      }
-      case "builtin": {
-        const { openBuiltin } = await import("./builtin.ts");
-        return openBuiltin({ pool: this.pool, folder: await this.folder(), signal: host.signal });
-      }
-      case "scratch": {
-        const { openScratch } = await import("./builtin.ts");
-        return openScratch();
-      }
-      case "layout": {
-        const { openLayout } = await import("./layout.ts");
-        return openLayout(spec.path);
-      }
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    // A base that nobody waited for may still be on its way: let it settle, so that nothing outlives the run.
-    await Promise.allSettled(this.#bases.values());
-    await this.#closing.disposeAsync();
-  }
+/** A local target runs one platform: of several, only its own is built. */
+async function fitPlans(
+  plans: readonly Plan[],
+  { log, platform }: { readonly log: Log; readonly platform: () => Promise<string> },
+): Promise<readonly Plan[]> {
+  if (plans.every(({ targets }) => targets.length === 1)) return plans;
+  const own = await platform();
+  const matches = createPlatformMatcher([own]);
+  return plans.map((plan) => {
+    const [fitting] = plan.targets.filter((target) => matches(target.platform));
+    if (plan.targets.length === 1 || fitting === undefined) return plan;
+    log.warn(`${plan.program.importPath}: of ${plan.targets.length} platforms only ${own}, the daemon's own, is built`);
+    return { ...plan, targets: [fitting] };
+  });
 }

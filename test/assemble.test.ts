@@ -102,14 +102,17 @@ describe("appName()", () => {
 
 describe("layerTypeFor()", () => {
   test.each([
-    [MEDIA_TYPES.ociManifest, MEDIA_TYPES.ociLayer],
-    [MEDIA_TYPES.dockerManifest, MEDIA_TYPES.dockerLayer],
-  ])("stays in the family of %s", (mediaType, expected) => {
-    expect(layerTypeFor(makeBase({ mediaType }))).toBe(expected);
+    [MEDIA_TYPES.ociManifest, MEDIA_TYPES.ociLayer, MEDIA_TYPES.ociTarLayer],
+    [MEDIA_TYPES.dockerManifest, MEDIA_TYPES.dockerLayer, MEDIA_TYPES.dockerTarLayer],
+  ])("stays in the family of %s", (mediaType, compressed, plain) => {
+    expect([true, false].map((compress) => layerTypeFor(makeBase({ mediaType }), compress))).toEqual([
+      compressed,
+      plain,
+    ]);
   });
 
   test("refuses another family", () => {
-    expect(() => layerTypeFor(makeBase({ mediaType: "application/x" }))).toThrow(
+    expect(() => layerTypeFor(makeBase({ mediaType: "application/x" }), true)).toThrow(
       'Cannot build on a base of media type "application/x": an OCI or Docker image is wanted',
     );
   });

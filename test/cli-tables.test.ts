@@ -16,6 +16,9 @@ const BUILD_DEFAULTS = {
   bare: false,
   "image-refs": "",
   "oci-layout-path": "",
+  tarball: "",
+  "oci-archive": "",
+  local: false,
   "insecure-registry": false,
   platform: [],
   jobs: 0,
@@ -165,7 +168,7 @@ describe("parseCommandLine()", () => {
     [["build", "-j", "-1"], 'Cannot use --jobs="-1": a number from 0 on is wanted'],
     // What the original has and ko has not yet is no special case.
     ...["login", "deps"].map((word): [string[], string] => [[word], `Cannot run "ko ${word}": ko has no such command`]),
-    ...["local", "tarball", "sbom", "sbom-dir", "debug", "ldflags"].map((flag): [string[], string] => [
+    ...["sbom", "sbom-dir", "debug", "ldflags"].map((flag): [string[], string] => [
       ["build", `--${flag}`],
       `Cannot use --${flag}: "ko build" has no such flag`,
     ]),

@@ -14,6 +14,9 @@ const FLAGS: BuildOptions = {
   platforms: [],
   imageRefs: undefined,
   layoutPath: undefined,
+  tarball: undefined,
+  ociArchive: undefined,
+  local: false,
   insecureRegistry: false,
   jobs: 0,
   disableOptimizations: false,
@@ -44,8 +47,10 @@ describe("planDestination()", () => {
     naming: "md5",
     tags: ["latest"],
     tagOnly: false,
-    push: true,
+    target: "registry",
     layoutPath: undefined,
+    tarball: undefined,
+    ociArchive: undefined,
     imageRefs: undefined,
     insecureHosts: [],
   };
@@ -69,19 +74,53 @@ describe("planDestination()", () => {
         tagOnly: true,
       },
     ],
-    ["pushes nothing if so told", { push: false, pushGiven: true }, "gcr.io/me", { push: false }],
-    ["needs no repository then", { push: false, pushGiven: true }, undefined, { push: false, repository: "" }],
-    ["takes an empty variable for none", { push: false, pushGiven: true }, "", { push: false, repository: "" }],
+    ["pushes nothing if so told", { push: false, pushGiven: true }, "gcr.io/me", { target: undefined }],
+    ["needs no repository then", { push: false, pushGiven: true }, undefined, { target: undefined, repository: "" }],
+    ["takes an empty variable for none", { push: false, pushGiven: true }, "", { target: undefined, repository: "" }],
     [
       "pushes nothing if there is only a layout",
       { layoutPath: "l" },
       undefined,
       {
-        push: false,
+        target: undefined,
         repository: "",
         layoutPath: "l",
       },
     ],
+    [
+      "needs no repository for a tarball",
+      { tarball: "-" },
+      undefined,
+      { target: undefined, repository: "", tarball: "-" },
+    ],
+    [
+      "loads into the daemon with -L, whatever the variable says",
+      { local: true },
+      "gcr.io/me",
+      { target: "daemon", repository: "ko.local", naming: "preserve" },
+    ],
+    [
+      "and also with --push=false",
+      { local: true, push: false, pushGiven: true },
+      undefined,
+      { target: "daemon", repository: "ko.local", naming: "preserve" },
+    ],
+    [
+      "lets -B name what is loaded",
+      { local: true, naming: "base" },
+      undefined,
+      { target: "daemon", repository: "ko.local", naming: "base" },
+    ],
+    ["takes ko.local for the daemon", {}, "ko.local", { target: "daemon", repository: "ko.local", naming: "preserve" }],
+    [
+      "takes ko.local/me for the daemon",
+      {},
+      "ko.local/me/",
+      { target: "daemon", repository: "ko.local/me", naming: "preserve" },
+    ],
+    ["takes kind.local for kind", {}, "kind.local", { target: "kind", repository: "kind.local" }],
+    ["takes k3d.local for k3d", {}, "k3d.local/me", { target: "k3d", repository: "k3d.local/me" }],
+    ["takes minikube.local for minikube", {}, "minikube.local", { target: "minikube", repository: "minikube.local" }],
     ["pushes besides a layout if it has where to", { layoutPath: "l" }, "gcr.io/me", { layoutPath: "l" }],
     [
       "allows plain HTTP to the repository's host only",
@@ -106,7 +145,7 @@ describe("planDestination()", () => {
       { insecureRegistry: true, push: false },
       undefined,
       {
-        push: false,
+        target: undefined,
         repository: "",
       },
     ],
@@ -120,8 +159,8 @@ describe("planDestination()", () => {
     message: "Cannot publish: KO_DOCKER_REPO is not set, so there is no registry to push to",
     hint:
       "export KO_DOCKER_REPO=registry.example.com/me   to push to a registry\n" +
-      "ko build --oci-layout-path DIR …                to write an OCI layout, without a registry\n" +
-      "ko build --push=false …                         to build only",
+      "ko … -L                                         to load into the local Docker or podman daemon\n" +
+      "ko … --oci-layout-path DIR                      to write an OCI layout, without a registry",
   };
   test.each<[string, Partial<BuildOptions>, string | undefined]>([
     ["no variable", {}, undefined],
@@ -132,10 +171,6 @@ describe("planDestination()", () => {
     expect(await refusal(flags, { dockerRepo })).toEqual(unset);
   });
 
-  const local = {
-    why: "this version of ko does not load images into a daemon or a cluster",
-    hint: "ko build --oci-layout-path DIR …",
-  };
   const characters = `may hold lower-case letters, digits, ".", "_", "-" and "/"`;
   test.each<[string, string, string | undefined]>([
     ["https://gcr.io/me", "it is a URL, a name without scheme is wanted", "export KO_DOCKER_REPO=gcr.io/me"],
@@ -150,11 +185,6 @@ describe("planDestination()", () => {
     ["./here", '"." is no host name with an optional port', undefined],
     ["ko://example.com", "it is a URL, a name without scheme is wanted", "export KO_DOCKER_REPO=example.com"],
     [`gcr.io/${"p".repeat(256)}`, "the repository name has 256 characters, the limit is 255", undefined],
-    ["ko.local", local.why, local.hint],
-    ["ko.local/", local.why, local.hint],
-    ["ko.local/me", local.why, local.hint],
-    ["kind.local", local.why, local.hint],
-    ["kind.local/me", local.why, local.hint],
   ])("refuses KO_DOCKER_REPO=%s", async (dockerRepo, why, hint) => {
     expect(await refusal({}, { dockerRepo })).toEqual({
       message: `Cannot use KO_DOCKER_REPO="${dockerRepo.replace(/\/+$/, "")}": ${why}`,
@@ -165,7 +195,8 @@ describe("planDestination()", () => {
   test.each(["ko.local.example/me", "ko.locals/me", "me/ko.local", "ko.local:5000/me"])(
     "does not take %s for the daemon",
     async (dockerRepo) => {
-      expect((await planDestination(FLAGS, { dockerRepo, cwd: "/" })).repository).toBe(dockerRepo);
+      const planned = await planDestination(FLAGS, { dockerRepo, cwd: "/" });
+      expect([planned.repository, planned.target]).toEqual([dockerRepo, "registry"]);
     },
   );
 

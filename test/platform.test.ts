@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
-import { UsageError } from "../lib/errors.ts";
+import { UsageError, messageOf } from "../lib/errors.ts";
 import type { Platform } from "../lib/oci.ts";
 import { choosePlatforms, createPlatformMatcher, parsePlatform } from "../lib/platform.ts";
+import { rejectionOf } from "./helpers/rejection.ts";
 
 describe("parsePlatform()", () => {
   test.each<[string, Platform]>([
@@ -87,8 +88,16 @@ describe("choosePlatforms()", () => {
     ["GOARCH alone is not enough", [], [], { GOARCH: "arm", GOARM: "7" }, ["linux/amd64"]],
     ["linux/amd64 at last", [], [], {}, ["linux/amd64"]],
     ["an empty variable is not set", ["all"], [], { GOOS: "", GOARCH: "" }, ["all"]],
-  ])("takes %s", (_, requested, defaults, env, platforms) => {
-    expect(choosePlatforms(requested, { defaults, env })).toEqual(platforms);
+  ])("takes %s", async (_, requested, defaults, env, platforms) => {
+    expect(await choosePlatforms(requested, { defaults, env })).toEqual(platforms);
+    const fallback = (): Promise<string> => Promise.resolve("linux/riscv64");
+    const own =
+      env["GOOS"] && env["GOARCH"]
+        ? platforms
+        : platforms.map((each) =>
+            each === "linux/amd64" && requested.length + defaults.length === 0 ? "linux/riscv64" : each,
+          );
+    expect(await choosePlatforms(requested, { defaults, env, fallback })).toEqual(own);
   });
 
   test.each<[readonly string[], readonly string[], Record<string, string>, string]>([
@@ -103,9 +112,9 @@ describe("choosePlatforms()", () => {
     [[], ["linux", "all"], {}, 'Cannot use defaultPlatforms "linux,all": "all" stands beside others, wanted alone'],
     [[""], [], {}, "Cannot use --platform"],
     [[], [], { GOOS: "linux/x", GOARCH: "a/b" }, "Cannot use GOOS, GOARCH and GOARM"],
-  ])("refuses %j, %j with %j", (requested, defaults, env, message) => {
-    const choose = (): unknown => choosePlatforms(requested, { defaults, env });
-    expect(choose).toThrow(UsageError);
-    expect(choose).toThrow(message);
+  ])("refuses %j, %j with %j", async (requested, defaults, env, message) => {
+    const error = await rejectionOf(choosePlatforms(requested, { defaults, env }));
+    expect(error).toBeInstanceOf(UsageError);
+    expect(messageOf(error)).toContain(message);
   });
 });

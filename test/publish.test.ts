@@ -3,8 +3,10 @@ import { lstatSync, readdirSync, readFileSync, statSync } from "node:fs";
 import type { Destination } from "../lib/destination.ts";
 import { KoError, messageOf } from "../lib/errors.ts";
 import { silentLog } from "../lib/log.ts";
-import { createPublisher, type Published, writeImageRefs } from "../lib/publish.ts";
+import { createPublisher } from "../lib/publish.ts";
+import { type Published, writeImageRefs } from "../lib/publisher.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
+import { hostAt } from "./helpers/hostat.ts";
 import { rejectionOf } from "./helpers/rejection.ts";
 import { writeTree } from "./helpers/tree.ts";
 
@@ -56,8 +58,10 @@ const DESTINATION: Destination = {
   naming: "md5",
   tags: ["latest"],
   tagOnly: false,
-  push: false,
+  target: undefined,
   layoutPath: undefined,
+  tarball: undefined,
+  ociArchive: undefined,
   imageRefs: undefined,
   insecureHosts: [],
 };
@@ -66,9 +70,9 @@ function publisherFor(destination: Partial<Destination>, cwd: string): ReturnTyp
   return createPublisher({
     destination: { ...DESTINATION, ...destination },
     openRegistry: () => Promise.reject(new RangeError("no registry is wanted")),
+    openPlace: () => Promise.reject(new RangeError("no local target is wanted")),
     log: silentLog,
-    signal: new AbortController().signal,
-    cwd,
+    host: hostAt(cwd),
   });
 }
 
@@ -80,21 +84,21 @@ describe("createPublisher() without a registry", () => {
     [{ tags: ["v1"], tagOnly: true }, "r.example/me/app:v1"],
   ])("says what it would have published: %j", async (destination, expected) => {
     const image = await randomImage();
-    const { reference, all } = await publisherFor(destination, "/").publish(image, "r.example/me/app");
+    const { reference, all } = await (await publisherFor(destination, "/")).publish(image, "r.example/me/app");
     const whole = expected.replace("DIGEST", image.descriptor.digest);
     expect({ reference, all }).toEqual({ reference: whole, all: [whole] });
   });
 
   test("lists an index and its images", async () => {
     const index = await randomIndex();
-    const { all } = await publisherFor({}, "/").publish(index, "r.example/me/app");
+    const { all } = await (await publisherFor({}, "/")).publish(index, "r.example/me/app");
     expect(all).toEqual([index, ...index.children].map((item) => `r.example/me/app@${item.descriptor.digest}`));
   });
 
   test.each(["layout", "layout/", "./layout//"])("names the layout %s as the user does", async (layoutPath) => {
     using tree = writeTree({});
     const index = await randomIndex();
-    const { reference, all } = await publisherFor({ layoutPath }, tree.path).publish(index, "r.example/me/app");
+    const { reference, all } = await (await publisherFor({ layoutPath }, tree.path)).publish(index, "r.example/me/app");
     const shown = layoutPath.replace(/\/+$/, "");
     expect(reference).toBe(`${shown}@${index.descriptor.digest}`);
     expect(all).toEqual([index, ...index.children].map((item) => `${shown}@${item.descriptor.digest}`));

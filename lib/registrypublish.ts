@@ -1,0 +1,64 @@
+/**
+ * Publishing to a registry. A tag is moved only after everything that it names is in place.
+ */
+import type { Destination } from "./destination.ts";
+import type { Built, Image } from "./image.ts";
+import type { Log } from "./log.ts";
+import { type Digest, isForeignLayer } from "./oci.ts";
+import { listAll, type Publisher } from "./publisher.ts";
+import { formatRepository, parseRepository, type Repository } from "./reference.ts";
+import type { Registry } from "./registry.ts";
+
+export interface RegistryPublisherOptions {
+  readonly destination: Destination;
+  readonly openRegistry: () => Promise<Registry>;
+  readonly log: Log;
+}
+
+export function registryPublisher({ destination, openRegistry, log }: RegistryPublisherOptions): Publisher {
+  return {
+    publish: async (built, name) => {
+      const registry = await openRegistry();
+      const repository = parseRepository(name);
+      const [first = "latest", ...others] = destination.tags;
+      const found = await registry.findManifest(repository, first, { push: true });
+      if (found?.digest !== built.descriptor.digest) {
+        await pushContent(registry, repository, built);
+        await registry.pushManifest(repository, first, built);
+      }
+      for (const tag of others) await registry.pushManifest(repository, tag, built);
+      const digest = built.descriptor.digest;
+      const tag = destination.tags.length === 1 && first !== "latest" ? first : undefined;
+      const reference = destination.tagOnly
+        ? `${name}:${first}`
+        : `${name}${tag === undefined ? "" : `:${tag}`}@${digest}`;
+      log.info(`Published ${reference}`);
+      return { reference, all: listAll(built, reference, formatRepository(repository)) };
+    },
+  };
+}
+
+/** Everything that the top manifest names: blobs first, then the manifests of an index's images. */
+async function pushContent(registry: Registry, repository: Repository, built: Built): Promise<void> {
+  const images = built.kind === "image" ? [built] : built.children;
+  const blobs = new Map<Digest, Parameters<Registry["pushBlob"]>[1]>();
+  for (const image of images) {
+    for (const layer of image.layers) {
+      if (!isForeignLayer(layer.descriptor.mediaType)) blobs.set(layer.descriptor.digest, layer);
+    }
+    blobs.set(image.manifest.config.digest, configBlob(image));
+  }
+  await Promise.all(Array.from(blobs.values(), (blob) => registry.pushBlob(repository, blob)));
+  if (built.kind === "index") {
+    await Promise.all(images.map((image) => registry.pushManifest(repository, image.descriptor.digest, image)));
+  }
+}
+
+function configBlob(image: Image): Parameters<Registry["pushBlob"]>[1] {
+  return {
+    descriptor: image.manifest.config,
+    open: async function* () {
+      yield image.configBytes;
+    },
+  };
+}

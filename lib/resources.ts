@@ -1,0 +1,153 @@
+/**
+ * What a run opens once and closes at its end: registry client, daemon, base images, compressors, temporary folder.
+ */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { type Base, readBase, showBase } from "./base.ts";
+import { type BaseName, DEFAULT_BASE_IMAGE, parseBase } from "./config.ts";
+import type { LocalTarget } from "./destination.ts";
+import type { DockerEngine } from "./docker.ts";
+import { KoError, RegistryError } from "./errors.ts";
+import { GzipPool } from "./gzip.ts";
+import type { Host } from "./host.ts";
+import type { ImageSource } from "./image.ts";
+import { findLocalPlace, type LocalPlace, type LocalPlaceOptions, openDaemon } from "./localtarget.ts";
+import type { Log } from "./log.ts";
+import { formatReference } from "./reference.ts";
+import type { Registry } from "./registry.ts";
+import { koVersion } from "./version.ts";
+
+export interface ResourcesOptions {
+  readonly host: Host;
+  readonly log: Log;
+  /** Hosts to which plain HTTP and unverified TLS are allowed. */
+  readonly insecureHosts: readonly string[];
+  /** False if layers are wanted as plain tars. */
+  readonly compress: boolean;
+}
+
+/** Each is opened when it is first asked for. */
+export class Resources implements AsyncDisposable {
+  readonly pool: GzipPool;
+  readonly #options: ResourcesOptions;
+  readonly #closing = new AsyncDisposableStack();
+  readonly #bases = new Map<string, Promise<Base>>();
+  #registry: Promise<Registry> | undefined;
+  #engine: Promise<DockerEngine> | undefined;
+  #place: Promise<LocalPlace> | undefined;
+  #folder: Promise<string> | undefined;
+
+  constructor(options: ResourcesOptions) {
+    this.#options = options;
+    this.pool = this.#closing.use(new GzipPool({ workers: Math.min(options.host.cpus, 4) }));
+  }
+
+  /** The registry client, loaded when the first registry is talked to. */
+  registry(): Promise<Registry> {
+    this.#registry ??= (async () => {
+      const { host, log } = this.#options;
+      const [{ Registry }, { createKeychain }, version] = await Promise.all([
+        import("./registry.ts"),
+        import("./auth.ts"),
+        koVersion(host),
+      ]);
+      const registry = new Registry({
+        keychain: createKeychain(host, log),
+        log,
+        signal: host.signal,
+        userAgent: `ko/${version}`,
+        insecureHosts: this.#options.insecureHosts,
+        env: host.env,
+      });
+      return this.#closing.use(registry);
+    })();
+    return this.#registry;
+  }
+
+  /** The local target. */
+  place(target: LocalTarget): Promise<LocalPlace> {
+    this.#place ??= findLocalPlace(target, this.#local).then((place) => this.#closing.use(place));
+    return this.#place;
+  }
+
+  /** The local daemon, for a `ko.local/…` base. */
+  #daemon(): Promise<DockerEngine> {
+    this.#engine ??= openDaemon(this.#local).then((engine) => this.#closing.use(engine));
+    return this.#engine;
+  }
+
+  get #local(): LocalPlaceOptions {
+    const { host, log } = this.#options;
+    return { host, log, signal: host.signal };
+  }
+
+  /** The run's temporary folder. */
+  folder(): Promise<string> {
+    this.#folder ??= this.#options.host.tempFolder("ko").then((folder) => this.#closing.use(folder).path);
+    return this.#folder;
+  }
+
+  /** A base by its text in the configuration; each is read once. */
+  base(text: string): Promise<Base> {
+    const known = this.#bases.get(text);
+    if (known !== undefined) return known;
+    const { host } = this.#options;
+    const base = (async () => {
+      const spec = parseBase(text, host.cwd);
+      try {
+        return await readBase(await this.#source(spec), { spec, shown: showBase(spec), signal: host.signal });
+      } catch (error) {
+        const unreachable = error instanceof RegistryError && error.status === undefined;
+        if (text !== DEFAULT_BASE_IMAGE || !unreachable) throw error;
+        // Nobody chose this base: whoever cannot reach it wants to hear of the one that needs no network.
+        throw new KoError(error.message, {
+          hint: "Choose a base image that can be reached, or the one ko makes itself: export KO_DEFAULTBASEIMAGE=ko.builtin/static",
+        });
+      }
+    })();
+    this.#bases.set(text, base);
+    return base;
+  }
+
+  async #source(spec: BaseName): Promise<ImageSource> {
+    const { host } = this.#options;
+    switch (spec.kind) {
+      case "registry": {
+        if (spec.reference.host === "ko.local") {
+          const { openDaemonBase } = await import("./dockerbase.ts");
+          const { pool } = this;
+          const { compress } = this.#options;
+          const folder = join(await this.folder(), `base-${this.#bases.size}`);
+          await mkdir(folder, { recursive: true });
+          const name = formatReference(spec.reference);
+          return openDaemonBase(await this.#daemon(), name, { folder, pool, compress, signal: host.signal });
+        }
+        const registry = await this.registry();
+        const { reference } = spec;
+        return {
+          getManifest: (name, options) => registry.getManifest(reference, name, options),
+          openBlob: (descriptor, signal) => registry.openBlob(reference, descriptor, signal),
+          blobSource: { host: reference.host, path: reference.path },
+        };
+      }
+      case "builtin": {
+        const { openBuiltin } = await import("./builtin.ts");
+        return openBuiltin({ pool: this.pool, folder: await this.folder(), signal: host.signal });
+      }
+      case "scratch": {
+        const { openScratch } = await import("./builtin.ts");
+        return openScratch();
+      }
+      case "layout": {
+        const { openLayout } = await import("./layout.ts");
+        return openLayout(spec.path);
+      }
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // A base that nobody waited for may still be on its way: let it settle, so that nothing outlives the run.
+    await Promise.allSettled(this.#bases.values());
+    await this.#closing.disposeAsync();
+  }
+}
