@@ -96,7 +96,7 @@ const PUBLISH_FLAGS = {
   push: {
     kind: "bool",
     default: true,
-    help: "Push to KO_DOCKER_REPO. --push=false builds, and prints the reference that a push would give.",
+    help: "Push to KO_DOCKER_REPO. --push=false builds only, and prints name, tag and digest.",
   },
   "preserve-import-paths": {
     kind: "bool",
@@ -152,7 +152,7 @@ const PUBLISH_FLAGS = {
   "insecure-registry": {
     kind: "bool",
     default: false,
-    help: "Take plain HTTP and certificates that nobody vouches for, for the registries of this run.",
+    help: "Take plain HTTP and certificates that nobody vouches for, for the host in KO_DOCKER_REPO.",
   },
 } as const;
 

@@ -4,7 +4,7 @@
  * No other module reads `process.*`, spawns a program or looks at a clock; they get a {@link Host} or plain values.
  */
 import { mkdtemp, rm } from "node:fs/promises";
-import { existsSync, fstatSync, rmSync, writeSync } from "node:fs";
+import { existsSync, fstatSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { CommandError, KoError, messageOf } from "./errors.ts";
@@ -56,7 +56,7 @@ export interface Host {
   readonly arch: string;
   /** How many compressions and the like may run at once. */
   readonly cpus: number;
-  /** Aborted by SIGINT and SIGTERM, with an {@link Interrupted} as reason. */
+  /** Aborted by SIGINT, SIGTERM and SIGHUP, with an {@link Interrupted} as reason. */
   readonly signal: AbortSignal;
   readonly stderrIsTerminal: boolean;
   now(): Date;
@@ -82,16 +82,35 @@ export interface Host {
   tempFolder(prefix: string): Promise<TempFolder>;
 }
 
-/** SIGINT or SIGTERM arrived: exit code 130 or 143. */
+const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+
+/** As shells count: 128 and the signal's number. */
+const EXIT_CODES: Readonly<Record<(typeof SIGNALS)[number], number>> = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
+
+/** SIGINT, SIGTERM or SIGHUP arrived: exit code 130, 143 or 129. */
 export class Interrupted extends KoError {
   override readonly name: string = "Interrupted";
 
-  constructor(signal: "SIGINT" | "SIGTERM") {
-    super(`interrupted by ${signal}`, { exitCode: signal === "SIGINT" ? 130 : 143 });
+  constructor(signal: (typeof SIGNALS)[number]) {
+    super(`interrupted by ${signal}`, { exitCode: EXIT_CODES[signal] });
   }
 }
 
-/** The real world. Takes over SIGINT and SIGTERM: call it once, from the entry. */
+/**
+ * True under `nohup`, which wants the terminal's end survived: a handler of ours would undo that. Only Linux tells;
+ * elsewhere SIGHUP keeps its default.
+ */
+function isHangupIgnored(): boolean {
+  if (process.platform !== "linux") return true;
+  try {
+    const ignored = /^SigIgn:\s*([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "1";
+    return (Number.parseInt(ignored.slice(-1), 16) & 1) === 1;
+  } catch {
+    return true;
+  }
+}
+
+/** The real world. Takes over SIGINT, SIGTERM and SIGHUP: call it once, from the entry. */
 export function createHost(): Host {
   const controller = new AbortController();
   const folders = new Set<string>();
@@ -99,13 +118,14 @@ export function createHost(): Host {
   const write = createWriter();
   // Nobody reads our talk if this fails: the work goes on.
   const talk = (data: string | Uint8Array): Promise<unknown> => write(Bun.stderr, data).catch(() => {});
-  for (const name of ["SIGINT", "SIGTERM"] as const) {
+  for (const name of SIGNALS) {
+    if (name === "SIGHUP" && isHangupIgnored()) continue;
     process.on(name, () => {
       if (controller.signal.aborted) {
         // A second signal: somebody is in a hurry. Leave nothing behind all the same.
         for (const pid of groups) killGroup(pid, "SIGKILL");
         for (const folder of folders) rmSync(folder, { recursive: true, force: true });
-        process.exit(name === "SIGINT" ? 130 : 143);
+        process.exit(EXIT_CODES[name]);
       }
       controller.abort(new Interrupted(name));
     });

@@ -49,7 +49,7 @@ export async function writeLayer(
   options: WriteLayerOptions,
 ): Promise<FileLayer> {
   const { file, mediaType, pool, signal, level = 1 } = options;
-  const tar = measure(packTar(entries, { signal }));
+  const tar = measure(packTar(entries, { signal, reuse: true }));
   const gzip = measure(pool.compress(tar, { signal, level }));
   await writeWhole(file, gzip);
   const { digest, size } = gzip.total();
@@ -68,7 +68,7 @@ export async function measureLayer(
   options: { readonly mediaType: string; readonly signal: AbortSignal },
 ): Promise<Layer> {
   const { mediaType, signal } = options;
-  const tar = measure(packTar(entries(), { signal }));
+  const tar = measure(packTar(entries(), { signal, reuse: true }));
   for await (const chunk of tar) void chunk;
   const { digest, size } = tar.total();
   const descriptor = { mediaType, size, digest };

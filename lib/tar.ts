@@ -90,12 +90,19 @@ export function tarHeader(entry: TarEntry): Uint8Array {
 
 export interface PackTarOptions {
   readonly signal: AbortSignal;
+  /**
+   * True gives every chunk in the same memory, for readers that are done with one when they ask for the next: a large
+   * file then leaves nothing to collect.
+   *
+   * @default false
+   */
+  readonly reuse?: boolean;
 }
 
 /**
  * Packs `entries`, in their order, into an archive with two zero records at its end.
  *
- * The chunks are {@link TAR_BLOCK_BYTES} long but the last, each in memory of its own. Files are opened when their turn
+ * The chunks are {@link TAR_BLOCK_BYTES} long but the last, each in memory of its own unless they share it. Files are opened when their turn
  * comes, one at a time.
  *
  * @throws {KoError} If a file cannot be read, is no regular file (any more), or has another size than its entry says.
@@ -104,8 +111,8 @@ export async function* packTar(
   entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
   options: PackTarOptions,
 ): AsyncGenerator<Uint8Array<ArrayBuffer>, void, void> {
-  const { signal } = options;
-  const out = new BlockWriter();
+  const { signal, reuse = false } = options;
+  const out = new BlockWriter(reuse);
   for await (const entry of entries) {
     signal.throwIfAborted();
     yield* out.put(tarHeader(entry));
@@ -134,8 +141,13 @@ const ZEROS: Uint8Array = new Uint8Array(2 * RECORD);
 
 /** Fills blocks of {@link TAR_BLOCK_BYTES} and hands them out when they are full. */
 class BlockWriter {
+  readonly #reuse: boolean;
   #block = new Uint8Array(TAR_BLOCK_BYTES);
   #used = 0;
+
+  constructor(reuse: boolean) {
+    this.#reuse = reuse;
+  }
 
   /** The part of the block in which nothing is written yet; never empty. */
   get free(): Uint8Array {
@@ -147,7 +159,7 @@ class BlockWriter {
     this.#used += size;
     if (this.#used < TAR_BLOCK_BYTES) return undefined;
     const full = this.#block;
-    this.#block = new Uint8Array(TAR_BLOCK_BYTES);
+    if (!this.#reuse) this.#block = new Uint8Array(TAR_BLOCK_BYTES);
     this.#used = 0;
     return full;
   }

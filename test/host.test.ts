@@ -420,6 +420,18 @@ function start(
 }
 
 describe("signals in a real process", () => {
+  // Under nohup, children ignore SIGHUP from their start, as they should.
+  const hangupIgnored = /^SigIgn:\s*[0-9a-f]*[13579bdf]$/m.test(readFileSync("/proc/self/status", "utf8"));
+  test.skipIf(hangupIgnored)("SIGHUP ends the children and the temporary folder, exit code 129", async () => {
+    const { child, hears } = start("child");
+    const folder = await hears(/^folder (.*)$/m);
+    const pid = Number(await hears(/^pid (\d+)$/m));
+    child.kill("SIGHUP");
+    expect(await child.exited).toBe(129);
+    await untilDead(pid);
+    expect(existsSync(folder)).toBe(false);
+  });
+
   test.each([
     ["SIGINT", 130],
     ["SIGTERM", 143],

@@ -84,6 +84,20 @@ describe("tarHeader()", () => {
 });
 
 describe("packTar()", () => {
+  test("gives the same bytes in shared memory", async () => {
+    const content = crypto.getRandomValues(new Uint8Array(60_000));
+    const entries = Array.from({ length: 50 }, (_, i) => ({
+      ...FILE,
+      name: `f${i}`,
+      size: content.byteLength,
+      content,
+    }));
+    const [own, shared] = [new Bun.CryptoHasher("sha256"), new Bun.CryptoHasher("sha256")];
+    for await (const chunk of packTar(entries, { signal })) own.update(chunk);
+    for await (const chunk of packTar(entries, { signal, reuse: true })) shared.update(chunk);
+    expect(shared.digest("hex")).toBe(own.digest("hex"));
+  });
+
   test("takes the content of a file from a stream, in pieces of any size, when its turn comes", async () => {
     const content = bytes();
     const opened: AbortSignal[] = [];
