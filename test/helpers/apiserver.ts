@@ -99,6 +99,8 @@ async function startOnce(): Promise<ApiServer> {
         ...["--service-account-key-file", join(pki, "sa.key")],
         ...["--service-account-signing-key-file", join(pki, "sa.key")],
         ...["--enable-priority-and-fairness=false", "--profiling=false"],
+        // With the cache, a CRD that is deleted soon after it was made may take five minutes: "storage is (re)initializing".
+        "--watch-cache=false",
       ],
       "kube-apiserver",
     ),

@@ -65,7 +65,7 @@ export function findCounterparts<N extends Counterpart>(names: readonly N[]): Re
   }
   if (hasAll(found, names)) return found;
   const missing = names.filter((name) => found[name] === undefined).join(", ");
-  const message = `the tests need ${missing}: run "bash .ci/run", or "bun .ci/setup.ts" for the Go programs`;
+  const message = `the tests need ${missing}: run "bash .ci/run", or "bun .ci/setup.ts" for the Go programs (kubectl: https://kubernetes.io/docs/tasks/tools/)`;
   if (process.env["CI"]) throw new Error(message);
   console.warn(`skipped: ${message}`);
   return undefined;
