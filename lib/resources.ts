@@ -146,8 +146,8 @@ export class Resources implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    // A base that nobody waited for may still be on its way: let it settle, so that nothing outlives the run.
-    await Promise.allSettled(this.#bases.values());
+    // What nobody waited for may still be on its way: let it settle, so that nothing outlives the run.
+    await Promise.allSettled([...this.#bases.values(), this.#registry, this.#place, this.#engine, this.#folder]);
     await this.#closing.disposeAsync();
   }
 }
