@@ -14,12 +14,16 @@ export async function findAlwaysPulled(document: YamlDocument): Promise<readonly
   if (tree === undefined) return [];
   const places: YamlPlace[] = [];
   const locate = createLocator(document);
+  const valueOf = (node: unknown): unknown => {
+    const meant = yaml.isAlias(node) ? node.resolve(tree) : node;
+    return yaml.isScalar(meant) ? meant.value : undefined;
+  };
   yaml.visit(tree, {
     Map: (_, container) => {
-      const image = container.get("image");
-      const policy = container.get("imagePullPolicy", true);
-      if (typeof image !== "string" || !image.trim().startsWith("ko://") || policy?.value !== "Always") return;
-      places.push(locate(policy.range?.[0] ?? 0));
+      const image = valueOf(container.get("image", true));
+      const policy: unknown = container.get("imagePullPolicy", true);
+      if (typeof image !== "string" || !image.trim().startsWith("ko://") || valueOf(policy) !== "Always") return;
+      places.push(locate((yaml.isNode(policy) ? policy.range?.[0] : undefined) ?? 0));
     },
   });
   return places;

@@ -11,6 +11,7 @@ import { findPrograms, type FoundPrograms, listPrograms, type Program, type Prog
 import type { Host } from "./host.ts";
 import type { Log } from "./log.ts";
 import { nameAll } from "./names.ts";
+import { formatPlatform } from "./oci.ts";
 import type { BuildOptions } from "./options.ts";
 import { ALL_PLATFORMS, choosePlatforms, createPlatformMatcher, parsePlatform } from "./platform.ts";
 import { createPublisher } from "./publish.ts";
@@ -80,6 +81,8 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   }
   // The default base is what nearly every run needs: ask for it while `go list` works.
   void open.base(config.defaultBaseImage).catch(() => {});
+  // And the registry client is loaded meanwhile.
+  if (destination.target === "registry") void open.registry().catch(() => {});
   const [platform] = platforms;
   const listOptions = {
     host,
@@ -121,7 +124,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       };
       const planned = await planBuilds(programs, settings);
       checkTarball(planned, destination);
-      const plans = local === undefined || files ? planned : await fitPlans(planned, { log, platform: ownPlatform });
+      const plans = local === undefined ? planned : await fitPlans(planned, { log, files, platform: ownPlatform });
       const published = await buildImages(plans, {
         ...settings,
         use: async ({ program }, built): Promise<PublishedProgram> => {
@@ -151,18 +154,30 @@ function checkTarball(plans: readonly Plan[], { tarball }: Destination): void {
   );
 }
 
-/** A local target runs one platform: of several, only its own is built. */
+/**
+ * A local target runs one platform: of several, only its own is built, unless files get them all.
+ *
+ * @throws {UsageError} If its own is not among several: that is refused before anything is built.
+ */
 async function fitPlans(
   plans: readonly Plan[],
-  { log, platform }: { readonly log: Log; readonly platform: () => Promise<string> },
+  options: { readonly log: Log; readonly files: boolean; readonly platform: () => Promise<string> },
 ): Promise<readonly Plan[]> {
   if (plans.every(({ targets }) => targets.length === 1)) return plans;
-  const own = await platform();
+  const own = await options.platform();
   const matches = createPlatformMatcher([own]);
   return plans.map((plan) => {
+    if (plan.targets.length === 1) return plan;
+    const { importPath } = plan.program;
     const [fitting] = plan.targets.filter((target) => matches(target.platform));
-    if (plan.targets.length === 1 || fitting === undefined) return plan;
-    log.warn(`${plan.program.importPath}: of ${plan.targets.length} platforms only ${own}, the daemon's own, is built`);
+    if (fitting === undefined) {
+      const has = plan.targets.map(({ platform }) => formatPlatform(platform)).join(", ");
+      throw new UsageError(`Cannot load ${importPath}: it is for ${has}, the local target runs ${own}`, {
+        hint: `Add ${own} to --platform, or name one platform.`,
+      });
+    }
+    if (options.files) return plan;
+    options.log.warn(`${importPath}: of ${plan.targets.length} platforms only ${own}, the daemon's own, is built`);
     return { ...plan, targets: [fitting] };
   });
 }

@@ -4,7 +4,7 @@
  *
  * They need root. Where one cannot start, that is said and the caller skips; in CI it is a failure.
  */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { chmod, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { findCounterpart } from "./counterparts.ts";
@@ -37,6 +37,8 @@ export interface TestCertificates {
 export interface StartDaemonOptions {
   /** Listens on a port of loopback too, for clients of this authority. Not for podman. */
   readonly tls?: TestCertificates;
+  /** Megabytes of the disk that its store is on. @default the machine's disk */
+  readonly diskMegabytes?: number;
 }
 
 /** Milliseconds for a daemon to answer, and to end. */
@@ -81,6 +83,7 @@ async function start(
   const tcp = options.tls === undefined ? undefined : `tcp://127.0.0.1:${await findFreePort()}`;
   const argv = kind === "podman" ? podmanFlags(at, socket) : dockerFlags(at, socket);
   if (options.tls !== undefined && tcp !== undefined) argv.push(...tlsFlags(options.tls.server, tcp));
+  if (options.diskMegabytes !== undefined) mountDisk(at("data"), options.diskMegabytes);
   const features = { "containerd-snapshotter": kind === "containerd" };
   await Bun.write(at("config.json"), JSON.stringify(kind === "classic" ? {} : { features }));
   const file = at("log");
@@ -152,6 +155,12 @@ function readCommand(pid: number): string {
   } catch {
     return "";
   }
+}
+
+function mountDisk(path: string, megabytes: number): void {
+  mkdirSync(path);
+  const { exitCode, stderr } = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", `size=${megabytes}m`, "none", path]);
+  if (exitCode !== 0) throw new Error(`cannot mount a disk: ${stderr.toString()}`);
 }
 
 function unmountBelow(folder: string): void {

@@ -1,6 +1,7 @@
 /** A Unix socket in front of a container daemon: it counts what is sent, and lists what is in the archives. */
 import { createServer, type IncomingMessage, request as startRequest, type ServerResponse } from "node:http";
 import { join } from "node:path";
+import { text as readText } from "node:stream/consumers";
 import { extract } from "tar-stream";
 import { makeFolder } from "./folder.ts";
 
@@ -19,6 +20,8 @@ export interface DockerProxy extends AsyncDisposable {
   readonly seen: SeenRequest[];
   /** Called when the first bytes of a body come. */
   onBody: ((request: IncomingMessage) => void) | undefined;
+  /** What `GET /version` answers instead of the daemon's own JSON. */
+  changeVersion: ((version: string) => string) | undefined;
 }
 
 /** @param upstream the daemon's socket */
@@ -53,7 +56,12 @@ export async function startDockerProxy(upstream: string): Promise<DockerProxy> {
       request.pipe(out);
     });
     tar.end(null);
-    seen.push({ method, path: url.replace(/^\/v[\d.]+/, "").replace(/\?.*$/, ""), bytes, files });
+    const path = url.replace(/^\/v[\d.]+/, "").replace(/\?.*$/, "");
+    seen.push({ method, path, bytes, files });
+    if (path === "/version" && proxy.changeVersion !== undefined) {
+      response.end(proxy.changeVersion(await readText(answer)));
+      return;
+    }
     response.writeHead(answer.statusCode ?? 500, answer.headers);
     answer.pipe(response);
   };
@@ -65,6 +73,7 @@ export async function startDockerProxy(upstream: string): Promise<DockerProxy> {
     socket,
     seen,
     onBody: undefined,
+    changeVersion: undefined,
     [Symbol.asyncDispose]: async () => {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
