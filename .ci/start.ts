@@ -113,8 +113,7 @@ Checked: ${layers} layers, ${(sizeBytes / 1e6).toFixed(1)} MB, every digest; it 
 
 What to type next:
   push it    KO_DOCKER_REPO=registry.example.com/you ./ko build ./examples/hello
-  load it    skopeo copy oci:${LAYOUT}:${NAME} docker-daemon:${NAME}
-             docker run --rm -p 8080:8080 ${NAME}
+  load it    docker run --rm -p 8080:8080 "$(KO_DEFAULTBASEIMAGE=ko.builtin/static ./ko build -L ./examples/hello)"
   apply it   cd examples/hello && KO_DOCKER_REPO=registry.example.com/you ../../ko apply -f config/
   ask it     ./ko help build`;
 }

@@ -8,18 +8,10 @@ import { constants, type FileHandle, open, realpath, rename, rm, stat } from "no
 import { setTimeout } from "node:timers/promises";
 import { KoError, messageOf } from "./errors.ts";
 import type { Host } from "./host.ts";
-import { formatPlatform, type Platform } from "./oci.ts";
 
 export interface WriteArchiveFileOptions {
   readonly host: Host;
   readonly signal: AbortSignal;
-}
-
-/** What will be built, as far as an archive cares. */
-export interface ArchivePlan {
-  readonly importPath: string;
-  /** Each becomes an image; several become an index. */
-  readonly platforms: readonly Platform[];
 }
 
 /**
@@ -51,23 +43,6 @@ export async function writeArchiveFile(
     await writeChunks(target, { handle, chunks, signal });
   } finally {
     await probe?.close();
-  }
-}
-
-/**
- * `--tarball` cannot hold an index: `docker load` takes one platform for each name.
- *
- * @throws {KoError} If one of `plans` would become an index.
- */
-export function refuseIndexes(plans: readonly ArchivePlan[]): void {
-  for (const { importPath, platforms } of plans) {
-    if (platforms.length < 2) continue;
-    const list = platforms.map(formatPlatform).join(", ");
-    throw new KoError(
-      `Cannot write "${importPath}" to --tarball: it is for ${platforms.length} platforms (${list}), ` +
-        "a Docker archive holds one platform of an image",
-      { hint: "Use --oci-archive FILE: it holds all platforms" },
-    );
   }
 }
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, statSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
-import { refuseIndexes, writeArchiveFile } from "../lib/archivefile.ts";
+import { writeArchiveFile } from "../lib/archivefile.ts";
 import { KoError } from "../lib/errors.ts";
 import { makeFolder } from "./helpers/folder.ts";
 import { hostAt } from "./helpers/hostat.ts";
@@ -150,38 +150,5 @@ describe("writeArchiveFile()", () => {
       const result = await runToEnd(argv, { cwd: folder.path, env: process.env });
       expect({ stdout: result.stdout, stderr: result.stderr }).toEqual({ stdout, stderr });
     });
-  });
-});
-
-describe("refuseIndexes()", () => {
-  const amd64 = { os: "linux", architecture: "amd64" };
-  const arm = { os: "linux", architecture: "arm", variant: "v7" };
-
-  test("lets images pass", () => {
-    expect(
-      refuseIndexes([
-        { importPath: "a", platforms: [amd64] },
-        { importPath: "b", platforms: [arm] },
-      ]),
-    ).toBeUndefined();
-  });
-
-  test("names the image, its platforms, and what can hold them", () => {
-    const plans = [
-      { importPath: "example.com/a", platforms: [amd64] },
-      { importPath: "example.com/b", platforms: [amd64, arm] },
-    ];
-    let error: unknown;
-    try {
-      refuseIndexes(plans);
-    } catch (caught) {
-      error = caught;
-    }
-    expect(error).toEqual(
-      new KoError(
-        'Cannot write "example.com/b" to --tarball: it is for 2 platforms (linux/amd64, linux/arm/v7), a Docker archive holds one platform of an image',
-        { hint: "Use --oci-archive FILE: it holds all platforms" },
-      ),
-    );
   });
 });
