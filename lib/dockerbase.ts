@@ -9,6 +9,7 @@
  */
 import { mkdir, open, rename } from "node:fs/promises";
 import { join } from "node:path";
+import { readChunks } from "./chunks.ts";
 import type { DockerEngine } from "./docker.ts";
 import { unpackBlobs, type UnpackedFiles } from "./dockersave.ts";
 import { KoError } from "./errors.ts";
@@ -17,7 +18,7 @@ import type { GzipPool } from "./gzip.ts";
 import type { ImageSource } from "./image.ts";
 import { readConfig } from "./imageconfig.ts";
 import { measure } from "./layer.ts";
-import { blobPath, LAYOUT_VERSION, openLayout, readChunks } from "./layout.ts";
+import { blobPath, LAYOUT_VERSION, openLayout } from "./layout.ts";
 import {
   type Descriptor,
   type Digest,
@@ -200,7 +201,7 @@ class Store {
   async #gzip(digest: Digest, mediaType: string): Promise<Descriptor> {
     const { folder, pool, signal } = this.#options;
     const temporary = join(folder, `${digest.slice(-16)}.tmp`);
-    const gzip = measure(pool.compress(readChunks(blobPath(folder, digest), signal), { signal }));
+    const gzip = measure(pool.compress(readChunks(blobPath(folder, digest), { signal }), { signal }));
     const file = await open(temporary, "wx");
     try {
       for await (const chunk of gzip) await file.writeFile(chunk);

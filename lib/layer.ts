@@ -9,6 +9,7 @@
  */
 import { open, rename, rm } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
+import { readChunks } from "./chunks.ts";
 import { KoError, messageOf } from "./errors.ts";
 import type { GzipLevel, GzipPool } from "./gzip.ts";
 import type { Layer } from "./image.ts";
@@ -33,9 +34,6 @@ export interface WriteLayerOptions {
   /** Of libdeflate. @default 1 */
   readonly level?: GzipLevel;
 }
-
-/** Bytes that a layer's file is read by: 256 KiB. */
-const CHUNK_BYTES = 256 * 1024;
 
 /**
  * Packs, compresses and writes a layer. Equal entries give equal bytes, whatever the number of threads.
@@ -94,7 +92,8 @@ export function fileLayer(options: FileLayerOptions): FileLayer {
     path,
     descriptor,
     diffId,
-    open: (signal) => verified(readChunks(path, signal), descriptor, `the layer in "${path}"`),
+    open: (signal) =>
+      verified(readChunks(path, { signal, what: `the layer "${path}"` }), descriptor, `the layer in "${path}"`),
   };
 }
 
@@ -160,27 +159,5 @@ async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
   for (let at = 0; at < chunk.byteLength;) {
     const { bytesWritten } = await handle.write(chunk, at, chunk.byteLength - at);
     at += bytesWritten;
-  }
-}
-
-async function* readChunks(path: string, signal?: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
-  const reading = async <T>(work: () => Promise<T>): Promise<T> => {
-    try {
-      return await work();
-    } catch (cause) {
-      throw new KoError(`Cannot read the layer "${path}": ${messageOf(cause)}`, { cause });
-    }
-  };
-  const handle = await reading(() => open(path));
-  try {
-    for (;;) {
-      signal?.throwIfAborted();
-      const chunk = new Uint8Array(CHUNK_BYTES);
-      const { bytesRead } = await reading(() => handle.read(chunk, 0, chunk.byteLength, null));
-      if (bytesRead === 0) return;
-      yield chunk.subarray(0, bytesRead);
-    }
-  } finally {
-    await handle.close();
   }
 }

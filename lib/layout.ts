@@ -5,8 +5,8 @@
  *
  * Writing is in layoutwriter.ts.
  */
-import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
+import { readChunks } from "./chunks.ts";
 import { findNearest, KoError } from "./errors.ts";
 import { isObject, quoteJson } from "./gojson.ts";
 import type { ImageSource } from "./image.ts";
@@ -28,8 +28,6 @@ export const LAYOUT_VERSION = "1.0.0";
 export const REF_NAME = "org.opencontainers.image.ref.name";
 /** The annotation of an entry of `index.json` that holds its full name: containerd and Docker read it. */
 export const CONTAINERD_NAME = "io.containerd.image.name";
-
-const CHUNK_BYTES = 256 * 1024;
 
 /** `index.json` with all that is in it, the unknown too. */
 export interface LayoutIndex {
@@ -221,25 +219,5 @@ async function* readBlob(
       `Cannot trust blob ${descriptor.digest} of OCI layout "${path}": it has ${size} bytes, wanted ${descriptor.size}`,
     );
   }
-  yield* readChunks(file, signal);
-}
-
-/** The bytes of a file in pieces that the reader may keep. */
-export async function* readChunks(file: string, signal?: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
-  let handle: FileHandle;
-  try {
-    handle = await open(file, "r");
-  } catch (cause) {
-    throw new KoError(`Cannot read "${file}"`, { cause });
-  }
-  try {
-    for (;;) {
-      signal?.throwIfAborted();
-      const { bytesRead, buffer } = await handle.read(new Uint8Array(CHUNK_BYTES), 0, CHUNK_BYTES, null);
-      if (bytesRead === 0) return;
-      yield buffer.subarray(0, bytesRead);
-    }
-  } finally {
-    await handle.close();
-  }
+  yield* readChunks(file, { signal });
 }

@@ -8,6 +8,7 @@
  */
 import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { readChunks } from "./chunks.ts";
 import { KoError } from "./errors.ts";
 import { isObject } from "./gojson.ts";
 import type { Built, Image } from "./image.ts";
@@ -16,7 +17,6 @@ import {
   isMissing,
   LAYOUT_VERSION,
   type LayoutIndex,
-  readChunks,
   readLayoutIndex,
   REF_NAME,
   sizeOfFile,
@@ -125,7 +125,7 @@ async function isIntact(path: string, descriptor: Descriptor, signal: AbortSigna
   const file = blobPath(path, descriptor.digest);
   if ((await sizeOfFile(file)) !== descriptor.size) return false;
   try {
-    for await (const _ of verified(readChunks(file, signal), descriptor, `"${file}"`));
+    for await (const _ of verified(readChunks(file, { signal }), descriptor, `"${file}"`));
     return true;
   } catch (error) {
     if (error instanceof KoError && !signal.aborted) return false;
