@@ -151,7 +151,7 @@ async function refuseToolexecInSettings(env: Readonly<Record<string, string>>, p
 }
 
 /** As Go's `os.UserConfigDir` has it. */
-function settingsFile(env: Readonly<Record<string, string>>, platform: string): string | undefined {
+export function settingsFile(env: Readonly<Record<string, string>>, platform: string): string | undefined {
   if (env["GOENV"]) return env["GOENV"] === "off" ? undefined : env["GOENV"];
   const home = env["HOME"];
   let folder: string | undefined;
@@ -162,6 +162,6 @@ function settingsFile(env: Readonly<Record<string, string>>, platform: string): 
 }
 
 /** Splits at blanks as `go` splits GOFLAGS: quotes count at the start of a field only, and nothing is escaped. */
-function splitQuoted(text: string): readonly string[] {
+export function splitQuoted(text: string): readonly string[] {
   return Array.from(text.matchAll(/'([^']*)'|"([^"]*)"|(\S+)/g), (match) => match[1] ?? match[2] ?? match[3] ?? "");
 }

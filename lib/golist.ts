@@ -19,8 +19,8 @@ export interface GoModule {
   readonly main: boolean;
   /** Path of its `go.mod`. */
   readonly goMod: string | undefined;
-  /** True if a `replace` line sends it elsewhere. */
-  readonly replaced: boolean;
+  /** True if a `replace` line sends it to a folder, whose files may change. */
+  readonly local: boolean;
 }
 
 /** What go says is wrong with a package. */
@@ -53,18 +53,22 @@ export interface GoPackage {
   readonly cgoFiles: readonly string[];
   /** Go files that build constraints, or `CGO_ENABLED=0`, leave out. */
   readonly ignoredGoFiles: readonly string[];
+  /** Others that build constraints leave out. */
+  readonly ignoredOtherFiles: readonly string[];
   /** C, assembler, header and object files that take part. */
   readonly otherFiles: readonly string[];
   /** Paths below `dir`. */
   readonly embedFiles: readonly string[];
   readonly embedPatterns: readonly string[];
+  /** Import paths of what it imports itself. */
+  readonly imports: readonly string[];
 }
 
 const OTHER_FILES = "CFiles CXXFiles MFiles HFiles FFiles SFiles SwigFiles SwigCXXFiles SysoFiles".split(" ");
 
 const FIELDS = [
   "Dir ImportPath Name Standard Module DepOnly Match Error DepsErrors Incomplete".split(" "),
-  "GoFiles CgoFiles IgnoredGoFiles EmbedFiles EmbedPatterns".split(" "),
+  "GoFiles CgoFiles IgnoredGoFiles IgnoredOtherFiles EmbedFiles EmbedPatterns Imports".split(" "),
   OTHER_FILES,
 ]
   .flat()
@@ -146,9 +150,11 @@ function readPackage(text: string): GoPackage {
     goFiles: readStrings(value, "GoFiles"),
     cgoFiles: readStrings(value, "CgoFiles"),
     ignoredGoFiles: readStrings(value, "IgnoredGoFiles"),
+    ignoredOtherFiles: readStrings(value, "IgnoredOtherFiles"),
     otherFiles: OTHER_FILES.flatMap((key) => readStrings(value, key)),
     embedFiles: readStrings(value, "EmbedFiles"),
     embedPatterns: readStrings(value, "EmbedPatterns"),
+    imports: readStrings(value, "Imports"),
   };
 }
 
@@ -160,7 +166,7 @@ function readModule(value: unknown): GoModule | undefined {
     dir: readString(value, "Dir") || undefined,
     main: value["Main"] === true,
     goMod: readString(value, "GoMod") || undefined,
-    replaced: isObject(value["Replace"]),
+    local: isObject(value["Replace"]) && !readString(value["Replace"], "Version"),
   };
 }
 

@@ -56,6 +56,8 @@ export interface Host {
   readonly arch: string;
   /** How many compressions and the like may run at once. */
   readonly cpus: number;
+  /** The number of the user; undefined on Windows. */
+  readonly userId: number | undefined;
   /** Aborted by SIGINT, SIGTERM and SIGHUP, with an {@link Interrupted} as reason. */
   readonly signal: AbortSignal;
   readonly stderrIsTerminal: boolean;
@@ -78,8 +80,11 @@ export interface Host {
   run(argv: readonly [string, ...string[]], options?: RunOptions): Promise<RunResult>;
   /** The absolute path of a program on PATH, or undefined. */
   findProgram(name: string): string | undefined;
-  /** @throws {KoError} If it cannot be made. */
-  tempFolder(prefix: string): Promise<TempFolder>;
+  /**
+   * @param parent absolute; @default the system's folder for temporary files
+   * @throws {KoError} If it cannot be made.
+   */
+  tempFolder(prefix: string, parent?: string): Promise<TempFolder>;
 }
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -138,6 +143,7 @@ export function createHost(): Host {
     platform: process.platform,
     arch: process.arch,
     cpus: navigator.hardwareConcurrency,
+    userId: process.getuid?.(),
     signal: controller.signal,
     get stderrIsTerminal() {
       return process.stderr.isTTY;
@@ -163,8 +169,7 @@ export function createHost(): Host {
         talk,
       }),
     findProgram: (name) => Bun.which(name, { PATH: host.env["PATH"] ?? "", cwd: host.cwd }) ?? undefined,
-    tempFolder: async (prefix) => {
-      const parent = resolve(host.cwd, host.env["TMPDIR"] || tmpdir());
+    tempFolder: async (prefix, parent = resolve(host.cwd, host.env["TMPDIR"] || tmpdir())) => {
       const path = await mkdtemp(join(parent, `${prefix}-`)).catch((cause: unknown) => {
         throw new KoError(`Cannot make a temporary folder in "${parent}"`, {
           cause,

@@ -20,8 +20,8 @@ describe("listPackages()", () => {
     const world = goWorld(tree.path);
     const env = buildEnvironment(LINUX, world.host.env);
     const packages = await listPackages(["./cmd/a"], { ...world, cwd: tree.path, env });
-    const module = { path: "example.com/app", version: undefined, main: true, replaced: false };
-    const replaced = { path: "example.com/dep", version: "v1.2.3", main: false, replaced: true };
+    const module = { path: "example.com/app", version: undefined, main: true, local: false };
+    const replaced = { path: "example.com/dep", version: "v1.2.3", main: false, local: true };
     const common = { name: "main", standard: false, depOnly: false, problem: undefined, dependencyProblems: [] };
     expect(packages.filter((each) => !each.standard)).toEqual([
       {

@@ -145,7 +145,7 @@ describe("listPrograms()", () => {
     using tree = writeApp();
     const options = { ...goWorld(tree.at("app")), platform: LINUX };
     const { programs, packages } = await listPrograms(["ko://./cmd/a", "./nested/cmd/n"], options);
-    const module = { version: undefined, main: true, replaced: false };
+    const module = { version: undefined, main: true, local: false };
     expect(programs).toEqual([
       {
         importPath: "example.com/app/cmd/a",

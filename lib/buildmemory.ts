@@ -1,0 +1,302 @@
+/**
+ * What earlier runs compiled: a record for each program and platform, with the inputs that decide the bytes, and the
+ * proof that they still are what they were. Then no `go` is needed.
+ *
+ * The key of a record holds what is known at once: import path, platform, flags, the variables of the environment that
+ * decide. The rest are files and folders (gosources.ts, fingerprint.ts) and what git says (vcs.ts). What cannot be proved
+ * is not recorded.
+ */
+import { realpathSync, readFileSync } from "node:fs";
+import { basename, isAbsolute, relative, resolve } from "node:path";
+import { type Cache, type Kept, keyOf } from "./cache.ts";
+import {
+  type Change,
+  confirmInputs,
+  type Draft,
+  type InputPlan,
+  type Inputs,
+  Prover,
+  refreshInputs,
+  takeInputs,
+} from "./fingerprint.ts";
+import { runGo, settingsFile, splitQuoted } from "./go.ts";
+import type { GoPackage } from "./golist.ts";
+import type { Program } from "./goprograms.ts";
+import { findGoroot, planSources, type SourcesOptions } from "./gosources.ts";
+import { isObject } from "./gojson.ts";
+import type { Host } from "./host.ts";
+import type { Log } from "./log.ts";
+import { findWorkTree, planTags, readGitState } from "./vcs.ts";
+
+export interface BuildMemoryOptions {
+  readonly cache: Cache;
+  readonly host: Host;
+  readonly log: Log;
+  /** Name or path of the go command. */
+  readonly go: string;
+}
+
+/** How a program is compiled: the words and variables that go gets. */
+export interface BuildSetup {
+  /** The whole environment of go. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Words of `go build`, without packages, output and `-p`. */
+  readonly args: readonly string[];
+}
+
+/** A binary that was compiled before. */
+export interface KnownBinary {
+  /** Named by the digest of the layer's tar, which the binary decides. */
+  readonly binary: Kept;
+  /** Bytes of that tar. */
+  readonly tarSize: number;
+}
+
+/** What is known of a program: its binary, or why it has to be compiled. */
+export type Recalled =
+  | ({ readonly state: "proved" } & KnownBinary)
+  | {
+      readonly state: "unknown";
+      /** For people: `pkg/web/handler.go changed`. */
+      readonly why: string;
+      /** The last binary, for go to find out whether it is still right; it is what it was when it was kept. */
+      readonly last: KnownBinary | undefined;
+    };
+
+interface BuildRecord extends KnownBinary {
+  readonly inputs: Inputs;
+  readonly git: { readonly root: string; readonly state: string } | undefined;
+  /** Only where another program chooses the Go version. */
+  readonly goroot: string | undefined;
+}
+
+/** Of records; another one for another shape. */
+const FORMAT = 1;
+/** Variables that say where things are kept, shown or fetched from, and decide nothing. Some hold secrets. */
+const IDLE: ReadonlySet<string> = new Set(
+  "GOCACHE GOCACHEPROG GOTMPDIR GOMAXPROCS GOGC GOMEMLIMIT GOTRACEBACK GOPROXY GOAUTH GONETRC GOVCS".split(" "),
+);
+const DECIDING =
+  /^(?:GO|CGO_|GIT_|CC$|CXX$|FC$|AR$|PKG_CONFIG|HOME$|XDG_CONFIG_HOME$|APPDATA$|USERPROFILE$|(?:ASDF|MISE|GOENV|RTX)_)/i;
+/** Flags of go build that bring files of their own, or do not build. */
+const FOREIGN = /^--?(?:modfile|overlay|pgo|compiler|C|n|a|cover\w*|pkgdir|toolexec|linkshared)(?:=|$)/;
+
+/** Proves and remembers, for one run. */
+export class BuildMemory {
+  readonly #options: BuildMemoryOptions;
+  readonly #prover = new Prover();
+  /** What git said before anything was compiled, by the root of the work tree. */
+  readonly #states = new Map<string, Promise<string>>();
+  readonly #goroots = new Map<string, Promise<string>>();
+  readonly #go: string | undefined;
+
+  constructor(options: BuildMemoryOptions) {
+    this.#options = options;
+    const { go, host } = options;
+    this.#go = /[/\\]/.test(go) ? resolve(host.cwd, go) : host.findProgram(go);
+  }
+
+  /** What is proved of files in this run. */
+  get prover(): Prover {
+    return this.#prover;
+  }
+
+  /** Where the files are that choose modules and toolchain; undefined without a go command. */
+  sourcesOptions(env: Readonly<Record<string, string>>): SourcesOptions | undefined {
+    if (this.#go === undefined) return undefined;
+    const settings = settingsFile(env, this.#options.host.platform);
+    return { go: this.#go, settings, gowork: env["GOWORK"] || undefined };
+  }
+
+  /** What decides, of an environment and the go command, as a value to compare. */
+  describe(env: Readonly<Record<string, string>>): unknown {
+    return [this.#go, describeSetup({ env, args: [] })];
+  }
+
+  /** Looks a program up, and proves that what is known of it still holds. */
+  async recall(program: Program, setup: BuildSetup): Promise<Recalled> {
+    const { cache } = this.#options;
+    const record = readRecord(cache.read("build", this.#key(program, setup)));
+    if (record === undefined) return { state: "unknown", why: this.#whyUnknown(program, setup), last: undefined };
+    const { binary, tarSize } = record;
+    const last = cache.has(binary) ? { binary, tarSize } : undefined;
+    const why = await this.#findDifference(record, { program, setup, kept: last !== undefined });
+    if (why !== undefined || last === undefined) {
+      return { state: "unknown", why: why ?? "the kept binary is not what it was", last };
+    }
+    const { host } = this.#options;
+    const better = refreshInputs(record.inputs, host.now().getTime());
+    if (better !== undefined) cache.write("build", this.#key(program, setup), { ...record, inputs: better });
+    return { state: "proved", binary, tarSize };
+  }
+
+  /**
+   * Looks at a program's inputs, after go has listed them: to be confirmed when it is compiled.
+   *
+   * @param options.startedAt milliseconds since 1970, before go was started for the first time
+   */
+  async draft(
+    program: Program,
+    options: { readonly packages: readonly GoPackage[]; readonly setup: BuildSetup; readonly startedAt: number },
+  ): Promise<BuildDraft | undefined> {
+    const { host, log } = this.#options;
+    const { packages, setup, startedAt } = options;
+    const no = (why: string): undefined => log.debug(`${program.importPath} is not remembered: ${why}`) as undefined;
+    const sources = this.sourcesOptions(setup.env);
+    if (sources === undefined) return no("there is no go command");
+    const foreign = findForeignFlag(setup, sources.settings);
+    if (foreign !== undefined) return no(`${foreign} is set`);
+    const plan = planSources(program, packages, sources);
+    if ("why" in plan) return no(plan.why);
+    const tree = isStamped(program) ? findWorkTree(program.dir) : { kind: "none" as const };
+    if (tree.kind === "other") return no(`ko does not know what ${tree.name} is stamped with`);
+    const tags: InputPlan = tree.kind === "git" ? planTags(tree.root) : { folders: [], files: [] };
+    const whole = { folders: [...plan.folders, ...tags.folders], files: [...plan.files, ...tags.files] };
+    const now = host.now().getTime();
+    const draft = takeInputs(whole, { startedAt, now, before: this.#prover });
+    if ("path" in draft) return no(`${draft.path} ${draft.what} just now`);
+    const goroot = isShim(sources.go) ? findGoroot(packages) : undefined;
+    const git =
+      tree.kind === "git" ? { root: tree.root, state: await this.#stateBefore(tree.root, setup.env) } : undefined;
+    return { draft, git, goroot };
+  }
+
+  /** Keeps what was compiled, if its inputs have not changed meanwhile. */
+  async remember(
+    program: Program,
+    made: KnownBinary & { readonly setup: BuildSetup; readonly draft: BuildDraft },
+  ): Promise<void> {
+    const { cache, host, log } = this.#options;
+    const { binary, draft, setup, tarSize } = made;
+    const inputs = confirmInputs(draft.draft, host.now().getTime());
+    const no = (why: string): void => log.debug(`${program.importPath} is not remembered: ${why}`);
+    if ("path" in inputs) return no(`${inputs.path} ${inputs.what} while it was compiled`);
+    const { git, goroot } = draft;
+    if (git !== undefined && (await readGitState(git.root, { host, env: setup.env })) !== git.state) {
+      return no("the work tree changed while it was compiled");
+    }
+    const record: BuildRecord = { binary, tarSize, inputs, git, goroot };
+    cache.write("build", this.#key(program, setup), record);
+    cache.write("setup", this.#placeKey(program, setup), describeSetup(setup));
+  }
+
+  async #findDifference(
+    record: BuildRecord,
+    { program, setup }: { readonly program: Program; readonly setup: BuildSetup; readonly kept: boolean },
+  ): Promise<string | undefined> {
+    const { git, goroot, inputs } = record;
+    // Asked for before files are looked at, which keeps the processor busy.
+    const state = git === undefined ? undefined : this.#stateBefore(git.root, setup.env);
+    const change = this.#prover.findChange(inputs);
+    if (change !== undefined) return this.#show(change);
+    if (git !== undefined && (await state) !== git.state) return showGitChange(git.state, (await state) ?? "");
+    if (goroot !== undefined && (await this.#gorootOf(program, setup)) !== goroot) return "another Go is chosen";
+    return undefined;
+  }
+
+  #stateBefore(root: string, env: Readonly<Record<string, string>>): Promise<string> {
+    let state = this.#states.get(root);
+    if (state === undefined) this.#states.set(root, (state = readGitState(root, { host: this.#options.host, env })));
+    return state;
+  }
+
+  #gorootOf({ workDir }: Program, { env }: BuildSetup): Promise<string> {
+    let asked = this.#goroots.get(workDir);
+    if (asked === undefined) {
+      asked = runGo(["env", "GOROOT"], { ...this.#options, env, cwd: workDir }).then(
+        ({ stdout }) => new TextDecoder().decode(stdout).trim(),
+        () => "",
+      );
+      this.#goroots.set(workDir, asked);
+    }
+    return asked;
+  }
+
+  /** Why there is no record: what is set otherwise, if there is one of another environment. */
+  #whyUnknown(program: Program, setup: BuildSetup): string {
+    const last = this.#options.cache.read("setup", this.#placeKey(program, setup));
+    if (!isObject(last)) return "first build here";
+    const now = describeSetup(setup);
+    for (const name of new Set([...Object.keys(now), ...Object.keys(last)])) {
+      if (last[name] !== now[name]) return `${name} ${last[name] === undefined ? "is set" : "changed"}`;
+    }
+    return "it was changed while it was compiled, or cannot be followed";
+  }
+
+  #key(program: Program, setup: BuildSetup): string {
+    return keyOf([FORMAT, program.importPath, program.workDir, program.dir, this.#go, describeSetup(setup)]);
+  }
+
+  #placeKey(program: Program, { env }: BuildSetup): string {
+    return keyOf([program.importPath, program.workDir, env["GOOS"], env["GOARCH"], env["GOARM"], env["GOAMD64"]]);
+  }
+
+  #show({ path, what }: Change): string {
+    const shown = relative(this.#options.host.cwd, path);
+    return `${shown.length < path.length && !isAbsolute(shown) ? shown : path} ${what}`;
+  }
+}
+
+/** What {@link BuildMemory.draft} found. */
+export interface BuildDraft {
+  readonly draft: Draft;
+  readonly git: BuildRecord["git"];
+  readonly goroot: string | undefined;
+}
+
+/** The variables and words that decide, each under its name; no value is kept as it is, for it could be a secret. */
+function describeSetup({ args, env }: BuildSetup): Readonly<Record<string, string>> {
+  const found: Record<string, string> = { "the flags of go build": keyOf(args) };
+  for (const name of Object.keys(env).sort()) {
+    if (DECIDING.test(name) && !IDLE.has(name)) found[name] = keyOf(env[name]);
+  }
+  return found;
+}
+
+/** Go stamps programs of the modules that are worked on, not those of dependencies. */
+function isStamped({ module }: Program): boolean {
+  return module !== undefined && (module.main || module.version === undefined || module.local);
+}
+
+/** A script of a version manager, which chooses by files that only it knows. */
+function isShim(go: string): boolean {
+  if (go.includes("/shims/")) return true;
+  try {
+    return !/^go(?:\.exe|[\d.]*)?$/.test(basename(realpathSync(go))) && /(?:asdf|mise|rtx|goenv)/.test(realpathSync(go));
+  } catch {
+    return false;
+  }
+}
+
+function findForeignFlag({ args, env }: BuildSetup, settings: string | undefined): string | undefined {
+  const words = [...args, ...splitQuoted(env["GOFLAGS"] ?? ""), ...splitQuoted(keptFlags(settings))];
+  return words.find((word) => FOREIGN.test(word));
+}
+
+function keptFlags(settings: string | undefined): string {
+  if (settings === undefined) return "";
+  try {
+    return /^GOFLAGS=(.*)$/m.exec(readFileSync(settings, "utf8"))?.[1] ?? "";
+  } catch {
+    return "";
+  }
+}
+
+function showGitChange(before: string, after: string): string {
+  const [oldCommit, oldState] = before.split(" ");
+  const [newCommit, newState] = after.split(" ");
+  if (oldCommit !== newCommit) return "the git commit, which is stamped into the program, changed";
+  if (oldState === newState) return "what git says of the work tree changed";
+  return newState === "changed"
+    ? "the git work tree is no longer clean, which is stamped into the program"
+    : "the git work tree is clean now, which is stamped into the program";
+}
+
+/** Records are ours and carry their own digest: what is looked at here is only whether this version wrote them. */
+function readRecord(value: unknown): BuildRecord | undefined {
+  return isBuildRecord(value) ? value : undefined;
+}
+
+function isBuildRecord(value: unknown): value is BuildRecord {
+  return isObject(value) && isObject(value["binary"]) && isObject(value["inputs"]) && "tarSize" in value;
+}

@@ -1,0 +1,313 @@
+/**
+ * Proof that files and folders are what they were, as git's index and Go's cache prove it: by what `stat` tells.
+ *
+ * A mark stands for size, modification and change time, inode and mode. What changed so shortly before it was looked at
+ * that the clock of the file system may not tell the next change apart (racy, in git's words) is compared by content as
+ * well, or not recorded at all when it may have changed while the Go tool read it. Of a folder the names that count are
+ * compared, and only where its own mark has changed.
+ *
+ * https://git-scm.com/docs/racy-git
+ */
+import { readFileSync, readdirSync, statSync, type Stats } from "node:fs";
+import { join } from "node:path";
+
+/** Which names of a folder count. */
+export type FolderKind =
+  /** Those that decide what a Go package consists of: sources, `go.mod`, `vendor`, `default.pgo`. Each file is marked. */
+  | "sources"
+  /** All of them; files are not marked. */
+  | "entries";
+
+/** What to look at. */
+export interface InputPlan {
+  readonly folders: readonly {
+    /** Absolute. */
+    readonly dir: string;
+    readonly kind: FolderKind;
+    /** The sources that the Go tool saw in it, tests left out, in any order; undefined if it was not asked. */
+    readonly seen?: readonly string[] | undefined;
+  }[];
+  /** Absolute; a file that is not there counts too: it must stay away. */
+  readonly files: readonly string[];
+}
+
+/** What was found, as plain data for a record. */
+export interface Inputs {
+  readonly folders: readonly FolderState[];
+  /** Path and mark. */
+  readonly files: readonly (readonly [path: string, mark: string])[];
+  /** Files whose mark alone proves nothing, with the digest of their content. */
+  readonly racy: readonly (readonly [path: string, digest: string])[];
+}
+
+export interface FolderState {
+  readonly dir: string;
+  readonly kind: FolderKind;
+  /** Of the folder itself; {@link RACY} compares the names always. */
+  readonly mark: string;
+  /** Sorted. */
+  readonly names: readonly string[];
+  /** Of the files in `names`, in their order; empty for "entries". */
+  readonly marks: readonly string[];
+}
+
+/** The first input that is not what it was. */
+export interface Change {
+  /** Absolute. */
+  readonly path: string;
+  readonly what: "changed" | "added" | "removed";
+}
+
+/** What {@link takeInputs} found, to be confirmed when the Go tool is done. */
+export interface Draft {
+  readonly inputs: Inputs;
+  /** Marks of folders that changed shortly before: they must not change again until the end. */
+  readonly moving: ReadonlyMap<string, string>;
+  /** Milliseconds since 1970: when the Go tool was started. */
+  readonly startedAt: number;
+}
+
+/** The mark of what is not there. */
+const ABSENT = "-";
+/** The mark of a folder where a file was looked for, such as `.git`. */
+const FOLDER = "d";
+/** The mark of a folder that proves nothing. */
+const RACY = "?";
+/** Milliseconds: the coarsest clock of a file system that people use (FAT). */
+const COARSE_MS = 2000;
+/** Milliseconds: the tick in which Linux counts the times of files. */
+const TICK_MS = 12;
+
+const SOURCE = /\.(?:go|c|cc|cpp|cxx|m|h|hh|hpp|hxx|f|F|for|f90|s|S|sx|swig|swigcxx|syso)$/;
+const OTHERS: ReadonlySet<string> = new Set(["go.mod", "vendor", "default.pgo"]);
+
+/** Whether a name in a package's folder may decide what is built. */
+export function isSourceName(name: string): boolean {
+  if (OTHERS.has(name)) return true;
+  return SOURCE.test(name) && !name.startsWith("_") && !name.startsWith(".") && !name.endsWith("_test.go");
+}
+
+/**
+ * Looks at everything in `plan`: right after the Go tool has told what it read, before or while it builds.
+ *
+ * @param options.startedAt milliseconds since 1970, before the Go tool was started
+ * @param options.now milliseconds since 1970
+ * @param options.before what was looked at before the Go tool was started: names known from there may have been confirmed
+ * @returns or why nothing can be recorded: something may have changed while the Go tool read it
+ */
+export function takeInputs(
+  plan: InputPlan,
+  options: { readonly startedAt: number; readonly now: number; readonly before?: Prover | undefined },
+): Draft | Change {
+  const { startedAt, now, before } = options;
+  const racy: [string, string][] = [];
+  const window = new Window(startedAt, now);
+  const lookAt = (path: string): string | undefined => {
+    const found = look(path);
+    const mark = fileMarkOf(found);
+    if (found === undefined || found.isDirectory()) return mark;
+    const settled = window.judge(found);
+    if (settled === "unsettled") return undefined;
+    if (settled === "racy") racy.push([path, digestOfFile(path)]);
+    return mark;
+  };
+  const folders: FolderState[] = [];
+  const moving = new Map<string, string>();
+  for (const { dir, kind, seen } of plan.folders) {
+    const found = look(dir);
+    if (found === undefined) return { path: dir, what: "removed" };
+    const names = namesIn(dir, kind);
+    const expected = seen?.filter(isSourceName).sort();
+    const own = kind === "sources" ? names.filter((name) => !OTHERS.has(name)) : names;
+    if (expected !== undefined && expected.join("/") !== own.join("/")) return { path: dir, what: "changed" };
+    const settled = window.judge(found);
+    // New names in a folder show by their own times; those that are gone are known from the Go tool, or from before.
+    const known = kind === "sources" || before?.namesOf(dir, kind)?.join("/") === names.join("/");
+    if (settled === "unsettled" && !known) return { path: dir, what: "changed" };
+    const marks: string[] = [];
+    for (const name of kind === "sources" ? names : []) {
+      const mark = lookAt(join(dir, name));
+      if (mark === undefined) return { path: join(dir, name), what: "changed" };
+      marks.push(mark);
+    }
+    if (settled !== "settled" && own.length > 0) moving.set(dir, markOf(found));
+    folders.push({ dir, kind, mark: settled === "settled" ? markOf(found) : RACY, names, marks });
+  }
+  const files: [string, string][] = [];
+  for (const path of new Set(plan.files)) {
+    const mark = lookAt(path);
+    if (mark === undefined) return { path, what: "changed" };
+    files.push([path, mark]);
+  }
+  return { inputs: { folders, files, racy }, moving, startedAt };
+}
+
+/**
+ * Looks again, when the Go tool is done: only what is still the same is what it read.
+ *
+ * @returns what to record, or the first change
+ */
+export function confirmInputs(draft: Draft, now: number): Inputs | Change {
+  // Nothing that was seen before may be reused: this is a look of its own.
+  const change = new Prover().findChange(draft.inputs);
+  if (change !== undefined) return change;
+  // A source that came and went between two looks shows in its folder only.
+  for (const [dir, mark] of draft.moving) if (markOf(look(dir)) !== mark) return { path: dir, what: "changed" };
+  const window = new Window(draft.startedAt, now);
+  for (const [path] of draft.inputs.racy) {
+    const found = look(path);
+    if (found === undefined || window.judge(found) === "unsettled") return { path, what: "changed" };
+  }
+  return draft.inputs;
+}
+
+/** Compares records with what is there now. Within one prover each file and folder is looked at once. */
+export class Prover {
+  readonly #marks = new Map<string, string>();
+  readonly #names = new Map<string, readonly string[]>();
+  readonly #digests = new Map<string, string>();
+  /** Folder states that were found true: records of several programs share most of them. */
+  readonly #proved = new Map<string, string>();
+
+  /** The first difference, or undefined if all is as it was. */
+  findChange(inputs: Inputs): Change | undefined {
+    for (const [path, mark] of inputs.files) {
+      const is = this.#fileMarkOf(path);
+      if (is === mark) continue;
+      return { path, what: mark === ABSENT ? "added" : is === ABSENT ? "removed" : "changed" };
+    }
+    for (const folder of inputs.folders) {
+      const change = this.#findFolderChange(folder);
+      if (change !== undefined) return change;
+    }
+    for (const [path, digest] of inputs.racy) {
+      if (this.#digestOf(path) !== digest) return { path, what: "changed" };
+    }
+    return undefined;
+  }
+
+  /** The names of a folder, if it was read. */
+  namesOf(dir: string, kind: FolderKind): readonly string[] | undefined {
+    return this.#names.get(`${kind} ${dir}`);
+  }
+
+  #findFolderChange({ dir, kind, mark, names, marks }: FolderState): Change | undefined {
+    const text = `${mark} ${names.join("/")} ${marks.join(" ")}`;
+    if (this.#proved.get(`${kind} ${dir}`) === text) return undefined;
+    const is = markOf(look(dir));
+    if (is === ABSENT) return { path: dir, what: "removed" };
+    if (is !== mark) {
+      const now = this.#namesIn(dir, kind);
+      const added = now.find((name) => !names.includes(name));
+      if (added !== undefined) return { path: join(dir, added), what: "added" };
+      const removed = names.find((name) => !now.includes(name));
+      if (removed !== undefined) return { path: join(dir, removed), what: "removed" };
+    } else this.#names.set(`${kind} ${dir}`, names);
+    for (const [i, expected] of marks.entries()) {
+      const path = `${dir}/${names[i]}`;
+      const found = this.#fileMarkOf(path);
+      if (found !== expected) return { path, what: found === ABSENT ? "removed" : "changed" };
+    }
+    this.#proved.set(`${kind} ${dir}`, text);
+    return undefined;
+  }
+
+  #fileMarkOf(path: string): string {
+    let mark = this.#marks.get(path);
+    if (mark === undefined) this.#marks.set(path, (mark = fileMarkOf(look(path))));
+    return mark;
+  }
+
+  #namesIn(dir: string, kind: FolderKind): readonly string[] {
+    const key = `${kind} ${dir}`;
+    let names = this.#names.get(key);
+    if (names === undefined) this.#names.set(key, (names = namesIn(dir, kind)));
+    return names;
+  }
+
+  #digestOf(path: string): string {
+    let digest = this.#digests.get(path);
+    if (digest === undefined) this.#digests.set(path, (digest = digestOfFile(path)));
+    return digest;
+  }
+}
+
+/**
+ * Inputs that were just found true, with better marks: what was racy when it was recorded need not be so any more.
+ *
+ * @returns undefined if there is nothing to gain, or something has changed meanwhile
+ */
+export function refreshInputs(inputs: Inputs, now: number): Inputs | undefined {
+  if (inputs.racy.length === 0 && inputs.folders.every(({ mark }) => mark !== RACY)) return undefined;
+  const plan: InputPlan = { folders: inputs.folders, files: inputs.files.map(([path]) => path) };
+  const draft = takeInputs(plan, { startedAt: now, now });
+  if (!("inputs" in draft)) return undefined;
+  const withoutMarks = ({ folders, files }: Inputs): string =>
+    JSON.stringify([folders.map(({ mark: _, ...rest }) => rest), files]);
+  return withoutMarks(draft.inputs) === withoutMarks(inputs) ? draft.inputs : undefined;
+}
+
+/** The mark of a file or folder: equal marks, equal content, unless it was changed a moment before it was taken. */
+function markOf(found: Stats | undefined): string {
+  if (found === undefined) return ABSENT;
+  const { ctimeMs, ino, mode, mtimeMs, size } = found;
+  return Bun.hash(`${size} ${mtimeMs} ${ctimeMs} ${ino} ${mode}`).toString(36);
+}
+
+/** The same for what is wanted as a file: of a folder in its place it counts only that it is there. */
+function fileMarkOf(found: Stats | undefined): string {
+  return found?.isDirectory() === true ? FOLDER : markOf(found);
+}
+
+/** What `stat` tells, or undefined if it is not there or cannot be reached. */
+export function look(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
+}
+
+/** Judges times of change by the moment at which the Go tool was started. */
+export class Window {
+  readonly #startedAt: number;
+  readonly #now: number;
+
+  constructor(startedAt: number, now: number) {
+    this.#startedAt = startedAt;
+    this.#now = now;
+  }
+
+  /**
+   * "settled": a later change shows in the mark. "racy": it may not, but this one was over when the Go tool began.
+   * "unsettled": it may have come while the Go tool was reading.
+   */
+  judge({ ctimeMs }: Stats): "settled" | "racy" | "unsettled" {
+    if (ctimeMs < this.#startedAt - COARSE_MS) return "settled";
+    // From a clock that was ahead: our own time will not reach it soon.
+    if (ctimeMs > this.#now + COARSE_MS) return "racy";
+    const tick = ctimeMs % 1000 === 0 ? COARSE_MS : TICK_MS;
+    return ctimeMs < this.#startedAt - tick ? "racy" : "unsettled";
+  }
+}
+
+function namesIn(dir: string, kind: FolderKind): readonly string[] {
+  try {
+    if (kind === "entries") return readdirSync(dir).sort();
+    const entries = readdirSync(dir, { withFileTypes: true });
+    return entries
+      .filter((entry) => isSourceName(entry.name) && (!entry.isDirectory() || entry.name === "vendor"))
+      .map(({ name }) => name)
+      .sort();
+  } catch {
+    return [];
+  }
+}
+
+function digestOfFile(path: string): string {
+  try {
+    return new Bun.CryptoHasher("sha256").update(readFileSync(path)).digest("hex");
+  } catch {
+    return ABSENT;
+  }
+}
