@@ -78,6 +78,18 @@ const BUILD_FLAGS = {
     placeholder: "USER[:GROUP]",
     help: "The user the program runs as. Without it: the base image's.",
   },
+  explain: {
+    kind: "bool",
+    default: false,
+    help: "Tell on stderr, for each image, whether it was reused or rebuilt, and the first input that changed.",
+  },
+  timing: {
+    kind: "optional",
+    default: false,
+    placeholder: "FILE",
+    completes: "file",
+    help: "Show where the time went: a table on stderr, or with =FILE a Chrome trace in that file.",
+  },
 } as const;
 
 const PUBLISH_FLAGS = {

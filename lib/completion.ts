@@ -7,7 +7,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { dirname, join, relative, resolve } from "node:path";
 import { type Command, type CommandName, allCommands, GLOBAL_FLAGS } from "./commandtables.ts";
-import { type Flag, type FlagTable, helpFlag } from "./flags.ts";
+import { type Flag, type FlagTable, helpFlag, takesWord } from "./flags.ts";
 import type { Host } from "./host.ts";
 
 export interface Candidate {
@@ -82,7 +82,7 @@ function findPlace(words: readonly string[]): Place {
       const name = word.slice(2).split("=", 1)[0] ?? "";
       const found = Object.hasOwn(table, name) ? table[name] : undefined;
       given.add(name);
-      if (found !== undefined && found.kind !== "bool" && !word.includes("=")) flag = found;
+      if (found !== undefined && takesWord(found) && !word.includes("=")) flag = found;
     } else if (word.startsWith("-") && word !== "-") flag = waitingShort(word.slice(1), table);
     else if (command === undefined) {
       command = allCommands().find(([name, { aliases }]) => name === word || aliases.includes(word));
@@ -97,7 +97,7 @@ function waitingShort(letters: string, table: FlagTable): Flag | undefined {
   for (let at = 0; at < letters.length; at++) {
     const flag = Object.values(table).find(({ short }) => short === letters[at]);
     if (flag === undefined || letters[at + 1] === "=") return undefined;
-    if (flag.kind !== "bool") return at === letters.length - 1 ? flag : undefined;
+    if (takesWord(flag)) return at === letters.length - 1 ? flag : undefined;
   }
   return undefined;
 }
@@ -153,11 +153,13 @@ function completeFlags({ command, given }: Place): readonly Candidate[] {
   const table = command === undefined ? { ...GLOBAL_FLAGS, ...helpFlag() } : tableOf(command[1]);
   return Object.entries(table)
     .filter(([name, { kind }]) => kind === "list" || !given.has(name))
-    .map(([name, flag]) => ({
+    .flatMap(([name, flag]) => {
+      const description = flag.help.replace(/(?<=[a-z)])[.:] .*$/s, ".");
       // A flag that is on is there to be turned off.
-      value: flag.kind === "bool" && flag.default ? `--${name}=false` : `--${name}`,
-      description: flag.help.replace(/(?<=[a-z)])[.:] .*$/s, "."),
-    }));
+      const value = flag.kind === "bool" && flag.default ? `--${name}=false` : `--${name}`;
+      const values = flag.kind === "optional" ? [value, `${value}=`] : [value];
+      return values.map((each) => ({ value: each, description }));
+    });
 }
 
 interface AskedValue extends Asked {

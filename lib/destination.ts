@@ -1,10 +1,11 @@
 /**
  * Where a run publishes to: read from flags and `KO_DOCKER_REPO`, checked before anything is built.
  */
-import { access, constants, realpath, stat } from "node:fs/promises";
+import { access, constants, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { UsageError } from "./errors.ts";
 import type { BuildOptions, Naming } from "./options.ts";
+import { checkWritableFile } from "./outputfile.ts";
 import { DOCKER_HUB, splitHost, whyBadHost, whyBadPath } from "./reference.ts";
 
 /** Where images go to be run from. */
@@ -117,20 +118,6 @@ function checkRepository(repository: string): void {
   const own = path === "x" ? "" : path.slice(0, -2);
   const why = (host === undefined ? undefined : whyBadHost(host)) ?? (own === "" ? undefined : whyBadPath(own));
   if (why !== undefined) throw fail(why);
-}
-
-async function checkWritableFile(path: string, flag: string): Promise<void> {
-  const fail = (why: string): UsageError => new UsageError(`Cannot write ${flag} "${path}": ${why}`);
-  const found = await stat(path).catch(() => undefined);
-  if (found?.isDirectory()) throw fail("it is a folder");
-  // A device or a pipe is written to, not replaced.
-  if (found !== undefined && !found.isFile()) return;
-  const folder = dirname(await realpath(path).catch(() => path));
-  const parent = await stat(folder).catch(() => undefined);
-  if (!parent?.isDirectory()) throw fail(`the folder ${folder} does not exist`);
-  await access(folder, constants.W_OK).catch(() => {
-    throw fail(`the folder ${folder} cannot be written to`);
-  });
 }
 
 async function checkWritableFolder(path: string, flag: string): Promise<void> {

@@ -3,7 +3,7 @@
  *
  * Rules of https://github.com/spf13/pflag: `--name=value`, `--name value`, `-n value`, `-nvalue`, `-n=value`, bundled
  * shorts (`-Rf x`), flags after words, `--` ends the flags, a lone `-` is a word, a bool flag takes a value only after
- * `=`. Three differences: `-n=` is empty (pflag: "="), numbers are decimal, and a line end in a list is an error
+ * `=`, and so does a flag whose value is optional (pflag's NoOptDefVal). Three differences: `-n=` is empty (pflag: "="), numbers are decimal, and a line end in a list is an error
  * (pflag drops what follows it). Knows no command by name: the tables are in cli.ts.
  */
 import { UsageError, findNearest } from "./errors.ts";
@@ -47,7 +47,17 @@ export interface ListFlag extends FlagBase {
   readonly commas?: boolean;
 }
 
-export type Flag = BoolFlag | TextFlag | IntFlag | ListFlag;
+/**
+ * A flag that means something alone, and something else with a value, which stands after `=`: `--timing`,
+ * `--timing=FILE`. As for other flags, an empty value means "not given"; `=true` and `=false` are what they are for a
+ * bool flag, and no values.
+ */
+export interface OptionalFlag extends FlagBase {
+  readonly kind: "optional";
+  readonly default: false;
+}
+
+export type Flag = BoolFlag | TextFlag | IntFlag | ListFlag | OptionalFlag;
 
 /** Flags by their long names, without dashes, in the order of `--help`. */
 export type FlagTable = Readonly<Record<string, Flag>>;
@@ -59,6 +69,8 @@ interface ValueOfKind {
   readonly text: string;
   readonly int: number;
   readonly list: readonly string[];
+  /** True: given alone. False: not given. */
+  readonly optional: boolean | string;
 }
 
 /** The values of a table's flags by long name: `values["tag-only"]` is a boolean. */
@@ -83,6 +95,8 @@ export interface ParseFlagsOptions {
 }
 
 const HELP_FLAG: BoolFlag = { kind: "bool", default: false, short: "h", help: "Show this help." };
+
+const PLACEHOLDERS = { bool: "", text: "TEXT", int: "N", list: "LIST", optional: "TEXT" } as const;
 
 /** Columns of `--help`. */
 const WIDTH = 92;
@@ -151,6 +165,7 @@ export function fitsTable<T extends FlagTable>(
   return Object.entries(table).every(([name, flag]) => {
     const value = values[name];
     if (flag.kind === "list") return Array.isArray(value);
+    if (flag.kind === "optional") return typeof value === "boolean" || typeof value === "string";
     return typeof value === { bool: "boolean", text: "string", int: "number" }[flag.kind];
   });
 }
@@ -186,6 +201,11 @@ export function readCsv(text: string): readonly string[] | { readonly why: strin
   return fields;
 }
 
+/** Whether a flag without `=` takes the next word as its value. */
+export function takesWord({ kind }: Flag): boolean {
+  return kind !== "bool" && kind !== "optional";
+}
+
 /** The flags as two columns, for `--help`. */
 export function formatFlags(table: FlagTable): string {
   const rows = Object.entries(table).map(([name, flag]) => [formatFlagName(name, flag), describeFlag(flag)] as const);
@@ -197,10 +217,11 @@ export function helpFlag(): FlagTable {
   return { help: HELP_FLAG };
 }
 
-/** `-t, --tags LIST` */
+/** `-t, --tags LIST`, `--timing[=FILE]` */
 export function formatFlagName(name: string, flag: Flag): string {
-  const placeholder = flag.placeholder ?? { bool: "", text: "TEXT", int: "N", list: "LIST" }[flag.kind];
+  const placeholder = flag.placeholder ?? PLACEHOLDERS[flag.kind];
   const short = flag.short === undefined ? "    " : `-${flag.short}, `;
+  if (flag.kind === "optional") return `${short}--${name}[=${placeholder}]`;
   return `${short}--${name}${placeholder === "" ? "" : ` ${placeholder}`}`;
 }
 
@@ -256,7 +277,7 @@ function readLong(word: string, reader: Reader): void {
   const flag = Object.hasOwn(reader.flags, name) ? reader.flags[name] : undefined;
   if (flag === undefined) throw unknownFlag(name, reader);
   if (equals >= 0) reader.set(name, word.slice(equals + 1));
-  else if (flag.kind === "bool") reader.set(name, "true");
+  else if (!takesWord(flag)) reader.set(name, "true");
   else reader.set(name, reader.take() ?? needsValue(`--${name}`, flag));
 }
 
@@ -268,7 +289,7 @@ function readShorts(word: string, reader: Reader): void {
     const [name, flag] = found;
     const rest = word.slice(at + 1);
     if (rest.startsWith("=")) return reader.set(name, rest.slice(1));
-    if (flag.kind !== "bool") {
+    if (takesWord(flag)) {
       return reader.set(name, rest !== "" ? rest : (reader.take() ?? needsValue(`-${letter}`, flag)));
     }
     reader.set(name, "true");
@@ -284,6 +305,10 @@ interface ReadValueOptions {
 function readValue(flag: Flag, text: string, options: ReadValueOptions): FlagValue {
   const fail = (why: string): UsageError => new UsageError(`Cannot use ${options.shown}="${text}": ${why}`);
   if (flag.kind === "text") return text;
+  if (flag.kind === "optional") {
+    if (text === "" || text === "false") return false;
+    return text === "true" ? true : text;
+  }
   if (flag.kind === "bool") {
     // Go's strconv.ParseBool
     if (/^(?:1|t|T|true|TRUE|True)$/.test(text)) return true;
@@ -302,8 +327,8 @@ function readValue(flag: Flag, text: string, options: ReadValueOptions): FlagVal
 }
 
 function needsValue(shown: string, flag: Flag): never {
-  const example = { bool: "", text: "TEXT", int: "N", list: "LIST" }[flag.kind];
-  throw new UsageError(`Cannot use ${shown}: it has no value, wanted ${shown} ${flag.placeholder ?? example}`);
+  const example = flag.placeholder ?? PLACEHOLDERS[flag.kind];
+  throw new UsageError(`Cannot use ${shown}: it has no value, wanted ${shown} ${example}`);
 }
 
 function unknownFlag(name: string, reader: Reader): UsageError {

@@ -62,6 +62,11 @@ export interface Host {
   readonly signal: AbortSignal;
   readonly stderrIsTerminal: boolean;
   now(): Date;
+  /**
+   * Milliseconds, with fractions, since the runtime began: never goes back, whatever is done to the clock. The system's
+   * loading of the executable before that is not in it.
+   */
+  monotonic(): number;
   /** Writes a result, after everything that was written before. @throws {KoError} If stdout is closed or full. */
   out(data: string | Uint8Array): Promise<void>;
   /** Writes to stderr, in the order of the calls; what cannot be written is dropped. */
@@ -149,6 +154,7 @@ export function createHost(): Host {
       return process.stderr.isTTY;
     },
     now: () => new Date(),
+    monotonic: () => performance.now(),
     out: async (data) => {
       try {
         const written = await write(Bun.stdout, data);

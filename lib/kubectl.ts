@@ -5,7 +5,7 @@
  * spec/behaviour.md 1.6. It knows no YAML.
  */
 import { KoError } from "./errors.ts";
-import type { FlagTable, FlagValues } from "./flags.ts";
+import { type FlagTable, type FlagValues, takesWord } from "./flags.ts";
 import type { Host } from "./host.ts";
 import type { Log } from "./log.ts";
 
@@ -220,7 +220,7 @@ export function clusterArguments(words: readonly string[]): readonly string[] {
     if (found === undefined) return [];
     const alone = word === `--${found[0]}` || word === `-${found[1].short}`;
     const value = own[i + 1];
-    return alone && found[1].kind !== "bool" && value !== undefined ? [word, value] : [word];
+    return alone && takesWord(found[1]) && value !== undefined ? [word, value] : [word];
   });
 }
 

@@ -7,6 +7,7 @@ import type { BuildFlags } from "./cli.ts";
 import { UsageError } from "./errors.ts";
 import { checkPlatforms } from "./platform.ts";
 import { whyBadTag } from "./reference.ts";
+import type { TimingOutput } from "./timing.ts";
 
 /**
  * How an image is named under the repository: by the whole import path, its last element, the repository alone, or
@@ -38,6 +39,10 @@ export interface BuildOptions {
   readonly labels: ReadonlyMap<string, string>;
   readonly annotations: ReadonlyMap<string, string>;
   readonly user: string | undefined;
+  /** Tell for each image whether it was reused, and if not, why. */
+  readonly explain: boolean;
+  /** Where to tell where the time went; undefined: nowhere. */
+  readonly timing: TimingOutput | undefined;
   /** What the user should know of the choice of flags, to be logged. */
   readonly warnings: readonly string[];
 }
@@ -71,8 +76,25 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     labels: readPairs(flags["image-label"], "--image-label"),
     annotations: readPairs(flags["image-annotation"], "--image-annotation"),
     user: flags["image-user"] || undefined,
+    explain: flags.explain,
+    timing: readTimingOutput(flags),
     warnings,
   };
+}
+
+/**
+ * What `--timing` asks for, for those who need it before all else is read.
+ *
+ * @throws {UsageError} If it is to go to stdout, where the results are.
+ */
+export function readTimingOutput({ timing }: Pick<BuildFlags, "timing">): TimingOutput | undefined {
+  if (timing === "-") {
+    throw new UsageError('Cannot use --timing="-": stdout is for the results, a file is wanted', {
+      hint: "--timing alone shows a table on stderr.",
+    });
+  }
+  if (typeof timing === "string") return { file: timing };
+  return timing ? "table" : undefined;
 }
 
 function checkTags(tags: readonly string[], flags: BuildFlags): void {

@@ -1,9 +1,8 @@
 /**
  * What all places that take images have in common: the interface, what they answer, the `--image-refs` file.
  */
-import { realpath, rename, rm, stat, writeFile } from "node:fs/promises";
-import { KoError } from "./errors.ts";
 import type { Built } from "./image.ts";
+import { writeOutputFile } from "./outputfile.ts";
 
 /** Takes one image to one place. */
 export interface Publisher {
@@ -30,25 +29,11 @@ export function listAll(built: Built, reference: string, repository: string): re
 }
 
 /**
- * Writes the `--image-refs` file, in one step. A symbolic link stays one; a device or a pipe is written to.
+ * Writes the `--image-refs` file, as `writeOutputFile()` of outputfile.ts writes.
  *
  * @throws {KoError} If it cannot be written.
  */
 export async function writeImageRefs(path: string, published: readonly Published[]): Promise<void> {
   const text = published.flatMap(({ all }) => all.map((reference) => `${reference}\n`)).join("");
-  try {
-    const target = await realpath(path).catch(() => path);
-    const found = await stat(target).catch(() => undefined);
-    // To rename a file over /dev/null or /dev/stdout would take the device away.
-    if (found !== undefined && !found.isFile()) return await writeFile(target, text);
-    const temporary = `${target}.${crypto.randomUUID()}.tmp`;
-    try {
-      await writeFile(temporary, text, { mode: 0o644 });
-      await rename(temporary, target);
-    } finally {
-      await rm(temporary, { force: true });
-    }
-  } catch (cause) {
-    throw new KoError(`Cannot write --image-refs "${path}"`, { cause });
-  }
+  await writeOutputFile(path, text, "--image-refs");
 }

@@ -26,6 +26,8 @@ const BUILD_DEFAULTS = {
   "image-label": [],
   "image-annotation": [],
   "image-user": "",
+  explain: false,
+  timing: false,
   verbose: false,
   quiet: false,
 };
@@ -46,6 +48,9 @@ describe("parseCommandLine()", () => {
     [["--bare", "--platform=linux/arm64", "build", "build"], { bare: true, platform: ["linux/arm64"] }, ["build"]],
     [["build", "--", "--bare", "-"], {}, ["--bare", "-"]],
     [["build", "./x", "--", "./y"], {}, ["./x", "./y"]],
+    [["--timing", "build", "--explain", "./x"], { timing: true, explain: true }, ["./x"]],
+    [["build", "--timing", "./x"], { timing: true }, ["./x"]],
+    [["build", "--timing=t.json", "./x"], { timing: "t.json" }, ["./x"]],
   ])("reads %j as a build", (argv, flags, positionals) => {
     const invocation: Invocation = parseCommandLine(argv);
     expect(invocation).toEqual({

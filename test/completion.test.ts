@@ -66,6 +66,11 @@ describe("complete()", () => {
     ["build --platform=linux/arm", ["--platform=linux/arm64", "--platform=linux/arm/v7"]],
     ["build --platform linux/arm64,linux/arm", ["linux/arm64,linux/arm/v7"]],
     ["build --image-refs co", ["conf.yaml", "config.yaml"]],
+    ["build --ti", ["--timing", "--timing="]],
+    ["build --timing=co", ["--timing=conf.yaml", "--timing=config.yaml"]],
+    ["build --timing ./cmd/j", ["./cmd/job"]],
+    ["-t x --timing bu", ["build"]],
+    ["build --timing=x --ti", []],
     ["resolve -f co", ["conf.yaml", "config.yaml"]],
     ["resolve -Rf co", ["conf.yaml", "config.yaml"]],
     ["resolve -f=conf.yaml,l", ["-f=conf.yaml,lib/", "-f=conf.yaml,link/"]],
@@ -155,6 +160,7 @@ describe("completionScript()", () => {
     ["ko apply -f my\\ dir/a\t", "ko apply -f my\\ dir/a\\ b.yaml "],
     ['ko apply -f "my dir/a\t', 'ko apply -f "my dir/a b.yaml" '],
     ["ko apply --filename=my\t", "ko apply --filename=my\\ dir/"],
+    ["ko apply --timing=my\t", "ko apply --timing=my\\ dir/"],
     ["../bin/ko apply --namesp\t", "../bin/ko apply --namespace "],
   ];
 
@@ -202,6 +208,7 @@ describe("completionScript()", () => {
       "my dir/a b.yaml",
       "my dir/a b.yaml",
       "--filename=my dir/",
+      "--timing=my dir/",
       "--namespace",
     ]);
   });

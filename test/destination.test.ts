@@ -23,6 +23,8 @@ const FLAGS: BuildOptions = {
   labels: new Map(),
   annotations: new Map(),
   user: undefined,
+  explain: false,
+  timing: undefined,
   warnings: [],
 };
 

@@ -9,9 +9,10 @@ const TABLE = {
   recursive: { kind: "bool", short: "R", default: false, help: "Go down." },
   file: { kind: "text", short: "f", default: "", help: "A file." },
   jobs: { kind: "int", short: "j", default: 0, min: 0, help: "At once." },
+  trace: { kind: "optional", short: "T", default: false, placeholder: "FILE", help: "Tell of it." },
 } as const satisfies FlagTable;
 
-const DEFAULTS = { tags: ["latest"], push: true, bare: false, recursive: false, file: "", jobs: 0 };
+const DEFAULTS = { tags: ["latest"], push: true, bare: false, recursive: false, file: "", jobs: 0, trace: false };
 
 function parse(argv: readonly string[]): ReturnType<typeof parseFlags<typeof TABLE>> {
   return parseFlags(TABLE, argv, { command: "ko build" });
@@ -47,6 +48,14 @@ describe("parseFlags()", () => {
     ["a quoted item of a list", ["-t", '"a,b",c'], { tags: ["a,b", "c"] }, []],
     ["an empty list", ["--tags="], { tags: [] }, []],
     ["a number", ["-j4"], { jobs: 4 }, []],
+    ["an optional value that is left out", ["--trace", "x"], { trace: true }, ["x"]],
+    ["an optional value after =", ["--trace=x", "y"], { trace: "x" }, ["y"]],
+    ["an optional value with a =", ["--trace=a=b"], { trace: "a=b" }, []],
+    ["an optional value that is empty", ["--trace", "--trace="], { trace: false }, []],
+    ["an optional value as that of a bool flag", ["--trace=x", "--trace=true"], { trace: true }, []],
+    ["an optional value that turns the flag off", ["--trace", "--trace=false"], { trace: false }, []],
+    ["an optional value of a short flag", ["-T=x"], { trace: "x" }, []],
+    ["shorts bundled after one with an optional value", ["-TB", "x"], { trace: true, bare: true }, ["x"]],
     ["a number with a sign", ["--jobs=+4"], { jobs: 4 }, []],
   ])("reads %s", (_, argv, values, positionals) => {
     const parsed = parse(argv);
@@ -167,15 +176,17 @@ describe("formatFlags()", () => {
       push: TABLE.push,
       "a-name-that-is-longer-than-the-column": { kind: "text", default: "", help: "Long." },
       jobs: TABLE.jobs,
+      trace: TABLE.trace,
     };
     expect(formatFlags(table)).toBe(
       [
-        "  -t, --tags TAG  Tags to give the image, and here follows a text that is longer than a line",
-        "                  can be. (default: latest)",
-        "      --push      Push it. (default: true)",
+        "  -t, --tags TAG      Tags to give the image, and here follows a text that is longer than a",
+        "                      line can be. (default: latest)",
+        "      --push          Push it. (default: true)",
         "      --a-name-that-is-longer-than-the-column TEXT",
-        "                  Long.",
-        "  -j, --jobs N    At once.",
+        "                      Long.",
+        "  -j, --jobs N        At once.",
+        "  -T, --trace[=FILE]  Tell of it.",
       ].join("\n"),
     );
   });

@@ -258,6 +258,12 @@ describe("createHost()", () => {
     expect(Math.abs(host.now().getTime() - Date.now())).toBeLessThan(60_000);
   });
 
+  test("counts the milliseconds since the runtime began, and never back", () => {
+    const times = [host.monotonic(), host.monotonic(), performance.now()];
+    expect(times).toEqual(times.toSorted((a, b) => a - b));
+    expect(times[0]).toBeGreaterThan(0);
+  });
+
   test("finds programs on PATH only", () => {
     expect([host.findProgram("sh")?.endsWith("/sh"), host.findProgram("ko-no-such-program")]).toEqual([
       true,

@@ -27,6 +27,8 @@ const DEFAULTS: BuildOptions = {
   labels: new Map(),
   annotations: new Map(),
   user: undefined,
+  explain: false,
+  timing: undefined,
   warnings: [],
 };
 
@@ -67,6 +69,14 @@ describe("readBuildOptions()", () => {
     ],
     [["--image-user", "1000:1000"], { user: "1000:1000" }],
     [["--image-refs=", "--image-user="], {}],
+    [["--explain"], { explain: true }],
+    [["--timing"], { timing: "table" }],
+    [["--timing=true"], { timing: "table" }],
+    [["--timing=a.json"], { timing: { file: "a.json" } }],
+    // The last one counts; an empty value is none, and false is no file name.
+    [["--timing=a.json", "--timing"], { timing: "table" }],
+    [["--timing", "--timing="], {}],
+    [["--timing=false"], {}],
     [
       ["-B", "--bare"],
       {
@@ -98,6 +108,7 @@ describe("readBuildOptions()", () => {
     [["--image-label", "a=1,b"], 'Cannot use --image-label="b": there is no "=", wanted KEY=VALUE'],
     [["--image-label", "=b"], 'Cannot use --image-label="=b": the key is empty, wanted KEY=VALUE'],
     [["--image-annotation", "b"], 'Cannot use --image-annotation="b": there is no "="'],
+    [["--timing=-"], 'Cannot use --timing="-": stdout is for the results, a file is wanted'],
   ])("refuses %j", (flags, message) => {
     expect(() => read(...flags)).toThrow(UsageError);
     expect(() => read(...flags)).toThrow(message);

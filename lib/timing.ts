@@ -1,0 +1,278 @@
+/**
+ * Where the time of a run goes: spans that are noted while it works, told as a table or as a trace.
+ *
+ * The trace is Chrome's Trace Event Format, which ui.perfetto.dev and chrome://tracing show:
+ * https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
+ */
+import { resolve } from "node:path";
+import { printable } from "./errors.ts";
+import type { Host } from "./host.ts";
+import { checkWritableFile, writeOutputFile } from "./outputfile.ts";
+
+/**
+ * What ko is busy with:
+ *
+ * - `start`: itself, until the flags are read
+ * - `read`: the YAML that `-f` and `-k` name
+ * - `list`: `go list`
+ * - `base`: base images
+ * - `check`: whether something that is there already can be used again
+ * - `compile`: `go build`, which links too
+ * - `layer`: tar, hash, compress
+ * - `upload`: blobs to a registry
+ * - `manifest`: manifests and tags to a registry
+ * - `load`: images into a daemon or nodes
+ * - `write`: layouts and archives
+ * - `kubectl`: whatever kubectl does
+ */
+export type Stage =
+  | "start"
+  | "read"
+  | "list"
+  | "base"
+  | "check"
+  | "compile"
+  | "layer"
+  | "upload"
+  | "manifest"
+  | "load"
+  | "write"
+  | "kubectl";
+
+/** Takes notes of where the time goes. */
+export interface Timing {
+  /**
+   * Runs work and notes how long it took, also if it fails.
+   *
+   * @param what which one of the stage it is: an import path, a platform, a digest. No secrets: it is shown
+   */
+  time<T>(stage: Stage, what: string, work: () => Promise<T>): Promise<T>;
+  /** Notes something that begins now, and ends when what it returns is called; what never ends, ends with the run. */
+  start(stage: Stage, what: string): () => void;
+}
+
+/** A {@link Timing} that can tell what it knows; what is under way counts as if it ended then. */
+export interface Recorder extends Timing {
+  /**
+   * A row for each stage, in the order of their beginnings: how long it was busy (two uploads at once count once), how
+   * long nothing else went on, the sum of all its spans, their number, and the longest. A last line for the whole run.
+   */
+  formatTable(): string;
+  /** Chrome's Trace Event Format, as JSON: a lane for each stage, more where its spans overlap. */
+  formatTrace(): string;
+}
+
+/** Where to tell it: a table on stderr, or a trace in a file. */
+export type TimingOutput = "table" | { readonly file: string };
+
+/** Notes nothing. */
+export const noTiming: Timing = {
+  time: (_stage, _what, work) => work(),
+  start: () => () => {},
+};
+
+/** The stages whose names do not say it all. */
+const SHOWN: Partial<Readonly<Record<Stage, string>>> = { compile: "compile and link" };
+
+export interface WithTimingOptions {
+  /** Undefined tells nothing. */
+  readonly to: TimingOutput | undefined;
+  readonly host: Host;
+}
+
+/**
+ * Does a run's work, and tells at its end where the time went, also if it fails.
+ *
+ * @throws {UsageError} If the file could not be written later: nothing is done then.
+ * @throws {KoError} If the file cannot be written; or what `work` throws.
+ */
+export async function withTiming<T>(work: (timing: Timing) => Promise<T>, options: WithTimingOptions): Promise<T> {
+  const { to, host } = options;
+  if (to === undefined) return work(noTiming);
+  const file = to === "table" ? undefined : resolve(host.cwd, to.file);
+  if (file !== undefined) await checkWritableFile(file, "--timing");
+  const recorder = createTiming(() => host.monotonic());
+  const tell = async (): Promise<void> => {
+    if (file === undefined) host.err(recorder.formatTable());
+    else await writeOutputFile(file, recorder.formatTrace(), "--timing");
+  };
+  let result: T;
+  try {
+    result = await work(recorder);
+  } catch (error) {
+    // A second failure would hide the first.
+    await tell().catch(() => {});
+    throw error;
+  }
+  await tell();
+  return result;
+}
+
+/**
+ * Starts taking notes; the time from 0 until now is the stage `start`.
+ *
+ * @param now milliseconds since the run began; never goes back
+ */
+export function createTiming(now: () => number): Recorder {
+  const spans: Span[] = [{ stage: "start", what: "", start: 0, end: now() }];
+  const start = (stage: Stage, what: string): (() => void) => {
+    const span: Span = { stage, what: oneLine(what), start: now(), end: undefined };
+    spans.push(span);
+    return () => {
+      span.end ??= now();
+    };
+  };
+  return {
+    start,
+    time: async (stage, what, work) => {
+      const end = start(stage, what);
+      try {
+        return await work();
+      } finally {
+        end();
+      }
+    },
+    formatTable: () => formatTable(spans, now()),
+    formatTrace: () => formatTrace(spans, now()),
+  };
+}
+
+/** Spans are kept in the order of their beginnings. Times are milliseconds. */
+interface Span {
+  readonly stage: Stage;
+  readonly what: string;
+  readonly start: number;
+  /** Undefined while it is under way. */
+  end: number | undefined;
+}
+
+interface StageTotals {
+  busy: number;
+  /** While no other stage was busy. */
+  alone: number;
+  sum: number;
+  count: number;
+  slowest: { readonly what: string; readonly took: number };
+}
+
+function formatTable(spans: readonly Span[], now: number): string {
+  const { stages, idle, several } = measure(spans, now);
+  const rows = Array.from(stages, ([stage, { busy, alone, sum, count, slowest }]) => {
+    const what = printable(slowest.what, 60);
+    const longest = count === 1 ? what : `${seconds(slowest.took)}  ${what}`;
+    return [SHOWN[stage] ?? stage, seconds(busy), seconds(alone), seconds(sum), String(count), longest];
+  });
+  const head = ["stage", "busy", "alone", "sum", "count", "slowest"];
+  const rest = `${seconds(idle)} in none of these, ${seconds(several)} in several at once`;
+  const whole = ["whole run", seconds(now), rest];
+  // The text of the last line stands across the columns.
+  const widths = head.map((_, column) => {
+    const cells = [head, ...rows, ...(column < 2 ? [whole] : [])].map((row) => row[column] ?? "");
+    return Math.max(...cells.map((cell) => cell.length));
+  });
+  const line = (row: readonly string[], last: number): string => {
+    const cells = row.map((cell, column) => {
+      const width = widths[column] ?? 0;
+      return column === 0 ? cell.padEnd(width) : column === last ? cell : cell.padStart(width);
+    });
+    return `${cells.join("  ").trimEnd()}\n`;
+  };
+  return [head, ...rows].map((row) => line(row, 5)).join("") + line(whole, 2);
+}
+
+interface Measured {
+  /** In the order of their first beginnings. */
+  readonly stages: ReadonlyMap<Stage, StageTotals>;
+  /** While nothing that is noted went on. */
+  readonly idle: number;
+  /** While two stages or more were busy. */
+  readonly several: number;
+}
+
+function measure(spans: readonly Span[], now: number): Measured {
+  const stages = new Map<Stage, StageTotals>();
+  for (const { stage, what, start, end = now } of spans) {
+    const took = end - start;
+    const totals = stages.get(stage) ?? { busy: 0, alone: 0, sum: 0, count: 0, slowest: { what, took } };
+    totals.sum += took;
+    totals.count += 1;
+    if (took > totals.slowest.took) totals.slowest = { what, took };
+    stages.set(stage, totals);
+  }
+  const turns = spans.flatMap(({ stage, start, end = now }) => [
+    { at: start, stage, change: 1 },
+    { at: end, stage, change: -1 },
+  ]);
+  const running = new Map<Stage, number>();
+  let [idle, several, last] = [0, 0, 0];
+  const pass = (at: number): void => {
+    const passed = at - last;
+    last = at;
+    if (running.size === 0) idle += passed;
+    if (running.size > 1) several += passed;
+    for (const stage of running.keys()) {
+      const totals = stages.get(stage);
+      if (totals === undefined) continue;
+      totals.busy += passed;
+      if (running.size === 1) totals.alone += passed;
+    }
+  };
+  for (const { at, stage, change } of turns.sort((a, b) => a.at - b.at)) {
+    pass(at);
+    const count = (running.get(stage) ?? 0) + change;
+    if (count === 0) running.delete(stage);
+    else running.set(stage, count);
+  }
+  pass(now);
+  return { stages, idle, several };
+}
+
+function formatTrace(spans: readonly Span[], now: number): string {
+  // Where each lane of a stage is free again.
+  const lanes = new Map<Stage, number[]>();
+  const placed = spans.map(({ stage, what, start, end }) => {
+    const [from, to] = [microseconds(start), microseconds(end ?? now)];
+    const ends = lanes.get(stage) ?? [];
+    lanes.set(stage, ends);
+    const free = ends.findIndex((each) => each <= from);
+    const lane = free < 0 ? ends.length : free;
+    ends[lane] = to;
+    return { stage, what, from, to, lane, unfinished: end === undefined };
+  });
+  const names = Array.from(lanes, ([stage, ends]) => ends.map((_, lane) => ({ stage, lane }))).flat();
+  const tids = new Map(names.map(({ stage, lane }, i) => [`${stage} ${lane}`, i + 1]));
+  const pid = 1;
+  const traceEvents = [
+    { name: "process_name", ph: "M", pid, tid: 0, args: { name: "ko" } },
+    ...names.flatMap(({ stage, lane }, i) => {
+      const name = `${SHOWN[stage] ?? stage}${lane === 0 ? "" : ` ${lane + 1}`}`;
+      return [
+        { name: "thread_name", ph: "M", pid, tid: i + 1, args: { name } },
+        { name: "thread_sort_index", ph: "M", pid, tid: i + 1, args: { sort_index: i + 1 } },
+      ];
+    }),
+    ...placed.map(({ stage, what, from, to, lane, unfinished }) => ({
+      name: what || (SHOWN[stage] ?? stage),
+      cat: stage,
+      ph: "X",
+      ts: from,
+      dur: to - from,
+      pid,
+      tid: tids.get(`${stage} ${lane}`),
+      args: unfinished ? { unfinished } : {},
+    })),
+  ];
+  return `${JSON.stringify({ traceEvents, displayTimeUnit: "ms" })}\n`;
+}
+
+function microseconds(milliseconds: number): number {
+  return Math.round(milliseconds * 1000);
+}
+
+function seconds(milliseconds: number): string {
+  return `${(milliseconds / 1000).toFixed(3)} s`;
+}
+
+function oneLine(text: string): string {
+  return printable(text.replaceAll(/\s/g, " "), 200);
+}

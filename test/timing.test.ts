@@ -1,0 +1,283 @@
+import { describe, expect, test } from "bun:test";
+import { readdirSync } from "node:fs";
+import { KoError, messageOf, UsageError } from "../lib/errors.ts";
+import { createTiming, noTiming, type Recorder, type Timing, withTiming } from "../lib/timing.ts";
+import { hostAt } from "./helpers/hostat.ts";
+import { rejectionOf } from "./helpers/rejection.ts";
+import { writeTree } from "./helpers/tree.ts";
+
+interface Event {
+  readonly name: string;
+  readonly cat?: string;
+  readonly ph: string;
+  readonly ts: number;
+  readonly dur: number;
+  readonly tid: number;
+  readonly args: Readonly<Record<string, unknown>>;
+}
+
+/** A recorder whose clock stands at 40 ms, and moves when it is told. */
+function recorderAt40(): { readonly recorder: Recorder; readonly at: (ms: number) => void } {
+  let now = 40;
+  return { recorder: createTiming(() => now), at: (ms) => void (now = ms) };
+}
+
+/** List alone, then two compilations and a base at once, one layer that never ends, and a pause in between. */
+function recordRun(): Recorder {
+  const { recorder, at } = recorderAt40();
+  const endList = recorder.start("list", "./...");
+  at(340);
+  endList();
+  const endAmd = recorder.start("compile", "linux/amd64");
+  const endBase = recorder.start("base", "cgr.dev/chainguard/static");
+  at(540);
+  endBase();
+  const endArm = recorder.start("compile", "linux/arm64");
+  at(1040);
+  endAmd();
+  at(2040);
+  endArm();
+  at(2140);
+  recorder.start("layer", "linux/arm64");
+  at(2640);
+  // An end that was told already is not moved.
+  endList();
+  return recorder;
+}
+
+function eventsOf(recorder: Recorder): readonly Event[] {
+  const { traceEvents }: { readonly traceEvents: readonly Event[] } = JSON.parse(recorder.formatTrace());
+  return traceEvents;
+}
+
+function lanesOf(recorder: Recorder): readonly unknown[] {
+  return eventsOf(recorder)
+    .filter(({ name }) => name === "thread_name")
+    .map(({ args }) => args["name"]);
+}
+
+describe("Recorder.formatTable()", () => {
+  test("has a row for each stage and a last line for the run", () => {
+    expect(recordRun().formatTable()).toBe(
+      [
+        "stage                busy    alone      sum  count  slowest",
+        "start             0.040 s  0.040 s  0.040 s      1",
+        "list              0.300 s  0.300 s  0.300 s      1  ./...",
+        "compile and link  1.700 s  1.500 s  2.200 s      2  1.500 s  linux/arm64",
+        "base              0.200 s  0.000 s  0.200 s      1  cgr.dev/chainguard/static",
+        "layer             0.500 s  0.500 s  0.500 s      1  linux/arm64",
+        "whole run         2.640 s  0.100 s in none of these, 0.200 s in several at once",
+        "",
+      ].join("\n"),
+    );
+  });
+
+  test("tells of a run that did nothing", () => {
+    const { recorder, at } = recorderAt40();
+    at(50);
+    expect(recorder.formatTable()).toBe(
+      [
+        "stage         busy    alone      sum  count  slowest",
+        "start      0.040 s  0.040 s  0.040 s      1",
+        "whole run  0.050 s  0.010 s in none of these, 0.000 s in several at once",
+        "",
+      ].join("\n"),
+    );
+  });
+
+  test("counts the alone times, what is shared and what is nobody's to the whole", () => {
+    const { recorder, at } = recorderAt40();
+    const ends: (() => void)[] = [];
+    // A third of them ends at each step: a tangle of all stages.
+    for (let i = 0; i < 60; i++) {
+      at(50 + i * 7);
+      ends.push(recorder.start((["upload", "layer", "manifest"] as const)[i % 3] ?? "load", `${i}`));
+      if (i % 2 === 0) ends.splice((i * 5) % ends.length, 1)[0]?.();
+      if (i === 40) for (const end of ends.splice(0)) end();
+    }
+    at(600);
+    const numbers = recorder
+      .formatTable()
+      .matchAll(/^(?:\w+ +[\d.]+ s +|whole run +[\d.]+ s  )([\d.]+) s(?:.*, ([\d.]+))?/gm);
+    const parts = Array.from(numbers, ([, first, second = "0"]) => Number(first) + Number(second));
+    expect(parts).toHaveLength(5);
+    expect(parts.reduce((a, b) => a + b)).toBeCloseTo(0.6, 5);
+  });
+
+  test("keeps to its lines whatever the names are", () => {
+    const { recorder } = recorderAt40();
+    recorder.start("upload", `a\nb\u001b[31m${"x".repeat(200)}`)();
+    const [, , line = ""] = recorder.formatTable().split("\n");
+    expect(line).toBe(`upload     0.000 s  0.000 s  0.000 s      1  ${`a b\\x1b[31m${"x".repeat(60)}`.slice(0, 60)}…`);
+  });
+});
+
+describe("Recorder.formatTrace()", () => {
+  test("is Chrome's trace format, in microseconds", () => {
+    const { recorder, at } = recorderAt40();
+    const end = recorder.start("upload", "sha256:1");
+    at(41.5);
+    end();
+    const lane = (tid: number, name: string): readonly object[] => [
+      { name: "thread_name", ph: "M", pid: 1, tid, args: { name } },
+      { name: "thread_sort_index", ph: "M", pid: 1, tid, args: { sort_index: tid } },
+    ];
+    expect(JSON.parse(recorder.formatTrace())).toEqual({
+      displayTimeUnit: "ms",
+      traceEvents: [
+        { name: "process_name", ph: "M", pid: 1, tid: 0, args: { name: "ko" } },
+        ...lane(1, "start"),
+        ...lane(2, "upload"),
+        { name: "start", cat: "start", ph: "X", ts: 0, dur: 40_000, pid: 1, tid: 1, args: {} },
+        { name: "sha256:1", cat: "upload", ph: "X", ts: 40_000, dur: 1500, pid: 1, tid: 2, args: {} },
+      ],
+    });
+  });
+
+  test("gives spans that overlap lanes of their own, and uses a lane again when it is free", () => {
+    const { recorder, at } = recorderAt40();
+    const endA = recorder.start("upload", "a");
+    at(50);
+    const endB = recorder.start("upload", "b");
+    at(60);
+    endA();
+    recorder.start("upload", "c")();
+    const endD = recorder.start("upload", "d");
+    at(70);
+    endB();
+    endD();
+    recorder.start("manifest", "e")();
+    expect(lanesOf(recorder)).toEqual(["start", "upload", "upload 2", "manifest"]);
+    const placed = eventsOf(recorder).flatMap(({ name, ph, tid }) => (ph === "X" ? [[name, tid]] : []));
+    expect(placed).toEqual([
+      ["start", 1],
+      ["a", 2],
+      ["b", 3],
+      ["c", 2],
+      ["d", 2],
+      ["e", 4],
+    ]);
+  });
+
+  test("ends at the end what is under way then", () => {
+    const { recorder, at } = recorderAt40();
+    recorder.start("kubectl", "apply");
+    at(45);
+    expect(eventsOf(recorder).at(-1)).toMatchObject({ ts: 40_000, dur: 5000, args: { unfinished: true } });
+    at(46);
+    expect(eventsOf(recorder).at(-1)).toMatchObject({ ts: 40_000, dur: 6000 });
+  });
+
+  test("makes control characters visible", () => {
+    const { recorder } = recorderAt40();
+    recorder.start("compile", "a\u001b\nb");
+    expect(eventsOf(recorder).at(-1)?.name).toBe("a\\x1b b");
+  });
+});
+
+describe("Timing.time()", () => {
+  test("gives what the work gives, and notes how long it took", async () => {
+    const { recorder, at } = recorderAt40();
+    const answer = recorder.time("list", ".", async () => {
+      await Promise.resolve();
+      at(50);
+      return 7;
+    });
+    expect(await answer).toBe(7);
+    at(60);
+    expect(eventsOf(recorder).at(-1)).toMatchObject({ name: ".", cat: "list", ts: 40_000, dur: 10_000, args: {} });
+  });
+
+  test("notes work that fails too", async () => {
+    const { recorder, at } = recorderAt40();
+    const work = recorder.time("list", ".", async () => {
+      at(50);
+      throw new KoError("no");
+    });
+    expect(messageOf(await rejectionOf(work))).toBe("no");
+    at(60);
+    expect(eventsOf(recorder).at(-1)).toMatchObject({ dur: 10_000 });
+  });
+});
+
+describe("noTiming", () => {
+  test("does the work, and nothing else", async () => {
+    noTiming.start("list", ".")();
+    expect(await noTiming.time("list", ".", async () => 7)).toBe(7);
+  });
+});
+
+describe("withTiming()", () => {
+  const work = async (timing: Timing): Promise<number> => timing.time("list", "./...", async () => 7);
+
+  test("does only the work if nobody asks", async () => {
+    const told: string[] = [];
+    const host = hostAt("/", { err: (text) => void told.push(text) });
+    const given: Timing[] = [];
+    await withTiming(async (timing) => void given.push(timing), { to: undefined, host });
+    expect([given, told]).toEqual([[noTiming], []]);
+  });
+
+  test("shows the table on stderr, the runtime's start-up in it", async () => {
+    const told: string[] = [];
+    const host = hostAt("/", { err: (text) => void told.push(text) });
+    expect(await withTiming(work, { to: "table", host })).toBe(7);
+    const [head = "", start = "", list = "", whole = ""] = told.join("").split("\n");
+    expect([head, start, list, whole]).toEqual([
+      expect.stringMatching(/^stage +busy/),
+      expect.stringMatching(/^start +\d+\.\d{3} s/),
+      expect.stringMatching(/^list .* {2}\.\/\.\.\.$/),
+      expect.stringMatching(/^whole run /),
+    ]);
+  });
+
+  test("writes the trace to a file in the working directory", async () => {
+    using tree = writeTree({});
+    const told: string[] = [];
+    const host = hostAt(tree.path, { err: (text) => void told.push(text) });
+    expect(await withTiming(work, { to: { file: "t.json" }, host })).toBe(7);
+    const { traceEvents }: { readonly traceEvents: readonly Event[] } = await Bun.file(tree.at("t.json")).json();
+    expect(traceEvents.filter(({ ph }) => ph === "X").map(({ name }) => name)).toEqual(["start", "./..."]);
+    expect([readdirSync(tree.path), told]).toEqual([["t.json"], []]);
+  });
+
+  test("refuses a file that cannot be written before any work", async () => {
+    using tree = writeTree({});
+    let worked = false;
+    const refused = withTiming(async () => void (worked = true), {
+      to: { file: "nowhere/t.json" },
+      host: hostAt(tree.path),
+    });
+    expect(await rejectionOf(refused)).toEqual(
+      new UsageError(
+        `Cannot write --timing "${tree.at("nowhere/t.json")}": the folder ${tree.at("nowhere")} does not exist`,
+      ),
+    );
+    expect(worked).toBe(false);
+  });
+
+  test("fails if the file cannot be written after all", async () => {
+    using tree = writeTree({});
+    const spoiled = withTiming(async () => tree.write({ "t.json/x": "" }), {
+      to: { file: "t.json" },
+      host: hostAt(tree.path),
+    });
+    expect(messageOf(await rejectionOf(spoiled))).toBe(`Cannot write --timing "${tree.at("t.json")}"`);
+  });
+
+  test("tells of work that fails too, and keeps its failure", async () => {
+    using tree = writeTree({});
+    const fail = async (): Promise<void> => {
+      throw new KoError("no");
+    };
+    const told: string[] = [];
+    const host = hostAt(tree.path, { err: (text) => void told.push(text) });
+    expect(messageOf(await rejectionOf(withTiming(fail, { to: "table", host })))).toBe("no");
+    expect(told.join("")).toContain("whole run");
+    const spoil = async (): Promise<void> => {
+      tree.write({ "t.json/x": "" });
+      await fail();
+    };
+    expect(messageOf(await rejectionOf(withTiming(spoil, { to: { file: "t.json" }, host })))).toBe("no");
+  });
+});
