@@ -6,24 +6,18 @@
 import { join } from "node:path";
 import { appName, assembleImage, assembleIndex, type IndexChild, layerTypeFor } from "./assemble.ts";
 import { type Base, type BasePlatform, selectPlatforms } from "./base.ts";
-import { compilePrograms } from "./gobuild.ts";
-import type { Program, ProgramList } from "./goprograms.ts";
+import { type BinariesOptions, type Binary, type BinaryGroup, makeBinaries } from "./binaries.ts";
+import type { Reason } from "./buildmemory.ts";
+import type { Program } from "./goprograms.ts";
 import type { GzipPool } from "./gzip.ts";
-import { createLimit, type Host } from "./host.ts";
 import type { Built, Image, Layer } from "./image.ts";
 import { binaryEntries, kodataEntries } from "./kodata.ts";
-import { measureLayer, retypeLayer, writeLayer } from "./layer.ts";
-import type { Log } from "./log.ts";
-import { type Digest, formatPlatform, MEDIA_TYPES, type Platform } from "./oci.ts";
+import { retypeLayer } from "./layer.ts";
+import { LayerStore, type StoredLayer } from "./layerstore.ts";
+import { type Digest, type Platform } from "./oci.ts";
 import { createPlatformMatcher } from "./platform.ts";
 
-export interface BuildSettings {
-  readonly host: Host;
-  readonly log: Log;
-  /** Name or path of the go command. */
-  readonly go: string;
-  /** What `listPrograms()` told of, for hints when the compiler fails. */
-  readonly packages: ProgramList["packages"];
+export interface BuildSettings extends BinariesOptions {
   /** The base of an import path; the same base is read once. */
   readonly baseOf: (importPath: string) => Promise<Base>;
   /** `linux/amd64`, `linux/arm/v7`, `all`, …: at least one. */
@@ -31,14 +25,9 @@ export interface BuildSettings {
   readonly pool: GzipPool;
   /** False keeps layers as plain tars, which is what local daemons want. */
   readonly compress: boolean;
-  /** Temporary folder for binaries and layers; must outlive the images. */
-  readonly folder: string;
   readonly labels: ReadonlyMap<string, string>;
   readonly annotations: ReadonlyMap<string, string>;
   readonly user: string | undefined;
-  readonly disableOptimizations: boolean;
-  /** Most builds at once; 0 chooses by the machine. */
-  readonly jobs: number;
   /** Seconds since 1970. */
   readonly created: number | undefined;
   /** Seconds since 1970. */
@@ -70,46 +59,128 @@ export async function planBuilds(programs: readonly Program[], options: BuildSet
   );
 }
 
+/** A layer that is ready while others are still being made. */
+export interface ReadyLayer {
+  readonly plan: Plan;
+  readonly layer: Layer;
+}
+
+/** What became of a plan's images. */
+export interface BuildReport extends Plan {
+  /** By target: why its program was compiled; undefined if it was not. */
+  readonly reasons: readonly (Reason | undefined)[];
+}
+
 /**
- * Builds all plans and hands each result to `use` as soon as it is complete.
+ * Builds all plans and hands each result to `use` as soon as it is complete and everything has been compiled.
  *
+ * @param options.ready is told of each program's layer that was made anew, as soon as it is there
  * @returns what `use` returned, in the order of `plans`
- * @throws {CommandError} If the compiler fails: nothing has been handed to `use` then that depends on it.
+ * @throws {CommandError} If the compiler fails: nothing has been handed to `use` then.
  */
 export async function buildImages<T>(
   plans: readonly Plan[],
-  options: BuildSettings & { readonly use: (plan: Plan, built: Built) => Promise<T> },
+  options: BuildSettings & {
+    readonly use: (report: BuildReport, built: Built) => Promise<T>;
+    readonly ready: (ready: ReadyLayer) => void;
+  },
 ): Promise<readonly T[]> {
+  const { host } = options;
   const failed = new AbortController();
-  const layers = new LayerMaker(options, AbortSignal.any([options.host.signal, failed.signal]));
-  const binaries = compileAll(plans, options);
-  const results = plans.map(async (plan): Promise<T> => {
-    const { importPath } = plan.program;
-    const images = await Promise.all(
-      plan.targets.map(async (target) => {
-        const os = target.platform.os;
-        const base = target.image();
-        const kodata = layers.kodata(plan.program, os);
-        // Awaited below, together with what takes longest; a failure here is no unhandled one meanwhile.
-        for (const early of [base, kodata]) early.catch(() => {});
-        const binary = (await binaries).get(platformKey(target.platform))?.get(importPath);
-        if (binary === undefined)
-          throw new RangeError(`no binary of ${importPath} for ${formatPlatform(target.platform)}`);
-        const packed = layers.program({ importPath, binary, os, key: platformKey(target.platform) });
-        const [image, data, program] = await Promise.all([base, kodata, packed]);
-        return onBase(image, { plan, target, kodata: data, program, options });
-      }),
-    );
-    return options.use(plan, combine(plan, images, options.annotations));
-  });
+  const signal = AbortSignal.any([host.signal, failed.signal]);
+  const layers = new LayerStore({ ...options, signal });
+  const groups = groupByPlatform(plans);
+  const keeping: Promise<void>[] = [];
+  const bases = plans.map(({ targets }) => targets.map((target) => target.image()));
+  const kodata = plans.map((plan) => plan.targets.map((target) => makeKodata(plan, target, { ...options, layers })));
+  // Awaited below, together with what takes longest; a failure here is no unhandled one meanwhile.
+  for (const early of [bases, kodata].flat(2)) early.catch(() => {});
   try {
-    return await Promise.all(results);
+    const compiled = await makeBinaries([...groups.values()], { ...options, signal });
+    const byKey = new Map([...groups.keys()].map((key, i) => [key, compiled[i]]));
+    const allDone = Promise.all(compiled.map(({ done }) => done));
+    // The first failure ends the other compilers, and the layers.
+    allDone.catch((error: unknown) => failed.abort(error));
+    const results = plans.map(async (plan, i): Promise<T> => {
+      const { importPath } = plan.program;
+      const made = await Promise.all(
+        plan.targets.map(async (target, j) => {
+          const key = platformKey(target.platform);
+          const binary = await byKey.get(key)?.binaries.get(importPath);
+          if (binary === undefined) throw new RangeError(`no binary of ${importPath} for ${key}`);
+          const stored = await makeProgram({ importPath, binary, target, layers });
+          keeping.push(binary.keep(stored.tar));
+          if (binary.known === undefined) options.ready({ plan, layer: stored.layer });
+          const [base, data] = await Promise.all([bases[i]?.[j], kodata[i]?.[j]]);
+          if (base === undefined || data === undefined) throw new RangeError(`no base for ${importPath}`);
+          const image = onBase(base, { plan, target, kodata: data, program: stored.layer, options });
+          return { image, why: binary.why };
+        }),
+      );
+      await allDone;
+      const images = made.map(({ image }) => image);
+      const report = { ...plan, reasons: made.map(({ why }) => why) };
+      return options.use(report, combine(plan, images, options.annotations));
+    });
+    const all = await Promise.all(results);
+    await Promise.all(keeping);
+    return all;
   } catch (error) {
     // No layer may be at work any more when the caller removes the folder it reads and writes in.
     failed.abort(error);
     await layers.settle();
+    await Promise.all(keeping);
     throw error;
   }
+}
+
+function groupByPlatform(plans: readonly Plan[]): ReadonlyMap<string, BinaryGroup> {
+  const groups = new Map<string, { platform: Platform; programs: Program[] }>();
+  for (const { program, targets } of plans) {
+    for (const { platform } of targets) {
+      const key = platformKey(platform);
+      const group = groups.get(key) ?? { platform, programs: [] };
+      if (!group.programs.includes(program)) group.programs.push(program);
+      groups.set(key, group);
+    }
+  }
+  return groups;
+}
+
+/** The kodata layer: one for Windows, one for the rest. */
+async function makeKodata(
+  { program }: Plan,
+  { platform }: BasePlatform,
+  { layers, ...options }: BuildSettings & { readonly layers: LayerStore },
+): Promise<Layer> {
+  const { host, kodataCreated, log } = options;
+  const kind = platform.os === "windows" ? "windows kodata" : "kodata";
+  const { layer } = await layers.kodata(`${program.importPath} ${kind}`, () =>
+    kodataEntries({
+      directory: join(program.dir, "kodata"),
+      os: platform.os,
+      mtime: kodataCreated ?? 0,
+      allowedRoot: host.env["KO_DATA_PATH_ALLOWED_ROOT"] || undefined,
+      log,
+    }),
+  );
+  return layer;
+}
+
+interface MakeProgramOptions {
+  readonly importPath: string;
+  readonly binary: Binary;
+  readonly target: BasePlatform;
+  readonly layers: LayerStore;
+}
+
+function makeProgram({ importPath, binary, target, layers }: MakeProgramOptions): Promise<StoredLayer> {
+  const { known, path } = binary;
+  const { os } = target.platform;
+  return layers.program(`${importPath} ${platformKey(target.platform)}`, {
+    entries: () => binaryEntries({ path, name: appName(importPath), os, size: Bun.file(path).size }),
+    known: known === undefined ? undefined : { diffId: known.binary.digest, size: known.tarSize },
+  });
 }
 
 interface OnBaseOptions {
@@ -164,125 +235,4 @@ function baseAnnotations(base: Base, digest: Digest | undefined): Readonly<Recor
 /** Platforms that the compiler cannot tell apart have one key: Windows versions share a binary. */
 function platformKey(platform: Platform): string {
   return [platform.os, platform.architecture, platform.variant ?? ""].join("/");
-}
-
-/** Platform key -> import path -> path of the binary. */
-async function compileAll(
-  plans: readonly Plan[],
-  options: BuildSettings,
-): Promise<ReadonlyMap<string, ReadonlyMap<string, string>>> {
-  const groups = new Map<string, { platform: Platform; programs: Program[] }>();
-  for (const { program, targets } of plans) {
-    for (const { platform } of targets) {
-      const key = platformKey(platform);
-      const group = groups.get(key) ?? { platform, programs: [] };
-      if (!group.programs.includes(program)) group.programs.push(program);
-      groups.set(key, group);
-    }
-  }
-  const jobs = options.jobs || options.host.cpus;
-  const atOnce = Math.max(1, Math.min(groups.size, jobs));
-  const limit = createLimit(atOnce);
-  // The first failure ends the other compilers.
-  const failed = new AbortController();
-  const signal = AbortSignal.any([options.host.signal, failed.signal]);
-  const entries = await Promise.all(
-    Array.from(groups, ([key, { platform, programs }], i) =>
-      limit(async () => {
-        signal.throwIfAborted();
-        for (const { importPath } of programs)
-          options.log.info(`Building ${importPath} for ${formatPlatform(platform)}`);
-        try {
-          const binaries = await compilePrograms(programs, {
-            host: options.host,
-            log: options.log,
-            go: options.go,
-            platform,
-            outDir: join(options.folder, `bin-${i}`),
-            flags: [],
-            ldflags: [],
-            disableOptimizations: options.disableOptimizations,
-            packages: options.packages,
-            signal,
-            // Go leaves its work folder behind when it is told to end; here it goes with ours. GOTMPDIR stays the user's.
-            env: { TMPDIR: options.folder },
-            // jobs × compilers of each stays within what was asked for, or within the machine.
-            ...(options.jobs > 0 || atOnce > 1 ? { jobs: Math.max(1, Math.floor(jobs / atOnce)) } : {}),
-          });
-          return [key, binaries] as const;
-        } catch (error) {
-          failed.abort(error);
-          throw error;
-        }
-      }),
-    ),
-  );
-  return new Map(entries);
-}
-
-/** Makes each layer once, whoever asks first. */
-class LayerMaker {
-  readonly #options: BuildSettings;
-  readonly #signal: AbortSignal;
-  readonly #made = new Map<string, Promise<Layer>>();
-  readonly #limit: <T>(work: () => Promise<T>) => Promise<T>;
-
-  /** @param signal ends the making of all of them */
-  constructor(options: BuildSettings, signal: AbortSignal) {
-    this.#options = options;
-    this.#signal = signal;
-    this.#limit = createLimit(Math.max(2, Math.min(4, options.host.cpus)));
-  }
-
-  /** The kodata layer: one for Windows, one for the rest. */
-  kodata(program: Program, os: string): Promise<Layer> {
-    const { host, log, kodataCreated } = this.#options;
-    return this.#once(`kodata ${os === "windows"} ${program.importPath}`, () =>
-      kodataEntries({
-        directory: join(program.dir, "kodata"),
-        os,
-        mtime: kodataCreated ?? 0,
-        allowedRoot: host.env["KO_DATA_PATH_ALLOWED_ROOT"] || undefined,
-        log,
-      }),
-    );
-  }
-
-  program(options: {
-    readonly importPath: string;
-    readonly binary: string;
-    readonly os: string;
-    readonly key: string;
-  }): Promise<Layer> {
-    return this.#once(`program ${options.key} ${options.importPath}`, () =>
-      binaryEntries({
-        path: options.binary,
-        name: appName(options.importPath),
-        os: options.os,
-        size: Bun.file(options.binary).size,
-      }),
-    );
-  }
-
-  /** Waits until none is being made. */
-  async settle(): Promise<void> {
-    await Promise.allSettled(this.#made.values());
-  }
-
-  #once(key: string, entries: () => Parameters<typeof writeLayer>[0]): Promise<Layer> {
-    const known = this.#made.get(key);
-    if (known !== undefined) return known;
-    const { folder, pool, compress } = this.#options;
-    const file = join(folder, `layer-${this.#made.size}`);
-    const signal = this.#signal;
-    const layer = this.#limit(async () => {
-      signal.throwIfAborted();
-      if (compress) return writeLayer(entries(), { file, mediaType: MEDIA_TYPES.ociLayer, pool, signal });
-      // Listed once: what the walk has to say is said once, and every opening packs the same entries.
-      const list = await Array.fromAsync(entries());
-      return measureLayer(() => list, { mediaType: MEDIA_TYPES.ociTarLayer, signal });
-    });
-    this.#made.set(key, layer);
-    return layer;
-  }
 }

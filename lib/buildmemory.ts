@@ -7,14 +7,14 @@
  * is not recorded.
  */
 import { realpathSync, readFileSync } from "node:fs";
-import { basename, isAbsolute, relative, resolve } from "node:path";
+import { basename, resolve } from "node:path";
 import { type Cache, type Kept, keyOf } from "./cache.ts";
 import {
-  type Change,
   confirmInputs,
   type Draft,
   type InputPlan,
   type Inputs,
+  type Looks,
   Prover,
   refreshInputs,
   takeInputs,
@@ -52,13 +52,20 @@ export interface KnownBinary {
   readonly tarSize: number;
 }
 
+/** Why something is built anew: the first input that changed. */
+export interface Reason {
+  /** Absolute; undefined if it is no file. */
+  readonly file?: string | undefined;
+  /** What is with that file (`changed`), or all that is to say. */
+  readonly reason: string;
+}
+
 /** What is known of a program: its binary, or why it has to be compiled. */
 export type Recalled =
   | ({ readonly state: "proved" } & KnownBinary)
   | {
       readonly state: "unknown";
-      /** For people: `pkg/web/handler.go changed`. */
-      readonly why: string;
+      readonly why: Reason;
       /** The last binary, for go to find out whether it is still right; it is what it was when it was kept. */
       readonly last: KnownBinary | undefined;
     };
@@ -120,9 +127,9 @@ export class BuildMemory {
     if (record === undefined) return { state: "unknown", why: this.#whyUnknown(program, setup), last: undefined };
     const { binary, tarSize } = record;
     const last = cache.has(binary) ? { binary, tarSize } : undefined;
-    const why = await this.#findDifference(record, { program, setup, kept: last !== undefined });
+    const why = await this.#findDifference(record, { program, setup });
     if (why !== undefined || last === undefined) {
-      return { state: "unknown", why: why ?? "the kept binary is not what it was", last };
+      return { state: "unknown", why: why ?? { reason: "the kept binary is not what it was" }, last };
     }
     const { host } = this.#options;
     const better = refreshInputs(record.inputs, host.now().getTime());
@@ -137,10 +144,15 @@ export class BuildMemory {
    */
   async draft(
     program: Program,
-    options: { readonly packages: readonly GoPackage[]; readonly setup: BuildSetup; readonly startedAt: number },
+    options: {
+      readonly packages: readonly GoPackage[];
+      readonly setup: BuildSetup;
+      readonly startedAt: number;
+      readonly looks: Looks;
+    },
   ): Promise<BuildDraft | undefined> {
     const { host, log } = this.#options;
-    const { packages, setup, startedAt } = options;
+    const { looks, packages, setup, startedAt } = options;
     const no = (why: string): undefined => log.debug(`${program.importPath} is not remembered: ${why}`) as undefined;
     const sources = this.sourcesOptions(setup.env);
     if (sources === undefined) return no("there is no go command");
@@ -153,7 +165,7 @@ export class BuildMemory {
     const tags: InputPlan = tree.kind === "git" ? planTags(tree.root) : { folders: [], files: [] };
     const whole = { folders: [...plan.folders, ...tags.folders], files: [...plan.files, ...tags.files] };
     const now = host.now().getTime();
-    const draft = takeInputs(whole, { startedAt, now, before: this.#prover });
+    const draft = takeInputs(whole, { startedAt, now, before: this.#prover, looks });
     if ("path" in draft) return no(`${draft.path} ${draft.what} just now`);
     const goroot = isShim(sources.go) ? findGoroot(packages) : undefined;
     const git =
@@ -164,15 +176,20 @@ export class BuildMemory {
   /** Keeps what was compiled, if its inputs have not changed meanwhile. */
   async remember(
     program: Program,
-    made: KnownBinary & { readonly setup: BuildSetup; readonly draft: BuildDraft },
+    made: KnownBinary & {
+      readonly setup: BuildSetup;
+      readonly draft: BuildDraft;
+      readonly confirmation: Confirmation;
+    },
   ): Promise<void> {
     const { cache, host, log } = this.#options;
-    const { binary, draft, setup, tarSize } = made;
-    const inputs = confirmInputs(draft.draft, host.now().getTime());
+    const { binary, confirmation, draft, setup, tarSize } = made;
+    const { prover } = confirmation;
+    const inputs = confirmInputs(draft.draft, { now: host.now().getTime(), prover });
     const no = (why: string): void => log.debug(`${program.importPath} is not remembered: ${why}`);
     if ("path" in inputs) return no(`${inputs.path} ${inputs.what} while it was compiled`);
     const { git, goroot } = draft;
-    if (git !== undefined && (await readGitState(git.root, { host, env: setup.env })) !== git.state) {
+    if (git !== undefined && (await confirmation.git(git.root, setup.env)) !== git.state) {
       return no("the work tree changed while it was compiled");
     }
     const record: BuildRecord = { binary, tarSize, inputs, git, goroot };
@@ -182,45 +199,43 @@ export class BuildMemory {
 
   async #findDifference(
     record: BuildRecord,
-    { program, setup }: { readonly program: Program; readonly setup: BuildSetup; readonly kept: boolean },
-  ): Promise<string | undefined> {
+    { program, setup }: { readonly program: Program; readonly setup: BuildSetup },
+  ): Promise<Reason | undefined> {
     const { git, goroot, inputs } = record;
     // Asked for before files are looked at, which keeps the processor busy.
     const state = git === undefined ? undefined : this.#stateBefore(git.root, setup.env);
     const change = this.#prover.findChange(inputs);
-    if (change !== undefined) return this.#show(change);
-    if (git !== undefined && (await state) !== git.state) return showGitChange(git.state, (await state) ?? "");
-    if (goroot !== undefined && (await this.#gorootOf(program, setup)) !== goroot) return "another Go is chosen";
+    if (change !== undefined) return { file: change.path, reason: change.what };
+    if (git !== undefined && (await state) !== git.state) return explainGit(git.state, (await state) ?? "");
+    if (goroot !== undefined && (await this.#gorootOf(program, setup)) !== goroot) {
+      return { reason: "another version of Go is chosen" };
+    }
     return undefined;
   }
 
   #stateBefore(root: string, env: Readonly<Record<string, string>>): Promise<string> {
-    let state = this.#states.get(root);
-    if (state === undefined) this.#states.set(root, (state = readGitState(root, { host: this.#options.host, env })));
-    return state;
+    return once(this.#states, root, () => readGitState(root, { host: this.#options.host, env }));
   }
 
   #gorootOf({ workDir }: Program, { env }: BuildSetup): Promise<string> {
-    let asked = this.#goroots.get(workDir);
-    if (asked === undefined) {
-      asked = runGo(["env", "GOROOT"], { ...this.#options, env, cwd: workDir }).then(
+    return once(this.#goroots, workDir, () =>
+      runGo(["env", "GOROOT"], { ...this.#options, env, cwd: workDir }).then(
         ({ stdout }) => new TextDecoder().decode(stdout).trim(),
         () => "",
-      );
-      this.#goroots.set(workDir, asked);
-    }
-    return asked;
+      ),
+    );
   }
 
   /** Why there is no record: what is set otherwise, if there is one of another environment. */
-  #whyUnknown(program: Program, setup: BuildSetup): string {
+  #whyUnknown(program: Program, setup: BuildSetup): Reason {
     const last = this.#options.cache.read("setup", this.#placeKey(program, setup));
-    if (!isObject(last)) return "first build here";
+    if (!isObject(last)) return { reason: "first build here" };
     const now = describeSetup(setup);
     for (const name of new Set([...Object.keys(now), ...Object.keys(last)])) {
-      if (last[name] !== now[name]) return `${name} ${last[name] === undefined ? "is set" : "changed"}`;
+      if (last[name] === now[name]) continue;
+      return { reason: last[name] === undefined ? `${name} is set now` : `${name} changed` };
     }
-    return "it was changed while it was compiled, or cannot be followed";
+    return { reason: "nothing is known of the last build" };
   }
 
   #key(program: Program, setup: BuildSetup): string {
@@ -230,11 +245,28 @@ export class BuildMemory {
   #placeKey(program: Program, { env }: BuildSetup): string {
     return keyOf([program.importPath, program.workDir, env["GOOS"], env["GOARCH"], env["GOARM"], env["GOAMD64"]]);
   }
+}
 
-  #show({ path, what }: Change): string {
-    const shown = relative(this.#options.host.cwd, path);
-    return `${shown.length < path.length && !isAbsolute(shown) ? shown : path} ${what}`;
+/** What is looked at when the compiler has ended: once for all programs that it made. */
+export class Confirmation {
+  readonly prover: Prover = new Prover();
+  readonly #host: Host;
+  readonly #states = new Map<string, Promise<string>>();
+
+  constructor(host: Host) {
+    this.#host = host;
   }
+
+  /** What git says now. */
+  git(root: string, env: Readonly<Record<string, string>>): Promise<string> {
+    return once(this.#states, root, () => readGitState(root, { host: this.#host, env }));
+  }
+}
+
+function once<T>(known: Map<string, Promise<T>>, key: string, work: () => Promise<T>): Promise<T> {
+  let value = known.get(key);
+  if (value === undefined) known.set(key, (value = work()));
+  return value;
 }
 
 /** What {@link BuildMemory.draft} found. */
@@ -282,14 +314,13 @@ function keptFlags(settings: string | undefined): string {
   }
 }
 
-function showGitChange(before: string, after: string): string {
+function explainGit(before: string, after: string): Reason {
   const [oldCommit, oldState] = before.split(" ");
   const [newCommit, newState] = after.split(" ");
-  if (oldCommit !== newCommit) return "the git commit, which is stamped into the program, changed";
-  if (oldState === newState) return "what git says of the work tree changed";
-  return newState === "changed"
-    ? "the git work tree is no longer clean, which is stamped into the program"
-    : "the git work tree is clean now, which is stamped into the program";
+  if (oldCommit !== newCommit) return { reason: "the git commit, which Go stamps into the program, is another" };
+  if (oldState === newState) return { reason: "what git says of the work tree changed" };
+  const now = newState === "changed" ? "is no longer clean" : "is clean now";
+  return { reason: `the git work tree ${now}, which Go stamps into the program` };
 }
 
 /** Records are ours and carry their own digest: what is looked at here is only whether this version wrote them. */

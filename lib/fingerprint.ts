@@ -87,23 +87,48 @@ export function isSourceName(name: string): boolean {
   return SOURCE.test(name) && !name.startsWith("_") && !name.startsWith(".") && !name.endsWith("_test.go");
 }
 
+/** What was looked at in one moment, each file and folder once. */
+export class Looks {
+  readonly #found = new Map<string, Stats | undefined>();
+  readonly #names = new Map<string, readonly string[]>();
+
+  at(path: string): Stats | undefined {
+    let found = this.#found.get(path);
+    if (found === undefined && !this.#found.has(path)) this.#found.set(path, (found = look(path)));
+    return found;
+  }
+
+  names(dir: string, kind: FolderKind): readonly string[] {
+    const key = `${kind} ${dir}`;
+    let names = this.#names.get(key);
+    if (names === undefined) this.#names.set(key, (names = namesIn(dir, kind)));
+    return names;
+  }
+}
+
 /**
  * Looks at everything in `plan`: right after the Go tool has told what it read, before or while it builds.
  *
  * @param options.startedAt milliseconds since 1970, before the Go tool was started
  * @param options.now milliseconds since 1970
+ * @param options.looks what was looked at in the same moment already: plans of several programs share most
  * @param options.before what was looked at before the Go tool was started: names known from there may have been confirmed
  * @returns or why nothing can be recorded: something may have changed while the Go tool read it
  */
 export function takeInputs(
   plan: InputPlan,
-  options: { readonly startedAt: number; readonly now: number; readonly before?: Prover | undefined },
+  options: {
+    readonly startedAt: number;
+    readonly now: number;
+    readonly before?: Prover | undefined;
+    readonly looks?: Looks;
+  },
 ): Draft | Change {
-  const { startedAt, now, before } = options;
+  const { startedAt, now, before, looks = new Looks() } = options;
   const racy: [string, string][] = [];
   const window = new Window(startedAt, now);
   const lookAt = (path: string): string | undefined => {
-    const found = look(path);
+    const found = looks.at(path);
     const mark = fileMarkOf(found);
     if (found === undefined || found.isDirectory()) return mark;
     const settled = window.judge(found);
@@ -114,9 +139,9 @@ export function takeInputs(
   const folders: FolderState[] = [];
   const moving = new Map<string, string>();
   for (const { dir, kind, seen } of plan.folders) {
-    const found = look(dir);
+    const found = looks.at(dir);
     if (found === undefined) return { path: dir, what: "removed" };
-    const names = namesIn(dir, kind);
+    const names = looks.names(dir, kind);
     const expected = seen?.filter(isSourceName).sort();
     const own = kind === "sources" ? names.filter((name) => !OTHERS.has(name)) : names;
     if (expected !== undefined && expected.join("/") !== own.join("/")) return { path: dir, what: "changed" };
@@ -145,11 +170,14 @@ export function takeInputs(
 /**
  * Looks again, when the Go tool is done: only what is still the same is what it read.
  *
+ * @param options.prover one that has looked at nothing before that
  * @returns what to record, or the first change
  */
-export function confirmInputs(draft: Draft, now: number): Inputs | Change {
-  // Nothing that was seen before may be reused: this is a look of its own.
-  const change = new Prover().findChange(draft.inputs);
+export function confirmInputs(
+  draft: Draft,
+  { now, prover }: { readonly now: number; readonly prover: Prover },
+): Inputs | Change {
+  const change = prover.findChange(draft.inputs);
   if (change !== undefined) return change;
   // A source that came and went between two looks shows in its folder only.
   for (const [dir, mark] of draft.moving) if (markOf(look(dir)) !== mark) return { path: dir, what: "changed" };

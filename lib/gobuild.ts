@@ -5,9 +5,10 @@
  * and linkers (spec/speed.md). Flags and environment are the original's: they are recorded in the binary, whose bytes
  * must not differ. spec/behaviour.md 1.9. What the flags are (`.ko.yaml`, command line) is not decided here.
  */
-import { mkdir, stat } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join, posix, relative } from "node:path";
-import { CommandError, KoError, printable } from "./errors.ts";
+import { Arrivals, type ArrivalsOptions, type CompiledBinary } from "./arrivals.ts";
+import { CommandError, printable } from "./errors.ts";
 import type { GoOptions } from "./go.ts";
 import { buildEnvironment, goMessages, looksKilled, refuseToolexec, runGo } from "./go.ts";
 import type { GoPackage } from "./golist.ts";
@@ -27,36 +28,33 @@ export interface BuildFlags {
   readonly disableOptimizations?: boolean;
 }
 
-export interface CompileOptions extends GoOptions, BuildFlags {
+export interface CompileOptions extends GoOptions, BuildFlags, ArrivalsOptions {
   readonly platform: Platform;
-  /**
-   * Absolute; made if need be. Go takes a binary that lies here already for up to date after a look at its build id only,
-   * so give an empty folder, or one that nobody else can write to.
-   */
+  /** Absolute; made if need be. Empty, and on the file system of TMPDIR, so that go moves a binary here in one step. */
   readonly outDir: string;
   /** Wins over the user's environment. */
   readonly env?: Readonly<Record<string, string>>;
   /** How many compilers and linkers may run at once. @default go's own: one for each CPU */
   readonly jobs?: number | undefined;
-  /** What `listPrograms` told of: lets a failure say that files which need cgo were left out. */
-  readonly packages?: ReadonlyMap<string, readonly GoPackage[]>;
+  /** What `go list` told, by the folder that it ran in: lets a failure say that files which need cgo were left out. */
+  readonly packages?: () => Promise<ReadonlyMap<string, readonly GoPackage[]>>;
 }
 
 /**
  * Compiles programs for one platform.
  *
- * @returns absolute paths of the binaries by import path, in the order of `programs`
+ * @returns the binaries by import path, in the order of `programs`
  * @throws {CommandError} If go fails; the message holds all that the compiler said.
  * @throws {UsageError} If flags or GOFLAGS hold `-toolexec`.
  */
 export async function compilePrograms(
   programs: readonly Program[],
   options: CompileOptions,
-): Promise<ReadonlyMap<string, string>> {
+): Promise<ReadonlyMap<string, CompiledBinary>> {
   const env = buildEnvironment(options.platform, options.host.env, options.env);
   const flags = buildArguments(options);
   const jobs = options.jobs === undefined ? [] : ["-p", String(options.jobs)];
-  const found = new Map<string, string>();
+  const found = new Map<string, CompiledBinary>();
   const rounds = splitRounds(programs, env);
   for (const [index, names] of rounds.entries()) {
     const outDir = join(options.outDir, String(index + 1));
@@ -65,18 +63,25 @@ export async function compilePrograms(
     const cwd = group[0]?.workDir ?? options.host.cwd;
     const paths = group.map(namePackage);
     const args = ["build", ...flags, ...jobs, "-o", `${outDir}/`, ...paths];
+    const arrivals = new Arrivals(outDir, names, { ...options, env });
     options.log.debug(`go build of ${paths.join(" ")} for ${formatPlatform(options.platform)} in ${cwd}`);
     try {
       const { stdout, stderr } = await runGo(args, { ...options, env, cwd });
       const said = goMessages(stderr) || goMessages(new TextDecoder().decode(stdout));
       if (said !== "") options.host.err(`${said}\n`);
+      for (const [importPath, binary] of arrivals.finish()) found.set(importPath, binary);
     } catch (error) {
+      arrivals.stop();
       (options.signal ?? options.host.signal).throwIfAborted();
       throw await explainFailure(error, group, options);
     }
-    for (const [name, { importPath }] of names) found.set(importPath, await getBinary(join(outDir, name), importPath));
   }
-  return new Map(programs.map(({ importPath }) => [importPath, found.get(importPath) ?? ""]));
+  return new Map(
+    programs.flatMap(({ importPath }) => {
+      const binary = found.get(importPath);
+      return binary === undefined ? [] : [[importPath, binary] as const];
+    }),
+  );
 }
 
 /**
@@ -136,12 +141,6 @@ function namePackage({ importPath, dir, workDir }: Program): string {
   return path.startsWith("..") ? path : `./${path}`;
 }
 
-async function getBinary(path: string, importPath: string): Promise<string> {
-  const found = await stat(path).catch(() => undefined);
-  if (found?.isFile()) return path;
-  throw new KoError(`Cannot build "${importPath}": go build ended well, but there is no file ${path}`);
-}
-
 async function explainFailure(error: unknown, programs: readonly Program[], options: CompileOptions): Promise<unknown> {
   if (!(error instanceof CommandError) || (error.code === undefined && error.signal === undefined)) return error;
   const said = goMessages(error.stderr);
@@ -165,7 +164,8 @@ async function explainFailure(error: unknown, programs: readonly Program[], opti
 /** Files left out for want of cgo are a likely reason for "undefined: …". */
 async function hintAtCgo(said: string, workDir: string, options: CompileOptions): Promise<string | undefined> {
   if (!said.includes("undefined: ")) return undefined;
-  for (const each of options.packages?.get(workDir) ?? []) {
+  const packages = await options.packages?.().catch(() => undefined);
+  for (const each of packages?.get(workDir) ?? []) {
     const named = said.includes(`# ${each.importPath}\n`) || said.includes(`undefined: ${each.name}.`);
     if (!named || each.standard || each.ignoredGoFiles.length === 0) continue;
     const [file] = await findCgoFiles(each);

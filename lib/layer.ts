@@ -24,6 +24,12 @@ export interface FileLayer extends Layer {
   readonly path: string;
 }
 
+/** A layer that was just made. */
+export interface WrittenLayer extends FileLayer {
+  /** Bytes of the uncompressed tar. */
+  readonly tarSize: number;
+}
+
 export interface WriteLayerOptions {
   /** Absolute path of the file to make; its folder exists. What is there is replaced in one step at the end. */
   readonly file: string;
@@ -45,13 +51,14 @@ export interface WriteLayerOptions {
 export async function writeLayer(
   entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
   options: WriteLayerOptions,
-): Promise<FileLayer> {
+): Promise<WrittenLayer> {
   const { file, mediaType, pool, signal, level = 1 } = options;
   const tar = measure(packTar(entries, { signal, reuse: true }));
   const gzip = measure(pool.compress(tar, { signal, level }));
   await writeWhole(file, gzip);
   const { digest, size } = gzip.total();
-  return fileLayer({ path: file, diffId: tar.total().digest, descriptor: { mediaType, size, digest } });
+  const { digest: diffId, size: tarSize } = tar.total();
+  return { ...fileLayer({ path: file, diffId, descriptor: { mediaType, size, digest } }), tarSize };
 }
 
 /**

@@ -22,7 +22,7 @@ async function compile(
   const { programs, packages } = await listPrograms(args, { ...world, platform });
   return compilePrograms(programs, {
     ...world,
-    packages,
+    packages: async () => packages,
     outDir: tree.at("out"),
     flags: [],
     ldflags: [],

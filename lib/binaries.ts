@@ -1,0 +1,250 @@
+/**
+ * Programs to binaries: what is known to be what a build would make is reused, all else is compiled, one process for each
+ * module and platform.
+ *
+ * While the compiler works, `go list` tells what it reads, so that the next run can prove that nothing has changed.
+ */
+import { mkdir } from "node:fs/promises";
+import { statSync } from "node:fs";
+import { join } from "node:path";
+import type { CompiledBinary } from "./arrivals.ts";
+import { type BuildDraft, type BuildMemory, type BuildSetup, Confirmation, type KnownBinary, type Reason } from "./buildmemory.ts";
+import type { Cache } from "./cache.ts";
+import { Looks } from "./fingerprint.ts";
+import { buildEnvironment } from "./go.ts";
+import { buildArguments, compilePrograms } from "./gobuild.ts";
+import type { GoPackage } from "./golist.ts";
+import type { Program } from "./goprograms.ts";
+import { createLimit, type Host } from "./host.ts";
+import type { Log } from "./log.ts";
+import { formatPlatform, type Platform } from "./oci.ts";
+import type { Timing } from "./timing.ts";
+
+export interface BinariesOptions {
+  readonly host: Host;
+  readonly log: Log;
+  readonly timing: Timing;
+  /** Name or path of the go command. */
+  readonly go: string;
+  /** Undefined compiles everything, and keeps nothing. */
+  readonly memory: BuildMemory | undefined;
+  readonly cache: Cache | undefined;
+  /** The run's own folder. */
+  readonly folder: string;
+  readonly disableOptimizations: boolean;
+  /** Most builds at once; 0 chooses by the machine. */
+  readonly jobs: number;
+  /** What go lists for a platform, from before or now. It fails if a program is none, or no longer what it was taken for. */
+  readonly listing: (platform: Platform, programs: readonly Program[]) => Promise<Listing>;
+}
+
+/** What `go list` told. */
+export interface Listing {
+  /** Milliseconds since 1970, before go was started. */
+  readonly startedAt: number;
+  /** By the folder that go ran in. */
+  readonly packages: ReadonlyMap<string, readonly GoPackage[]>;
+}
+
+/** A program's binary for one platform. */
+export interface Binary {
+  /** Absolute; there until the run ends. */
+  readonly path: string;
+  /** The tar that it makes, if it is a binary of an earlier run. */
+  readonly known: KnownBinary | undefined;
+  /** Why it was compiled; undefined if it was not. */
+  readonly why: Reason | undefined;
+  /** Keeps it for the next run, when its tar is known. Never fails. */
+  keep(tar: { readonly diffId: `sha256:${string}`; readonly size: number }): Promise<void>;
+}
+
+/** What is to be made for one platform. */
+export interface BinaryGroup {
+  readonly platform: Platform;
+  readonly programs: readonly Program[];
+}
+
+/** Import path -> binary, for one group: each is there as soon as it is complete. */
+export interface GroupBinaries {
+  readonly binaries: ReadonlyMap<string, Promise<Binary>>;
+  /** Ends when nothing is compiled any more. @throws {CommandError} If the compiler fails. */
+  readonly done: Promise<void>;
+}
+
+/**
+ * Finds out what has to be compiled, and starts that.
+ *
+ * @param signal ends the compilers
+ * @returns one result for each group, when it is known what is reused
+ */
+export async function makeBinaries(
+  groups: readonly BinaryGroup[],
+  options: BinariesOptions & { readonly signal: AbortSignal },
+): Promise<readonly GroupBinaries[]> {
+  const plans = await Promise.all(groups.map((group) => planGroup(group, options)));
+  const busy = plans.filter(({ missing }) => missing.length > 0);
+  const jobs = options.jobs || options.host.cpus;
+  const atOnce = Math.max(1, Math.min(busy.length, jobs));
+  const limit = createLimit(atOnce);
+  // jobs × compilers of each stays within what was asked for, or within the machine.
+  const compilers = options.jobs > 0 || atOnce > 1 ? Math.max(1, Math.floor(jobs / atOnce)) : undefined;
+  return plans.map((plan, i) => {
+    const done = plan.missing.length === 0 ? Promise.resolve() : limit(() => compile(plan, { ...options, compilers, index: i }));
+    // Whoever waits for a binary hears of it as well.
+    done.catch((error: unknown) => {
+      for (const { arrival } of plan.missing) arrival.reject(error);
+    });
+    return { binaries: plan.binaries, done };
+  });
+}
+
+interface Missing {
+  readonly program: Program;
+  readonly why: Reason;
+  readonly last: KnownBinary | undefined;
+  readonly arrival: PromiseWithResolvers<Binary>;
+}
+
+interface GroupPlan {
+  readonly platform: Platform;
+  readonly setup: BuildSetup;
+  readonly binaries: Map<string, Promise<Binary>>;
+  readonly missing: readonly Missing[];
+}
+
+async function planGroup({ platform, programs }: BinaryGroup, options: BinariesOptions): Promise<GroupPlan> {
+  const { cache, disableOptimizations, folder, host, memory, timing } = options;
+  const setup: BuildSetup = {
+    // Of the temporary folder nothing gets into a binary.
+    env: buildEnvironment(platform, host.env),
+    args: buildArguments({ flags: [], ldflags: [], disableOptimizations }),
+  };
+  const binaries = new Map<string, Promise<Binary>>();
+  const missing: Missing[] = [];
+  const platformText = formatPlatform(platform);
+  await Promise.all(
+    programs.map(async (program) => {
+      const { importPath } = program;
+      const recalled = await timing.time(
+        "check",
+        `${importPath} ${platformText}`,
+        async () => (await memory?.recall(program, setup)) ?? UNKNOWN,
+      );
+      if (recalled.state === "proved" && cache !== undefined) {
+        const path = join(folder, `kept-${crypto.randomUUID()}`);
+        if (cache.lend(recalled.binary, path)) {
+          const { binary, tarSize } = recalled;
+          binaries.set(
+            importPath,
+            Promise.resolve({ path, known: { binary, tarSize }, why: undefined, keep: () => Promise.resolve() }),
+          );
+          return;
+        }
+      }
+      const arrival = Promise.withResolvers<Binary>();
+      // Its failure is that of the whole group.
+      arrival.promise.catch(() => {});
+      binaries.set(importPath, arrival.promise);
+      const { last, why } = recalled.state === "unknown" ? recalled : { ...UNKNOWN, last: undefined };
+      missing.push({ program, why, last, arrival });
+    }),
+  );
+  // In the order of the programs, whatever was known first.
+  const order = new Map(programs.map((program, i) => [program, i]));
+  missing.sort((a, b) => (order.get(a.program) ?? 0) - (order.get(b.program) ?? 0));
+  return { platform, setup, binaries, missing };
+}
+
+const UNKNOWN = { state: "unknown", why: { reason: "nothing is kept of it" }, last: undefined } as const;
+
+async function compile(
+  { platform, setup, missing }: GroupPlan,
+  options: BinariesOptions & {
+    readonly signal: AbortSignal;
+    readonly compilers: number | undefined;
+    readonly index: number;
+  },
+): Promise<void> {
+  const { cache, folder, host, index, log, memory, signal, timing } = options;
+  signal.throwIfAborted();
+  const programs = missing.map(({ program }) => program);
+  const byProgram = new Map(missing.map((each) => [each.program, each]));
+  for (const { importPath } of programs) log.info(`Building ${importPath} for ${formatPlatform(platform)}`);
+  const compiled = Promise.withResolvers<Confirmation>();
+  compiled.promise.catch(() => {});
+  const listing = options.listing(platform, programs);
+  const drafts = memory === undefined ? undefined : listing.then((list) => draftAll(programs, { list, memory, setup }));
+  for (const early of [listing, drafts]) early?.catch(() => {});
+  const outDir = join(folder, `bin-${index}`);
+  // Go leaves its work folder behind when it is told to end; here it goes with ours. GOTMPDIR stays the user's.
+  const tmp = join(folder, `go-${index}`);
+  await mkdir(tmp, { recursive: true });
+  const arrive = (program: Program, { isNew, path }: CompiledBinary): void => {
+    const each = byProgram.get(program);
+    if (each === undefined) return;
+    const last = isNew ? undefined : each.last;
+    if (last !== undefined) cache?.restore(last.binary);
+    each.arrival.resolve({
+      path,
+      known: last,
+      why: each.why,
+      keep: async ({ diffId, size }) => {
+        const binary = last?.binary ?? cache?.keep(path, diffId);
+        if (binary === undefined || memory === undefined) return;
+        try {
+          const confirmation = await compiled.promise;
+          const draft = (await drafts)?.get(program);
+          if (draft === undefined) return;
+          await memory.remember(program, { binary, tarSize: size, setup, draft, confirmation });
+        } catch {
+          // Told by those who wait for the binary.
+        }
+      },
+    });
+  };
+  try {
+    await timing.time("compile", programs.map(({ importPath }) => importPath).join(" "), () =>
+      compilePrograms(programs, {
+        host,
+        log,
+        go: options.go,
+        platform,
+        outDir,
+        flags: [],
+        ldflags: [],
+        disableOptimizations: options.disableOptimizations,
+        packages: async () => (await listing).packages,
+        signal,
+        env: { TMPDIR: tmp },
+        jobs: options.compilers,
+        prepare: (program, path) => {
+          const last = byProgram.get(program)?.last;
+          return last !== undefined && cache?.lend(last.binary, path) === true ? statSync(path).ino : undefined;
+        },
+        onBinary: arrive,
+      }),
+    );
+    compiled.resolve(new Confirmation(host));
+    await listing;
+  } catch (error) {
+    compiled.reject(error);
+    // What is wrong with a program, go list says better than the compiler.
+    await listing;
+    throw error;
+  }
+}
+
+async function draftAll(
+  programs: readonly Program[],
+  options: { readonly list: Listing; readonly memory: BuildMemory; readonly setup: BuildSetup },
+): Promise<ReadonlyMap<Program, BuildDraft>> {
+  const { list, memory, setup } = options;
+  const drafts = new Map<Program, BuildDraft>();
+  const looks = new Looks();
+  for (const program of programs) {
+    const packages = list.packages.get(program.workDir) ?? [];
+    const draft = await memory.draft(program, { packages, setup, startedAt: list.startedAt, looks });
+    if (draft !== undefined) drafts.set(program, draft);
+  }
+  return drafts;
+}

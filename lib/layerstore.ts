@@ -1,0 +1,222 @@
+/**
+ * The layers of a run: each is made once, whoever asks first, and kept for the next run under what it was made of.
+ *
+ * A program's layer is known by the digest of its tar, which stands for its binary; a kodata layer by the marks of all
+ * files in it. A kept layer that has gone or is not what it was is made again when somebody needs its bytes.
+ */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { type Cache, type Kept, keyOf } from "./cache.ts";
+import { readChunks } from "./chunks.ts";
+import { KoError } from "./errors.ts";
+import { look, Window } from "./fingerprint.ts";
+import { isObject } from "./gojson.ts";
+import type { GzipPool } from "./gzip.ts";
+import { createLimit, type Host } from "./host.ts";
+import type { Layer } from "./image.ts";
+import { measureLayer, writeLayer } from "./layer.ts";
+import { type Digest, MEDIA_TYPES, verified } from "./oci.ts";
+import { packTar, type TarEntry } from "./tar.ts";
+import type { Timing } from "./timing.ts";
+
+export interface LayerStoreOptions {
+  readonly host: Host;
+  readonly cache: Cache | undefined;
+  readonly pool: GzipPool;
+  /** False keeps layers as plain tars, which is what local daemons want. */
+  readonly compress: boolean;
+  /** For layers that are not kept; must outlive the images. */
+  readonly folder: string;
+  /** Ends the making of all of them. */
+  readonly signal: AbortSignal;
+  readonly timing: Timing;
+}
+
+/** The entries of a layer: the same each time, as long as its files are. */
+export type Entries = () => Iterable<TarEntry>;
+
+/** The tar of a layer that was measured before. */
+export interface KnownTar {
+  readonly diffId: Digest;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/** A layer and how large its tar is. */
+export interface StoredLayer {
+  readonly layer: Layer;
+  readonly tar: KnownTar;
+}
+
+/** What is recorded of a layer: its tar, and its compressed content. */
+interface LayerRecord {
+  readonly tar: KnownTar;
+  /** Undefined for a plain tar, whose bytes are made when they are sent. */
+  readonly kept: Kept | undefined;
+}
+
+/** Other bytes from the same input want another number. */
+const FORMAT = 1;
+
+export class LayerStore {
+  readonly #options: LayerStoreOptions;
+  readonly #made = new Map<string, Promise<StoredLayer>>();
+  readonly #limit: <T>(work: () => Promise<T>) => Promise<T>;
+
+  constructor(options: LayerStoreOptions) {
+    this.#options = options;
+    this.#limit = createLimit(Math.max(2, Math.min(4, options.host.cpus)));
+  }
+
+  /**
+   * The layer of a program.
+   *
+   * @param key tells it from others of this run
+   * @param known its tar, if the binary is one that was packed before
+   */
+  program(key: string, options: { readonly entries: Entries; readonly known: KnownTar | undefined }): Promise<StoredLayer> {
+    const { entries, known } = options;
+    return this.#once(key, async () => {
+      const recorded = known === undefined ? undefined : this.#recall(this.#tarKey(known.diffId), entries);
+      if (recorded !== undefined) return recorded;
+      if (known !== undefined && !this.#options.compress) return this.#plain(known, entries);
+      const made = await this.#make(key, entries);
+      this.#record(this.#tarKey(made.layer.diffId), made);
+      return made;
+    });
+  }
+
+  /**
+   * The layer of a kodata folder.
+   *
+   * @param key tells it from others of this run
+   * @param list gives its entries; called again, to see whether a file was changed while they were packed
+   */
+  kodata(key: string, list: Entries): Promise<StoredLayer> {
+    return this.#once(key, async () => {
+      const { cache, host } = this.#options;
+      // What the walk has to say is said once.
+      const entries = [...list()];
+      const before = cache === undefined ? undefined : this.#treeKey(entries, host.now().getTime());
+      const recorded = before === undefined ? undefined : this.#recall(before.key, () => entries);
+      if (recorded !== undefined) return recorded;
+      const made = await this.#make(key, () => entries);
+      if (before !== undefined && before.isSettled) {
+        const after = this.#treeKey(entries, before.startedAt);
+        if (after.key === before.key) this.#record(before.key, made);
+      }
+      return made;
+    });
+  }
+
+  /** Waits until none is being made. */
+  async settle(): Promise<void> {
+    await Promise.allSettled(this.#made.values());
+  }
+
+  #once(key: string, make: () => Promise<StoredLayer>): Promise<StoredLayer> {
+    let layer = this.#made.get(key);
+    if (layer === undefined) this.#made.set(key, (layer = make()));
+    return layer;
+  }
+
+  #make(key: string, entries: Entries): Promise<StoredLayer> {
+    const { compress, pool, signal, timing } = this.#options;
+    return this.#limit(async () => {
+      signal.throwIfAborted();
+      return timing.time("layer", key, async () => {
+        if (!compress) {
+          const layer = await measureLayer(entries, { mediaType: MEDIA_TYPES.ociTarLayer, signal });
+          return { layer, tar: { diffId: layer.diffId, size: layer.descriptor.size } };
+        }
+        const layer = await writeLayer(entries(), {
+          file: await this.#newFile(),
+          mediaType: MEDIA_TYPES.ociLayer,
+          pool,
+          signal,
+        });
+        return { layer, tar: { diffId: layer.diffId, size: layer.tarSize } };
+      });
+    });
+  }
+
+  async #newFile(): Promise<string> {
+    const folder = join(this.#options.folder, "layers");
+    await mkdir(folder, { recursive: true });
+    return join(folder, crypto.randomUUID());
+  }
+
+  #plain({ diffId, size }: KnownTar, entries: Entries): StoredLayer {
+    const { signal } = this.#options;
+    const descriptor = { mediaType: MEDIA_TYPES.ociTarLayer, size, digest: diffId };
+    const open: Layer["open"] = (openSignal) =>
+      verified(packTar(entries(), { signal: openSignal ?? signal }), descriptor, "a layer that was measured before");
+    return { layer: { descriptor, diffId, open }, tar: { diffId, size } };
+  }
+
+  /** A layer from an earlier run. */
+  #recall(key: string, entries: Entries): StoredLayer | undefined {
+    const { cache, compress } = this.#options;
+    const record = cache?.read("layer", key);
+    if (cache === undefined || !isLayerRecord(record)) return undefined;
+    const { kept, tar } = record;
+    if (!compress) return this.#plain(tar, entries);
+    if (kept === undefined) return undefined;
+    const { digest, size } = kept;
+    const descriptor = { mediaType: MEDIA_TYPES.ociLayer, size, digest };
+    let again: Promise<StoredLayer> | undefined;
+    const open = async function* (this: LayerStore, openSignal?: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
+      if (cache.has(kept)) {
+        const what = `the layer "${cache.path(digest)}"`;
+        yield* verified(readChunks(cache.path(digest), { signal: openSignal, what }), descriptor, what);
+        return;
+      }
+      // It was removed, or is not what it was.
+      again ??= this.#make(key, entries);
+      const { layer } = await again;
+      if (layer.descriptor.digest !== digest) {
+        throw new KoError(`Cannot make the layer ${digest} again: the same files gave ${layer.descriptor.digest}`, {
+          hint: "Run ko again.",
+        });
+      }
+      yield* layer.open(openSignal);
+    }.bind(this);
+    return { layer: { descriptor, diffId: tar.diffId, open }, tar };
+  }
+
+  /** Keeps a layer that was made, if there is a cache. */
+  #record(key: string, { layer, tar }: StoredLayer): void {
+    const { cache, compress } = this.#options;
+    if (cache === undefined) return;
+    if (!compress) return cache.write("layer", key, { tar });
+    const { digest } = layer.descriptor;
+    const kept = "path" in layer && typeof layer.path === "string" ? cache.keep(layer.path, digest) : undefined;
+    if (kept !== undefined) cache.write("layer", key, { tar, kept });
+  }
+
+  #tarKey(diffId: Digest): string {
+    return keyOf([FORMAT, Bun.version, this.#options.compress, diffId]);
+  }
+
+  /** Of all that decides a layer's bytes, its files by their marks. */
+  #treeKey(
+    entries: readonly TarEntry[],
+    startedAt: number,
+  ): { readonly key: string; readonly isSettled: boolean; readonly startedAt: number } {
+    const window = new Window(startedAt, startedAt);
+    let isSettled = true;
+    const parts: unknown[] = [FORMAT, Bun.version, this.#options.compress];
+    for (const { content, ...entry } of entries) {
+      parts.push(entry);
+      if (content === undefined || !("path" in content)) continue;
+      const found = look(content.path);
+      parts.push(content.path, found?.size, found?.mtimeMs, found?.ctimeMs, found?.ino);
+      isSettled &&= found !== undefined && window.judge(found) === "settled";
+    }
+    return { key: keyOf(parts), isSettled, startedAt };
+  }
+}
+
+function isLayerRecord(value: unknown): value is LayerRecord {
+  return isObject(value) && isObject(value["tar"]);
+}
