@@ -13,6 +13,7 @@ import { buildEnvironment, goMessages, looksKilled, refuseToolexec, runGo } from
 import type { GoPackage } from "./golist.ts";
 import { cgoHint, findCgoFiles } from "./goproblems.ts";
 import type { Program } from "./goprograms.ts";
+import { countOomKills } from "./machine.ts";
 import type { Platform } from "./oci.ts";
 import { formatPlatform } from "./oci.ts";
 
@@ -38,6 +39,10 @@ export interface CompileOptions extends GoOptions, BuildFlags {
   readonly env?: Readonly<Record<string, string>>;
   /** How many compilers and linkers may run at once. @default go's own: one for each CPU */
   readonly jobs?: number | undefined;
+  /** How many may run at once in all calls together: what the hint at `--jobs` starts from. @default jobs, else one for each CPU */
+  readonly totalJobs?: number | undefined;
+  /** How many processes the kernel has killed for want of memory. @default as it counts them for us */
+  readonly countOomKills?: () => number | undefined;
   /** What `listPrograms` told of: lets a failure say that files which need cgo were left out. */
   readonly packages?: ReadonlyMap<string, readonly GoPackage[]>;
 }
@@ -66,13 +71,16 @@ export async function compilePrograms(
     const paths = group.map(namePackage);
     const args = ["build", ...flags, ...jobs, "-o", `${outDir}/`, ...paths];
     options.log.debug(`go build of ${paths.join(" ")} for ${formatPlatform(options.platform)} in ${cwd}`);
+    const countKills = options.countOomKills ?? countOomKills;
+    const killsBefore = countKills();
     try {
       const { stdout, stderr } = await runGo(args, { ...options, env, cwd });
       const said = goMessages(stderr) || goMessages(new TextDecoder().decode(stdout));
       if (said !== "") options.host.err(`${said}\n`);
     } catch (error) {
       (options.signal ?? options.host.signal).throwIfAborted();
-      throw await explainFailure(error, group, options);
+      const isOutOfMemory = (countKills() ?? 0) > (killsBefore ?? Infinity);
+      throw await explainFailure(error, group, { ...options, isOutOfMemory });
     }
     for (const [name, { importPath }] of names) found.set(importPath, await getBinary(join(outDir, name), importPath));
   }
@@ -142,24 +150,42 @@ async function getBinary(path: string, importPath: string): Promise<string> {
   throw new KoError(`Cannot build "${importPath}": go build ended well, but there is no file ${path}`);
 }
 
-async function explainFailure(error: unknown, programs: readonly Program[], options: CompileOptions): Promise<unknown> {
+interface ExplainOptions extends CompileOptions {
+  /** True if the kernel counted a kill while go ran. */
+  readonly isOutOfMemory: boolean;
+}
+
+async function explainFailure(error: unknown, programs: readonly Program[], options: ExplainOptions): Promise<unknown> {
   if (!(error instanceof CommandError) || (error.code === undefined && error.signal === undefined)) return error;
   const said = goMessages(error.stderr);
   const [first] = programs;
   const what = programs.length === 1 && first ? `"${first.importPath}"` : `${programs.length} programs`;
   const ended = error.signal === undefined ? `exit code ${error.code}` : error.signal;
+  const killed = looksKilled(error);
+  const why = killed ? explainKill(said, options) : "go build failed";
   return new CommandError(
-    `Cannot build ${what} for ${formatPlatform(options.platform)}: go build failed (${ended})${said && `\n${said}`}`,
+    `Cannot build ${what} for ${formatPlatform(options.platform)}: ${why} (${ended})${said && `\n${said}`}`,
     {
       argv: error.argv,
       code: error.code,
       signal: error.signal,
       stderr: error.stderr,
-      hint: looksKilled(error)
-        ? "A process was killed, probably because memory ran out: try --jobs=1"
-        : await hintAtCgo(said, first?.workDir ?? "", options),
+      hint: killed ? hintAtJobs(options) : await hintAtCgo(said, first?.workDir ?? "", options),
     },
   );
+}
+
+/** Go says so of what it started; of itself it says nothing. */
+function explainKill(said: string, { isOutOfMemory }: ExplainOptions): string {
+  const tool = /(\w+)(?:\.exe)?: signal: killed/.exec(said)?.[1];
+  const victim = tool === undefined ? "go" : tool === "link" ? "the linker" : "a compiler";
+  return isOutOfMemory ? `out of memory: the kernel killed ${victim}` : `probably out of memory: ${victim} was killed`;
+}
+
+function hintAtJobs({ host, jobs, totalJobs = jobs ?? host.cpus }: CompileOptions): string {
+  if (totalJobs > 1)
+    return `Try --jobs=${Math.floor(totalJobs / 2)}: up to ${totalJobs} compilers and linkers ran at once.`;
+  return "Give it more memory: no two compilers ran at once, and the linker of a large program takes 1.6 GB.";
 }
 
 /** Files left out for want of cgo are a likely reason for "undefined: …". */
