@@ -17,6 +17,7 @@ import type { GoPackage } from "./golist.ts";
 import type { Program } from "./goprograms.ts";
 import { createLimit, type Host } from "./host.ts";
 import type { Log } from "./log.ts";
+import type { JobPlan } from "./machine.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 import type { Timing } from "./timing.ts";
 
@@ -83,19 +84,24 @@ export async function makeBinaries(
 ): Promise<readonly GroupBinaries[]> {
   const plans = await Promise.all(groups.map((group) => planGroup(group, options)));
   const busy = plans.filter(({ missing }) => missing.length > 0);
-  const jobs = options.jobs || options.host.cpus;
-  const atOnce = Math.max(1, Math.min(busy.length, jobs));
-  const limit = createLimit(atOnce);
-  // jobs × compilers of each stays within what was asked for, or within the machine.
-  const compilers = options.jobs > 0 || atOnce > 1 ? Math.max(1, Math.floor(jobs / atOnce)) : undefined;
+  const jobs = busy.length === 0 ? undefined : await chooseJobs(busy, options);
+  const limit = createLimit(jobs?.atOnce ?? 1);
   return plans.map((plan, i) => {
-    const done = plan.missing.length === 0 ? Promise.resolve() : limit(() => compile(plan, { ...options, compilers, index: i }));
+    const done = jobs === undefined || plan.missing.length === 0 ? NOTHING : limit(() => compile(plan, { ...options, jobs, index: i }));
     // Whoever waits for a binary hears of it as well.
     done.catch((error: unknown) => {
       for (const { arrival } of plan.missing) arrival.reject(error);
     });
     return { binaries: plan.binaries, done };
   });
+}
+
+const NOTHING = Promise.resolve();
+
+async function chooseJobs(busy: readonly GroupPlan[], { host, jobs }: BinariesOptions): Promise<JobPlan> {
+  const { planJobs, readMachine } = await import("./machine.ts");
+  const programs = Math.max(...busy.map(({ missing }) => missing.length));
+  return planJobs({ requested: jobs, machine: readMachine(host), builds: busy.length, programs });
 }
 
 interface Missing {
@@ -159,13 +165,13 @@ const UNKNOWN = { state: "unknown", why: { reason: "nothing is kept of it" }, la
 
 async function compile(
   { platform, setup, missing }: GroupPlan,
-  options: BinariesOptions & {
+  options: Omit<BinariesOptions, "jobs"> & {
     readonly signal: AbortSignal;
-    readonly compilers: number | undefined;
+    readonly jobs: JobPlan;
     readonly index: number;
   },
 ): Promise<void> {
-  const { cache, folder, host, index, log, memory, signal, timing } = options;
+  const { cache, folder, host, index, jobs, log, memory, signal, timing } = options;
   signal.throwIfAborted();
   const programs = missing.map(({ program }) => program);
   const byProgram = new Map(missing.map((each) => [each.program, each]));
@@ -216,7 +222,8 @@ async function compile(
         packages: async () => (await listing).packages,
         signal,
         env: { TMPDIR: tmp },
-        jobs: options.compilers,
+        jobs: jobs.compilers,
+        totalJobs: jobs.total,
         prepare: (program, path) => {
           const last = byProgram.get(program)?.last;
           return last !== undefined && cache?.lend(last.binary, path) === true ? statSync(path).ino : undefined;

@@ -31,7 +31,8 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
     case "build": {
       await using session = await startSession(invocation, { host, log });
       const args = invocation.positionals.length > 0 ? invocation.positionals : ["."];
-      const published = await session.publish(await session.list(args));
+      const { choosePrograms } = await import("./goprograms.ts");
+      const published = await session.publish(args, choosePrograms);
       const text = published.map(({ reference }) => `${reference}\n`).join("");
       // An archive on stdout leaves no room for references there.
       if (writesArchiveToStdout(invocation)) log.info(text.trimEnd());
@@ -122,20 +123,18 @@ async function runProgram(invocation: Of<"run">, { host, log }: World): Promise<
   const { findKubectl, kubectlArguments, runPod } = await import("./kubectl.ts");
   findKubectl(host);
   await using session = await startSession(invocation, { host, log });
-  const list = await session.list(invocation.positionals);
-  const [program, another] = list.programs;
-  if (program === undefined || another !== undefined) {
-    throw new UsageError(
-      `Cannot run "${invocation.positionals[0]}": it names ${list.programs.length} programs, one is wanted`,
-      {
-        hint: `Name one of them: ko run ${program?.importPath ?? "./cmd/app"}`,
-      },
-    );
-  }
-  const [published] = await session.publish(list);
+  const { choosePrograms } = await import("./goprograms.ts");
+  const [published] = await session.publish(invocation.positionals, (found) => {
+    const programs = choosePrograms(found);
+    const [program, another] = programs;
+    if (program !== undefined && another === undefined) return programs;
+    throw new UsageError(`Cannot run "${invocation.positionals[0]}": it names ${programs.length} programs, one is wanted`, {
+      hint: `Name one of them: ko run ${program?.importPath ?? "./cmd/app"}`,
+    });
+  });
   if (published === undefined) throw new RangeError("nothing was published");
   return await runPod(host, {
-    importPath: program.importPath,
+    importPath: published.program.importPath,
     reference: published.reference,
     afterDashes: invocation.afterDashes,
     kubectl: kubectlArguments(invocation.flags, invocation.given),

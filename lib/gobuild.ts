@@ -14,6 +14,7 @@ import { buildEnvironment, goMessages, looksKilled, refuseToolexec, runGo } from
 import type { GoPackage } from "./golist.ts";
 import { cgoHint, findCgoFiles } from "./goproblems.ts";
 import type { Program } from "./goprograms.ts";
+import { countOomKills } from "./machine.ts";
 import type { Platform } from "./oci.ts";
 import { formatPlatform } from "./oci.ts";
 
@@ -38,6 +39,10 @@ export interface CompileOptions extends GoOptions, BuildFlags, ArrivalsOptions {
   readonly jobs?: number | undefined;
   /** What `go list` told, by the folder that it ran in: lets a failure say that files which need cgo were left out. */
   readonly packages?: () => Promise<ReadonlyMap<string, readonly GoPackage[]>>;
+  /** How many may run at once in all calls together: what the hint at `--jobs` starts from. @default jobs, else one for each CPU */
+  readonly totalJobs?: number | undefined;
+  /** How many processes the kernel has killed for want of memory. @default as it counts them for us */
+  readonly countOomKills?: () => number | undefined;
 }
 
 /**
@@ -65,6 +70,8 @@ export async function compilePrograms(
     const args = ["build", ...flags, ...jobs, "-o", `${outDir}/`, ...paths];
     const arrivals = new Arrivals(outDir, names, { ...options, env });
     options.log.debug(`go build of ${paths.join(" ")} for ${formatPlatform(options.platform)} in ${cwd}`);
+    const countKills = options.countOomKills ?? countOomKills;
+    const killsBefore = countKills();
     try {
       const { stdout, stderr } = await runGo(args, { ...options, env, cwd });
       const said = goMessages(stderr) || goMessages(new TextDecoder().decode(stdout));
@@ -73,7 +80,8 @@ export async function compilePrograms(
     } catch (error) {
       arrivals.stop();
       (options.signal ?? options.host.signal).throwIfAborted();
-      throw await explainFailure(error, group, options);
+      const isOutOfMemory = (countKills() ?? 0) > (killsBefore ?? Infinity);
+      throw await explainFailure(error, group, { ...options, isOutOfMemory });
     }
   }
   return new Map(
@@ -141,24 +149,42 @@ function namePackage({ importPath, dir, workDir }: Program): string {
   return path.startsWith("..") ? path : `./${path}`;
 }
 
-async function explainFailure(error: unknown, programs: readonly Program[], options: CompileOptions): Promise<unknown> {
+interface ExplainOptions extends CompileOptions {
+  /** True if the kernel counted a kill while go ran. */
+  readonly isOutOfMemory: boolean;
+}
+
+async function explainFailure(error: unknown, programs: readonly Program[], options: ExplainOptions): Promise<unknown> {
   if (!(error instanceof CommandError) || (error.code === undefined && error.signal === undefined)) return error;
   const said = goMessages(error.stderr);
   const [first] = programs;
   const what = programs.length === 1 && first ? `"${first.importPath}"` : `${programs.length} programs`;
   const ended = error.signal === undefined ? `exit code ${error.code}` : error.signal;
+  const killed = looksKilled(error);
+  const why = killed ? explainKill(said, options) : "go build failed";
   return new CommandError(
-    `Cannot build ${what} for ${formatPlatform(options.platform)}: go build failed (${ended})${said && `\n${said}`}`,
+    `Cannot build ${what} for ${formatPlatform(options.platform)}: ${why} (${ended})${said && `\n${said}`}`,
     {
       argv: error.argv,
       code: error.code,
       signal: error.signal,
       stderr: error.stderr,
-      hint: looksKilled(error)
-        ? "A process was killed, probably because memory ran out: try --jobs=1"
-        : await hintAtCgo(said, first?.workDir ?? "", options),
+      hint: killed ? hintAtJobs(options) : await hintAtCgo(said, first?.workDir ?? "", options),
     },
   );
+}
+
+/** Go says so of what it started; of itself it says nothing. */
+function explainKill(said: string, { isOutOfMemory }: ExplainOptions): string {
+  const tool = /(\w+)(?:\.exe)?: signal: killed/.exec(said)?.[1];
+  const victim = tool === undefined ? "go" : tool === "link" ? "the linker" : "a compiler";
+  return isOutOfMemory ? `out of memory: the kernel killed ${victim}` : `probably out of memory: ${victim} was killed`;
+}
+
+function hintAtJobs({ host, jobs, totalJobs = jobs ?? host.cpus }: CompileOptions): string {
+  if (totalJobs > 1)
+    return `Try --jobs=${Math.floor(totalJobs / 2)}: up to ${totalJobs} compilers and linkers ran at once.`;
+  return "Give it more memory: no two compilers ran at once, and the linker of a large program takes 1.6 GB.";
 }
 
 /** Files left out for want of cgo are a likely reason for "undefined: …". */

@@ -30,13 +30,6 @@ export interface Program {
   readonly text: string;
 }
 
-export interface ProgramList {
-  /** In argument order, each import path once. */
-  readonly programs: readonly Program[];
-  /** All packages that take part, those of Go itself included; by the folder that go ran in. */
-  readonly packages: ReadonlyMap<string, readonly GoPackage[]>;
-}
-
 export interface ListProgramsOptions extends GoOptions {
   /** For build constraints. @default linux/amd64 */
   readonly platform: Platform | undefined;
@@ -74,18 +67,17 @@ const WORDS = new Set(["all", "std", "cmd", "tool", "work"]);
 export interface FoundPrograms {
   /** One result per argument, in their order: the programs it stands for, or what is wrong with it. */
   readonly results: readonly (readonly Program[] | KoError)[];
-  readonly packages: ProgramList["packages"];
+  /** All packages that take part, those of Go itself included; by the folder that go ran in. */
+  readonly packages: ReadonlyMap<string, readonly GoPackage[]>;
 }
 
 /**
- * The programs that arguments name, in argument order, each once.
+ * The programs that were found, in argument order, each once.
  *
- * @param args as for {@link findPrograms}
  * @throws {KoErrors} With every bad argument, if there are several.
- * @throws {KoError} If one argument is bad, or go cannot work here at all.
+ * @throws {KoError} If one argument is bad.
  */
-export async function listPrograms(args: readonly string[], options: ListProgramsOptions): Promise<ProgramList> {
-  const { results, packages } = await findPrograms(args, options);
+export function choosePrograms({ results }: Pick<FoundPrograms, "results">): readonly Program[] {
   const errors = new Set<KoError>();
   const programs = new Map<string, Program>();
   for (const result of results) {
@@ -96,7 +88,7 @@ export async function listPrograms(args: readonly string[], options: ListProgram
   const [only, another] = errors;
   if (another !== undefined) throw new KoErrors([...errors]);
   if (only !== undefined) throw only;
-  return { programs: [...programs.values()], packages };
+  return [...programs.values()];
 }
 
 /**

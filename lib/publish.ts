@@ -8,6 +8,7 @@ import type { Log } from "./log.ts";
 import { listAll, type Published, type Publisher } from "./publisher.ts";
 import type { Registry } from "./registry.ts";
 import { registryPublisher } from "./registrypublish.ts";
+import type { Timing } from "./timing.ts";
 
 export interface PublisherOptions {
   readonly destination: Destination;
@@ -16,6 +17,7 @@ export interface PublisherOptions {
   readonly openPlace: () => Promise<LocalPlace>;
   readonly host: Host;
   readonly log: Log;
+  readonly timing: Timing;
 }
 
 /** The publisher for `destination`; of several places the last one's reference counts: files, then the target. */
@@ -37,11 +39,17 @@ export async function createPublisher(options: PublisherOptions): Promise<Publis
   }
   if (publishers.length === 0) publishers.push(dryPublisher(options));
   return {
-    publish: async (built, name) => {
+    publish: async (built, name, how) => {
       let published: Published | undefined;
-      for (const publisher of publishers) published = await publisher.publish(built, name);
+      for (const publisher of publishers) published = await publisher.publish(built, name, how);
       if (published === undefined) throw new RangeError("no publisher");
       return published;
+    },
+    expect: (name) => {
+      for (const publisher of publishers) publisher.expect?.(name);
+    },
+    stage: (layer, name) => {
+      for (const publisher of publishers) publisher.stage?.(layer, name);
     },
     finish: async () => {
       for (const publisher of publishers) await publisher.finish?.();

@@ -1,18 +1,27 @@
 /**
  * What all places that take images have in common: the interface, what they answer, the `--image-refs` file.
  */
-import type { Built } from "./image.ts";
+import type { Built, Layer } from "./image.ts";
 import { writeOutputFile } from "./outputfile.ts";
 
 /** Takes one image to one place. */
 export interface Publisher {
   /**
    * @param name the image's name without tag and digest, see `imageName()` of names.ts
+   * @param options.isReused nothing of it was built in this run: then it is probably there already
    * @throws {KoError} If anything of it could not be stored; no tag is moved then.
    */
-  publish(built: Built, name: string): Promise<Published>;
+  publish(built: Built, name: string, options: PublishOptions): Promise<Published>;
+  /** An image of this name will follow: what can be asked before it is built is asked now. */
+  expect?(name: string): void;
+  /** A layer of an image of this name is ready, while others are still being made. It is published with its image only. */
+  stage?(layer: Layer, name: string): void;
   /** Called once, when all images of the run have been published. */
   finish?(): Promise<void>;
+}
+
+export interface PublishOptions {
+  readonly isReused: boolean;
 }
 
 export interface Published {

@@ -4,29 +4,51 @@
 import type { Destination } from "./destination.ts";
 import type { Built, Image } from "./image.ts";
 import type { Log } from "./log.ts";
-import { type Digest, isForeignLayer } from "./oci.ts";
+import { type Descriptor, type Digest, isForeignLayer } from "./oci.ts";
 import { listAll, type Publisher } from "./publisher.ts";
 import { formatRepository, parseRepository, type Repository } from "./reference.ts";
 import type { Registry } from "./registry.ts";
+import type { Timing } from "./timing.ts";
 
 export interface RegistryPublisherOptions {
   readonly destination: Destination;
   readonly openRegistry: () => Promise<Registry>;
   readonly log: Log;
+  readonly timing: Timing;
 }
 
-export function registryPublisher({ destination, openRegistry, log }: RegistryPublisherOptions): Publisher {
+export function registryPublisher(options: RegistryPublisherOptions): Publisher {
+  const { destination, openRegistry, log, timing } = options;
+  const [first = "latest", ...others] = destination.tags;
+  const expected = new Map<string, Promise<Descriptor | undefined>>();
+  const find = async (name: string): Promise<Descriptor | undefined> =>
+    (await openRegistry()).findManifest(parseRepository(name), first, { push: true });
   return {
-    publish: async (built, name) => {
+    expect: (name) => {
+      const asked = find(name);
+      // Whoever publishes hears of it.
+      asked.catch(() => {});
+      expected.set(name, asked);
+    },
+    stage: (layer, name) => {
+      const push = async (): Promise<void> => {
+        await (await openRegistry()).pushBlob(parseRepository(name), layer);
+      };
+      // If it fails, it is tried again with its image, and told of then.
+      timing.time("upload", `${name} ${layer.descriptor.digest}`, push).catch(() => {});
+    },
+    publish: async (built, name, { isReused }) => {
       const registry = await openRegistry();
       const repository = parseRepository(name);
-      const [first = "latest", ...others] = destination.tags;
-      const found = await registry.findManifest(repository, first, { push: true });
+      // An answer from before the compiler ran may be out of date.
+      const found = await timing.time("manifest", name, () => (isReused ? expected.get(name) : undefined) ?? find(name));
       if (found?.digest !== built.descriptor.digest) {
-        await pushContent(registry, repository, built);
-        await registry.pushManifest(repository, first, built);
+        await timing.time("upload", name, () => pushContent(registry, repository, built));
+        await timing.time("manifest", `${name}:${first}`, () => registry.pushManifest(repository, first, built));
       }
-      for (const tag of others) await registry.pushManifest(repository, tag, built);
+      for (const tag of others) {
+        await timing.time("manifest", `${name}:${tag}`, () => registry.pushManifest(repository, tag, built));
+      }
       const digest = built.descriptor.digest;
       const tag = destination.tags.length === 1 && first !== "latest" ? first : undefined;
       const reference = destination.tagOnly

@@ -9,7 +9,7 @@ import { KoError, KoErrors, messageOf } from "./errors.ts";
 import type { Input } from "./inputs.ts";
 import { filterDocuments } from "./filter.ts";
 import type { Log } from "./log.ts";
-import type { Program } from "./goprograms.ts";
+import type { FoundPrograms, Program } from "./goprograms.ts";
 import { findAlwaysPulled } from "./pullpolicy.ts";
 import { parseSelector } from "./selector.ts";
 import type { Session } from "./session.ts";
@@ -114,11 +114,34 @@ async function publishReferences(
 ): Promise<ReadonlyMap<string, string>> {
   const values = [...places.keys()];
   const good = values.filter((value) => whyBadReference(value) === undefined);
-  const { results, packages } = await session.find(good);
+  let programOf: ReadonlyMap<string, Program> = new Map();
+  const published = await session.publish(good, ({ results }) => {
+    programOf = choosePrograms(new Map(good.map((value, i) => [value, results[i]])), { places, strict, log, problems });
+    return [...new Map(Array.from(programOf.values(), (each) => [each.importPath, each])).values()];
+  });
+  const references = new Map(published.map(({ program, reference }) => [program.importPath, reference]));
+  return new Map(
+    Array.from(programOf, ([value, { importPath }]) => {
+      const reference = references.get(importPath);
+      if (reference === undefined) throw new RangeError(`no reference for ${importPath}`);
+      return [value, reference];
+    }),
+  );
+}
+
+interface ChooseProgramsOptions extends Pick<PublishReferencesOptions, "strict" | "log" | "problems"> {
+  readonly places: ReadonlyMap<string, readonly Place[]>;
+}
+
+/** The program of each `ko://` value; bad ones are missing, if that is allowed. */
+function choosePrograms(
+  found: ReadonlyMap<string, FoundPrograms["results"][number] | undefined>,
+  { places, strict, log, problems }: ChooseProgramsOptions,
+): ReadonlyMap<string, Program> {
   const programOf = new Map<string, Program>();
   const bad: Problem[] = [];
-  for (const value of values) {
-    const result = results[good.indexOf(value)];
+  for (const value of places.keys()) {
+    const result = found.get(value);
     const [program, another] = Array.isArray(result) ? result : [];
     const why =
       whyBadReference(value) ?? (result instanceof KoError ? result : another && "it stands for several programs");
@@ -133,16 +156,7 @@ async function publishReferences(
   }
   throwAll(strict ? [...problems, ...bad] : problems);
   for (const { error } of inOrder(bad)) log.warn(`${error.message}; it is left as it is`);
-  const programs = [...new Map(Array.from(programOf.values(), (each) => [each.importPath, each])).values()];
-  const published = programs.length === 0 ? [] : await session.publish({ programs, packages });
-  const references = new Map(published.map(({ program, reference }) => [program.importPath, reference]));
-  return new Map(
-    Array.from(programOf, ([value, { importPath }]) => {
-      const reference = references.get(importPath);
-      if (reference === undefined) throw new RangeError(`no reference for ${importPath}`);
-      return [value, reference];
-    }),
-  );
+  return programOf;
 }
 
 /** Why a value cannot be a reference whatever packages there are, or undefined. */

@@ -4,6 +4,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Base, readBase, showBase } from "./base.ts";
+import { Cache } from "./cache.ts";
 import { type BaseName, DEFAULT_BASE_IMAGE, parseBase } from "./config.ts";
 import type { LocalTarget } from "./destination.ts";
 import type { DockerEngine } from "./docker.ts";
@@ -15,11 +16,13 @@ import { findLocalPlace, type LocalPlace, type LocalPlaceOptions, openDaemon } f
 import type { Log } from "./log.ts";
 import { formatReference } from "./reference.ts";
 import type { Registry } from "./registry.ts";
+import type { Timing } from "./timing.ts";
 import { koVersion } from "./version.ts";
 
 export interface ResourcesOptions {
   readonly host: Host;
   readonly log: Log;
+  readonly timing: Timing;
   /** Hosts to which plain HTTP and unverified TLS are allowed. */
   readonly insecureHosts: readonly string[];
   /** False if layers are wanted as plain tars. */
@@ -29,6 +32,8 @@ export interface ResourcesOptions {
 /** Each is opened when it is first asked for. */
 export class Resources implements AsyncDisposable {
   readonly pool: GzipPool;
+  /** What is kept between runs; undefined if it is off. */
+  readonly cache: Cache | undefined;
   readonly #options: ResourcesOptions;
   readonly #closing = new AsyncDisposableStack();
   readonly #bases = new Map<string, Promise<Base>>();
@@ -39,6 +44,9 @@ export class Resources implements AsyncDisposable {
 
   constructor(options: ResourcesOptions) {
     this.#options = options;
+    const { host, log } = options;
+    const cache = Cache.open(host, log);
+    this.cache = cache === undefined ? undefined : this.#closing.use(cache);
     this.pool = this.#closing.use(new GzipPool({ workers: Math.min(options.host.cpus, 4) }));
   }
 
@@ -81,8 +89,9 @@ export class Resources implements AsyncDisposable {
     return { host, log, signal: host.signal };
   }
 
-  /** The run's temporary folder. */
+  /** The run's own folder: in the cache, so that what is worth it can stay there without being copied. */
   folder(): Promise<string> {
+    if (this.cache !== undefined) return this.cache.work();
     this.#folder ??= this.#options.host.tempFolder("ko").then((folder) => this.#closing.use(folder).path);
     return this.#folder;
   }
@@ -92,7 +101,7 @@ export class Resources implements AsyncDisposable {
     const known = this.#bases.get(text);
     if (known !== undefined) return known;
     const { host } = this.#options;
-    const base = (async () => {
+    const base = this.#options.timing.time("base", text, async () => {
       const spec = parseBase(text, host.cwd);
       try {
         return await readBase(await this.#source(spec), { spec, shown: showBase(spec), signal: host.signal });
@@ -104,7 +113,7 @@ export class Resources implements AsyncDisposable {
           hint: "Choose a base image that can be reached, or the one ko makes itself: export KO_DEFAULTBASEIMAGE=ko.builtin/static",
         });
       }
-    })();
+    });
     this.#bases.set(text, base);
     return base;
   }
@@ -124,11 +133,15 @@ export class Resources implements AsyncDisposable {
         }
         const registry = await this.registry();
         const { reference } = spec;
-        return {
+        const source: ImageSource = {
           getManifest: (name, options) => registry.getManifest(reference, name, options),
           openBlob: (descriptor, signal) => registry.openBlob(reference, descriptor, signal),
           blobSource: { host: reference.host, path: reference.path },
         };
+        const { cache } = this;
+        if (cache === undefined) return source;
+        const { cacheBase } = await import("./basecache.ts");
+        return cacheBase(source, { cache, findTag: (tag) => registry.findManifest(reference, tag) });
       }
       case "builtin": {
         const { openBuiltin } = await import("./builtin.ts");

@@ -3,20 +3,24 @@
  *
  * What is opened on the way is resources.ts's.
  */
-import { buildImages, type Plan, planBuilds } from "./build.ts";
+import { buildImages, type BuildReport, type Plan, planBuilds } from "./build.ts";
+import { BuildMemory } from "./buildmemory.ts";
 import { baseFor, type Config } from "./config.ts";
 import { type Destination, planDestination } from "./destination.ts";
 import { UsageError } from "./errors.ts";
-import { findPrograms, type FoundPrograms, listPrograms, type Program, type ProgramList } from "./goprograms.ts";
+import type { Explanation } from "./explain.ts";
+import type { FoundPrograms, Program } from "./goprograms.ts";
 import type { Host } from "./host.ts";
 import type { Log } from "./log.ts";
 import { nameAll } from "./names.ts";
-import { formatPlatform } from "./oci.ts";
+import { formatPlatform, type Platform } from "./oci.ts";
 import type { BuildOptions } from "./options.ts";
 import { ALL_PLATFORMS, choosePlatforms, createPlatformMatcher, parsePlatform } from "./platform.ts";
+import { type Found, Outdated, ProgramFinder } from "./programfinder.ts";
 import { createPublisher } from "./publish.ts";
 import { type Published, writeImageRefs } from "./publisher.ts";
 import { Resources } from "./resources.ts";
+import type { Timing } from "./timing.ts";
 
 export interface SessionOptions {
   readonly host: Host;
@@ -24,6 +28,7 @@ export interface SessionOptions {
   readonly config: Config;
   /** What the flags ask for, checked. */
   readonly build: BuildOptions;
+  readonly timing: Timing;
 }
 
 export interface PublishedProgram extends Published {
@@ -34,18 +39,19 @@ export interface PublishedProgram extends Published {
 export interface Session extends AsyncDisposable {
   /** Images are loaded into a daemon or a cluster's nodes, and are in no registry. */
   readonly sideLoads: boolean;
-  /** What arguments name: one answer each, for callers that know where each argument stands. */
-  find(args: readonly string[]): Promise<FoundPrograms>;
-  /** The programs that arguments name. @throws {KoError} As `listPrograms()` of goprograms.ts. */
-  list(args: readonly string[]): Promise<ProgramList>;
   /**
-   * Builds and publishes programs.
+   * Finds the programs that arguments name, builds and publishes them.
    *
+   * @param choose takes the programs from one answer for each argument, or throws what is wrong with them; it is called
+   * again if something turns out to be no longer what an earlier run found it to be
    * @returns one result per program, in their order
    * @throws {KoError} If anything fails. What can be refused is refused before anything is built, and nothing is
    * published unless everything was compiled.
    */
-  publish(list: ProgramList): Promise<readonly PublishedProgram[]>;
+  publish(
+    args: readonly string[],
+    choose: (found: FoundPrograms) => readonly Program[],
+  ): Promise<readonly PublishedProgram[]>;
 }
 
 /**
@@ -54,14 +60,14 @@ export interface Session extends AsyncDisposable {
  * @throws {UsageError} If a platform or the destination is not right.
  */
 export async function openSession(options: SessionOptions): Promise<Session> {
-  const { host, log, config, build } = options;
+  const { host, log, config, build, timing } = options;
   const destination = await planDestination(build, { dockerRepo: config.dockerRepo, cwd: host.cwd });
   const local = destination.target === undefined || destination.target === "registry" ? undefined : destination.target;
   const files = [destination.layoutPath, destination.tarball, destination.ociArchive].some(
     (file) => file !== undefined,
   );
   const compress = local === undefined || files;
-  const open = new Resources({ host, log, insecureHosts: destination.insecureHosts, compress });
+  const open = new Resources({ host, log, timing, insecureHosts: destination.insecureHosts, compress });
   const ownPlatform = async (): Promise<string> => {
     if (local === undefined) throw new RangeError("no local target");
     const { os, architecture } = await (await open.place(local)).platform();
@@ -83,62 +89,86 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   void open.base(config.defaultBaseImage).catch(() => {});
   // And the registry client is loaded meanwhile.
   if (destination.target === "registry") void open.registry().catch(() => {});
-  const [platform] = platforms;
-  const listOptions = {
-    host,
-    log,
-    go: config.goPath,
-    platform: platform === undefined || platform === ALL_PLATFORMS ? undefined : parsePlatform(platform),
+  const [first] = platforms;
+  const platform = first === undefined || first === ALL_PLATFORMS ? undefined : parsePlatform(first);
+  const { cache } = open;
+  const memory = cache === undefined ? undefined : new BuildMemory({ cache, host, log, go: config.goPath });
+  const finder = new ProgramFinder({ host, log, timing, go: config.goPath, platform, cache, memory });
+
+  const publish = async (programs: readonly Program[], found: Found): Promise<readonly PublishedProgram[]> => {
+    const importPaths = programs.map(({ importPath }) => importPath);
+    const names = nameAll(destination.repository, importPaths, destination.naming);
+    const nameOf = (importPath: string): string => {
+      const name = names.get(importPath);
+      if (name === undefined) throw new RangeError(`no name for ${importPath}`);
+      return name;
+    };
+    const publisher = await createPublisher({
+      destination,
+      openRegistry: () => open.registry(),
+      openPlace: () => (local === undefined ? Promise.reject(new RangeError("no local target")) : open.place(local)),
+      host,
+      log,
+      timing,
+    });
+    const settings = {
+      host,
+      log,
+      timing,
+      go: config.goPath,
+      memory,
+      cache,
+      listing: (wanted: Platform, some: readonly Program[]) => finder.list(found, wanted, some),
+      baseOf: (importPath: string) => open.base(baseFor(config, importPath)),
+      platforms,
+      pool: open.pool,
+      compress,
+      folder: await open.folder(),
+      labels: build.labels,
+      annotations: build.annotations,
+      user: build.user,
+      disableOptimizations: build.disableOptimizations,
+      jobs: build.jobs,
+      created: config.sourceDateEpoch,
+      kodataCreated: config.koDataDateEpoch,
+    };
+    for (const name of names.values()) publisher.expect?.(name);
+    const planned = await planBuilds(programs, settings);
+    checkTarball(planned, destination);
+    const plans = local === undefined ? planned : await fitPlans(planned, { log, files, platform: ownPlatform });
+    const reports = new Map<Program, BuildReport>();
+    const published = await buildImages(plans, {
+      ...settings,
+      ready: ({ plan, layer }) => publisher.stage?.(layer, nameOf(plan.program.importPath)),
+      use: async (report, built): Promise<PublishedProgram> => {
+        const { program } = report;
+        reports.set(program, report);
+        const isReused = report.reasons.every((reason) => reason === undefined);
+        return { program, ...(await publisher.publish(built, nameOf(program.importPath), { isReused })) };
+      },
+    });
+    await publisher.finish?.();
+    if (destination.imageRefs !== undefined) {
+      const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
+      await writeImageRefs(destination.imageRefs, sorted);
+    }
+    if (build.explain) await explain(published.flatMap(({ program }) => reports.get(program) ?? []), host);
+    return published;
   };
+
   return {
     sideLoads: local !== undefined,
-    find: (args) => findPrograms(args, listOptions),
-    list: (args) => listPrograms(args, listOptions),
-    publish: async ({ programs, packages }) => {
-      const importPaths = programs.map(({ importPath }) => importPath);
-      const names = nameAll(destination.repository, importPaths, destination.naming);
-      const publisher = await createPublisher({
-        destination,
-        openRegistry: () => open.registry(),
-        openPlace: () => (local === undefined ? Promise.reject(new RangeError("no local target")) : open.place(local)),
-        host,
-        log,
-      });
-      const settings = {
-        host,
-        log,
-        go: config.goPath,
-        packages,
-        baseOf: (importPath: string) => open.base(baseFor(config, importPath)),
-        platforms,
-        pool: open.pool,
-        compress,
-        folder: await open.folder(),
-        labels: build.labels,
-        annotations: build.annotations,
-        user: build.user,
-        disableOptimizations: build.disableOptimizations,
-        jobs: build.jobs,
-        created: config.sourceDateEpoch,
-        kodataCreated: config.koDataDateEpoch,
-      };
-      const planned = await planBuilds(programs, settings);
-      checkTarball(planned, destination);
-      const plans = local === undefined ? planned : await fitPlans(planned, { log, files, platform: ownPlatform });
-      const published = await buildImages(plans, {
-        ...settings,
-        use: async ({ program }, built): Promise<PublishedProgram> => {
-          const name = names.get(program.importPath);
-          if (name === undefined) throw new RangeError(`no name for ${program.importPath}`);
-          return { program, ...(await publisher.publish(built, name)) };
-        },
-      });
-      await publisher.finish?.();
-      if (destination.imageRefs !== undefined) {
-        const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
-        await writeImageRefs(destination.imageRefs, sorted);
+    publish: async (args, choose) => {
+      const found = await finder.find(args);
+      try {
+        const programs = choose(found);
+        return programs.length === 0 ? [] : await publish(programs, found);
+      } catch (error) {
+        if (!(error instanceof Outdated)) throw error;
+        const again = await finder.findAnew(args);
+        const programs = choose(again);
+        return programs.length === 0 ? [] : await publish(programs, again);
       }
-      return published;
     },
     [Symbol.asyncDispose]: () => open[Symbol.asyncDispose](),
   };
@@ -180,4 +210,17 @@ async function fitPlans(
     options.log.warn(`${importPath}: of ${plan.targets.length} platforms only ${own}, the daemon's own, is built`);
     return { ...plan, targets: [fitting] };
   });
+}
+
+/** What `--explain` asks for, on stderr whatever the level of the log. */
+async function explain(reports: readonly BuildReport[], host: Host): Promise<void> {
+  const { formatExplanations } = await import("./explain.ts");
+  const explanations = reports.flatMap(({ program, reasons, targets }) =>
+    targets.map(({ platform }, i): Explanation => {
+      const what = { importPath: program.importPath, platform: formatPlatform(platform) };
+      const why = reasons[i];
+      return why === undefined ? { ...what, state: "reused" } : { ...what, state: "rebuilt", ...why };
+    }),
+  );
+  for (const line of formatExplanations(explanations, host.cwd)) host.err(`${line}\n`);
 }

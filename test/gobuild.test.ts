@@ -4,9 +4,8 @@ import { relative } from "node:path";
 import { UsageError } from "../lib/errors.ts";
 import type { CompileOptions } from "../lib/gobuild.ts";
 import { buildArguments, compilePrograms, executableName } from "../lib/gobuild.ts";
-import { listPrograms } from "../lib/goprograms.ts";
-import type { GoWorld } from "./helpers/gohost.ts";
-import { countingGo, failuresOf, goMod, goWorld, mainGo } from "./helpers/gohost.ts";
+import type { Failure, GoWorld } from "./helpers/gohost.ts";
+import { countingGo, failuresOf, goMod, goWorld, listPrograms, mainGo } from "./helpers/gohost.ts";
 import type { Tree } from "./helpers/tree.ts";
 import { writeTree } from "./helpers/tree.ts";
 
@@ -187,26 +186,92 @@ describe("compilePrograms()", () => {
     expect([world.told, world.written]).toEqual([["go: downloading x v1"], ["# app\nld: warning: odd\n"]]);
   });
 
-  test.each([
-    [
-      "names --jobs when a compiler was killed",
-      'echo "compile: signal: killed" >&2; exit 1',
-      "(exit code 1)\ncompile: signal: killed",
-    ],
-    ["names --jobs when go itself was killed", "kill -9 $$", "(SIGKILL)"],
-  ])("%s", async (_name, script, why) => {
+  /** What a build fails with that runs `script` in place of `go build`. */
+  async function failKilled(script: string, options: Partial<CompileOptions> = {}): Promise<readonly Failure[]> {
     using tree = writeTree({
       "go.mod": goMod("example.com/app"),
       "main.go": mainGo(),
-      go: { executable: `#!/bin/sh\nif [ "$1" = build ]; then ${script}; fi\nexec go "$@"\n` },
+      go: { executable: `#!/bin/sh\nif [ "$1" = build ]; then\n${script}\nfi\nexec go "$@"\n` },
+      // Takes the place of the linker, at its work: killed as the kernel does it.
+      link: { executable: '#!/bin/sh\ncase "$1 $2" in */link\\ -V*) ;; */link\\ *) kill -9 $$ ;; esac\nexec "$@"\n' },
     });
-    const work = compile(["."], { world: { ...goWorld(tree.path), go: "./go" }, tree });
-    expect(await failuresOf(work, tree.path)).toEqual([
+    return await failuresOf(
+      compile(["."], { world: { ...goWorld(tree.path), go: "./go" }, tree, ...options }),
+      tree.path,
+    );
+  }
+
+  // As the real go says it: the next test. Shells say "Killed", which go does not.
+  const SAID = "example.com/app/x: /usr/local/go/pkg/tool/linux_amd64/compile: signal: killed";
+  const KILL_COMPILER = `{ sh -c 'kill -9 $$'; } 2>/dev/null\necho "${SAID}" >&2\nexit 1`;
+  const COMPILER_SAID = `(exit code 1)\n${SAID}`;
+
+  test.each<[string, string, readonly (number | undefined)[], string]>([
+    ["go", "kill -9 $$", [4, 4], "probably out of memory: go was killed (SIGKILL)"],
+    ["go, as the kernel counts", "kill -9 $$", [4, 5], "out of memory: the kernel killed go (SIGKILL)"],
+    [
+      "go behind a shell",
+      "{ sh -c 'kill -9 $$'; } 2>/dev/null\nexit $?",
+      [4, 4],
+      "probably out of memory: go was killed (exit code 137)",
+    ],
+    ["a compiler", KILL_COMPILER, [0, 0], `probably out of memory: a compiler was killed ${COMPILER_SAID}`],
+    [
+      "a compiler, as the kernel counts",
+      KILL_COMPILER,
+      [0, 2],
+      `out of memory: the kernel killed a compiler ${COMPILER_SAID}`,
+    ],
+    [
+      "a compiler, and nobody counts",
+      KILL_COMPILER,
+      [undefined, undefined],
+      `probably out of memory: a compiler was killed ${COMPILER_SAID}`,
+    ],
+    [
+      "a compiler, counted afterwards only",
+      KILL_COMPILER,
+      [undefined, 7],
+      `probably out of memory: a compiler was killed ${COMPILER_SAID}`,
+    ],
+  ])("says out of memory when %s was killed", async (_name, script, counts, why) => {
+    const left = [...counts];
+    expect(await failKilled(script, { countOomKills: () => left.shift(), totalJobs: 8 })).toEqual([
       {
-        message: `Cannot build "example.com/app" for linux/amd64: go build failed ${why}`,
-        hint: "A process was killed, probably because memory ran out: try --jobs=1",
+        message: `Cannot build "example.com/app" for linux/amd64: ${why}`,
+        hint: "Try --jobs=4: up to 8 compilers and linkers ran at once.",
       },
     ]);
+    expect(left).toEqual([]);
+  });
+
+  test("says so when the real go tells of a killed linker", async () => {
+    const [failure] = await failKilled('shift\nexec go build -toolexec "$PWD/link" "$@"', { jobs: 1 });
+    expect(failure?.message).toMatch(
+      /^Cannot build "example\.com\/app" for linux\/amd64: probably out of memory: the linker was killed \(exit code 1\)\nexample\.com\/app: .*\/link: signal: killed$/,
+    );
+    expect(failure?.hint).toBe(
+      "Give it more memory: no two compilers ran at once, and the linker of a large program takes 1.6 GB.",
+    );
+  });
+
+  test.each<[Partial<CompileOptions>, string]>([
+    [{ totalJobs: 2 }, "Try --jobs=1: up to 2 "],
+    [{ totalJobs: 7, jobs: 3 }, "Try --jobs=3: up to 7 "],
+    [{ jobs: 5 }, "Try --jobs=2: up to 5 "],
+    [{ totalJobs: 1 }, "Give it more memory: "],
+  ])("names a number of --jobs below the one in use: %j", async (options, want) => {
+    const [failure] = await failKilled("kill -9 $$", options);
+    expect(failure?.hint).toStartWith(want);
+  });
+
+  test("does not speak of memory when a build fails by itself while the kernel kills others", async () => {
+    let count = 0;
+    const [failure] = await failKilled('echo "main.go:1:1: no" >&2\nexit 1', { countOomKills: () => count++ });
+    expect(failure).toEqual({
+      message: 'Cannot build "example.com/app" for linux/amd64: go build failed (exit code 1)\nmain.go:1:1: no',
+      hint: undefined,
+    });
   });
 
   test("does not take a build for done that left no file", async () => {

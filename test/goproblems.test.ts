@@ -1,8 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { splitRemedy } from "../lib/goproblems.ts";
-import { listPrograms } from "../lib/goprograms.ts";
 import type { GoWorld } from "./helpers/gohost.ts";
-import { failuresOf, goMod, goWorld, mainGo } from "./helpers/gohost.ts";
+import { failuresOf, goMod, goWorld, listPrograms, mainGo } from "./helpers/gohost.ts";
 import type { Tree } from "./helpers/tree.ts";
 import { writeTree } from "./helpers/tree.ts";
 

@@ -1,9 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { relative } from "node:path";
-import { listPrograms } from "../lib/goprograms.ts";
 import type { GoWorld } from "./helpers/gohost.ts";
-import { countingGo, failuresOf, goMod, goWorld, mainGo } from "./helpers/gohost.ts";
+import { countingGo, failuresOf, goMod, goWorld, listPrograms, mainGo } from "./helpers/gohost.ts";
 import type { Tree } from "./helpers/tree.ts";
 import { writeTree } from "./helpers/tree.ts";
 
@@ -38,7 +37,7 @@ function writeApp(): Tree {
   });
 }
 
-describe("listPrograms()", () => {
+describe("findPrograms() and choosePrograms()", () => {
   const A = "example.com/app/cmd/a app/cmd/a @ app";
   const B = "example.com/app/cmd/b app/cmd/b @ app";
   const MAIN = "example.com/app app @ app";

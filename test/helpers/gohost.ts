@@ -4,6 +4,8 @@
  * Nothing comes from the network: `GOPROXY=off`. Go's build cache is the user's.
  */
 import { KoError, KoErrors } from "../../lib/errors.ts";
+import type { GoPackage } from "../../lib/golist.ts";
+import { choosePrograms, findPrograms, type ListProgramsOptions, type Program } from "../../lib/goprograms.ts";
 import type { Host } from "../../lib/host.ts";
 import { createHost } from "../../lib/host.ts";
 import type { Log } from "../../lib/log.ts";
@@ -75,4 +77,13 @@ export async function failuresOf(work: Promise<unknown>, root: string): Promise<
   return (error instanceof KoErrors ? error.errors : [error]).map(({ message, hint }) => {
     return { message: shorten(message), hint: hint === undefined ? undefined : shorten(hint) };
   });
+}
+
+/** The programs that arguments name, and all packages that take part; fails as a command does. */
+export async function listPrograms(
+  args: readonly string[],
+  options: ListProgramsOptions,
+): Promise<{ readonly programs: readonly Program[]; readonly packages: ReadonlyMap<string, readonly GoPackage[]> }> {
+  const found = await findPrograms(args, options);
+  return { programs: choosePrograms(found), packages: found.packages };
 }

@@ -1,0 +1,123 @@
+/**
+ * The programs that arguments name, for one run: from what earlier runs found, where that is proved, else by `go list`.
+ *
+ * What is remembered is taken on trust as long as nothing has to be compiled; then go is asked after all, while the
+ * compiler works already.
+ */
+import type { BuildMemory } from "./buildmemory.ts";
+import type { Cache } from "./cache.ts";
+import { KoError, messageOf } from "./errors.ts";
+import { buildEnvironment, DEFAULT_PLATFORM, type GoOptions } from "./go.ts";
+import { type GoPackage, listPackages } from "./golist.ts";
+import { findPrograms, type FoundPrograms, type Program } from "./goprograms.ts";
+import { formatPlatform, type Platform } from "./oci.ts";
+import { forgetPrograms, type ProgramMemoryOptions, recallPrograms, rememberPrograms } from "./programmemory.ts";
+import type { Timing } from "./timing.ts";
+
+export interface ProgramFinderOptions extends GoOptions {
+  readonly timing: Timing;
+  /** What packages are looked at for. @default linux/amd64 */
+  readonly platform: Platform | undefined;
+  /** Undefined asks go always. */
+  readonly cache: Cache | undefined;
+  readonly memory: BuildMemory | undefined;
+}
+
+/** What arguments name. */
+export interface Found extends FoundPrograms {
+  readonly args: readonly string[];
+  /** Milliseconds since 1970, before go was asked; undefined if it was not. */
+  readonly startedAt: number | undefined;
+}
+
+/** What go told of packages. */
+export interface PackageList {
+  /** Milliseconds since 1970, before go was asked. */
+  readonly startedAt: number;
+  /** By the folder that go ran in. */
+  readonly packages: ReadonlyMap<string, readonly GoPackage[]>;
+}
+
+/** An argument does not name what an earlier run found it to name, or no longer something that can be built. */
+export class Outdated extends Error {}
+
+export class ProgramFinder {
+  readonly #options: ProgramFinderOptions;
+  readonly #platform: Platform;
+  readonly #memory: ProgramMemoryOptions | undefined;
+  /** By what was assumed: what go says to it. */
+  readonly #checked = new Map<Found, Promise<PackageList>>();
+
+  constructor(options: ProgramFinderOptions) {
+    this.#options = options;
+    const { cache, host, memory } = options;
+    this.#platform = options.platform ?? DEFAULT_PLATFORM;
+    const env = buildEnvironment(this.#platform, host.env);
+    this.#memory = cache === undefined || memory === undefined ? undefined : { cache, memory, host, env };
+  }
+
+  /** One answer for each argument. */
+  async find(args: readonly string[]): Promise<Found> {
+    const known = this.#memory === undefined ? undefined : recallPrograms(args, this.#memory);
+    return known === undefined ? this.findAnew(args) : { ...known, args, startedAt: undefined };
+  }
+
+  /** The same from go itself. */
+  async findAnew(args: readonly string[]): Promise<Found & { readonly startedAt: number }> {
+    const { host, timing } = this.#options;
+    const startedAt = host.now().getTime();
+    const found = await timing.time("list", args.join(" "), () => findPrograms(args, this.#options));
+    if (this.#memory !== undefined) rememberPrograms(args, found, { ...this.#memory, startedAt });
+    return { ...found, args, startedAt };
+  }
+
+  /**
+   * What go tells of programs for a platform, with all that they depend on.
+   *
+   * @throws {Outdated} If the programs were taken from memory, and are no longer what they were.
+   */
+  async list(found: Found, platform: Platform, programs: readonly Program[]): Promise<PackageList> {
+    const { packages, startedAt } = found;
+    if (formatPlatform(platform) !== formatPlatform(this.#platform)) return this.#listFor(platform, programs);
+    if (startedAt !== undefined) return { startedAt, packages };
+    let checked = this.#checked.get(found);
+    if (checked === undefined) this.#checked.set(found, (checked = this.#check(found)));
+    return checked;
+  }
+
+  async #check({ args, results }: Found): Promise<PackageList> {
+    const again = await this.findAnew(args);
+    const show = (each: readonly Program[] | KoError | undefined): string =>
+      each === undefined || each instanceof KoError
+        ? ""
+        : each.map(({ importPath, dir, workDir }) => `${importPath}\n${dir}\n${workDir}`).join("\n");
+    for (const [i, text] of args.entries()) {
+      const is = show(again.results[i]);
+      if (is !== "" && is === show(results[i])) continue;
+      if (this.#memory !== undefined) forgetPrograms([text], this.#memory);
+      throw new Outdated(`${text} is not what it was`);
+    }
+    return again;
+  }
+
+  /** For another platform than the one that arguments were looked at for; without an answer nothing is remembered. */
+  async #listFor(platform: Platform, programs: readonly Program[]): Promise<PackageList> {
+    const { host, log, memory, timing } = this.#options;
+    const startedAt = host.now().getTime();
+    const packages = new Map<string, readonly GoPackage[]>();
+    if (memory === undefined) return { startedAt, packages };
+    const env = buildEnvironment(platform, host.env);
+    for (const [workDir, group] of Map.groupBy(programs, (program) => program.workDir)) {
+      const paths = group.map(({ importPath }) => importPath);
+      try {
+        const options = { ...this.#options, env, cwd: workDir };
+        const list = await timing.time("list", formatPlatform(platform), () => listPackages(paths, options));
+        packages.set(workDir, list);
+      } catch (error) {
+        host.signal.throwIfAborted();
+        log.debug(`What ${paths.join(" ")} depend on is not known: ${messageOf(error)}`);
+      }
+    }
+    return { startedAt, packages };
+  }
+}
