@@ -6,9 +6,9 @@
 import { join } from "node:path";
 import { appName, assembleImage, assembleIndex, type IndexChild, layerTypeFor } from "./assemble.ts";
 import { type Base, type BasePlatform, selectPlatforms } from "./base.ts";
+import { type CompressionPool, FAST_GZIP } from "./compress.ts";
 import { compilePrograms } from "./gobuild.ts";
 import type { Program, ProgramList } from "./goprograms.ts";
-import type { GzipPool } from "./gzip.ts";
 import { createLimit, type Host } from "./host.ts";
 import type { Built, Image, Layer } from "./image.ts";
 import { binaryEntries, kodataEntries } from "./kodata.ts";
@@ -28,7 +28,7 @@ export interface BuildSettings {
   readonly baseOf: (importPath: string) => Promise<Base>;
   /** `linux/amd64`, `linux/arm/v7`, `all`, …: at least one. */
   readonly platforms: readonly string[];
-  readonly pool: GzipPool;
+  readonly pool: CompressionPool;
   /** False keeps layers as plain tars, which is what local daemons want. */
   readonly compress: boolean;
   /** Temporary folder for binaries and layers; must outlive the images. */
@@ -277,7 +277,9 @@ class LayerMaker {
     const signal = this.#signal;
     const layer = this.#limit(async () => {
       signal.throwIfAborted();
-      if (compress) return writeLayer(entries(), { file, mediaType: MEDIA_TYPES.ociLayer, pool, signal });
+      if (compress) {
+        return writeLayer(entries(), { file, mediaType: MEDIA_TYPES.ociLayer, codec: FAST_GZIP, pool, signal });
+      }
       // Listed once: what the walk has to say is said once, and every opening packs the same entries.
       const list = await Array.fromAsync(entries());
       return measureLayer(() => list, { mediaType: MEDIA_TYPES.ociTarLayer, signal });

@@ -8,8 +8,8 @@
  * The tz data base is in the public domain. Go's own zip differs between Go versions, so it is not read.
  */
 import { join } from "node:path";
+import { type CompressionPool, FAST_GZIP } from "./compress.ts";
 import { KoError } from "./errors.ts";
-import type { GzipPool } from "./gzip.ts";
 import type { ImageSource, Layer } from "./image.ts";
 import { writeLayer } from "./layer.ts";
 import { type ContainerConfig, encodeConfig, type History } from "./imageconfig.ts";
@@ -72,7 +72,7 @@ const TEXTS: Readonly<Record<string, string>> = {
 };
 
 export interface OpenBuiltinOptions {
-  readonly pool: GzipPool;
+  readonly pool: CompressionPool;
   /** An existing folder, absolute; the layer's file is made in it and must stay while the source is used. */
   readonly folder: string;
   readonly signal: AbortSignal;
@@ -87,6 +87,7 @@ export async function openBuiltin(options: OpenBuiltinOptions): Promise<ImageSou
   const layer = await writeLayer(await staticEntries(), {
     file: join(options.folder, "ko-builtin-static.tar.gz"),
     mediaType: MEDIA_TYPES.ociLayer,
+    codec: FAST_GZIP,
     pool: options.pool,
     signal: options.signal,
   });

@@ -4,11 +4,11 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Base, readBase, showBase } from "./base.ts";
+import { CompressionPool } from "./compress.ts";
 import { type BaseName, DEFAULT_BASE_IMAGE, parseBase } from "./config.ts";
 import type { LocalTarget } from "./destination.ts";
 import type { DockerEngine } from "./docker.ts";
 import { KoError, RegistryError } from "./errors.ts";
-import { GzipPool } from "./gzip.ts";
 import type { Host } from "./host.ts";
 import type { ImageSource } from "./image.ts";
 import { findLocalPlace, type LocalPlace, type LocalPlaceOptions, openDaemon } from "./localtarget.ts";
@@ -22,13 +22,13 @@ export interface ResourcesOptions {
   readonly log: Log;
   /** Hosts to which plain HTTP and unverified TLS are allowed. */
   readonly insecureHosts: readonly string[];
-  /** False if layers are wanted as plain tars. */
+  /** False leaves the layers of a base from a daemon as they are: plain tars, mostly. */
   readonly compress: boolean;
 }
 
 /** Each is opened when it is first asked for. */
 export class Resources implements AsyncDisposable {
-  readonly pool: GzipPool;
+  readonly pool: CompressionPool;
   readonly #options: ResourcesOptions;
   readonly #closing = new AsyncDisposableStack();
   readonly #bases = new Map<string, Promise<Base>>();
@@ -39,7 +39,7 @@ export class Resources implements AsyncDisposable {
 
   constructor(options: ResourcesOptions) {
     this.#options = options;
-    this.pool = this.#closing.use(new GzipPool({ workers: Math.min(options.host.cpus, 4) }));
+    this.pool = this.#closing.use(new CompressionPool({ workers: Math.min(options.host.cpus, 4) }));
   }
 
   /** The registry client, loaded when the first registry is talked to. */

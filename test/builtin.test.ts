@@ -3,7 +3,7 @@ import { X509Certificate } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { BUILTIN_PLATFORMS, openBuiltin, openScratch, staticEntries } from "../lib/builtin.ts";
-import { GzipPool } from "../lib/gzip.ts";
+import { CompressionPool } from "../lib/compress.ts";
 import type { Image, ImageSource, Index } from "../lib/image.ts";
 import { writeToLayout } from "../lib/layoutwriter.ts";
 import { type ImageConfig, readConfig } from "../lib/imageconfig.ts";
@@ -36,7 +36,7 @@ async function readImage(source: ImageSource, entry: Descriptor): Promise<Image>
 }
 
 async function openStatic(folder: string, workers = 0): Promise<ImageSource> {
-  await using pool = new GzipPool({ workers });
+  await using pool = new CompressionPool({ workers });
   return openBuiltin({ pool, folder, signal });
 }
 
