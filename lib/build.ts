@@ -6,7 +6,7 @@
 import { join } from "node:path";
 import { appName, assembleImage, assembleIndex, type IndexChild, layerTypeFor } from "./assemble.ts";
 import { type Base, type BasePlatform, selectPlatforms } from "./base.ts";
-import { type CompressionPool, FAST_GZIP } from "./compress.ts";
+import type { Compression, CompressionPool } from "./compress.ts";
 import { compilePrograms } from "./gobuild.ts";
 import type { Program, ProgramList } from "./goprograms.ts";
 import { createLimit, type Host } from "./host.ts";
@@ -29,8 +29,8 @@ export interface BuildSettings {
   /** `linux/amd64`, `linux/arm/v7`, `all`, …: at least one. */
   readonly platforms: readonly string[];
   readonly pool: CompressionPool;
-  /** False keeps layers as plain tars, which is what local daemons want. */
-  readonly compress: boolean;
+  /** Of the two layers that are made here; local daemons want plain tars. */
+  readonly compression: Compression;
   /** Temporary folder for binaries and layers; must outlive the images. */
   readonly folder: string;
   readonly labels: ReadonlyMap<string, string>;
@@ -58,14 +58,19 @@ const BASE_NAME = "org.opencontainers.image.base.name";
 /**
  * Finds each program's base and platforms.
  *
- * @throws {KoError} If a base cannot be read or lacks a platform.
+ * @throws {KoError} If a base cannot be read, lacks a platform, or cannot have layers that are compressed as wanted.
  */
 export async function planBuilds(programs: readonly Program[], options: BuildSettings): Promise<readonly Plan[]> {
   return Promise.all(
     programs.map(async (program) => {
       const base = await options.baseOf(program.importPath);
       options.log.info(`Using base ${base.text} for ${program.importPath}`);
-      return { program, base, targets: await selectPlatforms(base, options.platforms, createPlatformMatcher) };
+      const targets = await selectPlatforms(base, options.platforms, createPlatformMatcher);
+      const { compression } = options;
+      // For its refusals: what comes of it is known when the base's image is.
+      for (const { entry } of targets)
+        layerTypeFor(entry?.mediaType ?? base.mediaType, { compression, base: base.text });
+      return { program, base, targets };
     }),
   );
 }
@@ -122,7 +127,8 @@ interface OnBaseOptions {
 
 function onBase(base: Image, { plan, target, kodata, program, options }: OnBaseOptions): Image {
   const { importPath } = plan.program;
-  const mediaType = layerTypeFor(base, options.compress);
+  const { compression } = options;
+  const mediaType = layerTypeFor(base.descriptor.mediaType, { compression, base: plan.base.text });
   return assembleImage(base, {
     importPath,
     app: appName(importPath),
@@ -272,13 +278,14 @@ class LayerMaker {
   #once(key: string, entries: () => Parameters<typeof writeLayer>[0]): Promise<Layer> {
     const known = this.#made.get(key);
     if (known !== undefined) return known;
-    const { folder, pool, compress } = this.#options;
+    const { folder, pool, compression } = this.#options;
     const file = join(folder, `layer-${this.#made.size}`);
     const signal = this.#signal;
     const layer = this.#limit(async () => {
       signal.throwIfAborted();
-      if (compress) {
-        return writeLayer(entries(), { file, mediaType: MEDIA_TYPES.ociLayer, codec: FAST_GZIP, pool, signal });
+      if (compression.kind !== "none") {
+        const mediaType = compression.kind === "zstd" ? MEDIA_TYPES.ociZstdLayer : MEDIA_TYPES.ociLayer;
+        return writeLayer(entries(), { file, mediaType, codec: compression, pool, signal });
       }
       // Listed once: what the walk has to say is said once, and every opening packs the same entries.
       const list = await Array.fromAsync(entries());

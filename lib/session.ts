@@ -60,6 +60,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   const files = [destination.layoutPath, destination.tarball, destination.ociArchive].some(
     (file) => file !== undefined,
   );
+  for (const warning of destination.warnings) log.warn(warning);
   const compress = local === undefined || files;
   const open = new Resources({ host, log, insecureHosts: destination.insecureHosts, compress });
   const ownPlatform = async (): Promise<string> => {
@@ -112,7 +113,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
         baseOf: (importPath: string) => open.base(baseFor(config, importPath)),
         platforms,
         pool: open.pool,
-        compress,
+        compression: destination.compression,
         folder: await open.folder(),
         labels: build.labels,
         annotations: build.annotations,

@@ -19,6 +19,8 @@ const DESTINATION: Destination = {
   ociArchive: undefined,
   imageRefs: undefined,
   insecureHosts: [],
+  compression: { kind: "none" },
+  warnings: [],
 };
 
 interface World {

@@ -64,6 +64,8 @@ const DESTINATION: Destination = {
   ociArchive: undefined,
   imageRefs: undefined,
   insecureHosts: [],
+  compression: { kind: "gzip", level: 1 },
+  warnings: [],
 };
 
 function publisherFor(destination: Partial<Destination>, cwd: string): ReturnType<typeof createPublisher> {
