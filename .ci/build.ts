@@ -26,7 +26,7 @@ export interface CompileOptions {
   readonly source: SourceVersion;
 }
 
-const ENTRIES = ["ko.ts", "lib/gzip.worker.ts"];
+const ENTRIES = ["ko.ts", "lib/compress.worker.ts"];
 
 const RELEASE: readonly { readonly name: string; readonly target: Target }[] = [
   { name: "ko-linux-x64", target: "bun-linux-x64" },

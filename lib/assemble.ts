@@ -3,6 +3,7 @@
  *
  * The configuration is byte-equal to what the original ko v0.19.1 writes under `TZ=UTC` (spec/wire.md D3, D4). No I/O.
  */
+import type { Compression } from "./compress.ts";
 import { KoError } from "./errors.ts";
 import { goTime } from "./gojson.ts";
 import type { Image, Index, Layer } from "./image.ts";
@@ -38,6 +39,16 @@ export interface AssembleImageOptions {
   readonly kodataCreated: number | undefined;
 }
 
+/** By the base's media type and the kind of compression. */
+const LAYER_TYPES: Readonly<Record<string, Readonly<Partial<Record<Compression["kind"], string>>>>> = {
+  [MEDIA_TYPES.ociManifest]: {
+    gzip: MEDIA_TYPES.ociLayer,
+    zstd: MEDIA_TYPES.ociZstdLayer,
+    none: MEDIA_TYPES.ociTarLayer,
+  },
+  [MEDIA_TYPES.dockerManifest]: { gzip: MEDIA_TYPES.dockerLayer, none: MEDIA_TYPES.dockerTarLayer },
+};
+
 const AUTHOR = "github.com/ko-build/ko";
 
 /** Name of the program's file in the image: the last element of the import path. */
@@ -47,18 +58,30 @@ export function appName(importPath: string): string {
 }
 
 /**
- * The media type of the layers that go on `base`: registries refuse images that mix OCI and Docker types.
+ * The media type of the layers that go on a base: registries refuse images that mix OCI and Docker types.
  *
- * @param compressed false for the plain tars that local daemons take
- * @throws {KoError} If `base` is neither an OCI nor a Docker image.
+ * @param mediaType of the base's manifest
+ * @param options.base what people call the base
+ * @throws {KoError} If it is neither an OCI nor a Docker image, or its family has no type for layers compressed so.
  */
-export function layerTypeFor(base: Image, compressed: boolean): string {
-  const { mediaType } = base.descriptor;
-  if (mediaType === MEDIA_TYPES.ociManifest) return compressed ? MEDIA_TYPES.ociLayer : MEDIA_TYPES.ociTarLayer;
-  if (mediaType === MEDIA_TYPES.dockerManifest) {
-    return compressed ? MEDIA_TYPES.dockerLayer : MEDIA_TYPES.dockerTarLayer;
+export function layerTypeFor(
+  mediaType: string,
+  { compression, base }: { readonly compression: Compression; readonly base: string },
+): string {
+  const family = LAYER_TYPES[mediaType];
+  if (family === undefined) {
+    throw new KoError(
+      `Cannot build on base "${base}": its media type is "${mediaType}", an OCI or Docker image is wanted`,
+    );
   }
-  throw new KoError(`Cannot build on a base of media type "${mediaType}": an OCI or Docker image is wanted`);
+  const type = family[compression.kind];
+  if (type !== undefined) return type;
+  throw new KoError(
+    `Cannot use --compression=${compression.kind} on base "${base}": it has Docker media types, OCI ones are wanted`,
+    {
+      hint: "Use --compression=gzip, or another base: defaultBaseImage in .ko.yaml, KO_DEFAULTBASEIMAGE.",
+    },
+  );
 }
 
 /** The base image with the two layers on top and the configuration that starts the program. */

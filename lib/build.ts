@@ -8,8 +8,8 @@ import { appName, assembleImage, assembleIndex, type IndexChild, layerTypeFor } 
 import { type Base, type BasePlatform, selectPlatforms } from "./base.ts";
 import { type BinariesOptions, type Binary, type BinaryGroup, makeBinaries } from "./binaries.ts";
 import type { Reason } from "./buildmemory.ts";
+import type { Compression, CompressionPool } from "./compress.ts";
 import type { Program } from "./goprograms.ts";
-import type { GzipPool } from "./gzip.ts";
 import type { Built, Image, Layer } from "./image.ts";
 import { binaryEntries, kodataEntries } from "./kodata.ts";
 import { retypeLayer } from "./layer.ts";
@@ -22,9 +22,9 @@ export interface BuildSettings extends BinariesOptions {
   readonly baseOf: (importPath: string) => Promise<Base>;
   /** `linux/amd64`, `linux/arm/v7`, `all`, …: at least one. */
   readonly platforms: readonly string[];
-  readonly pool: GzipPool;
-  /** False keeps layers as plain tars, which is what local daemons want. */
-  readonly compress: boolean;
+  readonly pool: CompressionPool;
+  /** Of the two layers that are made here; local daemons want plain tars. */
+  readonly compression: Compression;
   readonly labels: ReadonlyMap<string, string>;
   readonly annotations: ReadonlyMap<string, string>;
   readonly user: string | undefined;
@@ -47,14 +47,20 @@ const BASE_NAME = "org.opencontainers.image.base.name";
 /**
  * Finds each program's base and platforms.
  *
- * @throws {KoError} If a base cannot be read or lacks a platform.
+ * @throws {KoError} If a base cannot be read, lacks a platform, or cannot have layers that are compressed as wanted.
  */
 export async function planBuilds(programs: readonly Program[], options: BuildSettings): Promise<readonly Plan[]> {
   return Promise.all(
     programs.map(async (program) => {
       const base = await options.baseOf(program.importPath);
       options.log.info(`Using base ${base.text} for ${program.importPath}`);
-      return { program, base, targets: await selectPlatforms(base, options.platforms, createPlatformMatcher) };
+      const targets = await selectPlatforms(base, options.platforms, createPlatformMatcher);
+      const { compression } = options;
+      // For its refusals: what comes of it is known when the base's image is.
+      for (const { entry } of targets) {
+        layerTypeFor(entry?.mediaType ?? base.mediaType, { compression, base: base.text });
+      }
+      return { program, base, targets };
     }),
   );
 }
@@ -193,7 +199,8 @@ interface OnBaseOptions {
 
 function onBase(base: Image, { plan, target, kodata, program, options }: OnBaseOptions): Image {
   const { importPath } = plan.program;
-  const mediaType = layerTypeFor(base, options.compress);
+  const { compression } = options;
+  const mediaType = layerTypeFor(base.descriptor.mediaType, { compression, base: plan.base.text });
   return assembleImage(base, {
     importPath,
     app: appName(importPath),

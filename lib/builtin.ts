@@ -7,11 +7,8 @@
  * The time zones are `zoneinfo.zip` beside this file: a copy of Go 1.26.8's `lib/time/zoneinfo.zip` (IANA tz 2025c).
  * The tz data base is in the public domain. Go's own zip differs between Go versions, so it is not read.
  */
-import { join } from "node:path";
 import { KoError } from "./errors.ts";
-import type { GzipPool } from "./gzip.ts";
 import type { ImageSource, Layer } from "./image.ts";
-import { writeLayer } from "./layer.ts";
 import { type ContainerConfig, encodeConfig, type History } from "./imageconfig.ts";
 import {
   type Descriptor,
@@ -71,25 +68,12 @@ const TEXTS: Readonly<Record<string, string>> = {
     "nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n",
 };
 
-export interface OpenBuiltinOptions {
-  readonly pool: GzipPool;
-  /** An existing folder, absolute; the layer's file is made in it and must stay while the source is used. */
-  readonly folder: string;
-  readonly signal: AbortSignal;
-}
-
 /**
  * Makes `ko.builtin/static`: an OCI index of all {@link BUILTIN_PLATFORMS} that share one layer.
  *
- * @throws {KoError} If the layer cannot be written.
+ * @param layer of {@link staticEntries}
  */
-export async function openBuiltin(options: OpenBuiltinOptions): Promise<ImageSource> {
-  const layer = await writeLayer(await staticEntries(), {
-    file: join(options.folder, "ko-builtin-static.tar.gz"),
-    mediaType: MEDIA_TYPES.ociLayer,
-    pool: options.pool,
-    signal: options.signal,
-  });
+export function openBuiltin(layer: Layer): ImageSource {
   return makeSource(BUILTIN_NAME, { layers: [layer], config: STATIC_CONFIG });
 }
 
@@ -99,7 +83,7 @@ export function openScratch(): ImageSource {
 }
 
 /** Everything in the layer of `ko.builtin/static`, sorted by name, dated 1970. */
-export async function staticEntries(): Promise<readonly TarEntry[]> {
+export async function* staticEntries(): AsyncGenerator<TarEntry, void, void> {
   // Here and not above: loading node:tls costs milliseconds that other bases need not pay.
   const { rootCertificates } = await import("node:tls");
   const encoder = new TextEncoder();
@@ -126,7 +110,7 @@ export async function staticEntries(): Promise<readonly TarEntry[]> {
     }),
   ];
   // By UTF-16 unit: the names are ASCII. No locale must have a say in the order.
-  return entries.sort((a, b) => (a.name < b.name ? -1 : 1));
+  yield* entries.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
 interface Content {

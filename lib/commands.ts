@@ -6,6 +6,7 @@ import { UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { createLog, type Log } from "./log.ts";
 import type { Session } from "./session.ts";
+import type { Timing } from "./timing.ts";
 
 type Of<N extends Invocation["command"]> = Extract<Invocation, { readonly command: N }>;
 
@@ -28,28 +29,19 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
       const { koVersion } = await import("./version.ts");
       return print(host, `${await koVersion(host)}\n`);
     }
-    case "build": {
-      await using session = await startSession(invocation, { host, log });
-      const args = invocation.positionals.length > 0 ? invocation.positionals : ["."];
-      const { choosePrograms } = await import("./goprograms.ts");
-      const published = await session.publish(args, choosePrograms);
-      const text = published.map(({ reference }) => `${reference}\n`).join("");
-      // An archive on stdout leaves no room for references there.
-      if (writesArchiveToStdout(invocation)) log.info(text.trimEnd());
-      else await host.out(text);
-      return 0;
-    }
+    case "build":
+      return timed(invocation, { host, log }, (world) => build(invocation, world));
     case "resolve":
-      return print(host, await resolveYaml(invocation, { host, log }));
+      return timed(invocation, { host, log }, async (world) => print(host, await resolveYaml(invocation, world)));
     case "apply":
     case "create":
-      return feedKubectl(invocation, { host, log });
+      return timed(invocation, { host, log }, (world) => feedKubectl(invocation, world));
     case "delete": {
       const { runKubectl } = await import("./kubectl.ts");
       return runKubectl(host, ["delete", ...invocation.positionals], { log, stdin: "inherit" });
     }
     case "run":
-      return runProgram(invocation, { host, log });
+      return timed(invocation, { host, log }, (world) => runProgram(invocation, world));
     case "completion": {
       const { completionScript } = await import("./shells.ts");
       return print(host, completionScript(invocation.positionals[0]));
@@ -57,13 +49,39 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
   }
 }
 
-function writesArchiveToStdout({ flags }: Of<"build" | "resolve" | "apply" | "create" | "run">): boolean {
+type Building = Of<"build" | "resolve" | "apply" | "create" | "run">;
+
+function writesArchiveToStdout({ flags }: Building): boolean {
   return flags.tarball === "-" || flags["oci-archive"] === "-";
 }
 
 interface World {
   readonly host: Host;
   readonly log: Log;
+  readonly timing: Timing;
+}
+
+/** Runs a command, and tells where its time went, if that was asked for. */
+async function timed(
+  { flags }: Building,
+  { host, log }: Omit<World, "timing">,
+  work: (world: World) => Promise<number>,
+): Promise<number> {
+  const [{ readTimingOutput }, { withTiming }] = await Promise.all([import("./options.ts"), import("./timing.ts")]);
+  return withTiming((timing) => work({ host, log, timing }), { to: readTimingOutput(flags), host });
+}
+
+async function build(invocation: Of<"build">, world: World): Promise<number> {
+  const { host, log } = world;
+  await using session = await startSession(invocation, world);
+  const args = invocation.positionals.length > 0 ? invocation.positionals : ["."];
+  const { choosePrograms } = await import("./goprograms.ts");
+  const published = await session.publish(args, choosePrograms);
+  const text = published.map(({ reference }) => `${reference}\n`).join("");
+  // An archive on stdout leaves no room for references there.
+  if (writesArchiveToStdout(invocation)) log.info(text.trimEnd());
+  else await host.out(text);
+  return 0;
 }
 
 async function print(host: Host, text: string): Promise<number> {
@@ -72,10 +90,7 @@ async function print(host: Host, text: string): Promise<number> {
 }
 
 /** The session of a building command; its flags and the configuration are checked by then. */
-async function startSession(
-  invocation: Of<"build" | "resolve" | "apply" | "create" | "run">,
-  { host, log }: World,
-): Promise<Session> {
+async function startSession(invocation: Building, { host, log, timing }: World): Promise<Session> {
   const { flags, given } = invocation;
   const [{ readBuildOptions }, { loadConfig }, { openSession }] = await Promise.all([
     import("./options.ts"),
@@ -89,40 +104,45 @@ async function startSession(
     });
   }
   for (const warning of build.warnings) log.warn(warning);
-  return openSession({ host, log, config: await loadConfig(host), build });
+  return openSession({ host, log, timing, config: await loadConfig(host), build });
 }
 
 /** The YAML that `-f` and `-k` name, with image references; nothing is written anywhere unless all of it succeeded. */
-async function resolveYaml(invocation: Of<"resolve" | "apply" | "create">, { host, log }: World): Promise<string> {
+async function resolveYaml(invocation: Of<"resolve" | "apply" | "create">, world: World): Promise<string> {
+  const { host, log, timing } = world;
   const { flags } = invocation;
   const [{ readInputs }, { resolveInputs }] = await Promise.all([import("./inputs.ts"), import("./resolve.ts")]);
   const kustomize = invocation.given.has("kustomize") ? flags.kustomize : undefined;
-  const inputs = await readInputs(
-    { files: flags.filename, recursive: flags.recursive, kustomize },
-    { host, log, signal: host.signal },
+  const inputs = await timing.time("read", [...flags.filename, kustomize ?? ""].join(" ").trim(), () =>
+    readInputs({ files: flags.filename, recursive: flags.recursive, kustomize }, { host, log, signal: host.signal }),
   );
   return resolveInputs(inputs, {
     log,
     selector: flags.selector,
     strict: flags.strict,
-    openSession: () => startSession(invocation, { host, log }),
+    openSession: () => startSession(invocation, world),
   });
 }
 
 /** `apply` and `create`: one kubectl, started when its input is complete. */
-async function feedKubectl(invocation: Of<"apply" | "create">, { host, log }: World): Promise<number> {
+async function feedKubectl(invocation: Of<"apply" | "create">, world: World): Promise<number> {
+  const { host, log, timing } = world;
   const { findKubectl, kubectlArguments, runKubectl } = await import("./kubectl.ts");
   findKubectl(host);
-  const text = await resolveYaml(invocation, { host, log });
+  const text = await resolveYaml(invocation, world);
   const args = [invocation.command, "-f", "-", ...kubectlArguments(invocation.flags, invocation.given)];
-  return runKubectl(host, [...args, ...invocation.afterDashes], { log, stdin: new TextEncoder().encode(text) });
+  const stdin = new TextEncoder().encode(text);
+  return timing.time("kubectl", invocation.command, () =>
+    runKubectl(host, [...args, ...invocation.afterDashes], { log, stdin }),
+  );
 }
 
 /** `run`: one program, in a Pod of its own. */
-async function runProgram(invocation: Of<"run">, { host, log }: World): Promise<number> {
+async function runProgram(invocation: Of<"run">, world: World): Promise<number> {
+  const { host, log, timing } = world;
   const { findKubectl, kubectlArguments, runPod } = await import("./kubectl.ts");
   findKubectl(host);
-  await using session = await startSession(invocation, { host, log });
+  await using session = await startSession(invocation, world);
   const { choosePrograms } = await import("./goprograms.ts");
   const [published] = await session.publish(invocation.positionals, (found) => {
     const programs = choosePrograms(found);
@@ -133,11 +153,13 @@ async function runProgram(invocation: Of<"run">, { host, log }: World): Promise<
     });
   });
   if (published === undefined) throw new RangeError("nothing was published");
-  return await runPod(host, {
-    importPath: published.program.importPath,
-    reference: published.reference,
-    afterDashes: invocation.afterDashes,
-    kubectl: kubectlArguments(invocation.flags, invocation.given),
-    log,
-  });
+  return await timing.time("kubectl", "run", () =>
+    runPod(host, {
+      importPath: published.program.importPath,
+      reference: published.reference,
+      afterDashes: invocation.afterDashes,
+      kubectl: kubectlArguments(invocation.flags, invocation.given),
+      log,
+    }),
+  );
 }

@@ -60,6 +60,13 @@ const BUILD_FLAGS = {
     default: false,
     help: "Compile for a debugger: no optimizations, no inlining.",
   },
+  compression: {
+    kind: "text",
+    default: "gzip",
+    placeholder: "KIND",
+    values: ["gzip", "gzip:9", "none", "zstd"],
+    help: "How layers are compressed: gzip or gzip:1 (fast) to gzip:9 (small), zstd (on OCI bases only; Docker loads it from 23 on), none. Local daemons and clusters take plain layers in any case.",
+  },
   "image-label": {
     kind: "list",
     default: [],

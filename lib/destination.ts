@@ -3,6 +3,7 @@
  */
 import { access, constants, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
+import type { Compression } from "./compress.ts";
 import { UsageError } from "./errors.ts";
 import type { BuildOptions, Naming } from "./options.ts";
 import { checkWritableFile } from "./outputfile.ts";
@@ -33,6 +34,10 @@ export interface Destination {
   readonly imageRefs: string | undefined;
   /** Hosts to which plain HTTP and unverified TLS are allowed. */
   readonly insecureHosts: readonly string[];
+  /** Of the layers that go there: as asked for, but none for a local target, unless files get the same image. */
+  readonly compression: Compression;
+  /** What the user should know of the choice of places, to be logged. */
+  readonly warnings: readonly string[];
 }
 
 export interface PlanDestinationOptions {
@@ -92,7 +97,24 @@ export async function planDestination(flags: BuildOptions, options: PlanDestinat
     ociArchive: await file(flags.ociArchive, "--oci-archive"),
     imageRefs,
     insecureHosts: flags.insecureRegistry && host !== undefined && local === undefined ? [host] : [],
+    ...chooseCompression(flags, { local, toFile }),
   };
+}
+
+function chooseCompression(
+  flags: BuildOptions,
+  { local, toFile }: { readonly local: LocalTarget | undefined; readonly toFile: boolean },
+): Pick<Destination, "compression" | "warnings"> {
+  const asked = flags.compression;
+  const compression: Compression = local !== undefined && !toFile ? { kind: "none" } : asked;
+  const warnings: string[] = [];
+  if (flags.compressionGiven && compression.kind !== asked.kind) {
+    warnings.push("--compression has no effect: local daemons and clusters take plain layers");
+  }
+  if (compression.kind === "zstd" && (local === "daemon" || flags.tarball !== undefined)) {
+    warnings.push("Docker before 23 cannot load layers compressed with zstd; any can with --compression=gzip");
+  }
+  return { compression, warnings };
 }
 
 /** `KO_DOCKER_REPO` is a host (`localhost:5000`) or a repository (`gcr.io/me`, or `me` on Docker Hub). */

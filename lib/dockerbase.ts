@@ -10,11 +10,11 @@
 import { mkdir, open, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { readChunks } from "./chunks.ts";
+import { type CompressionPool, FAST_GZIP } from "./compress.ts";
 import type { DockerEngine } from "./docker.ts";
 import { unpackBlobs, type UnpackedFiles } from "./dockersave.ts";
 import { KoError } from "./errors.ts";
 import { isObject } from "./gojson.ts";
-import type { GzipPool } from "./gzip.ts";
 import type { ImageSource } from "./image.ts";
 import { readConfig } from "./imageconfig.ts";
 import { measure } from "./layer.ts";
@@ -37,7 +37,7 @@ import {
 export interface OpenDaemonBaseOptions {
   /** An empty folder that lives as long as the base is used. */
   readonly folder: string;
-  readonly pool: GzipPool;
+  readonly pool: CompressionPool;
   /** True gzips layers that are plain tars: a registry's readers expect that. False leaves all as it is. */
   readonly compress: boolean;
   readonly signal: AbortSignal;
@@ -201,7 +201,8 @@ class Store {
   async #gzip(digest: Digest, mediaType: string): Promise<Descriptor> {
     const { folder, pool, signal } = this.#options;
     const temporary = join(folder, `${digest.slice(-16)}.tmp`);
-    const gzip = measure(pool.compress(readChunks(blobPath(folder, digest), { signal }), { signal }));
+    const tar = readChunks(blobPath(folder, digest), { signal });
+    const gzip = measure(pool.compress(tar, { codec: FAST_GZIP, signal }));
     const file = await open(temporary, "wx");
     try {
       for await (const chunk of gzip) await file.writeFile(chunk);

@@ -1,17 +1,17 @@
 /**
- * Makes a layer in one pass: entries to tar, its digest, gzip, its digest, a file that appears when it is complete.
+ * Makes a layer in one pass: entries to tar, its digest, gzip or zstd, its digest, a file that is whole when it appears.
  *
- * Memory does not grow with the layer. The two halves, {@link packTar} with {@link measure} and `GzipPool#compress`
- * with {@link measure}, work alone too: a daemon takes the first half's bytes. What is packed is decided elsewhere
- * (kodata.ts), and so is where layers are kept.
+ * Memory does not grow with the layer. The two halves, {@link packTar} with {@link measure} and
+ * `CompressionPool#compress` with {@link measure}, work alone too: a layer that stays a plain tar is the first half's
+ * bytes. What is packed is decided elsewhere (kodata.ts), and so is where layers are kept.
  *
  * https://github.com/opencontainers/image-spec/blob/main/layer.md
  */
 import { open, rename, rm } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { readChunks } from "./chunks.ts";
+import type { Codec, CompressionPool } from "./compress.ts";
 import { KoError, messageOf } from "./errors.ts";
-import type { GzipLevel, GzipPool } from "./gzip.ts";
 import type { Layer } from "./image.ts";
 import type { Descriptor, Digest } from "./oci.ts";
 import { verified } from "./oci.ts";
@@ -33,12 +33,11 @@ export interface WrittenLayer extends FileLayer {
 export interface WriteLayerOptions {
   /** Absolute path of the file to make; its folder exists. What is there is replaced in one step at the end. */
   readonly file: string;
-  /** Of the descriptor; a gzip'd tar's. */
+  /** Of the descriptor; a tar's that is compressed so. */
   readonly mediaType: string;
-  readonly pool: GzipPool;
+  readonly codec: Codec;
+  readonly pool: CompressionPool;
   readonly signal: AbortSignal;
-  /** Of libdeflate. @default 1 */
-  readonly level?: GzipLevel;
 }
 
 /**
@@ -52,17 +51,18 @@ export async function writeLayer(
   entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
   options: WriteLayerOptions,
 ): Promise<WrittenLayer> {
-  const { file, mediaType, pool, signal, level = 1 } = options;
+  const { file, mediaType, codec, pool, signal } = options;
   const tar = measure(packTar(entries, { signal, reuse: true }));
-  const gzip = measure(pool.compress(tar, { signal, level }));
-  await writeWhole(file, gzip);
-  const { digest, size } = gzip.total();
+  const packed = measure(pool.compress(tar, { codec, signal }));
+  await writeWhole(file, packed);
+  const { digest, size } = packed.total();
   const { digest: diffId, size: tarSize } = tar.total();
   return { ...fileLayer({ path: file, diffId, descriptor: { mediaType, size, digest } }), tarSize };
 }
 
 /**
- * Measures a layer that stays uncompressed, as local daemons take it. Nothing is written: each `open()` packs anew.
+ * Measures a layer that stays uncompressed, as local daemons take it, and registries with `--compression=none`. Nothing
+ * is written: each `open()` packs anew.
  *
  * @param entries gives the same entries each time
  * @param options.mediaType an uncompressed tar's

@@ -8,10 +8,10 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Cache, type Kept, keyOf } from "./cache.ts";
 import { readChunks } from "./chunks.ts";
+import type { Compression, CompressionPool } from "./compress.ts";
 import { KoError } from "./errors.ts";
 import { look, Window } from "./fingerprint.ts";
 import { isObject } from "./gojson.ts";
-import type { GzipPool } from "./gzip.ts";
 import { createLimit, type Host } from "./host.ts";
 import type { Layer } from "./image.ts";
 import { measureLayer, writeLayer } from "./layer.ts";
@@ -22,9 +22,8 @@ import type { Timing } from "./timing.ts";
 export interface LayerStoreOptions {
   readonly host: Host;
   readonly cache: Cache | undefined;
-  readonly pool: GzipPool;
-  /** False keeps layers as plain tars, which is what local daemons want. */
-  readonly compress: boolean;
+  readonly pool: CompressionPool;
+  readonly compression: Compression;
   /** For layers that are not kept; must outlive the images. */
   readonly folder: string;
   /** Ends the making of all of them. */
@@ -33,7 +32,7 @@ export interface LayerStoreOptions {
 }
 
 /** The entries of a layer: the same each time, as long as its files are. */
-export type Entries = () => Iterable<TarEntry>;
+export type Entries = () => Iterable<TarEntry> | AsyncIterable<TarEntry>;
 
 /** The tar of a layer that was measured before. */
 export interface KnownTar {
@@ -79,7 +78,7 @@ export class LayerStore {
     return this.#once(key, async () => {
       const recorded = known === undefined ? undefined : this.#recall(this.#tarKey(known.diffId), entries);
       if (recorded !== undefined) return recorded;
-      if (known !== undefined && !this.#options.compress) return this.#plain(known, entries);
+      if (known !== undefined && this.#options.compression.kind === "none") return this.#plain(known, entries);
       const made = await this.#make(key, entries);
       this.#record(this.#tarKey(made.layer.diffId), made);
       return made;
@@ -92,7 +91,7 @@ export class LayerStore {
    * @param key tells it from others of this run
    * @param list gives its entries; called again, to see whether a file was changed while they were packed
    */
-  kodata(key: string, list: Entries): Promise<StoredLayer> {
+  kodata(key: string, list: () => Iterable<TarEntry>): Promise<StoredLayer> {
     return this.#once(key, async () => {
       const { cache, host } = this.#options;
       // What the walk has to say is said once.
@@ -109,6 +108,23 @@ export class LayerStore {
     });
   }
 
+  /**
+   * A layer whose content is the same whenever its name is.
+   *
+   * @param name with the version of what makes the content
+   */
+  async fixed(name: string, entries: Entries): Promise<Layer> {
+    const { layer } = await this.#once(name, async () => {
+      const key = keyOf([FORMAT, Bun.version, this.#options.compression, name]);
+      const recorded = this.#recall(key, entries);
+      if (recorded !== undefined) return recorded;
+      const made = await this.#make(name, entries);
+      this.#record(key, made);
+      return made;
+    });
+    return layer;
+  }
+
   /** Waits until none is being made. */
   async settle(): Promise<void> {
     await Promise.allSettled(this.#made.values());
@@ -121,23 +137,29 @@ export class LayerStore {
   }
 
   #make(key: string, entries: Entries): Promise<StoredLayer> {
-    const { compress, pool, signal, timing } = this.#options;
+    const { compression, pool, signal, timing } = this.#options;
     return this.#limit(async () => {
       signal.throwIfAborted();
       return timing.time("layer", key, async () => {
-        if (!compress) {
+        if (compression.kind === "none") {
           const layer = await measureLayer(entries, { mediaType: MEDIA_TYPES.ociTarLayer, signal });
           return { layer, tar: { diffId: layer.diffId, size: layer.descriptor.size } };
         }
         const layer = await writeLayer(entries(), {
           file: await this.#newFile(),
-          mediaType: MEDIA_TYPES.ociLayer,
+          mediaType: this.#mediaType,
+          codec: compression,
           pool,
           signal,
         });
         return { layer, tar: { diffId: layer.diffId, size: layer.tarSize } };
       });
     });
+  }
+
+  /** Whoever puts it on a Docker base gives it Docker's. */
+  get #mediaType(): string {
+    return this.#options.compression.kind === "zstd" ? MEDIA_TYPES.ociZstdLayer : MEDIA_TYPES.ociLayer;
   }
 
   async #newFile(): Promise<string> {
@@ -156,14 +178,14 @@ export class LayerStore {
 
   /** A layer from an earlier run. */
   #recall(key: string, entries: Entries): StoredLayer | undefined {
-    const { cache, compress } = this.#options;
+    const { cache, compression } = this.#options;
     const record = cache?.read("layer", key);
     if (cache === undefined || !isLayerRecord(record)) return undefined;
     const { kept, tar } = record;
-    if (!compress) return this.#plain(tar, entries);
+    if (compression.kind === "none") return this.#plain(tar, entries);
     if (kept === undefined) return undefined;
     const { digest, size } = kept;
-    const descriptor = { mediaType: MEDIA_TYPES.ociLayer, size, digest };
+    const descriptor = { mediaType: this.#mediaType, size, digest };
     let again: Promise<StoredLayer> | undefined;
     const open = async function* (this: LayerStore, openSignal?: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
       if (cache.has(kept)) {
@@ -186,16 +208,16 @@ export class LayerStore {
 
   /** Keeps a layer that was made, if there is a cache. */
   #record(key: string, { layer, tar }: StoredLayer): void {
-    const { cache, compress } = this.#options;
+    const { cache, compression } = this.#options;
     if (cache === undefined) return;
-    if (!compress) return cache.write("layer", key, { tar });
+    if (compression.kind === "none") return cache.write("layer", key, { tar });
     const { digest } = layer.descriptor;
     const kept = "path" in layer && typeof layer.path === "string" ? cache.keep(layer.path, digest) : undefined;
     if (kept !== undefined) cache.write("layer", key, { tar, kept });
   }
 
   #tarKey(diffId: Digest): string {
-    return keyOf([FORMAT, Bun.version, this.#options.compress, diffId]);
+    return keyOf([FORMAT, Bun.version, this.#options.compression, diffId]);
   }
 
   /** Of all that decides a layer's bytes, its files by their marks. */
@@ -205,7 +227,7 @@ export class LayerStore {
   ): { readonly key: string; readonly isSettled: boolean; readonly startedAt: number } {
     const window = new Window(startedAt, startedAt);
     let isSettled = true;
-    const parts: unknown[] = [FORMAT, Bun.version, this.#options.compress];
+    const parts: unknown[] = [FORMAT, Bun.version, this.#options.compression];
     for (const { content, ...entry } of entries) {
       parts.push(entry);
       if (content === undefined || !("path" in content)) continue;

@@ -4,7 +4,8 @@
  * Needs neither the network nor the configuration; platforms from those are chosen in platform.ts.
  */
 import type { BuildFlags } from "./cli.ts";
-import { UsageError } from "./errors.ts";
+import { type Compression, FAST_GZIP, type GzipLevel } from "./compress.ts";
+import { findNearest, UsageError } from "./errors.ts";
 import { checkPlatforms } from "./platform.ts";
 import { whyBadTag } from "./reference.ts";
 import type { TimingOutput } from "./timing.ts";
@@ -36,6 +37,9 @@ export interface BuildOptions {
   /** 0 means: as many as there are processors. */
   readonly jobs: number;
   readonly disableOptimizations: boolean;
+  readonly compression: Compression;
+  /** `--compression` was written: the user should hear of it if it has no effect. */
+  readonly compressionGiven: boolean;
   readonly labels: ReadonlyMap<string, string>;
   readonly annotations: ReadonlyMap<string, string>;
   readonly user: string | undefined;
@@ -47,11 +51,14 @@ export interface BuildOptions {
   readonly warnings: readonly string[];
 }
 
+const GZIP_LEVELS: readonly GzipLevel[] = [1, 2, 3, 4, 5, 6, 7, 8, 9];
+
 /**
  * Checks the flags of a build against each other.
  *
  * @param given the flags that the user wrote
- * @throws {UsageError} If a tag, a platform, a label or an annotation is malformed, or flags contradict each other.
+ * @throws {UsageError} If a tag, a platform, a label, an annotation or the compression is malformed, or flags contradict
+ * each other.
  */
 export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>): BuildOptions {
   const tags = [...new Set(flags.tags)];
@@ -73,6 +80,8 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     insecureRegistry: flags["insecure-registry"],
     jobs: flags.jobs,
     disableOptimizations: flags["disable-optimizations"],
+    compression: readCompression(flags.compression),
+    compressionGiven: given.has("compression"),
     labels: readPairs(flags["image-label"], "--image-label"),
     annotations: readPairs(flags["image-annotation"], "--image-annotation"),
     user: flags["image-user"] || undefined,
@@ -129,6 +138,30 @@ function chooseNaming(flags: BuildFlags): { readonly naming: Naming; readonly wa
   if (chosen === undefined) return { naming: "md5", warnings: [] };
   const [naming, flag] = chosen;
   return { naming, warnings: ignored.map(([, other]) => `--${other} has no effect: --${flag} is set and beats it`) };
+}
+
+function readCompression(text: string): Compression {
+  const fail = (why: string): UsageError => new UsageError(`Cannot use --compression="${text}": ${why}`);
+  const [kind = "", ...rest] = text.split(":");
+  const level = rest.length === 0 ? undefined : rest.join(":");
+  switch (kind) {
+    case "gzip": {
+      if (level === undefined) return FAST_GZIP;
+      const found = GZIP_LEVELS.find((number) => String(number) === level);
+      if (found === undefined) throw fail(`the level is "${level}", wanted 1 (fast) to 9 (small)`);
+      return { kind, level: found };
+    }
+    case "none":
+    case "zstd":
+      if (level !== undefined) throw fail(`${kind} has no level, only gzip has`);
+      return { kind };
+    default: {
+      const nearest = findNearest(kind, ["gzip", "none", "zstd"]);
+      throw fail(
+        `wanted gzip, gzip:1 to gzip:9, zstd or none${nearest === undefined ? "" : `, the nearest is "${nearest}"`}`,
+      );
+    }
+  }
 }
 
 function readPairs(pairs: readonly string[], flag: string): ReadonlyMap<string, string> {

@@ -5,11 +5,11 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Base, readBase, showBase } from "./base.ts";
 import { Cache } from "./cache.ts";
+import { CompressionPool, FAST_GZIP } from "./compress.ts";
 import { type BaseName, DEFAULT_BASE_IMAGE, parseBase } from "./config.ts";
 import type { LocalTarget } from "./destination.ts";
 import type { DockerEngine } from "./docker.ts";
 import { KoError, RegistryError } from "./errors.ts";
-import { GzipPool } from "./gzip.ts";
 import type { Host } from "./host.ts";
 import type { ImageSource } from "./image.ts";
 import { findLocalPlace, type LocalPlace, type LocalPlaceOptions, openDaemon } from "./localtarget.ts";
@@ -25,13 +25,13 @@ export interface ResourcesOptions {
   readonly timing: Timing;
   /** Hosts to which plain HTTP and unverified TLS are allowed. */
   readonly insecureHosts: readonly string[];
-  /** False if layers are wanted as plain tars. */
+  /** False leaves the layers of a base from a daemon as they are: plain tars, mostly. */
   readonly compress: boolean;
 }
 
 /** Each is opened when it is first asked for. */
 export class Resources implements AsyncDisposable {
-  readonly pool: GzipPool;
+  readonly pool: CompressionPool;
   /** What is kept between runs; undefined if it is off. */
   readonly cache: Cache | undefined;
   readonly #options: ResourcesOptions;
@@ -47,7 +47,7 @@ export class Resources implements AsyncDisposable {
     const { host, log } = options;
     const cache = Cache.open(host, log);
     this.cache = cache === undefined ? undefined : this.#closing.use(cache);
-    this.pool = this.#closing.use(new GzipPool({ workers: Math.min(options.host.cpus, 4) }));
+    this.pool = this.#closing.use(new CompressionPool({ workers: Math.min(options.host.cpus, 4) }));
   }
 
   /** The registry client, loaded when the first registry is talked to. */
@@ -144,8 +144,17 @@ export class Resources implements AsyncDisposable {
         return cacheBase(source, { cache, findTag: (tag) => registry.findManifest(reference, tag) });
       }
       case "builtin": {
-        const { openBuiltin } = await import("./builtin.ts");
-        return openBuiltin({ pool: this.pool, folder: await this.folder(), signal: host.signal });
+        const [{ openBuiltin, staticEntries }, { LayerStore }, version] = await Promise.all([
+          import("./builtin.ts"),
+          import("./layerstore.ts"),
+          koVersion(host),
+        ]);
+        const { cache, pool } = this;
+        const folder = await this.folder();
+        const { timing } = this.#options;
+        const { signal } = host;
+        const store = new LayerStore({ host, cache, pool, compression: FAST_GZIP, folder, signal, timing });
+        return openBuiltin(await store.fixed(`ko.builtin/static of ko ${version}`, staticEntries));
       }
       case "scratch": {
         const { openScratch } = await import("./builtin.ts");

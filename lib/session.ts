@@ -66,6 +66,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   const files = [destination.layoutPath, destination.tarball, destination.ociArchive].some(
     (file) => file !== undefined,
   );
+  for (const warning of destination.warnings) log.warn(warning);
   const compress = local === undefined || files;
   const open = new Resources({ host, log, timing, insecureHosts: destination.insecureHosts, compress });
   const ownPlatform = async (): Promise<string> => {
@@ -122,7 +123,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       baseOf: (importPath: string) => open.base(baseFor(config, importPath)),
       platforms,
       pool: open.pool,
-      compress,
+      compression: destination.compression,
       folder: await open.folder(),
       labels: build.labels,
       annotations: build.annotations,

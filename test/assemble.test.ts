@@ -7,6 +7,8 @@ import {
   layerTypeFor,
   platformOf,
 } from "../lib/assemble.ts";
+import { type Compression, FAST_GZIP } from "../lib/compress.ts";
+import { describeError } from "../lib/errors.ts";
 import type { Image, Layer } from "../lib/image.ts";
 import { type ContainerConfig, encodeConfig, type ImageConfig } from "../lib/imageconfig.ts";
 import {
@@ -101,19 +103,32 @@ describe("appName()", () => {
 });
 
 describe("layerTypeFor()", () => {
-  test.each([
-    [MEDIA_TYPES.ociManifest, MEDIA_TYPES.ociLayer, MEDIA_TYPES.ociTarLayer],
-    [MEDIA_TYPES.dockerManifest, MEDIA_TYPES.dockerLayer, MEDIA_TYPES.dockerTarLayer],
-  ])("stays in the family of %s", (mediaType, compressed, plain) => {
-    expect([true, false].map((compress) => layerTypeFor(makeBase({ mediaType }), compress))).toEqual([
-      compressed,
-      plain,
-    ]);
+  test.each<[string, Compression, string]>([
+    [MEDIA_TYPES.ociManifest, { kind: "gzip", level: 9 }, "application/vnd.oci.image.layer.v1.tar+gzip"],
+    [MEDIA_TYPES.ociManifest, { kind: "zstd" }, "application/vnd.oci.image.layer.v1.tar+zstd"],
+    [MEDIA_TYPES.ociManifest, { kind: "none" }, "application/vnd.oci.image.layer.v1.tar"],
+    [MEDIA_TYPES.dockerManifest, FAST_GZIP, "application/vnd.docker.image.rootfs.diff.tar.gzip"],
+    [MEDIA_TYPES.dockerManifest, { kind: "none" }, "application/vnd.docker.image.rootfs.diff.tar"],
+  ])("of %s and %j stays in the family", (mediaType, compression, expected) => {
+    expect(layerTypeFor(mediaType, { compression, base: "b" })).toBe(expected);
+  });
+
+  test("refuses zstd with Docker types, and names the base", () => {
+    let shown = "";
+    try {
+      layerTypeFor(MEDIA_TYPES.dockerManifest, { compression: { kind: "zstd" }, base: "r.example/base@sha256:1" });
+    } catch (error) {
+      shown = describeError(error);
+    }
+    expect(shown).toBe(
+      'Error: Cannot use --compression=zstd on base "r.example/base@sha256:1": it has Docker media types, OCI ones are wanted\n' +
+        "  Use --compression=gzip, or another base: defaultBaseImage in .ko.yaml, KO_DEFAULTBASEIMAGE.",
+    );
   });
 
   test("refuses another family", () => {
-    expect(() => layerTypeFor(makeBase({ mediaType: "application/x" }), true)).toThrow(
-      'Cannot build on a base of media type "application/x": an OCI or Docker image is wanted',
+    expect(() => layerTypeFor("application/x", { compression: FAST_GZIP, base: "r.example/base" })).toThrow(
+      'Cannot build on base "r.example/base": its media type is "application/x", an OCI or Docker image is wanted',
     );
   });
 });

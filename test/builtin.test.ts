@@ -3,7 +3,8 @@ import { X509Certificate } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { BUILTIN_PLATFORMS, openBuiltin, openScratch, staticEntries } from "../lib/builtin.ts";
-import { GzipPool } from "../lib/gzip.ts";
+import { CompressionPool, FAST_GZIP } from "../lib/compress.ts";
+import { writeLayer } from "../lib/layer.ts";
 import type { Image, ImageSource, Index } from "../lib/image.ts";
 import { writeToLayout } from "../lib/layoutwriter.ts";
 import { type ImageConfig, readConfig } from "../lib/imageconfig.ts";
@@ -36,8 +37,10 @@ async function readImage(source: ImageSource, entry: Descriptor): Promise<Image>
 }
 
 async function openStatic(folder: string, workers = 0): Promise<ImageSource> {
-  await using pool = new GzipPool({ workers });
-  return openBuiltin({ pool, folder, signal });
+  await using pool = new CompressionPool({ workers });
+  const file = join(folder, "static.tar.gz");
+  const how = { file, mediaType: MEDIA_TYPES.ociLayer, codec: FAST_GZIP, pool, signal };
+  return openBuiltin(await writeLayer(staticEntries(), how));
 }
 
 /** Every linux platform that the Go tool here can compile for, as `GOARCH`. */
@@ -121,7 +124,7 @@ describe("openScratch()", () => {
 
 describe("staticEntries()", () => {
   test("has each folder before what is in it, sorted, and no name twice", async () => {
-    const entries = await staticEntries();
+    const entries = await Array.fromAsync(staticEntries());
     const names = entries.map(({ name }) => name);
     expect(names).toEqual([...new Set(names)].sort());
     const folders = new Set(entries.filter(({ type }) => type === "directory").map(({ name }) => name));
@@ -131,7 +134,7 @@ describe("staticEntries()", () => {
   });
 
   test("has the folders with the rights that programs rely on", async () => {
-    const rights = (await staticEntries())
+    const rights = (await Array.fromAsync(staticEntries()))
       .filter(({ name }) => ["tmp", "root", "home/nonroot", "etc", "etc/passwd"].includes(name))
       .map(({ name, mode, uid = 0, gid = 0 }) => `${name} ${mode.toString(8)} ${uid}:${gid}`);
     expect(rights).toEqual([

@@ -23,6 +23,7 @@ const BUILD_DEFAULTS = {
   platform: [],
   jobs: 0,
   "disable-optimizations": false,
+  compression: "gzip",
   "image-label": [],
   "image-annotation": [],
   "image-user": "",

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { planDestination } from "../lib/destination.ts";
+import { type Compression, FAST_GZIP } from "../lib/compress.ts";
+import { type Destination, planDestination } from "../lib/destination.ts";
 import { describeError, UsageError } from "../lib/errors.ts";
 import type { BuildOptions } from "../lib/options.ts";
 import { rejectionOf } from "./helpers/rejection.ts";
@@ -20,6 +21,8 @@ const FLAGS: BuildOptions = {
   insecureRegistry: false,
   jobs: 0,
   disableOptimizations: false,
+  compression: { kind: "gzip", level: 1 },
+  compressionGiven: false,
   labels: new Map(),
   annotations: new Map(),
   user: undefined,
@@ -43,6 +46,9 @@ async function refusal(
   return { message: error.message, hint: error.hint };
 }
 
+/** Local targets take plain layers. */
+const LOCAL = { compression: { kind: "none" } };
+
 describe("planDestination()", () => {
   const plain = {
     repository: "gcr.io/me",
@@ -55,6 +61,8 @@ describe("planDestination()", () => {
     ociArchive: undefined,
     imageRefs: undefined,
     insecureHosts: [],
+    compression: { kind: "gzip", level: 1 },
+    warnings: [],
   };
 
   test("takes a repository", async () => {
@@ -99,30 +107,40 @@ describe("planDestination()", () => {
       "loads into the daemon with -L, whatever the variable says",
       { local: true },
       "gcr.io/me",
-      { target: "daemon", repository: "ko.local", naming: "preserve" },
+      { ...LOCAL, target: "daemon", repository: "ko.local", naming: "preserve" },
     ],
     [
       "and also with --push=false",
       { local: true, push: false, pushGiven: true },
       undefined,
-      { target: "daemon", repository: "ko.local", naming: "preserve" },
+      { ...LOCAL, target: "daemon", repository: "ko.local", naming: "preserve" },
     ],
     [
       "lets -B name what is loaded",
       { local: true, naming: "base" },
       undefined,
-      { target: "daemon", repository: "ko.local", naming: "base" },
+      { ...LOCAL, target: "daemon", repository: "ko.local", naming: "base" },
     ],
-    ["takes ko.local for the daemon", {}, "ko.local", { target: "daemon", repository: "ko.local", naming: "preserve" }],
+    [
+      "takes ko.local for the daemon",
+      {},
+      "ko.local",
+      { ...LOCAL, target: "daemon", repository: "ko.local", naming: "preserve" },
+    ],
     [
       "takes ko.local/me for the daemon",
       {},
       "ko.local/me/",
-      { target: "daemon", repository: "ko.local/me", naming: "preserve" },
+      { ...LOCAL, target: "daemon", repository: "ko.local/me", naming: "preserve" },
     ],
-    ["takes kind.local for kind", {}, "kind.local", { target: "kind", repository: "kind.local" }],
-    ["takes k3d.local for k3d", {}, "k3d.local/me", { target: "k3d", repository: "k3d.local/me" }],
-    ["takes minikube.local for minikube", {}, "minikube.local", { target: "minikube", repository: "minikube.local" }],
+    ["takes kind.local for kind", {}, "kind.local", { ...LOCAL, target: "kind", repository: "kind.local" }],
+    ["takes k3d.local for k3d", {}, "k3d.local/me", { ...LOCAL, target: "k3d", repository: "k3d.local/me" }],
+    [
+      "takes minikube.local for minikube",
+      {},
+      "minikube.local",
+      { ...LOCAL, target: "minikube", repository: "minikube.local" },
+    ],
     ["pushes besides a layout if it has where to", { layoutPath: "l" }, "gcr.io/me", { layoutPath: "l" }],
     [
       "allows plain HTTP to the repository's host only",
@@ -155,6 +173,41 @@ describe("planDestination()", () => {
     using tree = writeTree({});
     const planned: unknown = await planDestination({ ...FLAGS, ...flags }, { dockerRepo, cwd: tree.path });
     expect(planned).toEqual({ ...plain, ...expected });
+  });
+
+  const none: Compression = { kind: "none" };
+  const zstd: Compression = { kind: "zstd" };
+  const noEffect = "--compression has no effect: local daemons and clusters take plain layers";
+  const oldDocker = "Docker before 23 cannot load layers compressed with zstd; any can with --compression=gzip";
+  test.each<[string, Partial<BuildOptions>, string, Pick<Destination, "compression" | "warnings">]>([
+    ["as asked for", { compression: zstd }, "gcr.io/me", { compression: zstd, warnings: [] }],
+    ["never for a daemon", { local: true, compression: zstd }, "", { compression: none, warnings: [noEffect] }],
+    ["never for nodes", { compression: FAST_GZIP }, "kind.local", { compression: none, warnings: [noEffect] }],
+    ["never for a daemon, as asked for", { local: true, compression: none }, "", { compression: none, warnings: [] }],
+    ["for files", { tarball: "-", compression: FAST_GZIP }, "", { compression: FAST_GZIP, warnings: [] }],
+    [
+      "for files that docker reads",
+      { tarball: "-", compression: zstd },
+      "",
+      { compression: zstd, warnings: [oldDocker] },
+    ],
+    ["for other files", { ociArchive: "-", compression: zstd }, "", { compression: zstd, warnings: [] }],
+    [
+      "for files beside a daemon",
+      { local: true, layoutPath: "l", compression: zstd },
+      "",
+      { compression: zstd, warnings: [oldDocker] },
+    ],
+    [
+      "for files beside nodes",
+      { layoutPath: "l", compression: zstd },
+      "kind.local",
+      { compression: zstd, warnings: [] },
+    ],
+  ])("compresses layers %s", async (_, flags, dockerRepo, expected) => {
+    const given = { ...FLAGS, ...flags, compressionGiven: true };
+    const { compression, warnings } = await planDestination(given, { dockerRepo, cwd: "/" });
+    expect({ compression, warnings }).toEqual(expected);
   });
 
   const unset = {

@@ -7,7 +7,7 @@ import { socketEndpoint } from "../lib/dockerhost.ts";
 import { loadImage } from "../lib/dockerload.ts";
 import { packArchive } from "../lib/archive.ts";
 import { describeError } from "../lib/errors.ts";
-import { GzipPool } from "../lib/gzip.ts";
+import { CompressionPool } from "../lib/compress.ts";
 import type { Image, Layer } from "../lib/image.ts";
 import { silentLog } from "../lib/log.ts";
 import { type Digest, digestOf, hexOf, MEDIA_TYPES } from "../lib/oci.ts";
@@ -24,7 +24,7 @@ for (const kind of ["classic", "graph", "containerd", "podman"] as const) {
   const daemon = await tryStartDaemon(kind);
   if (daemon !== undefined) daemons.set(kind, stack.use(daemon));
 }
-const pool = stack.use(new GzipPool({ workers: 1 }));
+const pool = stack.use(new CompressionPool({ workers: 1 }));
 const signal = new AbortController().signal;
 const TAR = "application/vnd.oci.image.layer.v1.tar";
 

@@ -19,7 +19,7 @@ async function compile(
 ): Promise<ReadonlyMap<string, string>> {
   const platform = more.platform ?? LINUX;
   const { programs, packages } = await listPrograms(args, { ...world, platform });
-  return compilePrograms(programs, {
+  const made = await compilePrograms(programs, {
     ...world,
     packages: async () => packages,
     outDir: tree.at("out"),
@@ -28,6 +28,7 @@ async function compile(
     ...more,
     platform,
   });
+  return new Map(Array.from(made, ([importPath, { path }]) => [importPath, path]));
 }
 
 function buildInfo(path: string): string {

@@ -2,9 +2,9 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { gunzipSync } from "node:zlib";
+import { gunzipSync, zstdDecompressSync } from "node:zlib";
 import { KoError } from "../lib/errors.ts";
-import { GzipPool } from "../lib/gzip.ts";
+import { CompressionPool, FAST_GZIP } from "../lib/compress.ts";
 import type { Layer } from "../lib/image.ts";
 import { binaryEntries, kodataEntries } from "../lib/kodata.ts";
 import { type WriteLayerOptions, fileLayer, measure, retypeLayer, writeLayer } from "../lib/layer.ts";
@@ -14,11 +14,11 @@ import { type TarEntry, packTar } from "../lib/tar.ts";
 
 const { signal } = new AbortController();
 let folder: string;
-let pool: GzipPool;
+let pool: CompressionPool;
 
 beforeAll(() => {
   folder = mkdtempSync(join(tmpdir(), "ko-layer-test-"));
-  pool = new GzipPool({ workers: 2 });
+  pool = new CompressionPool({ workers: 2 });
 });
 afterAll(async () => {
   await pool[Symbol.asyncDispose]();
@@ -83,8 +83,20 @@ describe("writeLayer()", () => {
     expect(layer.diffId).toBe(digestOf(tar));
   });
 
+  test("makes a layer of zstd with the same diffID", async () => {
+    const entries = someEntries();
+    const gzip = await writeLayer(entries, options({ file: "gzip" }));
+    const mediaType = MEDIA_TYPES.ociZstdLayer;
+    const zstd = await writeLayer(entries, { ...options({ file: "zstd" }), codec: { kind: "zstd" }, mediaType });
+    const bytes = readFileSync(zstd.path);
+    expect(zstd.descriptor).toEqual({ mediaType, size: bytes.byteLength, digest: digestOf(bytes) });
+    expect(zstd.diffId).toBe(gzip.diffId);
+    expect(digestOf(zstdDecompressSync(bytes))).toBe(zstd.diffId);
+    expect(digestOf(await read(zstd))).toBe(zstd.descriptor.digest);
+  });
+
   test("makes the same layer again, in another place, with another number of workers", async () => {
-    await using other = new GzipPool({ workers: 0 });
+    await using other = new CompressionPool({ workers: 0 });
     const [first, second] = [
       await writeLayer(someEntries(), options({ file: "first" })),
       await writeLayer(someEntries(), { ...options({ file: "second" }), pool: other }),
@@ -210,7 +222,7 @@ function someEntries(): readonly TarEntry[] {
 }
 
 function options({ file }: { readonly file: string }): WriteLayerOptions {
-  return { file: join(folder, file), mediaType: MEDIA_TYPES.ociLayer, pool, signal };
+  return { file: join(folder, file), mediaType: MEDIA_TYPES.ociLayer, codec: FAST_GZIP, pool, signal };
 }
 
 async function read(layer: Layer, stop?: AbortSignal): Promise<Uint8Array> {

@@ -19,6 +19,8 @@ const DESTINATION: Destination = {
   ociArchive: undefined,
   imageRefs: undefined,
   insecureHosts: [],
+  compression: { kind: "none" },
+  warnings: [],
 };
 
 interface World {
@@ -60,14 +62,14 @@ describe("localPublisher()", () => {
     const name = "ko.local/example.com/app";
     const hex = hexOf(image.descriptor.digest);
     const reference = `${name}:${shown.replace("HEX", hex)}`;
-    expect(await publisher.publish(image, name)).toEqual({ reference, all: [reference] });
+    expect(await publisher.publish(image, name, { isReused: false })).toEqual({ reference, all: [reference] });
     expect(loaded).toEqual([[image.descriptor.digest, [hex, ...tags].map((tag) => `${name}:${tag}`)]]);
     expect(said).toEqual([`Loaded ${reference}`]);
   });
 
   test("says when nothing had to be sent", async () => {
     const { publisher, said } = makeWorld({ tags: ["v1"], tagOnly: true }, { outcome: "present" });
-    await publisher.publish(await randomImage(), "ko.local/app");
+    await publisher.publish(await randomImage(), "ko.local/app", { isReused: false });
     expect(said).toEqual(["Already there: ko.local/app:v1"]);
   });
 
@@ -77,14 +79,14 @@ describe("localPublisher()", () => {
     const own = index.children[1];
     if (own === undefined) throw new Error("one image only");
     const reference = `ko.local/app:${hexOf(own.descriptor.digest)}`;
-    expect(await publisher.publish(index, "ko.local/app")).toEqual({ reference, all: [reference] });
+    expect(await publisher.publish(index, "ko.local/app", { isReused: false })).toEqual({ reference, all: [reference] });
     expect(loaded).toEqual([[own.descriptor.digest, [reference, "ko.local/app:latest"]]]);
     expect(said).toEqual(["ko.local/app: of 2 platforms only linux/arm64 is loaded", `Loaded ${reference}`]);
   });
 
   test("refuses an index without an image for the target", async () => {
     const { publisher, loaded } = makeWorld({}, { platform: { os: "linux", architecture: "s390x" } });
-    const error = await rejectionOf(publisher.publish(await randomIndex(), "ko.local/app"));
+    const error = await rejectionOf(publisher.publish(await randomIndex(), "ko.local/app", { isReused: false }));
     expect(describeError(error)).toBe(
       "Error: Cannot load for linux/s390x: the image is for linux/amd64, linux/arm64/v8\n" +
         "  Add linux/s390x to --platform.",

@@ -4,6 +4,7 @@ import type { Destination } from "../lib/destination.ts";
 import { messageOf } from "../lib/errors.ts";
 import { silentLog } from "../lib/log.ts";
 import { createPublisher } from "../lib/publish.ts";
+import { noTiming } from "../lib/timing.ts";
 import { type Published, writeImageRefs } from "../lib/publisher.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
 import { hostAt } from "./helpers/hostat.ts";
@@ -42,6 +43,8 @@ const DESTINATION: Destination = {
   ociArchive: undefined,
   imageRefs: undefined,
   insecureHosts: [],
+  compression: { kind: "gzip", level: 1 },
+  warnings: [],
 };
 
 function publisherFor(destination: Partial<Destination>, cwd: string): ReturnType<typeof createPublisher> {
@@ -50,6 +53,7 @@ function publisherFor(destination: Partial<Destination>, cwd: string): ReturnTyp
     openRegistry: () => Promise.reject(new RangeError("no registry is wanted")),
     openPlace: () => Promise.reject(new RangeError("no local target is wanted")),
     log: silentLog,
+    timing: noTiming,
     host: hostAt(cwd),
   });
 }
@@ -62,21 +66,21 @@ describe("createPublisher() without a registry", () => {
     [{ tags: ["v1"], tagOnly: true }, "r.example/me/app:v1"],
   ])("says what it would have published: %j", async (destination, expected) => {
     const image = await randomImage();
-    const { reference, all } = await (await publisherFor(destination, "/")).publish(image, "r.example/me/app");
+    const { reference, all } = await (await publisherFor(destination, "/")).publish(image, "r.example/me/app", { isReused: false });
     const whole = expected.replace("DIGEST", image.descriptor.digest);
     expect({ reference, all }).toEqual({ reference: whole, all: [whole] });
   });
 
   test("lists an index and its images", async () => {
     const index = await randomIndex();
-    const { all } = await (await publisherFor({}, "/")).publish(index, "r.example/me/app");
+    const { all } = await (await publisherFor({}, "/")).publish(index, "r.example/me/app", { isReused: false });
     expect(all).toEqual([index, ...index.children].map((item) => `r.example/me/app@${item.descriptor.digest}`));
   });
 
   test.each(["layout", "layout/", "./layout//"])("names the layout %s as the user does", async (layoutPath) => {
     using tree = writeTree({});
     const index = await randomIndex();
-    const { reference, all } = await (await publisherFor({ layoutPath }, tree.path)).publish(index, "r.example/me/app");
+    const { reference, all } = await (await publisherFor({ layoutPath }, tree.path)).publish(index, "r.example/me/app", { isReused: false });
     const shown = layoutPath.replace(/\/+$/, "");
     expect(reference).toBe(`${shown}@${index.descriptor.digest}`);
     expect(all).toEqual([index, ...index.children].map((item) => `${shown}@${item.descriptor.digest}`));

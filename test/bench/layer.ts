@@ -17,7 +17,7 @@ import {
 } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
-import { GzipPool } from "../../lib/gzip.ts";
+import { type Codec, CompressionPool } from "../../lib/compress.ts";
 import { binaryEntries, kodataEntries } from "../../lib/kodata.ts";
 import { writeLayer } from "../../lib/layer.ts";
 import { silentLog } from "../../lib/log.ts";
@@ -32,6 +32,7 @@ interface Row {
 }
 
 const MB = 1e6;
+const GZIP_LEVELS = [1, 4, 6, 9] as const;
 
 if (import.meta.main) {
   const [what, ...rest] = process.argv.slice(2);
@@ -56,6 +57,9 @@ async function compare(programBytes: number): Promise<void> {
     console.log(`${availableParallelism()} cores, Bun ${Bun.version}`);
     for (const workers of [0, 1, 2, 4]) {
       print(`program, ${workers} workers`, statSync(program).size, row(["program", program, workers, 5, folder]));
+    }
+    for (const codec of ["gzip:4", "gzip:6", "gzip:9", "zstd"]) {
+      print(`program, 2 workers, ${codec}`, statSync(program).size, row(["program", program, 2, 3, folder, codec]));
     }
     const gotar = buildGotar(folder);
     const start = Bun.nanoseconds();
@@ -101,9 +105,12 @@ async function measureRow([
   workers = "",
   times = "",
   folder = "",
+  compression = "gzip",
 ]: readonly string[]): Promise<void> {
-  await using pool = new GzipPool({ workers: Number(workers) });
+  await using pool = new CompressionPool({ workers: Number(workers) });
   const file = join(folder, "layer");
+  const level = GZIP_LEVELS.find((number) => compression === `gzip:${number}`) ?? 1;
+  const codec: Codec = compression === "zstd" ? { kind: "zstd" } : { kind: "gzip", level };
   const { signal } = new AbortController();
   let best = Infinity;
   let digest = "";
@@ -113,7 +120,7 @@ async function measureRow([
       kind === "program"
         ? binaryEntries({ path, name: "app", os: "linux", size: statSync(path).size })
         : kodataEntries({ directory: path, os: "linux", mtime: 0, allowedRoot: undefined, log: silentLog });
-    const layer = await writeLayer(entries, { file, mediaType: MEDIA_TYPES.ociLayer, pool, signal });
+    const layer = await writeLayer(entries, { file, mediaType: MEDIA_TYPES.ociLayer, codec, pool, signal });
     best = Math.min(best, (Bun.nanoseconds() - start) / 1e6);
     ({ digest } = layer.descriptor);
   }

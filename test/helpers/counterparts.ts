@@ -17,7 +17,7 @@ export type GoProgram = "ko" | "crane" | "dockerd";
 /** A program of the module in `test/tools`: the Go package of each is in {@link CLUSTER_PACKAGES}. */
 export type ClusterProgram = keyof typeof CLUSTER_PACKAGES;
 /** A program that the machine's packages bring. */
-export type PackagedProgram = "docker-registry" | "skopeo" | "umoci" | "kubectl";
+export type PackagedProgram = "docker-registry" | "skopeo" | "umoci" | "zstd" | "kubectl";
 export type Counterpart = GoProgram | ClusterProgram | PackagedProgram;
 
 /** The module that is the real input of `knative.test.ts`, as `module@version`. */

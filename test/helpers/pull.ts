@@ -1,7 +1,7 @@
 /**
  * Reads an image or an index back from a registry with plain requests, checking each digest on the way.
  *
- * Nothing of lib/ takes part: what ours pushed is read as a stranger would read it, layers through the gzip program.
+ * Nothing of lib/ takes part: what ours pushed is read as a stranger would read it, layers through gzip and zstd.
  */
 
 /** A manifest, its configuration, and what its layers hold. */
@@ -73,14 +73,16 @@ export async function pullTags(repository: RepositoryName): Promise<Readonly<Rec
   return result;
 }
 
-/** A layer, uncompressed by the gzip program, which reads archives of several members. */
+/** A layer, uncompressed by the programs gzip and zstd, which read all members and frames. */
 export async function pullLayer(repository: RepositoryName, digest: string): Promise<Uint8Array> {
   const blob = await getBlob(repository, digest);
-  if (blob[0] !== 0x1f || blob[1] !== 0x8b) return blob;
-  const gzip = Bun.spawn(["gzip", "-dc"], { stdin: blob, stdout: "pipe", stderr: "inherit" });
-  const bytes = await new Response(gzip.stdout).bytes();
-  const code = await gzip.exited;
-  if (code !== 0) throw new Error(`gzip cannot read layer ${digest}: exit code ${code}`);
+  const magic = Buffer.from(blob.subarray(0, 4)).toString("hex");
+  const name = magic.startsWith("1f8b") ? "gzip" : magic === "28b52ffd" ? "zstd" : undefined;
+  if (name === undefined) return blob;
+  const program = Bun.spawn([name, "-dc"], { stdin: blob, stdout: "pipe", stderr: "inherit" });
+  const bytes = await new Response(program.stdout).bytes();
+  const code = await program.exited;
+  if (code !== 0) throw new Error(`${name} cannot read layer ${digest}: exit code ${code}`);
   return bytes;
 }
 

@@ -1,46 +1,57 @@
 /**
- * Gzip on several threads, with the same bytes whatever their number.
+ * Compression on several threads, gzip or zstd, with the same bytes whatever the number of threads.
  *
- * The stream is cut at multiples of 1 MiB and each block is a gzip member of its own (RFC 1952, 2.2: members simply
- * follow each other), made by libdeflate, whose output is a function of block and level alone; zlib-ng's is not, and
- * Go's cannot be had without its code (spec/bun.md 2, spec/wire.md D1.2). A stream of up to 1 MiB is one member.
+ * The stream is cut at multiples of 1 MiB and each block is compressed alone, to a gzip member or a zstd frame: both
+ * simply follow each other (RFC 1952, 2.2; RFC 8878, 3). A stream of up to 1 MiB is one of them. Gzip is libdeflate's,
+ * whose output is a function of block and level alone; zlib-ng's is not, and Go's cannot be had without its code
+ * (spec/bun.md 2, spec/wire.md D1.2).
  *
  * It does not decompress; mind that `Bun.gunzipSync` reads the first member only, `node:zlib` reads all.
  */
 
-/** As libdeflate counts: 1 is fast, 12 is small. */
-export type GzipLevel = 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9 | 10 | 11 | 12;
+/** 1 is fast, 9 is small. */
+export type GzipLevel = 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9;
 
-/** What a worker gets: the first `size` bytes of `block` become a member. */
-export interface GzipJob {
+/** A form that a pool can compress to. */
+export type Codec = { readonly kind: "gzip"; readonly level: GzipLevel } | { readonly kind: "zstd" };
+
+/** How the layers of an image are compressed, or that they are not. */
+export type Compression = Codec | { readonly kind: "none" };
+
+/** Faster than Go's gzip at its fastest, which the original takes, and smaller (spec/bun.md 2). */
+export const FAST_GZIP: Codec = { kind: "gzip", level: 1 };
+
+/** What a worker gets: the first `size` bytes of `block` are compressed. */
+export interface CompressionJob {
   readonly block: Uint8Array<ArrayBuffer>;
   readonly size: number;
-  readonly level: GzipLevel;
+  readonly codec: Codec;
 }
 
-/** What a worker gives: the member, and the block's memory for the next job. */
-export interface GzipDone {
+/** What a worker gives: a member or frame, and the block's memory for the next job. */
+export interface CompressionDone {
   readonly block: Uint8Array<ArrayBuffer>;
-  readonly member: Uint8Array<ArrayBuffer>;
+  readonly packed: Uint8Array<ArrayBuffer>;
 }
 
-export interface GzipPoolOptions {
+export interface CompressionPoolOptions {
   /** How many threads at most; 0 compresses in the calling thread. More than four gain little (spec/bun.md 2). */
   readonly workers: number;
-  /** What the workers run. @default gzip.worker.ts */
+  /** What the workers run. @default compress.worker.ts */
   readonly module?: URL;
 }
 
 export interface CompressOptions {
+  readonly codec: Codec;
   readonly signal: AbortSignal;
-  /** @default 1 */
-  readonly level?: GzipLevel;
 }
 
-/** Uncompressed bytes of a member. */
+/** Uncompressed bytes of a member or frame. */
 const BLOCK_BYTES = 1024 * 1024;
-/** Up to so many blocks it is not worth while to start workers: 4 MiB take 20 ms. */
+/** Up to so many blocks it is not worth while to start workers: 4 MiB of gzip:1 take 20 ms. */
 const FEW_BLOCKS = 4;
+/** Of 1 to 22: about as fast as gzip level 1, and smaller (spec/bun.md 2). */
+const ZSTD_LEVEL = 3;
 /** Enough that a worker never waits, few enough that memory stays small. */
 const JOBS_PER_WORKER = 2;
 /** Milliseconds; a start takes about five. */
@@ -51,14 +62,14 @@ const START_LIMIT = 5000;
  *
  * They are started when the first large stream comes, stay for the next, and do not keep the process alive.
  */
-export class GzipPool implements AsyncDisposable {
+export class CompressionPool implements AsyncDisposable {
   readonly #count: number;
   readonly #module: URL;
   /** Memory of blocks that are done. */
   readonly #spare: Uint8Array<ArrayBuffer>[] = [];
-  #starting: Promise<readonly GzipWorker[]> | undefined;
+  #starting: Promise<readonly CompressionWorker[]> | undefined;
 
-  constructor(options: GzipPoolOptions) {
+  constructor(options: CompressionPoolOptions) {
     this.#count = options.workers;
     this.#module = options.module ?? workerModule();
   }
@@ -69,19 +80,19 @@ export class GzipPool implements AsyncDisposable {
    * If no worker can be started, the calling thread does the work: slower, the same bytes.
    */
   async *compress(source: AsyncIterable<Uint8Array>, options: CompressOptions): AsyncGenerator<Uint8Array, void, void> {
-    const { signal, level = 1 } = options;
+    const { codec, signal } = options;
     // The first blocks wait here until it is known whether many follow.
-    let first: GzipJob[] | undefined = [];
-    let workers: readonly GzipWorker[] = [];
+    let first: CompressionJob[] | undefined = [];
+    let workers: readonly CompressionWorker[] = [];
     const running: Promise<Uint8Array>[] = [];
-    const start = (job: GzipJob): void => {
-      const member = this.#run(job, workers);
+    const start = (job: CompressionJob): void => {
+      const packed = this.#run(job, workers);
       // Awaited in its turn; until then a failure must not count as unhandled.
-      member.catch(() => {});
-      running.push(member);
+      packed.catch(() => {});
+      running.push(packed);
     };
     try {
-      for await (const job of this.#cut(source, level)) {
+      for await (const job of this.#cut(source, codec)) {
         signal.throwIfAborted();
         if (first !== undefined && first.length < FEW_BLOCKS) {
           first.push(job);
@@ -94,14 +105,14 @@ export class GzipPool implements AsyncDisposable {
         }
         start(job);
         while (running.length > Math.max(1, workers.length * JOBS_PER_WORKER)) {
-          const member = await running.shift();
-          if (member !== undefined) yield member;
+          const packed = await running.shift();
+          if (packed !== undefined) yield packed;
         }
       }
       first?.forEach(start);
-      for (let member = await running.shift(); member !== undefined; member = await running.shift()) {
+      for (let packed = await running.shift(); packed !== undefined; packed = await running.shift()) {
         signal.throwIfAborted();
-        yield member;
+        yield packed;
       }
     } finally {
       await Promise.allSettled(running);
@@ -116,15 +127,15 @@ export class GzipPool implements AsyncDisposable {
     this.#spare.length = 0;
   }
 
-  /** An empty source gives one empty block: no bytes at all would be no gzip. */
-  async *#cut(source: AsyncIterable<Uint8Array>, level: GzipLevel): AsyncGenerator<GzipJob, void, void> {
+  /** An empty source gives one empty block: no bytes at all would be neither gzip nor zstd. */
+  async *#cut(source: AsyncIterable<Uint8Array>, codec: Codec): AsyncGenerator<CompressionJob, void, void> {
     let block = this.#block();
     let size = 0;
     let empty = true;
     for await (const chunk of source) {
       for (let at = 0; at < chunk.byteLength;) {
         if (size === BLOCK_BYTES) {
-          yield { block, size, level };
+          yield { block, size, codec };
           [block, size, empty] = [this.#block(), 0, false];
         }
         const part = chunk.subarray(at, at + BLOCK_BYTES - size);
@@ -133,28 +144,28 @@ export class GzipPool implements AsyncDisposable {
         at += part.byteLength;
       }
     }
-    if (size > 0 || empty) yield { block, size, level };
+    if (size > 0 || empty) yield { block, size, codec };
   }
 
   #block(): Uint8Array<ArrayBuffer> {
     return this.#spare.pop() ?? new Uint8Array(BLOCK_BYTES);
   }
 
-  async #run(job: GzipJob, workers: readonly GzipWorker[]): Promise<Uint8Array> {
+  async #run(job: CompressionJob, workers: readonly CompressionWorker[]): Promise<Uint8Array> {
     let worker = workers[0];
     for (const other of workers) if (worker === undefined || other.waiting < worker.waiting) worker = other;
-    let done: GzipDone;
+    let done: CompressionDone;
     if (worker !== undefined) done = await worker.run(job);
     else {
       // Lets signals and uploads in between the blocks.
       await new Promise((resolve) => setImmediate(resolve));
-      done = { block: job.block, member: gzipBlock(job.block.subarray(0, job.size), job.level) };
+      done = { block: job.block, packed: compressBlock(job.block.subarray(0, job.size), job.codec) };
     }
     if (this.#spare.length < FEW_BLOCKS + this.#count * JOBS_PER_WORKER) this.#spare.push(done.block);
-    return done.member;
+    return done.packed;
   }
 
-  #workers(): Promise<readonly GzipWorker[]> {
+  #workers(): Promise<readonly CompressionWorker[]> {
     this.#starting ??= Promise.all(Array.from({ length: this.#count }, () => startWorker(this.#module))).then(
       (workers) => workers.filter((worker) => worker !== undefined),
     );
@@ -162,31 +173,37 @@ export class GzipPool implements AsyncDisposable {
   }
 }
 
-/** One gzip member; the header has no name and no time. */
-export function gzipBlock(block: Uint8Array<ArrayBuffer>, level: GzipLevel): Uint8Array<ArrayBuffer> {
-  return Bun.gzipSync(block, { level, library: "libdeflate" });
+/** One gzip member, whose header has no name and no time, or one zstd frame. */
+export function compressBlock(block: Uint8Array<ArrayBuffer>, codec: Codec): Uint8Array<ArrayBuffer> {
+  switch (codec.kind) {
+    case "gzip":
+      return Bun.gzipSync(block, { level: codec.level, library: "libdeflate" });
+    case "zstd":
+      // The copy has memory of its own, which can change hands.
+      return new Uint8Array(Bun.zstdCompressSync(block, { level: ZSTD_LEVEL }));
+  }
 }
 
 /**
  * In a compiled executable all modules lie at the root of its own file system, but entry points keep their folder
- * (spec/bun.md 3): gzip.worker.ts has to be an entry point of the compilation, as `lib/gzip.worker.ts`.
+ * (spec/bun.md 3): compress.worker.ts has to be an entry point of the compilation, as `lib/compress.worker.ts`.
  */
 function workerModule(): URL {
   const here = import.meta.url;
   const compiled = here.includes("/$bunfs/") || here.includes("/~BUN/") || here.includes("/%7EBUN/");
-  return new URL(compiled ? "./lib/gzip.worker.ts" : "./gzip.worker.ts", here);
+  return new URL(compiled ? "./lib/compress.worker.ts" : "./compress.worker.ts", here);
 }
 
-interface GzipWorker {
+interface CompressionWorker {
   /** Jobs that are not answered yet. */
   readonly waiting: number;
-  run(job: GzipJob): Promise<GzipDone>;
+  run(job: CompressionJob): Promise<CompressionDone>;
   stop(): Promise<void>;
 }
 
 /** Undefined if the module is not there or says nothing. */
-async function startWorker(module: URL): Promise<GzipWorker | undefined> {
-  const waiting: PromiseWithResolvers<GzipDone>[] = [];
+async function startWorker(module: URL): Promise<CompressionWorker | undefined> {
+  const waiting: PromiseWithResolvers<CompressionDone>[] = [];
   const ready = Promise.withResolvers<boolean>();
   const closed = Promise.withResolvers<void>();
   let failure: Error | undefined;
@@ -202,7 +219,7 @@ async function startWorker(module: URL): Promise<GzipWorker | undefined> {
   } catch {
     return undefined;
   }
-  worker.addEventListener("message", (event: MessageEvent<GzipDone | "ready">) => {
+  worker.addEventListener("message", (event: MessageEvent<CompressionDone | "ready">) => {
     if (event.data === "ready") {
       ready.resolve(true);
       return;
@@ -229,7 +246,7 @@ async function startWorker(module: URL): Promise<GzipWorker | undefined> {
     run: (job) => {
       if (failure !== undefined) return Promise.reject(failure);
       if (waiting.length === 0) worker.ref();
-      const answer = Promise.withResolvers<GzipDone>();
+      const answer = Promise.withResolvers<CompressionDone>();
       waiting.push(answer);
       // Both buffers change hands: nothing is copied.
       worker.postMessage(job, [job.block.buffer]);
