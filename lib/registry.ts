@@ -11,6 +11,7 @@ import { Connection } from "./connection.ts";
 import { claimError, downloadBlob, findInlined, type ManifestContent, readManifestAnswer } from "./download.ts";
 import { KoError, RegistryError } from "./errors.ts";
 import { createLimit } from "./host.ts";
+import type { HostMemory } from "./hostmemory.ts";
 import { Http, type HttpResponse } from "./http.ts";
 import type { BlobSource } from "./image.ts";
 import type { Log } from "./log.ts";
@@ -35,6 +36,8 @@ export interface RegistryOptions {
   readonly uploads?: number;
   readonly clock?: Clock;
   readonly deadlines?: Deadlines;
+  /** How registries are reached, from earlier runs: saves each run's first question. */
+  readonly memory?: HostMemory | undefined;
 }
 
 /** Content that can be pushed; `Layer` of image.ts is one. */
@@ -302,13 +305,14 @@ export class Registry implements AsyncDisposable {
   #host(host: string): { readonly connection: Connection; readonly uploader: Uploader } {
     let entry = this.#hosts.get(host);
     if (entry === undefined) {
-      const { env, keychain, log } = this.#options;
+      const { env, keychain, log, memory } = this.#options;
       const connection = new Connection({
         http: this.#http,
         host,
         keychain,
         trusted: env["KO_TOKEN_HOSTS"] ?? "",
         signal: this.#signal,
+        memory,
       });
       const uploader = new Uploader({
         connection,
