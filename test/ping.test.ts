@@ -157,7 +157,9 @@ describe.skipIf(missing)("a registry that is not what it was", () => {
       now: JSON.stringify({ base: `${schemes[1]}://${host}/` }),
       failure: undefined,
     });
-    expect(asked.slice(-2)).toEqual([`GET ${schemes[1]} 200`, `HEAD ${schemes[1]} 404`]);
+    // Where both schemes are tried, which answers first is left to chance.
+    expect(asked).toContain(`GET ${schemes[1]} 200`);
+    expect(asked.at(-1)).toBe(`HEAD ${schemes[1]} 404`);
     expect((await look(memory, { host, insecure: true })).asked).toEqual([`HEAD ${schemes[1]} 404`]);
   });
 
@@ -307,7 +309,8 @@ describe.skipIf(missing)("a memory that is not to be believed", () => {
     const memory = new TestMemory({ localhost: { base: "http://localhost/" } });
     await using client = makeClient({ memory, deadlines: SHORT });
     await client.registry.findManifest({ host: "localhost", path: "app" }, "v1").catch(() => undefined);
-    expect(client.said[0]).toContain("https://localhost/v2/");
+    const urls = client.said.flatMap((line) => /https?:\/\/localhost\S*/.exec(line)?.[0] ?? []);
+    expect(new Set(urls)).toEqual(new Set(["https://localhost/v2/:", "http://localhost/v2/:"]));
   });
 
   test("without one, nothing is kept", async () => {
