@@ -8,8 +8,9 @@ import { whyForbidden } from "./address.ts";
 import type { FoundCredential, Keychain } from "./auth.ts";
 import { type Challenge, findUsable, parseChallenges } from "./challenge.ts";
 import { RegistryError } from "./errors.ts";
+import type { HostMemory } from "./hostmemory.ts";
 import { type Http, type HttpResponse, isRedirect } from "./http.ts";
-import { pingRegistry } from "./ping.ts";
+import { Approach, isSameAnswer, type PingAnswer } from "./ping.ts";
 import { redactUrl } from "./redact.ts";
 import type { Repository } from "./reference.ts";
 import { readRefusal } from "./refusal.ts";
@@ -24,6 +25,8 @@ export interface ConnectionOptions {
   /** `KO_TOKEN_HOSTS`: pairs `registry=server`. */
   readonly trusted: string;
   readonly signal: AbortSignal;
+  /** Without it, each run asks the registry how it is reached. */
+  readonly memory?: HostMemory | undefined;
 }
 
 export interface ConnectionRequest {
@@ -59,19 +62,21 @@ const MAX_REDIRECTS = 5;
 
 export class Connection {
   readonly #options: ConnectionOptions;
-  #base: Promise<URL> | undefined;
+  readonly #approach: Approach;
+  /** What of {@link Approach} the challenge and the tokens belong to. */
+  #answered: PingAnswer | undefined;
   #challenge: Challenge | undefined;
   readonly #tokens = new Map<string, Promise<Token>>();
   readonly #refreshTokens = new Map<string, string>();
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
+    this.#approach = new Approach(options);
   }
 
-  /** `https://host/`, once the registry has answered under it. */
-  base(action: string): Promise<URL> {
-    this.#base ??= this.#ping(action);
-    return this.#base;
+  /** `https://host/`, once the registry has answered under it, now or in an earlier run. */
+  async base(action: string): Promise<URL> {
+    return (await this.#approach.find(action)).base;
   }
 
   /**
@@ -80,18 +85,36 @@ export class Connection {
    * @throws {RegistryError} If the answer's status is not one of `request.accept`, or none comes.
    */
   async send(request: ConnectionRequest): Promise<HttpResponse> {
-    const base = await this.base(request.action);
+    const known = await this.#approach.find(request.action);
+    try {
+      return await this.#attempt(request, known);
+    } catch (error) {
+      const mayBeNews = error instanceof RegistryError && request.signal?.aborted !== true;
+      if (!mayBeNews || !this.#approach.isInDoubt(known)) throw error;
+      const now = await this.#approach.replace(known, request.action);
+      // All is as it was, so a refusal is about the request.
+      if (error.status !== undefined && isSameAnswer(known, now)) throw error;
+      return this.#attempt(request, now);
+    }
+  }
+
+  async #attempt(request: ConnectionRequest, known: PingAnswer): Promise<HttpResponse> {
+    this.#adopt(known);
+    const { base } = known;
     const url = new URL(request.target, base.href);
     const own = url.origin === base.origin;
     let authorization = own ? await this.#authorize(request) : ANONYMOUS;
-    let response = await this.#follow(request, { url, base, authorization });
+    let response = await this.#follow(request, { url, known, authorization });
     if (response.status === 401 && own && response.url.origin === base.origin) {
       const again = await this.#answer(request, { response, used: authorization });
       if (again !== undefined) {
         await response.discard();
         authorization = again;
-        response = await this.#follow(request, { url, base, authorization });
+        response = await this.#follow(request, { url, known, authorization });
       }
+    }
+    if (response.url.origin === base.origin && response.status >= 200 && response.status < 300) {
+      this.#approach.confirm(known);
     }
     if (request.accept.includes(response.status)) return response;
     throw await this.#refuse(request, response, authorization);
@@ -124,15 +147,13 @@ export class Connection {
     return next;
   }
 
-  async #ping(action: string): Promise<URL> {
-    try {
-      const { base, challenge } = await pingRegistry({ ...this.#options, action });
-      this.#challenge ??= challenge;
-      return base;
-    } catch (error) {
-      this.#base = undefined;
-      throw error;
-    }
+  /** Tokens of a server that an outdated memory named are of no use, and no business of another one. */
+  #adopt(known: PingAnswer): void {
+    if (known === this.#answered) return;
+    this.#answered = known;
+    this.#challenge = known.challenge;
+    this.#tokens.clear();
+    this.#refreshTokens.clear();
   }
 
   /** What to send with a request, by what is known of the registry so far. */
@@ -149,6 +170,7 @@ export class Connection {
     const challenge = findUsable(parseChallenges(response.headers.get("www-authenticate") ?? ""));
     if (challenge === undefined) return undefined;
     this.#challenge = challenge;
+    if (this.#answered !== undefined) this.#approach.correct(this.#answered, challenge);
     const again = await this.#prove(request, { challenge, after: used });
     return again.header === undefined || again.header === used.header ? undefined : again;
   }
@@ -268,10 +290,11 @@ export class Connection {
   /** Sends, and goes where redirects lead; the credential stays behind as soon as one leaves the registry. */
   async #follow(
     request: ConnectionRequest,
-    start: { readonly url: URL; readonly base: URL; readonly authorization: Authorization },
+    start: { readonly url: URL; readonly known: PingAnswer; readonly authorization: Authorization },
   ): Promise<HttpResponse> {
     const { http } = this.#options;
     const { action, body, method, signal } = request;
+    const { base } = start.known;
     let { url } = start;
     let authorization = start.authorization.header;
     let challenged = false;
@@ -284,9 +307,11 @@ export class Connection {
         ...(body === undefined ? {} : { body }),
         signal,
         detached: request.detached ?? false,
+        // A TLS hello to another protocol may hang.
+        ...(this.#approach.isInDoubt(start.known) ? { deadline: http.deadlines.ping } : {}),
       });
       const reads = method === "GET" || method === "HEAD";
-      if (response.status === 401 && hops > 0 && url.origin !== start.base.origin && reads && !challenged) {
+      if (response.status === 401 && hops > 0 && url.origin !== base.origin && reads && !challenged) {
         // Another host asks who we are: for it we are nobody (A2.16).
         challenged = true;
         authorization = await this.#anonymousToken(request, response);

@@ -95,7 +95,7 @@ export class Http implements Disposable {
           "user-agent": this.#options.userAgent,
           "accept-encoding": "identity",
           ...request.headers,
-          ...(upload === undefined ? {} : { "content-length": String(upload.size) }),
+          ...(upload?.size === undefined ? {} : { "content-length": String(upload.size) }),
         },
         ...(upload === undefined ? {} : { body: upload.body() }),
         signal: watch.signal,

@@ -1,13 +1,15 @@
 /**
  * Finding out how a registry is reached: https, or http where that is permitted, and what it wants to know of us.
  *
+ * What an earlier run found out is tried first, and asked for anew as soon as it may be wrong.
  * Rules: wire.md A1.1-A1.6, A2.1.
  *
  * https://github.com/opencontainers/distribution-spec/blob/main/spec.md#determining-support
  */
-import { isLoopback } from "./address.ts";
+import { isLoopback, splitPort } from "./address.ts";
 import { type Challenge, findUsable, parseChallenges } from "./challenge.ts";
 import { messageOf, RegistryError } from "./errors.ts";
+import { type HostMemory, isSameChallenge, keepChallenge, type RememberedHost } from "./hostmemory.ts";
 import { type Http, isRedirect } from "./http.ts";
 import { redactUrl } from "./redact.ts";
 import { readRefusal } from "./refusal.ts";
@@ -28,9 +30,122 @@ export interface PingAnswer {
   readonly challenge: Challenge | undefined;
 }
 
+export interface ApproachOptions extends Omit<PingOptions, "action"> {
+  readonly memory?: HostMemory | undefined;
+}
+
 const MAX_REDIRECTS = 5;
 /** Milliseconds that https has for itself before http is tried as well. */
 const HTTPS_HEAD_START_MS = 300;
+
+/**
+ * Knows how one registry is reached, from an earlier run or by asking it, once however many want to know.
+ *
+ * What an earlier run learned is in doubt until an answer confirms it. It costs at most time: whoever fails with it
+ * calls {@link Approach.replace} and tries again with what the registry says now.
+ */
+export class Approach {
+  readonly #options: ApproachOptions;
+  #answer: Promise<PingAnswer> | undefined;
+  /** What the memory gave; stays when something else has replaced it. */
+  #recalled: PingAnswer | undefined;
+  #state: "in doubt" | "confirmed" | "replaced" = "in doubt";
+
+  constructor(options: ApproachOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * @param action what is being done, for errors
+   * @throws {RegistryError} If nothing there answers as a registry; the next call asks again.
+   */
+  find(action: string): Promise<PingAnswer> {
+    this.#answer ??= this.#recall().then((recalled) => recalled ?? this.#ping(action));
+    return this.#answer;
+  }
+
+  /** Whether an answer is from the memory, and nothing has confirmed it. */
+  isInDoubt(answer: PingAnswer): boolean {
+    return answer === this.#recalled && this.#state !== "confirmed";
+  }
+
+  /** The registry took what was asked this way. */
+  confirm(answer: PingAnswer): void {
+    if (answer === this.#recalled && this.#state === "in doubt") this.#state = "confirmed";
+  }
+
+  /** The registry asks for something else than it did; what it did not ask for in a ping is not kept. */
+  correct({ base, challenge }: PingAnswer, now: Challenge): void {
+    if (challenge !== undefined && !isSameChallenge(challenge, now)) this.#keep({ base, challenge: now });
+  }
+
+  /** Asks the registry, once, because a request failed with `answer`, which is in doubt. */
+  replace(answer: PingAnswer, action: string): Promise<PingAnswer> {
+    if (answer === this.#recalled && this.#state === "in doubt") {
+      this.#state = "replaced";
+      this.#options.memory?.forget(this.#options.host);
+      this.#answer = this.#ping(action);
+    }
+    return this.find(action);
+  }
+
+  async #recall(): Promise<PingAnswer | undefined> {
+    const { host, http, memory } = this.#options;
+    if (memory === undefined || this.#recalled !== undefined) return undefined;
+    let remembered: RememberedHost | undefined;
+    try {
+      remembered = await memory.recall(host);
+    } catch {
+      // A memory that fails is an empty one.
+    }
+    const base = remembered === undefined ? undefined : findBase(remembered, host, http);
+    if (base === undefined) return undefined;
+    this.#recalled = { base, challenge: remembered?.challenge };
+    return this.#recalled;
+  }
+
+  async #ping(action: string): Promise<PingAnswer> {
+    try {
+      const answer = await pingRegistry({ ...this.#options, action });
+      this.#keep(answer);
+      return answer;
+    } catch (error) {
+      this.#answer = undefined;
+      throw error;
+    }
+  }
+
+  #keep({ base, challenge }: PingAnswer): void {
+    const { host, memory } = this.#options;
+    const kept = challenge === undefined ? undefined : keepChallenge(challenge);
+    if (memory === undefined || !isWorthKeeping(base, host) || (challenge !== undefined && kept === undefined)) return;
+    memory.remember(host, { base: base.href, ...(kept === undefined ? {} : { challenge: kept }) });
+  }
+}
+
+/** Whether two answers say the same. */
+export function isSameAnswer(a: PingAnswer, b: PingAnswer): boolean {
+  return a.base.href === b.base.href && isSameChallenge(a.challenge, b.challenge);
+}
+
+/** The base that an earlier run found, if it is one for this host, and permitted now. */
+function findBase(remembered: RememberedHost, host: string, http: Http): URL | undefined {
+  const base = [new URL(`https://${host}/`), new URL(`http://${host}/`)].find(({ href }) => href === remembered.base);
+  if (base === undefined || !isWorthKeeping(base, host)) return undefined;
+  return base.protocol === "https:" || mayBeClear(host, http) ? base : undefined;
+}
+
+/** Without a port in its name a host has two, 80 and 443: the better one is looked for each time. */
+function isWorthKeeping(base: URL, host: string): boolean {
+  return base.protocol === "https:" || splitPort(host).port !== undefined;
+}
+
+/** Whether plain http may be spoken: on this machine, and where the user named the host as insecure. */
+function mayBeClear(host: string, http: Http): boolean {
+  return (
+    isLoopback(host) || http.isInsecure(new URL(`https://${host}/`)) || http.isInsecure(new URL(`http://${host}/`))
+  );
+}
 
 /**
  * Asks `GET /v2/`. Plain http is tried only on this machine and where the user named the host as insecure.
@@ -41,7 +156,7 @@ export async function pingRegistry(options: PingOptions): Promise<PingAnswer> {
   const { host, http, signal } = options;
   const secure = new URL(`https://${host}/`);
   const clear = new URL(`http://${host}/`);
-  if (!isLoopback(host) && !http.isInsecure(secure) && !http.isInsecure(clear)) return pingAt(secure, options);
+  if (!mayBeClear(host, http)) return pingAt(secure, options);
   const over = new AbortController();
   const either = { ...options, signal: AbortSignal.any([signal, over.signal]) };
   try {

@@ -7,16 +7,18 @@
  * https://github.com/opencontainers/distribution-spec/blob/main/spec.md
  */
 import type { Keychain } from "./auth.ts";
+import { BlobPusher, checkPath, type GrowingBlob, type PushResult } from "./blobpush.ts";
 import { Connection } from "./connection.ts";
 import { claimError, downloadBlob, findInlined, type ManifestContent, readManifestAnswer } from "./download.ts";
 import { KoError, RegistryError } from "./errors.ts";
 import { createLimit } from "./host.ts";
+import type { HostMemory } from "./hostmemory.ts";
 import { Http, type HttpResponse } from "./http.ts";
 import type { BlobSource } from "./image.ts";
 import type { Log } from "./log.ts";
-import { type Descriptor, digestOf, isDigest, isForeignLayer, MEDIA_TYPES } from "./oci.ts";
+import { type Descriptor, digestOf, isDigest, MEDIA_TYPES } from "./oci.ts";
 import { Secrets } from "./redact.ts";
-import { formatRepository, type Repository, whyBadPath } from "./reference.ts";
+import { formatRepository, type Repository } from "./reference.ts";
 import { type Clock, retry, systemClock } from "./retry.ts";
 import { DEADLINES, type Deadlines } from "./transfer.ts";
 import { Uploader } from "./upload.ts";
@@ -35,6 +37,8 @@ export interface RegistryOptions {
   readonly uploads?: number;
   readonly clock?: Clock;
   readonly deadlines?: Deadlines;
+  /** How registries are reached, from earlier runs: saves each run's first question. */
+  readonly memory?: HostMemory | undefined;
 }
 
 /** Content that can be pushed; `Layer` of image.ts is one. */
@@ -57,8 +61,7 @@ export interface FindManifestOptions {
   readonly push?: boolean;
 }
 
-/** How {@link Registry.pushBlob} got a blob to where it is. */
-export type PushResult = "present" | "mounted" | "uploaded";
+export type { GrowingBlob, PushResult } from "./blobpush.ts";
 
 const ACCEPT = [MEDIA_TYPES.dockerManifest, MEDIA_TYPES.ociManifest, MEDIA_TYPES.dockerList, MEDIA_TYPES.ociIndex].join(
   ", ",
@@ -73,8 +76,7 @@ export class Registry implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #closing = new AbortController();
   readonly #signal: AbortSignal;
-  readonly #hosts = new Map<string, { readonly connection: Connection; readonly uploader: Uploader }>();
-  readonly #pushed = new Map<string, Promise<PushResult>>();
+  readonly #hosts = new Map<string, HostEntry>();
   /** Manifests that a HEAD by digest has shown, as `host/path@digest`. */
   readonly #confirmed = new Set<string>();
   readonly #heads = createLimit(16);
@@ -205,29 +207,22 @@ export class Registry implements AsyncDisposable {
    * @throws {KoError} If its source fails or gives other bytes, or the repository's name cannot be pushed to.
    */
   pushBlob(repository: Repository, blob: Blob): Promise<PushResult> {
-    const key = `${formatRepository(repository)}@${blob.descriptor.digest}`;
-    const known = this.#pushed.get(key);
-    if (known !== undefined) return known;
-    // A foreign layer's licence forbids it; the manifest names where it is.
-    if (isForeignLayer(blob.descriptor.mediaType)) return Promise.resolve("present");
-    const pushing = this.#pushBlob(repository, blob);
-    this.#pushed.set(key, pushing);
-    // The next who needs it may try again.
-    pushing.catch(() => this.#pushed.delete(key));
-    return pushing;
+    return this.#host(repository.host).blobs.push(repository, blob);
   }
 
-  async #pushBlob(repository: Repository, blob: Blob): Promise<PushResult> {
+  /**
+   * As {@link Registry.pushBlob}, but sends the content while it is still being made, where that works. Where it does
+   * not, the blob is pushed when it is complete: streaming is never the reason of a failure.
+   *
+   * To be called before anybody else waits for `growing.done`: a `pushBlob` after that finds the blob on its way.
+   *
+   * @throws what `growing.done` rejects with; else as `pushBlob`
+   */
+  async streamBlob(repository: Repository, growing: GrowingBlob): Promise<PushResult> {
+    // The failure of a blob that nobody can push is its maker's alone.
+    growing.done.catch(() => undefined);
     checkPath(repository);
-    const { uploader } = this.#host(repository.host);
-    const look = this.#heads(() => this.#retry(() => uploader.isPresent(repository, blob.descriptor, true)));
-    // A refused HEAD does not say why; the POST after it will.
-    const present = await look.catch((error: unknown) => {
-      if (error instanceof RegistryError && (error.status === 401 || error.status === 403)) return false;
-      throw error;
-    });
-    if (present) return "present";
-    return uploader.push(repository, blob);
+    return this.#host(repository.host).blobs.stream(repository, growing);
   }
 
   /**
@@ -292,23 +287,22 @@ export class Registry implements AsyncDisposable {
 
   /** Ends what runs, and the idle connections: the process need not wait for them. */
   async [Symbol.asyncDispose](): Promise<void> {
-    const pushes = [...this.#pushed.values()];
     this.#closing.abort(new Error("the registry client is closed"));
-    await Promise.allSettled(pushes);
-    await Promise.all(Array.from(this.#hosts.values(), ({ uploader }) => uploader.settle()));
+    await Promise.all(Array.from(this.#hosts.values(), ({ blobs }) => blobs.settle()));
     this.#http[Symbol.dispose]();
   }
 
-  #host(host: string): { readonly connection: Connection; readonly uploader: Uploader } {
+  #host(host: string): HostEntry {
     let entry = this.#hosts.get(host);
     if (entry === undefined) {
-      const { env, keychain, log } = this.#options;
+      const { env, keychain, log, memory } = this.#options;
       const connection = new Connection({
         http: this.#http,
         host,
         keychain,
         trusted: env["KO_TOKEN_HOSTS"] ?? "",
         signal: this.#signal,
+        memory,
       });
       const uploader = new Uploader({
         connection,
@@ -317,7 +311,13 @@ export class Registry implements AsyncDisposable {
         signal: this.#signal,
         limit: createLimit(this.#options.uploads ?? 4),
       });
-      entry = { connection, uploader };
+      const blobs = new BlobPusher({
+        uploader,
+        signal: this.#signal,
+        heads: this.#heads,
+        retry: (work) => this.#retry(work),
+      });
+      entry = { blobs, connection, uploader };
       this.#hosts.set(host, entry);
     }
     return entry;
@@ -357,10 +357,10 @@ export class Registry implements AsyncDisposable {
   }
 }
 
-/** Registries differ in what they read, but agree in what they take (A1.9). */
-function checkPath(repository: Repository): void {
-  const why = whyBadPath(repository.path);
-  if (why !== undefined) throw new KoError(`Cannot push to "${formatRepository(repository)}": ${why}`);
+interface HostEntry {
+  readonly blobs: BlobPusher;
+  readonly connection: Connection;
+  readonly uploader: Uploader;
 }
 
 function nameOf(repository: Repository, reference: string): string {

@@ -21,7 +21,8 @@ export const DEADLINES: Deadlines = { ping: 10_000, firstByte: 60_000, commit: 3
 
 /** Bytes that can be sent more than once: every attempt opens them anew. */
 export interface RequestBody {
-  readonly size: number;
+  /** Undefined when it is known only at the end. */
+  readonly size: number | undefined;
   open(signal: AbortSignal): AsyncIterable<Uint8Array>;
 }
 
@@ -89,7 +90,7 @@ export class Watch {
 
 /** A request body on its way, with its source's failure kept apart from the network's. */
 export class Upload {
-  readonly size: number;
+  readonly size: number | undefined;
   failure: KoError | undefined;
   readonly #body: RequestBody | Uint8Array;
   readonly #watch: Watch;

@@ -1,5 +1,6 @@
 /**
- * Getting blobs into one registry: look, mount, POST and PUT; PATCH where a registry wants that.
+ * Getting blobs into one registry: look, mount, POST and PUT; PATCH where a registry wants that, or where the blob is
+ * not complete yet.
  *
  * Rules: wire.md A3.1, A4, A5, A7.5.
  *
@@ -7,10 +8,11 @@
  */
 import type { Connection } from "./connection.ts";
 import { KoError, RegistryError } from "./errors.ts";
+import { GrowingBody } from "./growing.ts";
 import type { Http, HttpResponse } from "./http.ts";
 import type { BlobSource } from "./image.ts";
 import type { Log } from "./log.ts";
-import { type Descriptor, verified } from "./oci.ts";
+import { type Descriptor, type Digest, verified } from "./oci.ts";
 import { redactUrl } from "./redact.ts";
 import { formatRepository, type Repository } from "./reference.ts";
 import { retry } from "./retry.ts";
@@ -32,6 +34,16 @@ export interface UploaderOptions {
   readonly limit: <T>(work: () => Promise<T>) => Promise<T>;
 }
 
+export interface UploadStreamOptions {
+  /** The bytes; see {@link GrowingBody}. */
+  readonly make: (signal: AbortSignal) => AsyncIterable<Uint8Array>;
+  /** Tells what they became, or with undefined that they are not wanted. It must come at last, and never rejects. */
+  readonly fate: Promise<Descriptor | undefined>;
+}
+
+/** "untried": nothing was sent. "failed": nothing stays of what was sent. */
+export type UploadStreamResult = "uploaded" | "untried" | "failed";
+
 /** A place to upload to: the Location of a POST or PATCH. */
 interface UploadSession {
   readonly location: URL;
@@ -39,11 +51,16 @@ interface UploadSession {
 
 /** Milliseconds that giving up an upload may take. */
 const CANCEL_MS = 1000;
+/** What is shorter is complete before the registry has answered the first request. */
+const MIN_STREAM_BYTES = 256 * 1024;
 
 export class Uploader {
   readonly #options: UploaderOptions;
   /** Set when the registry refused a whole body in a PUT: from then on it gets a PATCH. */
   #usePatch = false;
+  /** Set when the registry refused a body of unknown length, or mangled it. */
+  #noStream = false;
+  readonly #streaming = new Set<Promise<unknown>>();
   readonly #cancelling = new Set<Promise<void>>();
 
   constructor(options: UploaderOptions) {
@@ -81,7 +98,8 @@ export class Uploader {
           if (attempt > 1 && (await this.isPresent(repository, blob.descriptor, true))) return;
           const first = session;
           session = undefined;
-          await this.#upload(repository, blob, first ?? (await this.#start(repository, blob.descriptor)));
+          const what = `blob ${blob.descriptor.digest}`;
+          await this.#upload(repository, blob, first ?? (await this.#start(repository, what)));
         },
         { clock: http.clock, log, signal },
       );
@@ -89,8 +107,71 @@ export class Uploader {
     });
   }
 
+  /**
+   * Sends a blob while it is made, into an upload that is completed when it is known to be right, else taken back.
+   *
+   * A short cut: it goes no way twice, and if it fails, {@link Uploader.push} has to do what it could not.
+   *
+   * @throws only what ended the run
+   */
+  stream(repository: Repository, { fate, make }: UploadStreamOptions): Promise<UploadStreamResult> {
+    let decided = false;
+    const known = fate.finally(() => (decided = true));
+    // What is complete before its turn has come, or is not wanted any more, is no stream.
+    const streaming = this.#options
+      .limit(async () => (decided || this.#noStream ? "untried" : this.#stream(repository, { fate: known, make })))
+      .finally(() => this.#streaming.delete(streaming));
+    this.#streaming.add(streaming);
+    return streaming;
+  }
+
+  async #stream(repository: Repository, { fate, make }: UploadStreamOptions): Promise<UploadStreamResult> {
+    const { log, signal } = this.#options;
+    const body = new GrowingBody(make);
+    const over = new AbortController();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    // Ending the body lets the registry end its part before it is told to drop it: else the two may cross.
+    const giveUp = (): void => {
+      if (over.signal.aborted) return;
+      body.stop();
+      timer ??= setTimeout(() => over.abort(new KoError("Cannot end an upload: no answer")), CANCEL_MS);
+    };
+    void fate.then((descriptor) => descriptor ?? giveUp());
+    signal.addEventListener("abort", giveUp, { once: true });
+    let session: UploadSession | undefined;
+    try {
+      if (!(await body.begin(MIN_STREAM_BYTES))) return "untried";
+      const what = "a blob that is being made";
+      session = await this.#start(repository, what);
+      session = await this.#patch(repository, { what, body, session, signal: over.signal, detached: true });
+      const descriptor = await fate;
+      if (descriptor !== undefined && body.isWhole(descriptor)) {
+        await this.#put(repository, { digest: descriptor.digest, body: new Uint8Array(0), session });
+        session = undefined;
+        return "uploaded";
+      }
+      if (descriptor !== undefined && !signal.aborted) {
+        this.#noStream = true;
+        log.debug(`Upload of ${descriptor.digest}: what was sent is not all of it`);
+      }
+    } catch (error) {
+      if (!signal.aborted && !(error instanceof KoError)) throw error;
+      if (error instanceof RegistryError && error.status !== undefined && error.retry === "never")
+        this.#noStream = true;
+    } finally {
+      signal.removeEventListener("abort", giveUp);
+      body.stop();
+      over.abort();
+      clearTimeout(timer);
+      if (session !== undefined) this.#cancel(repository, session);
+    }
+    signal.throwIfAborted();
+    return "failed";
+  }
+
   /** Waits until uploads that were given up are taken back, or cannot be. */
   async settle(): Promise<void> {
+    await Promise.allSettled(this.#streaming);
     await Promise.all(this.#cancelling);
   }
 
@@ -125,8 +206,8 @@ export class Uploader {
     return undefined;
   }
 
-  async #start(repository: Repository, { digest }: Descriptor): Promise<UploadSession> {
-    const action = `start the upload of blob ${digest} to "${formatRepository(repository)}"`;
+  async #start(repository: Repository, what: string): Promise<UploadSession> {
+    const action = `start the upload of ${what} to "${formatRepository(repository)}"`;
     const response = await this.#options.connection.send({
       method: "POST",
       target: `/v2/${repository.path}/blobs/uploads/`,
@@ -154,15 +235,15 @@ export class Uploader {
   }
 
   async #upload(repository: Repository, blob: UploadBlob, session: UploadSession): Promise<void> {
-    const { descriptor } = blob;
-    const body: RequestBody = { size: descriptor.size, open: (signal) => checked(blob, signal) };
+    const { digest, size } = blob.descriptor;
+    const body: RequestBody = { size, open: (signal) => checked(blob, signal) };
     let at = session;
     try {
       if (this.#usePatch) {
-        at = await this.#patch(repository, { descriptor, body, session });
-        await this.#commit(repository, { descriptor, body: new Uint8Array(0), session: at });
+        at = await this.#patch(repository, { what: `blob ${digest}`, body, session });
+        await this.#commit(repository, { digest, body: new Uint8Array(0), session: at });
       } else {
-        await this.#commit(repository, { descriptor, body, session });
+        await this.#commit(repository, { digest, body, session });
       }
     } catch (error) {
       // A registry that is overloaded, or that has lost the session, need not be told.
@@ -174,39 +255,44 @@ export class Uploader {
 
   /** The whole body without Content-Range: registries disagree about ranges (A4.2). */
   async #patch(repository: Repository, part: Part): Promise<UploadSession> {
-    const action = `upload blob ${part.descriptor.digest} to "${formatRepository(repository)}"`;
+    const { body, detached, session, signal, what } = part;
+    const action = `upload ${what} to "${formatRepository(repository)}"`;
     const response = await this.#options.connection.send({
       method: "PATCH",
-      target: part.session.location,
+      target: session.location,
       repository,
       action,
       push: true,
       accept: [201, 202, 204],
       headers: { "content-type": "application/octet-stream" },
-      body: part.body,
+      body,
+      signal,
+      detached: detached ?? false,
     });
     await response.discard();
-    return response.headers.has("location") ? this.#session(response, action) : part.session;
+    return response.headers.has("location") ? this.#session(response, action) : session;
   }
 
-  async #commit(repository: Repository, { body, descriptor, session }: Part): Promise<void> {
-    const { digest } = descriptor;
-    const action = `upload blob ${digest} to "${formatRepository(repository)}"`;
-    let response: HttpResponse;
+  async #commit(repository: Repository, end: End): Promise<void> {
     try {
-      response = await this.#options.connection.send({
-        method: "PUT",
-        target: withDigest(session.location, digest),
-        repository,
-        action,
-        push: true,
-        accept: [201, 204],
-        headers: { "content-type": "application/octet-stream" },
-        body,
-      });
+      await this.#put(repository, end);
     } catch (error) {
       throw this.#judge(error);
     }
+  }
+
+  async #put(repository: Repository, { body, digest, session }: End): Promise<void> {
+    const action = `upload blob ${digest} to "${formatRepository(repository)}"`;
+    const response = await this.#options.connection.send({
+      method: "PUT",
+      target: withDigest(session.location, digest),
+      repository,
+      action,
+      push: true,
+      accept: [201, 204],
+      headers: { "content-type": "application/octet-stream" },
+      body,
+    });
     await response.discard();
     const stored = response.headers.get("docker-content-digest") ?? digest;
     if (stored.startsWith("sha256:") && stored !== digest) {
@@ -260,7 +346,16 @@ export class Uploader {
 }
 
 interface Part {
-  readonly descriptor: Descriptor;
+  /** For errors: `blob sha256:…`. */
+  readonly what: string;
+  readonly body: RequestBody;
+  readonly session: UploadSession;
+  readonly signal?: AbortSignal;
+  readonly detached?: boolean;
+}
+
+interface End {
+  readonly digest: Digest;
   readonly body: RequestBody | Uint8Array;
   readonly session: UploadSession;
 }

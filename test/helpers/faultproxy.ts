@@ -17,8 +17,8 @@ export type Fault =
       readonly body?: string | Uint8Array;
       readonly late?: boolean;
     }
-  /** The connection is closed without an answer; with `after`, once the registry has done its work. */
-  | { readonly kind: "reset"; readonly after?: "registry" }
+  /** The connection is closed without an answer: at once, after bytes of the body, or when the registry has done its work. */
+  | { readonly kind: "reset"; readonly after?: "registry" | number }
   /** No answer, ever. */
   | { readonly kind: "hang" }
   /** The registry's answer, closed after `bytes` of its body; with `hang`, not closed but silent. */
@@ -213,9 +213,14 @@ export class FaultProxy implements AsyncDisposable {
       );
       upstream.on("error", reject);
       request.on("aborted", () => upstream.destroy());
+      request.on("data", () => {
+        if (fault?.kind === "reset" && typeof fault.after === "number" && seen.size >= fault.after) {
+          request.socket.destroy();
+        }
+      });
       request.pipe(upstream);
     });
-    if (fault?.kind === "reset") {
+    if (fault?.kind === "reset" && fault.after === "registry") {
       answer.resume();
       request.socket.destroy();
       return;

@@ -18,6 +18,8 @@ export interface TestRegistry extends AsyncDisposable {
 export interface StartRegistryOptions {
   /** Speaks https with a certificate of its own for 127.0.0.1, signed by nobody else. @default false */
   readonly tls?: boolean;
+  /** @default a free one */
+  readonly port?: number;
 }
 
 /** Why there is no docker-registry here, or undefined; in CI that is an error instead. */
@@ -35,7 +37,7 @@ export async function startRegistry(options: StartRegistryOptions = {}): Promise
   const folder = stack.use(await makeFolder());
   const data = join(folder.path, "data");
   const certificate = options.tls === true ? await makeCertificate(folder.path) : undefined;
-  const host = `127.0.0.1:${await findFreePort()}`;
+  const host = `127.0.0.1:${options.port ?? (await findFreePort())}`;
   const config = join(folder.path, "config.json");
   const log = join(folder.path, "log");
   // JSON is YAML.
