@@ -84,7 +84,8 @@ export class Arrivals {
         new KoError(`Cannot build "${importPath}": go build ended well, but ${why} ${path}`);
       if (is === undefined || !is.isFile()) throw fail("there is no file");
       const seen = this.#seen.get(name);
-      if (seen !== undefined && (seen.ino !== is.ino || seen.size !== is.size || seen.mtimeMs !== is.mtimeMs)) {
+      // Not its times: it may be in the cache by now, which sets them.
+      if (seen !== undefined && (seen.ino !== is.ino || seen.size !== is.size)) {
         throw fail("something else wrote to");
       }
       const binary = { path, isNew: is.ino !== this.#before.get(name) };

@@ -118,13 +118,27 @@ interface GroupPlan {
   readonly missing: readonly Missing[];
 }
 
-async function planGroup({ platform, programs }: BinaryGroup, options: BinariesOptions): Promise<GroupPlan> {
-  const { cache, disableOptimizations, folder, host, memory, timing } = options;
-  const setup: BuildSetup = {
+/** Begins to find out what is known of programs: what {@link makeBinaries} will ask for is then known, or soon. */
+export function recallEarly(group: BinaryGroup, options: Pick<BinariesOptions, "host" | "memory" | "disableOptimizations">): void {
+  const setup = setupFor(group.platform, options);
+  // A failure is told when somebody asks.
+  for (const program of group.programs) options.memory?.recall(program, setup).catch(() => {});
+}
+
+function setupFor(
+  platform: Platform,
+  { disableOptimizations, host }: Pick<BinariesOptions, "host" | "disableOptimizations">,
+): BuildSetup {
+  return {
     // Of the temporary folder nothing gets into a binary.
     env: buildEnvironment(platform, host.env),
     args: buildArguments({ flags: [], ldflags: [], disableOptimizations }),
   };
+}
+
+async function planGroup({ platform, programs }: BinaryGroup, options: BinariesOptions): Promise<GroupPlan> {
+  const { cache, folder, memory, timing } = options;
+  const setup = setupFor(platform, options);
   const binaries = new Map<string, Promise<Binary>>();
   const missing: Missing[] = [];
   const platformText = formatPlatform(platform);

@@ -14,7 +14,7 @@ import { look, Window } from "./fingerprint.ts";
 import { isObject } from "./gojson.ts";
 import { createLimit, type Host } from "./host.ts";
 import type { Layer } from "./image.ts";
-import { measureLayer, writeLayer } from "./layer.ts";
+import { measureLayer, writeLayer, type WriteLayerOptions } from "./layer.ts";
 import { type Digest, MEDIA_TYPES, verified } from "./oci.ts";
 import { packTar, type TarEntry } from "./tar.ts";
 import type { Timing } from "./timing.ts";
@@ -33,6 +33,9 @@ export interface LayerStoreOptions {
 
 /** The entries of a layer: the same each time, as long as its files are. */
 export type Entries = () => Iterable<TarEntry> | AsyncIterable<TarEntry>;
+
+/** Called when a layer begins to be made, for who wants to read along. */
+export type OnStart = NonNullable<WriteLayerOptions["onStart"]>;
 
 /** The tar of a layer that was measured before. */
 export interface KnownTar {
@@ -73,13 +76,16 @@ export class LayerStore {
    * @param key tells it from others of this run
    * @param known its tar, if the binary is one that was packed before
    */
-  program(key: string, options: { readonly entries: Entries; readonly known: KnownTar | undefined }): Promise<StoredLayer> {
-    const { entries, known } = options;
+  program(
+    key: string,
+    options: { readonly entries: Entries; readonly known: KnownTar | undefined; readonly onStart?: OnStart },
+  ): Promise<StoredLayer> {
+    const { entries, known, onStart } = options;
     return this.#once(key, async () => {
       const recorded = known === undefined ? undefined : this.#recall(this.#tarKey(known.diffId), entries);
       if (recorded !== undefined) return recorded;
       if (known !== undefined && this.#options.compression.kind === "none") return this.#plain(known, entries);
-      const made = await this.#make(key, entries);
+      const made = await this.#make(key, entries, onStart);
       this.#record(this.#tarKey(made.layer.diffId), made);
       return made;
     });
@@ -91,7 +97,7 @@ export class LayerStore {
    * @param key tells it from others of this run
    * @param list gives its entries; called again, to see whether a file was changed while they were packed
    */
-  kodata(key: string, list: () => Iterable<TarEntry>): Promise<StoredLayer> {
+  kodata(key: string, list: () => Iterable<TarEntry>, onStart?: OnStart): Promise<StoredLayer> {
     return this.#once(key, async () => {
       const { cache, host } = this.#options;
       // What the walk has to say is said once.
@@ -99,7 +105,7 @@ export class LayerStore {
       const before = cache === undefined ? undefined : this.#treeKey(entries, host.now().getTime());
       const recorded = before === undefined ? undefined : this.#recall(before.key, () => entries);
       if (recorded !== undefined) return recorded;
-      const made = await this.#make(key, () => entries);
+      const made = await this.#make(key, () => entries, onStart);
       if (before !== undefined && before.isSettled) {
         const after = this.#treeKey(entries, before.startedAt);
         if (after.key === before.key) this.#record(before.key, made);
@@ -136,7 +142,7 @@ export class LayerStore {
     return layer;
   }
 
-  #make(key: string, entries: Entries): Promise<StoredLayer> {
+  #make(key: string, entries: Entries, onStart?: OnStart): Promise<StoredLayer> {
     const { compression, pool, signal, timing } = this.#options;
     return this.#limit(async () => {
       signal.throwIfAborted();
@@ -151,6 +157,7 @@ export class LayerStore {
           codec: compression,
           pool,
           signal,
+          onStart,
         });
         return { layer, tar: { diffId: layer.diffId, size: layer.tarSize } };
       });

@@ -30,12 +30,16 @@ export function registryPublisher(options: RegistryPublisherOptions): Publisher 
       asked.catch(() => {});
       expected.set(name, asked);
     },
-    stage: (layer, name) => {
+    stage: (growing, name, { isChange }) => {
       const push = async (): Promise<void> => {
-        await (await openRegistry()).pushBlob(parseRepository(name), layer);
+        const [registry, found] = await Promise.all([openRegistry(), expected.get(name)]);
+        const repository = parseRepository(name);
+        // Where an image is, and nothing is known of the last one, this layer may well be there: then it waits for its digest.
+        if (isChange || found === undefined) await registry.streamBlob(repository, growing);
+        else await registry.pushBlob(repository, await growing.done);
       };
       // If it fails, it is tried again with its image, and told of then.
-      timing.time("upload", `${name} ${layer.descriptor.digest}`, push).catch(() => {});
+      timing.time("upload", `a layer of ${name}`, push).catch(() => {});
     },
     publish: async (built, name, { isReused }) => {
       const registry = await openRegistry();

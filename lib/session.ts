@@ -140,7 +140,8 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     const reports = new Map<Program, BuildReport>();
     const published = await buildImages(plans, {
       ...settings,
-      ready: ({ plan, layer }) => publisher.stage?.(layer, nameOf(plan.program.importPath)),
+      onLayer: ({ growing, isChange, plan }) =>
+        publisher.stage?.(growing, nameOf(plan.program.importPath), { isChange }),
       use: async (report, built): Promise<PublishedProgram> => {
         const { program } = report;
         reports.set(program, report);
