@@ -10,9 +10,6 @@
  * What is removed when it is too much: cachesweep.ts.
  */
 import {
-  accessSync,
-  chmodSync,
-  constants,
   copyFileSync,
   linkSync,
   lstatSync,
@@ -26,7 +23,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
-import { type CacheFolder, defaultCacheLimit, findCacheFolder, GENERATION, readCacheLimit } from "./cachefolder.ts";
+import { defaultCacheLimit, findCacheFolder, GENERATION, prepareGeneration, readCacheLimit } from "./cachefolder.ts";
 import { sweepRuns, trimCache } from "./cachesweep.ts";
 import { readChunks } from "./chunks.ts";
 import { messageOf } from "./errors.ts";
@@ -48,7 +45,6 @@ export interface Kept {
  * carry the folder from one machine to another preserve it, inodes they do not.
  */
 const KEPT_TIME = 1_000_000_000;
-const FOLDERS: readonly CacheFolder[] = ["records", "content", "work"];
 /** Bytes that must be free for a run to work in the cache; it has room elsewhere, maybe. */
 const MIN_FREE = 1000 ** 3;
 
@@ -83,7 +79,7 @@ export class Cache implements AsyncDisposable {
     if (place === undefined) return undefined;
     const folder = join(place, GENERATION);
     try {
-      prepareFolder(folder, host);
+      prepareGeneration(folder, host);
       return new Cache(folder, { host, log, limit });
     } catch (error) {
       log.warn(
@@ -329,21 +325,6 @@ export class Cache implements AsyncDisposable {
 /** A key of a record: of anything that JSON can hold. */
 export function keyOf(parts: unknown): string {
   return checksum(JSON.stringify(parts)).slice(0, 40);
-}
-
-/** @throws {Error} If it is not there and cannot be made, is somebody else's, or cannot be written to. */
-function prepareFolder(folder: string, { userId }: Host): void {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  const found = lstatSync(folder);
-  if (!found.isDirectory()) throw new Error(`"${folder}" is a link`);
-  if (userId !== undefined) {
-    if (found.uid !== userId) throw new Error(`"${folder}" belongs to another user`);
-    if ((found.mode & 0o077) !== 0) chmodSync(folder, 0o700);
-  }
-  for (const name of FOLDERS) {
-    mkdirSync(join(folder, name), { recursive: true, mode: 0o700 });
-    accessSync(join(folder, name), constants.W_OK | constants.X_OK);
-  }
 }
 
 /** Not by inode: another run may have kept the same, and an archive may have carried it here. */

@@ -5,7 +5,7 @@ import { lstatSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { defaultCacheLimit, findCacheFolder, GENERATION, readCacheLimit } from "./cachefolder.ts";
 import { cleanCache, measureCache, surveyCache } from "./cachesweep.ts";
-import { findNearest, KoError, KoErrors, UsageError } from "./errors.ts";
+import { findNearest, KoError, KoErrors, messageOf, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
 import type { Log } from "./log.ts";
 
@@ -71,11 +71,14 @@ function cleanAll({ host, log }: CacheCommandOptions): void {
 
 function findPlace(host: Host): string | undefined {
   const place = findCacheFolder(host);
-  const found = place === undefined ? undefined : statSync(place, { throwIfNoEntry: false });
-  if (found === undefined || found.isDirectory()) return place;
-  throw new KoError(`Cannot use "${place}" as the cache: it is no folder`, {
-    hint: "Set KOCACHE to a folder, or to off.",
-  });
+  if (place === undefined) return undefined;
+  let why = "it is no folder";
+  try {
+    if (statSync(place, { throwIfNoEntry: false })?.isDirectory() !== false) return place;
+  } catch (error) {
+    why = messageOf(error);
+  }
+  throw new KoError(`Cannot use "${place}" as the cache: ${why}`, { hint: "Set KOCACHE to a folder, or to off." });
 }
 
 function isThere(place: string): boolean {

@@ -4,16 +4,19 @@
  *
  * `v1/records/KIND-KEY.json`, `v1/content/HEX`, `v1/work/run-…`; a name with `.UUID.tmp` at its end is not complete yet.
  */
-import { statfsSync } from "node:fs";
+import { accessSync, chmodSync, constants, lstatSync, mkdirSync, statfsSync } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import { UsageError } from "./errors.ts";
+import { isObject } from "./gojson.ts";
 import type { Host } from "./host.ts";
 
 /** The folder of this version of ko's entries; another way to keep them gets another number. */
 export const GENERATION = "v1";
 
 /** The folders in a generation. */
-export type CacheFolder = "records" | "content" | "work";
+export const CACHE_FOLDERS = ["records", "content", "work"] as const;
+
+export type CacheFolder = (typeof CACHE_FOLDERS)[number];
 
 const TEMPORARY = String.raw`(?<tmp>\.[0-9a-f-]{36}\.tmp)?$`;
 const NAMES: Readonly<Record<Exclude<CacheFolder, "work">, RegExp>> = {
@@ -21,6 +24,9 @@ const NAMES: Readonly<Record<Exclude<CacheFolder, "work">, RegExp>> = {
   content: new RegExp(`^[0-9a-f]{64,128}${TEMPORARY}`),
 };
 const GENERATIONS = /^v[0-9]{1,4}$/;
+
+/** How often folders are made anew that `ko cache clean` removes at the same time. */
+const MAX_ATTEMPTS = 10;
 
 const DEFAULT_LIMIT = 10 * 1000 ** 3;
 /** The part of the disk that the cache may take. */
@@ -84,5 +90,35 @@ export function defaultCacheLimit(folder: string): number {
   } catch {
     const parent = dirname(folder);
     return parent === folder ? DEFAULT_LIMIT : defaultCacheLimit(parent);
+  }
+}
+
+/**
+ * Makes the folders of a generation, readable by their owner only.
+ *
+ * @throws {Error} If that fails, the folder is a link or somebody else's, or it cannot be written to.
+ */
+export function prepareGeneration(folder: string, host: Pick<Host, "userId">): void {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      makeFolders(folder, host);
+      return;
+    } catch (error) {
+      if (!isObject(error) || error["code"] !== "ENOENT" || attempt === MAX_ATTEMPTS) throw error;
+    }
+  }
+}
+
+function makeFolders(folder: string, { userId }: Pick<Host, "userId">): void {
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const found = lstatSync(folder);
+  if (!found.isDirectory()) throw new Error(`"${folder}" is a link`);
+  if (userId !== undefined) {
+    if (found.uid !== userId) throw new Error(`"${folder}" belongs to another user`);
+    if ((found.mode & 0o077) !== 0) chmodSync(folder, 0o700);
+  }
+  for (const name of CACHE_FOLDERS) {
+    mkdirSync(join(folder, name), { recursive: true, mode: 0o700 });
+    accessSync(join(folder, name), constants.W_OK | constants.X_OK);
   }
 }

@@ -6,7 +6,7 @@
  */
 import { lstatSync, readdirSync, rmdirSync, rmSync, type Stats, unlinkSync } from "node:fs";
 import { join } from "node:path";
-import { type CacheFolder, isGeneration, judgeName } from "./cachefolder.ts";
+import { CACHE_FOLDERS, type CacheFolder, isGeneration, judgeName } from "./cachefolder.ts";
 import { messageOf } from "./errors.ts";
 import { isObject } from "./gojson.ts";
 import { isLeftBehind, isRunFolder } from "./runfolder.ts";
@@ -139,7 +139,7 @@ export function cleanCache(place: string, { now }: SweepOptions): CleanResult {
     if (remove(path, () => rmSync(path, { recursive: true, force: true }))) size += bytes;
   }
   for (const generation of findGenerations(place)) {
-    for (const folder of ["records", "content", "work"] satisfies readonly CacheFolder[]) {
+    for (const folder of CACHE_FOLDERS) {
       if (isFolder(join(generation, folder))) attempt(() => rmdirSync(join(generation, folder)));
     }
     attempt(() => rmdirSync(generation));
