@@ -22,11 +22,7 @@ describe("cachedHosts()", () => {
     await using later = box.open();
     const recalled = cachedHosts(later, box.host());
     const names = ["localhost:5000", "registry.example", "localhost"];
-    expect(await Promise.all(names.map((name) => recalled.recall(name)))).toEqual([
-      OPEN,
-      GUARDED,
-      undefined,
-    ]);
+    expect(await Promise.all(names.map((name) => recalled.recall(name)))).toEqual([OPEN, GUARDED, undefined]);
   });
 
   test("replaces and forgets", async () => {
