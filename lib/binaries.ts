@@ -245,7 +245,12 @@ async function compile(
         onBinary: arrive,
       }),
     );
-    compiled.resolve(new Confirmation(host));
+    const confirmation = new Confirmation(host);
+    // Asked for at once, while layers are made: git takes its time in a large work tree.
+    void drafts?.then((found) => {
+      for (const { git } of found.values()) if (git !== undefined) void confirmation.git(git.root, setup.env);
+    });
+    compiled.resolve(confirmation);
     await listing;
   } catch (error) {
     compiled.reject(error);

@@ -24,6 +24,8 @@ export interface LayerStoreOptions {
   readonly cache: Cache | undefined;
   readonly pool: CompressionPool;
   readonly compression: Compression;
+  /** Most at once; 0 chooses by the machine. */
+  readonly jobs: number;
   /** For layers that are not kept; must outlive the images. */
   readonly folder: string;
   /** Ends the making of all of them. */
@@ -67,7 +69,8 @@ export class LayerStore {
 
   constructor(options: LayerStoreOptions) {
     this.#options = options;
-    this.#limit = createLimit(Math.max(2, Math.min(4, options.host.cpus)));
+    const { host, jobs } = options;
+    this.#limit = createLimit(Math.min(4, jobs > 0 ? jobs : Math.max(2, host.cpus)));
   }
 
   /**

@@ -153,7 +153,7 @@ export class Resources implements AsyncDisposable {
         const folder = await this.folder();
         const { timing } = this.#options;
         const { signal } = host;
-        const store = new LayerStore({ host, cache, pool, compression: FAST_GZIP, folder, signal, timing });
+        const store = new LayerStore({ host, cache, pool, compression: FAST_GZIP, folder, signal, timing, jobs: 0 });
         return openBuiltin(await store.fixed(`ko.builtin/static of ko ${version}`, staticEntries));
       }
       case "scratch": {
