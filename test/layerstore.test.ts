@@ -46,6 +46,7 @@ async function startRun(box: CacheBox, { compression = FAST_GZIP, cached = true 
     cache,
     pool,
     compression,
+    jobs: 0,
     folder: own?.path ?? (await cache?.work()) ?? "",
     signal: new AbortController().signal,
     timing: { ...noTiming, time: (_, what, work) => (made.push(what), work()) },
