@@ -162,7 +162,9 @@ export class BuildMemory {
   ): Promise<BuildDraft | undefined> {
     const { host, log } = this.#options;
     const { looks, packages, setup, startedAt } = options;
-    const no = (why: string): undefined => log.debug(`${program.importPath} is not remembered: ${why}`) as undefined;
+    const no = (why: string): undefined => {
+      log.debug(`${program.importPath} is not remembered: ${why}`);
+    };
     const sources = this.sourcesOptions(setup.env);
     if (sources === undefined) return no("there is no go command");
     const foreign = findForeignFlag(setup, sources.settings);
@@ -303,7 +305,9 @@ function isStamped({ module }: Program): boolean {
 function isShim(go: string): boolean {
   if (go.includes("/shims/")) return true;
   try {
-    return !/^go(?:\.exe|[\d.]*)?$/.test(basename(realpathSync(go))) && /(?:asdf|mise|rtx|goenv)/.test(realpathSync(go));
+    return (
+      !/^go(?:\.exe|[\d.]*)?$/.test(basename(realpathSync(go))) && /(?:asdf|mise|rtx|goenv)/.test(realpathSync(go))
+    );
   } catch {
     return false;
   }

@@ -26,7 +26,7 @@ import { dirname, join } from "node:path";
 import { defaultCacheLimit, findCacheFolder, GENERATION, prepareGeneration, readCacheLimit } from "./cachefolder.ts";
 import { sweepRuns, trimCache } from "./cachesweep.ts";
 import { readChunks } from "./chunks.ts";
-import { messageOf } from "./errors.ts";
+import { KoError, messageOf } from "./errors.ts";
 import { isObject } from "./gojson.ts";
 import type { Host, TempFolder } from "./host.ts";
 import type { Log } from "./log.ts";
@@ -47,6 +47,11 @@ export interface Kept {
 const KEPT_TIME = 1_000_000_000;
 /** Bytes that must be free for a run to work in the cache; it has room elsewhere, maybe. */
 const MIN_FREE = 1000 ** 3;
+
+/** Something kept is not what it was, and that was found out too late to go on: whoever meets it starts again without it. */
+export class CacheDamage extends KoError {
+  override readonly name: string = "CacheDamage";
+}
 
 /** What a run reads and adds. Except for {@link Cache.open} nothing throws: a cache that fails is an empty one. */
 export class Cache implements AsyncDisposable {
@@ -258,6 +263,12 @@ export class Cache implements AsyncDisposable {
       this.#debug("work in", error);
     }
     return this.#host.tempFolder("ko");
+  }
+
+  /** Whether the run's own folder has gone under its hands, as when somebody removes the whole cache. */
+  async isLost(): Promise<boolean> {
+    const work = await this.#work?.catch(() => undefined);
+    return work !== undefined && look(work.path) === undefined;
   }
 
   /** Ends the run: its folder goes, and what is too much. */

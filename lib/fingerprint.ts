@@ -272,7 +272,7 @@ export function refreshInputs(inputs: Inputs, now: number): Inputs | undefined {
   const draft = takeInputs(plan, { startedAt: now, now });
   if (!("inputs" in draft)) return undefined;
   const withoutMarks = ({ folders, files }: Inputs): string =>
-    JSON.stringify([folders.map(({ mark: _, ...rest }) => rest), files]);
+    JSON.stringify([folders.map((folder) => ({ ...folder, mark: RACY })), files]);
   return withoutMarks(draft.inputs) === withoutMarks(inputs) ? draft.inputs : undefined;
 }
 

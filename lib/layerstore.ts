@@ -6,10 +6,9 @@
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { type Cache, type Kept, keyOf } from "./cache.ts";
+import { type Cache, CacheDamage, type Kept, keyOf } from "./cache.ts";
 import { readChunks } from "./chunks.ts";
 import type { Compression, CompressionPool } from "./compress.ts";
-import { KoError } from "./errors.ts";
 import { look, Window } from "./fingerprint.ts";
 import { isObject } from "./gojson.ts";
 import { createLimit, type Host } from "./host.ts";
@@ -89,6 +88,7 @@ export class LayerStore {
       if (recorded !== undefined) return recorded;
       if (known !== undefined && this.#options.compression.kind === "none") return this.#plain(known, entries);
       const made = await this.#make(key, entries, onStart);
+      if (known !== undefined && made.layer.diffId !== known.diffId) throw this.#distrust(known.diffId);
       this.#record(this.#tarKey(made.layer.diffId), made);
       return made;
     });
@@ -181,9 +181,22 @@ export class LayerStore {
   #plain({ diffId, size }: KnownTar, entries: Entries): StoredLayer {
     const { signal } = this.#options;
     const descriptor = { mediaType: MEDIA_TYPES.ociTarLayer, size, digest: diffId };
-    const open: Layer["open"] = (openSignal) =>
-      verified(packTar(entries(), { signal: openSignal ?? signal }), descriptor, "a layer that was measured before");
+    const open = async function* (this: LayerStore, openSignal?: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
+      const tar = packTar(entries(), { signal: openSignal ?? signal });
+      try {
+        yield* verified(tar, descriptor, "a layer that was measured before");
+      } catch (error) {
+        (openSignal ?? signal).throwIfAborted();
+        throw this.#distrust(diffId, error);
+      }
+    }.bind(this);
     return { layer: { descriptor, diffId, open }, tar: { diffId, size } };
+  }
+
+  /** What was kept, or a file that it was made of, is not what it was, although nothing showed: it goes. */
+  #distrust(diffId: Digest, cause?: unknown): CacheDamage {
+    this.#options.cache?.drop(diffId);
+    return new CacheDamage(`Cannot use what is kept of the layer ${diffId}: it is not what it was`, { cause });
   }
 
   /** A layer from an earlier run. */
@@ -198,18 +211,17 @@ export class LayerStore {
     const descriptor = { mediaType: this.#mediaType, size, digest };
     let again: Promise<StoredLayer> | undefined;
     const open = async function* (this: LayerStore, openSignal?: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
-      if (cache.has(kept)) {
+      const path = await cache.take(kept, openSignal);
+      if (path !== undefined) {
         const what = `the layer "${cache.path(digest)}"`;
-        yield* verified(readChunks(cache.path(digest), { signal: openSignal, what }), descriptor, what);
+        yield* verified(readChunks(path, { signal: openSignal, what }), descriptor, what);
         return;
       }
       // It was removed, or is not what it was.
       again ??= this.#make(key, entries);
       const { layer } = await again;
       if (layer.descriptor.digest !== digest) {
-        throw new KoError(`Cannot make the layer ${digest} again: the same files gave ${layer.descriptor.digest}`, {
-          hint: "Run ko again.",
-        });
+        throw new CacheDamage(`Cannot make the layer ${digest} again: the same files gave ${layer.descriptor.digest}`);
       }
       yield* layer.open(openSignal);
     }.bind(this);

@@ -45,7 +45,11 @@ export function registryPublisher(options: RegistryPublisherOptions): Publisher 
       const registry = await openRegistry();
       const repository = parseRepository(name);
       // An answer from before the compiler ran may be out of date.
-      const found = await timing.time("manifest", name, () => (isReused ? expected.get(name) : undefined) ?? find(name));
+      const found = await timing.time(
+        "manifest",
+        name,
+        () => (isReused ? expected.get(name) : undefined) ?? find(name),
+      );
       if (found?.digest !== built.descriptor.digest) {
         await timing.time("upload", name, () => pushContent(registry, repository, built));
         await timing.time("manifest", `${name}:${first}`, () => registry.pushManifest(repository, first, built));

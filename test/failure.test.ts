@@ -76,8 +76,7 @@ describe.skipIf(programs === undefined || process.platform !== "linux")("a build
     const work = bench.work.at("cache/v1/work");
     const running = bench.start(["build"], { env });
     const compiles = (): boolean =>
-      existsSync(work) &&
-      readdirSync(work, { recursive: true }).some((name) => /go-build\d+\/b\d+/.test(String(name)));
+      existsSync(work) && readdirSync(work, { recursive: true }).some((name) => /go-build\d+\/b\d+/.test(String(name)));
     while (!compiles()) await Bun.sleep(5);
     process.kill(running.pid, "SIGTERM");
     expect(await running.result).toMatchObject({ code: 143, stdout: "" });
