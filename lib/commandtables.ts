@@ -53,7 +53,7 @@ const BUILD_FLAGS = {
     short: "j",
     default: 0,
     min: 0,
-    help: "How many builds may run at once; 0 means as many as there are processors.",
+    help: "How many compilers, linkers and layers may be at work at once; 0 means as many as processors and memory allow.",
   },
   "disable-optimizations": {
     kind: "bool",
