@@ -40,7 +40,9 @@ export function cacheBase(source: ImageSource, options: BaseCacheOptions): Image
     openBlob: (descriptor, signal) => {
       const { digest, mediaType } = descriptor;
       const isConfig = mediaType === MEDIA_TYPES.ociConfig || mediaType === MEDIA_TYPES.dockerConfig;
-      return isConfig ? openConfig(digest, source.openBlob(descriptor, signal), cache) : source.openBlob(descriptor, signal);
+      return isConfig
+        ? openConfig(digest, source.openBlob(descriptor, signal), cache)
+        : source.openBlob(descriptor, signal);
     },
   };
 }

@@ -8,7 +8,14 @@ import { mkdir } from "node:fs/promises";
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import type { CompiledBinary } from "./arrivals.ts";
-import { type BuildDraft, type BuildMemory, type BuildSetup, Confirmation, type KnownBinary, type Reason } from "./buildmemory.ts";
+import {
+  type BuildDraft,
+  type BuildMemory,
+  type BuildSetup,
+  Confirmation,
+  type KnownBinary,
+  type Reason,
+} from "./buildmemory.ts";
 import type { Cache } from "./cache.ts";
 import { Looks } from "./fingerprint.ts";
 import { buildEnvironment } from "./go.ts";
@@ -87,7 +94,10 @@ export async function makeBinaries(
   const jobs = busy.length === 0 ? undefined : await chooseJobs(busy, options);
   const limit = createLimit(jobs?.atOnce ?? 1);
   return plans.map((plan, i) => {
-    const done = jobs === undefined || plan.missing.length === 0 ? NOTHING : limit(() => compile(plan, { ...options, jobs, index: i }));
+    const done =
+      jobs === undefined || plan.missing.length === 0
+        ? NOTHING
+        : limit(() => compile(plan, { ...options, jobs, index: i }));
     // Whoever waits for a binary hears of it as well.
     done.catch((error: unknown) => {
       for (const { arrival } of plan.missing) arrival.reject(error);
@@ -118,13 +128,30 @@ interface GroupPlan {
   readonly missing: readonly Missing[];
 }
 
-async function planGroup({ platform, programs }: BinaryGroup, options: BinariesOptions): Promise<GroupPlan> {
-  const { cache, disableOptimizations, folder, host, memory, timing } = options;
-  const setup: BuildSetup = {
+/** Begins to find out what is known of programs: what {@link makeBinaries} will ask for is then known, or soon. */
+export function recallEarly(
+  group: BinaryGroup,
+  options: Pick<BinariesOptions, "host" | "memory" | "disableOptimizations">,
+): void {
+  const setup = setupFor(group.platform, options);
+  // A failure is told when somebody asks.
+  for (const program of group.programs) options.memory?.recall(program, setup).catch(() => {});
+}
+
+function setupFor(
+  platform: Platform,
+  { disableOptimizations, host }: Pick<BinariesOptions, "host" | "disableOptimizations">,
+): BuildSetup {
+  return {
     // Of the temporary folder nothing gets into a binary.
     env: buildEnvironment(platform, host.env),
     args: buildArguments({ flags: [], ldflags: [], disableOptimizations }),
   };
+}
+
+async function planGroup({ platform, programs }: BinaryGroup, options: BinariesOptions): Promise<GroupPlan> {
+  const { cache, folder, memory, timing } = options;
+  const setup = setupFor(platform, options);
   const binaries = new Map<string, Promise<Binary>>();
   const missing: Missing[] = [];
   const platformText = formatPlatform(platform);
@@ -231,7 +258,12 @@ async function compile(
         onBinary: arrive,
       }),
     );
-    compiled.resolve(new Confirmation(host));
+    const confirmation = new Confirmation(host);
+    // Asked for at once, while layers are made: git takes its time in a large work tree.
+    void drafts?.then((found) => {
+      for (const { git } of found.values()) if (git !== undefined) void confirmation.git(git.root, setup.env);
+    });
+    compiled.resolve(confirmation);
     await listing;
   } catch (error) {
     compiled.reject(error);

@@ -6,16 +6,17 @@
 import { join } from "node:path";
 import { appName, assembleImage, assembleIndex, type IndexChild, layerTypeFor } from "./assemble.ts";
 import { type Base, type BasePlatform, selectPlatforms } from "./base.ts";
-import { type BinariesOptions, type Binary, type BinaryGroup, makeBinaries } from "./binaries.ts";
+import { type BinariesOptions, type Binary, type BinaryGroup, makeBinaries, recallEarly } from "./binaries.ts";
 import type { Reason } from "./buildmemory.ts";
 import type { Compression, CompressionPool } from "./compress.ts";
 import type { Program } from "./goprograms.ts";
 import type { Built, Image, Layer } from "./image.ts";
 import { binaryEntries, kodataEntries } from "./kodata.ts";
-import { retypeLayer } from "./layer.ts";
-import { LayerStore, type StoredLayer } from "./layerstore.ts";
+import { type GrowingLayer, retypeLayer } from "./layer.ts";
+import { LayerStore, type OnStart, type StoredLayer } from "./layerstore.ts";
 import { type Digest, type Platform } from "./oci.ts";
-import { createPlatformMatcher } from "./platform.ts";
+import { ALL_PLATFORMS, createPlatformMatcher, parsePlatform } from "./platform.ts";
+import type { TarEntry } from "./tar.ts";
 
 export interface BuildSettings extends BinariesOptions {
   /** The base of an import path; the same base is read once. */
@@ -50,9 +51,16 @@ const BASE_NAME = "org.opencontainers.image.base.name";
  * @throws {KoError} If a base cannot be read, lacks a platform, or cannot have layers that are compressed as wanted.
  */
 export async function planBuilds(programs: readonly Program[], options: BuildSettings): Promise<readonly Plan[]> {
+  const bases = programs.map(({ importPath }) => options.baseOf(importPath));
+  for (const base of bases) base.catch(() => {});
+  // While the bases are on their way: most have the platforms that are asked for, by just these names.
+  for (const spec of options.platforms) {
+    if (spec !== ALL_PLATFORMS) recallEarly({ platform: parsePlatform(spec), programs }, options);
+  }
   return Promise.all(
-    programs.map(async (program) => {
-      const base = await options.baseOf(program.importPath);
+    programs.map(async (program, i) => {
+      const base = await bases[i];
+      if (base === undefined) throw new RangeError(`no base for ${program.importPath}`);
       options.log.info(`Using base ${base.text} for ${program.importPath}`);
       const targets = await selectPlatforms(base, options.platforms, createPlatformMatcher);
       const { compression } = options;
@@ -65,10 +73,12 @@ export async function planBuilds(programs: readonly Program[], options: BuildSet
   );
 }
 
-/** A layer that is ready while others are still being made. */
-export interface ReadyLayer {
+/** A layer that is being made. */
+export interface StartedLayer {
   readonly plan: Plan;
-  readonly layer: Layer;
+  readonly growing: GrowingLayer;
+  /** An earlier run built the same otherwise: it is new to whoever has that one. */
+  readonly isChange: boolean;
 }
 
 /** What became of a plan's images. */
@@ -80,7 +90,7 @@ export interface BuildReport extends Plan {
 /**
  * Builds all plans and hands each result to `use` as soon as it is complete and everything has been compiled.
  *
- * @param options.ready is told of each program's layer that was made anew, as soon as it is there
+ * @param options.onLayer is told of each layer that is made anew, when that begins
  * @returns what `use` returned, in the order of `plans`
  * @throws {CommandError} If the compiler fails: nothing has been handed to `use` then.
  */
@@ -88,7 +98,7 @@ export async function buildImages<T>(
   plans: readonly Plan[],
   options: BuildSettings & {
     readonly use: (report: BuildReport, built: Built) => Promise<T>;
-    readonly ready: (ready: ReadyLayer) => void;
+    readonly onLayer: (started: StartedLayer) => void;
   },
 ): Promise<readonly T[]> {
   const { host } = options;
@@ -114,9 +124,10 @@ export async function buildImages<T>(
           const key = platformKey(target.platform);
           const binary = await byKey.get(key)?.binaries.get(importPath);
           if (binary === undefined) throw new RangeError(`no binary of ${importPath} for ${key}`);
-          const stored = await makeProgram({ importPath, binary, target, layers });
+          const isChange = binary.why?.file !== undefined;
+          const onStart = (growing: GrowingLayer): void => options.onLayer({ plan, growing, isChange });
+          const stored = await makeProgram({ importPath, binary, target, layers, onStart });
           keeping.push(binary.keep(stored.tar));
-          if (binary.known === undefined) options.ready({ plan, layer: stored.layer });
           const [base, data] = await Promise.all([bases[i]?.[j], kodata[i]?.[j]]);
           if (base === undefined || data === undefined) throw new RangeError(`no base for ${importPath}`);
           const image = onBase(base, { plan, target, kodata: data, program: stored.layer, options });
@@ -155,20 +166,23 @@ function groupByPlatform(plans: readonly Plan[]): ReadonlyMap<string, BinaryGrou
 
 /** The kodata layer: one for Windows, one for the rest. */
 async function makeKodata(
-  { program }: Plan,
+  plan: Plan,
   { platform }: BasePlatform,
-  { layers, ...options }: BuildSettings & { readonly layers: LayerStore },
+  options: BuildSettings & { readonly layers: LayerStore; readonly onLayer: (started: StartedLayer) => void },
 ): Promise<Layer> {
-  const { host, kodataCreated, log } = options;
+  const { host, kodataCreated, layers, log } = options;
   const kind = platform.os === "windows" ? "windows kodata" : "kodata";
-  const { layer } = await layers.kodata(`${program.importPath} ${kind}`, () =>
+  const { dir, importPath } = plan.program;
+  const list = (): Iterable<TarEntry> =>
     kodataEntries({
-      directory: join(program.dir, "kodata"),
+      directory: join(dir, "kodata"),
       os: platform.os,
       mtime: kodataCreated ?? 0,
       allowedRoot: host.env["KO_DATA_PATH_ALLOWED_ROOT"] || undefined,
       log,
-    }),
+    });
+  const { layer } = await layers.kodata(`${importPath} ${kind}`, list, (growing) =>
+    options.onLayer({ plan, growing, isChange: false }),
   );
   return layer;
 }
@@ -178,14 +192,16 @@ interface MakeProgramOptions {
   readonly binary: Binary;
   readonly target: BasePlatform;
   readonly layers: LayerStore;
+  readonly onStart: OnStart;
 }
 
-function makeProgram({ importPath, binary, target, layers }: MakeProgramOptions): Promise<StoredLayer> {
+function makeProgram({ importPath, binary, target, layers, onStart }: MakeProgramOptions): Promise<StoredLayer> {
   const { known, path } = binary;
   const { os } = target.platform;
   return layers.program(`${importPath} ${platformKey(target.platform)}`, {
     entries: () => binaryEntries({ path, name: appName(importPath), os, size: Bun.file(path).size }),
     known: known === undefined ? undefined : { diffId: known.binary.digest, size: known.tarSize },
+    onStart,
   });
 }
 

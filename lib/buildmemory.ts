@@ -95,6 +95,7 @@ export class BuildMemory {
   /** What git said before anything was compiled, by the root of the work tree. */
   readonly #states = new Map<string, Promise<string>>();
   readonly #goroots = new Map<string, Promise<string>>();
+  readonly #recalled = new Map<string, Promise<Recalled>>();
   readonly #go: string | undefined;
 
   constructor(options: BuildMemoryOptions) {
@@ -120,10 +121,18 @@ export class BuildMemory {
     return [this.#go, describeSetup({ env, args: [] })];
   }
 
-  /** Looks a program up, and proves that what is known of it still holds. */
-  async recall(program: Program, setup: BuildSetup): Promise<Recalled> {
+  /** Looks a program up, and proves that what is known of it still holds. Done once: asked again, it says the same. */
+  recall(program: Program, setup: BuildSetup): Promise<Recalled> {
+    const key = this.#key(program, setup);
+    return once(this.#recalled, key, () => this.#recall(program, { key, setup }));
+  }
+
+  async #recall(
+    program: Program,
+    { key, setup }: { readonly key: string; readonly setup: BuildSetup },
+  ): Promise<Recalled> {
     const { cache } = this.#options;
-    const record = readRecord(cache.read("build", this.#key(program, setup)));
+    const record = readRecord(cache.read("build", key));
     if (record === undefined) return { state: "unknown", why: this.#whyUnknown(program, setup), last: undefined };
     const { binary, tarSize } = record;
     const last = cache.has(binary) ? { binary, tarSize } : undefined;
@@ -133,7 +142,7 @@ export class BuildMemory {
     }
     const { host } = this.#options;
     const better = refreshInputs(record.inputs, host.now().getTime());
-    if (better !== undefined) cache.write("build", this.#key(program, setup), { ...record, inputs: better });
+    if (better !== undefined) cache.write("build", key, { ...record, inputs: better });
     return { state: "proved", binary, tarSize };
   }
 
@@ -153,7 +162,9 @@ export class BuildMemory {
   ): Promise<BuildDraft | undefined> {
     const { host, log } = this.#options;
     const { looks, packages, setup, startedAt } = options;
-    const no = (why: string): undefined => log.debug(`${program.importPath} is not remembered: ${why}`) as undefined;
+    const no = (why: string): undefined => {
+      log.debug(`${program.importPath} is not remembered: ${why}`);
+    };
     const sources = this.sourcesOptions(setup.env);
     if (sources === undefined) return no("there is no go command");
     const foreign = findForeignFlag(setup, sources.settings);
@@ -294,7 +305,9 @@ function isStamped({ module }: Program): boolean {
 function isShim(go: string): boolean {
   if (go.includes("/shims/")) return true;
   try {
-    return !/^go(?:\.exe|[\d.]*)?$/.test(basename(realpathSync(go))) && /(?:asdf|mise|rtx|goenv)/.test(realpathSync(go));
+    return (
+      !/^go(?:\.exe|[\d.]*)?$/.test(basename(realpathSync(go))) && /(?:asdf|mise|rtx|goenv)/.test(realpathSync(go))
+    );
   } catch {
     return false;
   }

@@ -42,6 +42,10 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
     }
     case "run":
       return timed(invocation, { host, log }, (world) => runProgram(invocation, world));
+    case "cache": {
+      const { runCacheCommand } = await import("./cachecommand.ts");
+      return print(host, runCacheCommand(invocation.positionals, { host, log }));
+    }
     case "completion": {
       const { completionScript } = await import("./shells.ts");
       return print(host, completionScript(invocation.positionals[0]));
@@ -97,14 +101,14 @@ async function startSession(invocation: Building, { host, log, timing }: World):
     import("./config.ts"),
     import("./session.ts"),
   ]);
-  const build = readBuildOptions(flags, given);
+  const options = readBuildOptions(flags, given);
   if (invocation.command !== "build" && writesArchiveToStdout(invocation)) {
     throw new UsageError(`Cannot write an archive to stdout: "ko ${invocation.command}" writes there itself`, {
       hint: "Name a file: --tarball FILE, --oci-archive FILE",
     });
   }
-  for (const warning of build.warnings) log.warn(warning);
-  return openSession({ host, log, timing, config: await loadConfig(host), build });
+  for (const warning of options.warnings) log.warn(warning);
+  return openSession({ host, log, timing, config: await loadConfig(host), build: options });
 }
 
 /** The YAML that `-f` and `-k` name, with image references; nothing is written anywhere unless all of it succeeded. */
@@ -148,9 +152,12 @@ async function runProgram(invocation: Of<"run">, world: World): Promise<number> 
     const programs = choosePrograms(found);
     const [program, another] = programs;
     if (program !== undefined && another === undefined) return programs;
-    throw new UsageError(`Cannot run "${invocation.positionals[0]}": it names ${programs.length} programs, one is wanted`, {
-      hint: `Name one of them: ko run ${program?.importPath ?? "./cmd/app"}`,
-    });
+    throw new UsageError(
+      `Cannot run "${invocation.positionals[0]}": it names ${programs.length} programs, one is wanted`,
+      {
+        hint: `Name one of them: ko run ${program?.importPath ?? "./cmd/app"}`,
+      },
+    );
   });
   if (published === undefined) throw new RangeError("nothing was published");
   return await timing.time("kubectl", "run", () =>

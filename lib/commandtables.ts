@@ -53,7 +53,7 @@ const BUILD_FLAGS = {
     short: "j",
     default: 0,
     min: 0,
-    help: "How many builds may run at once; 0 means as many as there are processors.",
+    help: "How many compilers, linkers and layers may be at work at once; 0 means as many as processors and memory allow.",
   },
   "disable-optimizations": {
     kind: "bool",
@@ -232,6 +232,7 @@ export interface FlagsOf {
   readonly create: typeof APPLY_FLAGS;
   readonly delete: typeof GLOBAL_FLAGS;
   readonly run: typeof RUN_FLAGS;
+  readonly cache: typeof GLOBAL_FLAGS;
   readonly completion: typeof GLOBAL_FLAGS;
   readonly version: typeof GLOBAL_FLAGS;
   readonly help: typeof GLOBAL_FLAGS;
@@ -330,6 +331,22 @@ Words after -- go to kubectl run: its flags, and words for the program. The prog
       ["With arguments for the program", "ko run ./cmd/job -- -- --verbose input.txt"],
     ],
     flags: RUN_FLAGS,
+  },
+  cache: {
+    summary: "Show what is kept between runs, or remove it.",
+    aliases: [],
+    words: "[clean]",
+    maxWords: 1,
+    completes: ["clean"],
+    about: `Prints where the cache is, its size and its limit in bytes, and how many entries it has, one per line; what stands after # is for people. "ko cache clean" removes all of it, and nothing else in that folder. That costs time only, also while another ko runs: what is missing is made again.
+
+KOCACHE names the folder; KOCACHE=off keeps nothing. The limit is 10 GB or a tenth of the disk, whichever is less; KO_CACHE_MAX sets another one, such as 20GB. What was not used for longest goes first.`,
+    examples: [
+      ["Where it is, and how much it takes", "ko cache"],
+      ["The size alone, in bytes", "ko cache | awk '$1 == \"size:\" { print $2 }'"],
+      ["Begin anew", "ko cache clean"],
+    ],
+    flags: GLOBAL_FLAGS,
   },
   completion: {
     summary: "Print a script that completes ko's commands in a shell.",

@@ -195,7 +195,7 @@ export class Prover {
   readonly #names = new Map<string, readonly string[]>();
   readonly #digests = new Map<string, string>();
   /** Folder states that were found true: records of several programs share most of them. */
-  readonly #proved = new Map<string, string>();
+  readonly #proved = new Map<string, FolderState>();
 
   /** The first difference, or undefined if all is as it was. */
   findChange(inputs: Inputs): Change | undefined {
@@ -219,9 +219,10 @@ export class Prover {
     return this.#names.get(`${kind} ${dir}`);
   }
 
-  #findFolderChange({ dir, kind, mark, names, marks }: FolderState): Change | undefined {
-    const text = `${mark} ${names.join("/")} ${marks.join(" ")}`;
-    if (this.#proved.get(`${kind} ${dir}`) === text) return undefined;
+  #findFolderChange(folder: FolderState): Change | undefined {
+    const { dir, kind, mark, names, marks } = folder;
+    const proved = this.#proved.get(`${kind} ${dir}`);
+    if (proved !== undefined && isSameState(proved, folder)) return undefined;
     const is = markOf(look(dir));
     if (is === ABSENT) return { path: dir, what: "removed" };
     if (is !== mark) {
@@ -236,7 +237,7 @@ export class Prover {
       const found = this.#fileMarkOf(path);
       if (found !== expected) return { path, what: found === ABSENT ? "removed" : "changed" };
     }
-    this.#proved.set(`${kind} ${dir}`, text);
+    this.#proved.set(`${kind} ${dir}`, folder);
     return undefined;
   }
 
@@ -271,8 +272,13 @@ export function refreshInputs(inputs: Inputs, now: number): Inputs | undefined {
   const draft = takeInputs(plan, { startedAt: now, now });
   if (!("inputs" in draft)) return undefined;
   const withoutMarks = ({ folders, files }: Inputs): string =>
-    JSON.stringify([folders.map(({ mark: _, ...rest }) => rest), files]);
+    JSON.stringify([folders.map((folder) => ({ ...folder, mark: RACY })), files]);
   return withoutMarks(draft.inputs) === withoutMarks(inputs) ? draft.inputs : undefined;
+}
+
+function isSameState(a: FolderState, b: FolderState): boolean {
+  if (a.mark !== b.mark || a.names.length !== b.names.length || a.marks.length !== b.marks.length) return false;
+  return a.names.every((name, i) => name === b.names[i]) && a.marks.every((mark, i) => mark === b.marks[i]);
 }
 
 /** The mark of a file or folder: equal marks, equal content, unless it was changed a moment before it was taken. */

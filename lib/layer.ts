@@ -38,6 +38,16 @@ export interface WriteLayerOptions {
   readonly codec: Codec;
   readonly pool: CompressionPool;
   readonly signal: AbortSignal;
+  /** Called once, before the first byte is there, for who wants to read along. */
+  readonly onStart?: ((growing: GrowingLayer) => void) | undefined;
+}
+
+/** A layer that is being made. */
+export interface GrowingLayer {
+  /** The compressed bytes from the start, as they come. It ends early if making the layer fails: then `done` tells why. */
+  stream(signal: AbortSignal): AsyncIterable<Uint8Array>;
+  /** The layer, when it is complete. */
+  readonly done: Promise<FileLayer>;
 }
 
 /**
@@ -54,10 +64,19 @@ export async function writeLayer(
   const { file, mediaType, codec, pool, signal } = options;
   const tar = measure(packTar(entries, { signal, reuse: true }));
   const packed = measure(pool.compress(tar, { codec, signal }));
-  await writeWhole(file, packed);
-  const { digest, size } = packed.total();
-  const { digest: diffId, size: tarSize } = tar.total();
-  return { ...fileLayer({ path: file, diffId, descriptor: { mediaType, size, digest } }), tarSize };
+  const growing = options.onStart === undefined ? undefined : new GrowingFile(file);
+  if (growing !== undefined) options.onStart?.(growing);
+  try {
+    await writeWhole(file, packed, growing);
+    const { digest, size } = packed.total();
+    const { digest: diffId, size: tarSize } = tar.total();
+    const layer = { ...fileLayer({ path: file, diffId, descriptor: { mediaType, size, digest } }), tarSize };
+    growing?.end(layer);
+    return layer;
+  } catch (error) {
+    growing?.fail(error);
+    throw error;
+  }
 }
 
 /**
@@ -139,7 +158,11 @@ export function measure(source: AsyncIterable<Uint8Array>): Measured {
 /**
  * The file's content is not forced to the disk: what a power cut leaves is caught by its digest when it is read.
  */
-async function writeWhole(file: string, chunks: AsyncIterable<Uint8Array>): Promise<void> {
+async function writeWhole(
+  file: string,
+  chunks: AsyncIterable<Uint8Array>,
+  growing: GrowingFile | undefined,
+): Promise<void> {
   const writing = async <T>(work: () => Promise<T>): Promise<T> => {
     try {
       return await work();
@@ -151,7 +174,10 @@ async function writeWhole(file: string, chunks: AsyncIterable<Uint8Array>): Prom
   const handle = await writing(() => open(temporary, "wx"));
   try {
     try {
-      for await (const chunk of chunks) await writing(() => writeAll(handle, chunk));
+      for await (const chunk of chunks) {
+        await writing(() => writeAll(handle, chunk));
+        growing?.grow(temporary, chunk.byteLength);
+      }
     } finally {
       await writing(() => handle.close());
     }
@@ -161,6 +187,71 @@ async function writeWhole(file: string, chunks: AsyncIterable<Uint8Array>): Prom
     throw error;
   }
 }
+
+/** A file that is read while it is written: by its own descriptor, which stays good when the file gets its name. */
+class GrowingFile implements GrowingLayer {
+  readonly done: Promise<FileLayer>;
+  readonly #result = Promise.withResolvers<FileLayer>();
+  #path: string;
+  #size = 0;
+  #ended = false;
+  #changed = Promise.withResolvers<void>();
+
+  constructor(path: string) {
+    this.#path = path;
+    this.done = this.#result.promise;
+    // Whoever makes it tells of its failure.
+    this.done.catch(() => {});
+  }
+
+  grow(path: string, bytes: number): void {
+    this.#path = path;
+    this.#size += bytes;
+    this.#wake();
+  }
+
+  end(layer: FileLayer): void {
+    this.#path = layer.path;
+    this.#ended = true;
+    this.#result.resolve(layer);
+    this.#wake();
+  }
+
+  fail(error: unknown): void {
+    this.#ended = true;
+    this.#result.reject(error);
+    this.#wake();
+  }
+
+  async *stream(signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
+    while (this.#size === 0 && !this.#ended) await this.#changed.promise;
+    if (signal.aborted || this.#size === 0) return;
+    const handle = await open(this.#path);
+    try {
+      for (let at = 0; !signal.aborted;) {
+        if (at === this.#size) {
+          if (this.#ended) return;
+          await this.#changed.promise;
+          continue;
+        }
+        const chunk = new Uint8Array(Math.min(GROWING_CHUNK_BYTES, this.#size - at));
+        const { bytesRead } = await handle.read(chunk, 0, chunk.byteLength, at);
+        at += bytesRead;
+        yield chunk.subarray(0, bytesRead);
+      }
+    } finally {
+      await handle.close();
+    }
+  }
+
+  #wake(): void {
+    const { resolve } = this.#changed;
+    this.#changed = Promise.withResolvers();
+    resolve();
+  }
+}
+
+const GROWING_CHUNK_BYTES = 256 * 1024;
 
 async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
   for (let at = 0; at < chunk.byteLength;) {

@@ -6,15 +6,14 @@
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { type Cache, type Kept, keyOf } from "./cache.ts";
+import { type Cache, CacheDamage, type Kept, keyOf } from "./cache.ts";
 import { readChunks } from "./chunks.ts";
 import type { Compression, CompressionPool } from "./compress.ts";
-import { KoError } from "./errors.ts";
 import { look, Window } from "./fingerprint.ts";
 import { isObject } from "./gojson.ts";
 import { createLimit, type Host } from "./host.ts";
 import type { Layer } from "./image.ts";
-import { measureLayer, writeLayer } from "./layer.ts";
+import { measureLayer, writeLayer, type WriteLayerOptions } from "./layer.ts";
 import { type Digest, MEDIA_TYPES, verified } from "./oci.ts";
 import { packTar, type TarEntry } from "./tar.ts";
 import type { Timing } from "./timing.ts";
@@ -24,6 +23,8 @@ export interface LayerStoreOptions {
   readonly cache: Cache | undefined;
   readonly pool: CompressionPool;
   readonly compression: Compression;
+  /** Most at once; 0 chooses by the machine. */
+  readonly jobs: number;
   /** For layers that are not kept; must outlive the images. */
   readonly folder: string;
   /** Ends the making of all of them. */
@@ -33,6 +34,9 @@ export interface LayerStoreOptions {
 
 /** The entries of a layer: the same each time, as long as its files are. */
 export type Entries = () => Iterable<TarEntry> | AsyncIterable<TarEntry>;
+
+/** Called when a layer begins to be made, for who wants to read along. */
+export type OnStart = NonNullable<WriteLayerOptions["onStart"]>;
 
 /** The tar of a layer that was measured before. */
 export interface KnownTar {
@@ -64,7 +68,8 @@ export class LayerStore {
 
   constructor(options: LayerStoreOptions) {
     this.#options = options;
-    this.#limit = createLimit(Math.max(2, Math.min(4, options.host.cpus)));
+    const { host, jobs } = options;
+    this.#limit = createLimit(Math.min(4, jobs > 0 ? jobs : Math.max(2, host.cpus)));
   }
 
   /**
@@ -73,13 +78,17 @@ export class LayerStore {
    * @param key tells it from others of this run
    * @param known its tar, if the binary is one that was packed before
    */
-  program(key: string, options: { readonly entries: Entries; readonly known: KnownTar | undefined }): Promise<StoredLayer> {
-    const { entries, known } = options;
+  program(
+    key: string,
+    options: { readonly entries: Entries; readonly known: KnownTar | undefined; readonly onStart?: OnStart },
+  ): Promise<StoredLayer> {
+    const { entries, known, onStart } = options;
     return this.#once(key, async () => {
       const recorded = known === undefined ? undefined : this.#recall(this.#tarKey(known.diffId), entries);
       if (recorded !== undefined) return recorded;
       if (known !== undefined && this.#options.compression.kind === "none") return this.#plain(known, entries);
-      const made = await this.#make(key, entries);
+      const made = await this.#make(key, entries, onStart);
+      if (known !== undefined && made.layer.diffId !== known.diffId) throw this.#distrust(known.diffId);
       this.#record(this.#tarKey(made.layer.diffId), made);
       return made;
     });
@@ -91,7 +100,7 @@ export class LayerStore {
    * @param key tells it from others of this run
    * @param list gives its entries; called again, to see whether a file was changed while they were packed
    */
-  kodata(key: string, list: () => Iterable<TarEntry>): Promise<StoredLayer> {
+  kodata(key: string, list: () => Iterable<TarEntry>, onStart?: OnStart): Promise<StoredLayer> {
     return this.#once(key, async () => {
       const { cache, host } = this.#options;
       // What the walk has to say is said once.
@@ -99,7 +108,7 @@ export class LayerStore {
       const before = cache === undefined ? undefined : this.#treeKey(entries, host.now().getTime());
       const recorded = before === undefined ? undefined : this.#recall(before.key, () => entries);
       if (recorded !== undefined) return recorded;
-      const made = await this.#make(key, () => entries);
+      const made = await this.#make(key, () => entries, onStart);
       if (before !== undefined && before.isSettled) {
         const after = this.#treeKey(entries, before.startedAt);
         if (after.key === before.key) this.#record(before.key, made);
@@ -136,7 +145,7 @@ export class LayerStore {
     return layer;
   }
 
-  #make(key: string, entries: Entries): Promise<StoredLayer> {
+  #make(key: string, entries: Entries, onStart?: OnStart): Promise<StoredLayer> {
     const { compression, pool, signal, timing } = this.#options;
     return this.#limit(async () => {
       signal.throwIfAborted();
@@ -151,6 +160,7 @@ export class LayerStore {
           codec: compression,
           pool,
           signal,
+          onStart,
         });
         return { layer, tar: { diffId: layer.diffId, size: layer.tarSize } };
       });
@@ -171,9 +181,22 @@ export class LayerStore {
   #plain({ diffId, size }: KnownTar, entries: Entries): StoredLayer {
     const { signal } = this.#options;
     const descriptor = { mediaType: MEDIA_TYPES.ociTarLayer, size, digest: diffId };
-    const open: Layer["open"] = (openSignal) =>
-      verified(packTar(entries(), { signal: openSignal ?? signal }), descriptor, "a layer that was measured before");
+    const open = async function* (this: LayerStore, openSignal?: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
+      const tar = packTar(entries(), { signal: openSignal ?? signal });
+      try {
+        yield* verified(tar, descriptor, "a layer that was measured before");
+      } catch (error) {
+        (openSignal ?? signal).throwIfAborted();
+        throw this.#distrust(diffId, error);
+      }
+    }.bind(this);
     return { layer: { descriptor, diffId, open }, tar: { diffId, size } };
+  }
+
+  /** What was kept, or a file that it was made of, is not what it was, although nothing showed: it goes. */
+  #distrust(diffId: Digest, cause?: unknown): CacheDamage {
+    this.#options.cache?.drop(diffId);
+    return new CacheDamage(`Cannot use what is kept of the layer ${diffId}: it is not what it was`, { cause });
   }
 
   /** A layer from an earlier run. */
@@ -188,18 +211,17 @@ export class LayerStore {
     const descriptor = { mediaType: this.#mediaType, size, digest };
     let again: Promise<StoredLayer> | undefined;
     const open = async function* (this: LayerStore, openSignal?: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
-      if (cache.has(kept)) {
+      const path = await cache.take(kept, openSignal);
+      if (path !== undefined) {
         const what = `the layer "${cache.path(digest)}"`;
-        yield* verified(readChunks(cache.path(digest), { signal: openSignal, what }), descriptor, what);
+        yield* verified(readChunks(path, { signal: openSignal, what }), descriptor, what);
         return;
       }
       // It was removed, or is not what it was.
       again ??= this.#make(key, entries);
       const { layer } = await again;
       if (layer.descriptor.digest !== digest) {
-        throw new KoError(`Cannot make the layer ${digest} again: the same files gave ${layer.descriptor.digest}`, {
-          hint: "Run ko again.",
-        });
+        throw new CacheDamage(`Cannot make the layer ${digest} again: the same files gave ${layer.descriptor.digest}`);
       }
       yield* layer.open(openSignal);
     }.bind(this);

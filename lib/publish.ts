@@ -48,8 +48,8 @@ export async function createPublisher(options: PublisherOptions): Promise<Publis
     expect: (name) => {
       for (const publisher of publishers) publisher.expect?.(name);
     },
-    stage: (layer, name) => {
-      for (const publisher of publishers) publisher.stage?.(layer, name);
+    stage: (growing, name, how) => {
+      for (const publisher of publishers) publisher.stage?.(growing, name, how);
     },
     finish: async () => {
       for (const publisher of publishers) await publisher.finish?.();

@@ -1,7 +1,8 @@
 /**
  * What all places that take images have in common: the interface, what they answer, the `--image-refs` file.
  */
-import type { Built, Layer } from "./image.ts";
+import type { Built } from "./image.ts";
+import type { GrowingLayer } from "./layer.ts";
 import { writeOutputFile } from "./outputfile.ts";
 
 /** Takes one image to one place. */
@@ -14,8 +15,13 @@ export interface Publisher {
   publish(built: Built, name: string, options: PublishOptions): Promise<Published>;
   /** An image of this name will follow: what can be asked before it is built is asked now. */
   expect?(name: string): void;
-  /** A layer of an image of this name is ready, while others are still being made. It is published with its image only. */
-  stage?(layer: Layer, name: string): void;
+  /**
+   * A layer of an image of this name is being made: its bytes can be on their way already. Nothing names them until the
+   * image is published.
+   *
+   * @param options.isChange the place has an earlier one, if it has any
+   */
+  stage?(growing: GrowingLayer, name: string, options: { readonly isChange: boolean }): void;
   /** Called once, when all images of the run have been published. */
   finish?(): Promise<void>;
 }

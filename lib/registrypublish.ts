@@ -30,18 +30,26 @@ export function registryPublisher(options: RegistryPublisherOptions): Publisher 
       asked.catch(() => {});
       expected.set(name, asked);
     },
-    stage: (layer, name) => {
+    stage: (growing, name, { isChange }) => {
       const push = async (): Promise<void> => {
-        await (await openRegistry()).pushBlob(parseRepository(name), layer);
+        const [registry, found] = await Promise.all([openRegistry(), expected.get(name)]);
+        const repository = parseRepository(name);
+        // Where an image is, and nothing is known of the last one, this layer may well be there: then it waits for its digest.
+        if (isChange || found === undefined) await registry.streamBlob(repository, growing);
+        else await registry.pushBlob(repository, await growing.done);
       };
       // If it fails, it is tried again with its image, and told of then.
-      timing.time("upload", `${name} ${layer.descriptor.digest}`, push).catch(() => {});
+      timing.time("upload", `a layer of ${name}`, push).catch(() => {});
     },
     publish: async (built, name, { isReused }) => {
       const registry = await openRegistry();
       const repository = parseRepository(name);
       // An answer from before the compiler ran may be out of date.
-      const found = await timing.time("manifest", name, () => (isReused ? expected.get(name) : undefined) ?? find(name));
+      const found = await timing.time(
+        "manifest",
+        name,
+        () => (isReused ? expected.get(name) : undefined) ?? find(name),
+      );
       if (found?.digest !== built.descriptor.digest) {
         await timing.time("upload", name, () => pushContent(registry, repository, built));
         await timing.time("manifest", `${name}:${first}`, () => registry.pushManifest(repository, first, built));

@@ -27,6 +27,8 @@ export interface ResourcesOptions {
   readonly insecureHosts: readonly string[];
   /** False leaves the layers of a base from a daemon as they are: plain tars, mostly. */
   readonly compress: boolean;
+  /** False reads and keeps nothing of other runs. */
+  readonly useCache: boolean;
 }
 
 /** Each is opened when it is first asked for. */
@@ -45,7 +47,7 @@ export class Resources implements AsyncDisposable {
   constructor(options: ResourcesOptions) {
     this.#options = options;
     const { host, log } = options;
-    const cache = Cache.open(host, log);
+    const cache = options.useCache ? Cache.open(host, log) : undefined;
     this.cache = cache === undefined ? undefined : this.#closing.use(cache);
     this.pool = this.#closing.use(new CompressionPool({ workers: Math.min(options.host.cpus, 4) }));
   }
@@ -54,9 +56,10 @@ export class Resources implements AsyncDisposable {
   registry(): Promise<Registry> {
     this.#registry ??= (async () => {
       const { host, log } = this.#options;
-      const [{ Registry }, { createKeychain }, version] = await Promise.all([
+      const [{ Registry }, { createKeychain }, { cachedHosts }, version] = await Promise.all([
         import("./registry.ts"),
         import("./auth.ts"),
+        import("./hostcache.ts"),
         koVersion(host),
       ]);
       const registry = new Registry({
@@ -66,6 +69,7 @@ export class Resources implements AsyncDisposable {
         userAgent: `ko/${version}`,
         insecureHosts: this.#options.insecureHosts,
         env: host.env,
+        ...(this.cache === undefined ? {} : { memory: cachedHosts(this.cache, host) }),
       });
       return this.#closing.use(registry);
     })();
@@ -153,7 +157,7 @@ export class Resources implements AsyncDisposable {
         const folder = await this.folder();
         const { timing } = this.#options;
         const { signal } = host;
-        const store = new LayerStore({ host, cache, pool, compression: FAST_GZIP, folder, signal, timing });
+        const store = new LayerStore({ host, cache, pool, compression: FAST_GZIP, folder, signal, timing, jobs: 0 });
         return openBuiltin(await store.fixed(`ko.builtin/static of ko ${version}`, staticEntries));
       }
       case "scratch": {

@@ -5,8 +5,9 @@
  */
 import { buildImages, type BuildReport, type Plan, planBuilds } from "./build.ts";
 import { BuildMemory } from "./buildmemory.ts";
+import { CacheDamage } from "./cache.ts";
 import { baseFor, type Config } from "./config.ts";
-import { type Destination, planDestination } from "./destination.ts";
+import { type Destination, type LocalTarget, planDestination } from "./destination.ts";
 import { UsageError } from "./errors.ts";
 import type { Explanation } from "./explain.ts";
 import type { FoundPrograms, Program } from "./goprograms.ts";
@@ -60,15 +61,52 @@ export interface Session extends AsyncDisposable {
  * @throws {UsageError} If a platform or the destination is not right.
  */
 export async function openSession(options: SessionOptions): Promise<Session> {
-  const { host, log, config, build, timing } = options;
+  const { host, log, config, build } = options;
   const destination = await planDestination(build, { dockerRepo: config.dockerRepo, cwd: host.cwd });
-  const local = destination.target === undefined || destination.target === "registry" ? undefined : destination.target;
+  for (const warning of destination.warnings) log.warn(warning);
+  let run = await startRun({ ...options, destination, useCache: true });
+  return {
+    sideLoads: localTargetOf(destination) !== undefined,
+    publish: async (args, choose) => {
+      try {
+        return await run.publish(args, choose);
+      } catch (error) {
+        const isLost = error instanceof CacheDamage || (await run.isCacheLost());
+        if (!isLost || host.signal.aborted) throw error;
+        const why = error instanceof CacheDamage ? error.message : "The cache was removed while ko ran";
+        log.warn(`${why}; starting again without the cache`);
+        await run[Symbol.asyncDispose]();
+        run = await startRun({ ...options, destination, useCache: false });
+        return run.publish(args, choose);
+      }
+    },
+    [Symbol.asyncDispose]: () => run[Symbol.asyncDispose](),
+  };
+}
+
+function localTargetOf({ target }: Destination): LocalTarget | undefined {
+  return target === "registry" ? undefined : target;
+}
+
+interface RunOptions extends SessionOptions {
+  readonly destination: Destination;
+  readonly useCache: boolean;
+}
+
+/** One attempt, with all that it opens. */
+interface Run extends AsyncDisposable {
+  readonly publish: Session["publish"];
+  isCacheLost(): Promise<boolean>;
+}
+
+async function startRun(options: RunOptions): Promise<Run> {
+  const { host, log, config, build, destination, timing, useCache } = options;
+  const local = localTargetOf(destination);
   const files = [destination.layoutPath, destination.tarball, destination.ociArchive].some(
     (file) => file !== undefined,
   );
-  for (const warning of destination.warnings) log.warn(warning);
   const compress = local === undefined || files;
-  const open = new Resources({ host, log, timing, insecureHosts: destination.insecureHosts, compress });
+  const open = new Resources({ host, log, timing, insecureHosts: destination.insecureHosts, compress, useCache });
   const ownPlatform = async (): Promise<string> => {
     if (local === undefined) throw new RangeError("no local target");
     const { os, architecture } = await (await open.place(local)).platform();
@@ -140,7 +178,8 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     const reports = new Map<Program, BuildReport>();
     const published = await buildImages(plans, {
       ...settings,
-      ready: ({ plan, layer }) => publisher.stage?.(layer, nameOf(plan.program.importPath)),
+      onLayer: ({ growing, isChange, plan }) =>
+        publisher.stage?.(growing, nameOf(plan.program.importPath), { isChange }),
       use: async (report, built): Promise<PublishedProgram> => {
         const { program } = report;
         reports.set(program, report);
@@ -153,12 +192,15 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
       await writeImageRefs(destination.imageRefs, sorted);
     }
-    if (build.explain) await explain(published.flatMap(({ program }) => reports.get(program) ?? []), host);
+    if (build.explain)
+      await explain(
+        published.flatMap(({ program }) => reports.get(program) ?? []),
+        host,
+      );
     return published;
   };
 
   return {
-    sideLoads: local !== undefined,
     publish: async (args, choose) => {
       const found = await finder.find(args);
       try {
@@ -171,6 +213,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
         return programs.length === 0 ? [] : await publish(programs, again);
       }
     },
+    isCacheLost: async () => (await cache?.isLost()) ?? false,
     [Symbol.asyncDispose]: () => open[Symbol.asyncDispose](),
   };
 }

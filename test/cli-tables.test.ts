@@ -156,6 +156,8 @@ describe("parseCommandLine()", () => {
     [["run", "--", "./a"], 'Cannot run "ko run" without IMPORTPATH: it takes exactly 1 word'],
     [["run", "./a", "./b"], 'Cannot use "./b": "ko run" takes at most 1 word; words for kubectl stand after --'],
     [["run", "./a", "-f", "x"], 'Cannot use -f: "ko run" has no such flag'],
+    [["cache", "clean", "all"], 'Cannot use "all": "ko cache" takes at most 1 word'],
+    [["cache", "--tags", "x"], 'Cannot use --tags: "ko cache" has no such flag'],
     [["completion", "bash", "zsh"], 'Cannot use "zsh": "ko completion" takes at most 1 word'],
     [["--bare", "delete", "x"], 'Cannot use --bare: "ko delete" has no such flag'],
     [["biuld"], 'Cannot run "ko biuld": ko has no such command, the nearest is "build"'],

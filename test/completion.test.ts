@@ -39,7 +39,7 @@ async function ask(line: string, folder = "m"): Promise<readonly string[]> {
 }
 
 describe("complete()", () => {
-  const commands = ["build", "resolve", "apply", "create", "delete", "run", "completion", "version", "help"];
+  const commands = ["build", "resolve", "apply", "create", "delete", "run", "cache", "completion", "version", "help"];
   test.each<[string, readonly string[]]>([
     ["", commands],
     ["bu", ["build"]],
@@ -49,6 +49,8 @@ describe("complete()", () => {
     ["-t run bu", ["build"]],
     ["help ver", ["version"]],
     ["help version ", []],
+    ["cache ", ["clean"]],
+    ["cache clean ", []],
     ["completion ", ["bash", "zsh", "fish", "powershell"]],
     ["version ", []],
     ["nonsense ", []],

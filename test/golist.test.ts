@@ -50,7 +50,7 @@ describe("listPackages()", () => {
         goFiles: ["main.go"],
         cgoFiles: [],
         ignoredOtherFiles: [],
-        imports: [],
+        imports: ["embed", "example.com/dep"],
         ignoredGoFiles: ["main_windows.go"],
         otherFiles: [],
         embedFiles: ["static/hi.txt"],

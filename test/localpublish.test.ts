@@ -79,7 +79,10 @@ describe("localPublisher()", () => {
     const own = index.children[1];
     if (own === undefined) throw new Error("one image only");
     const reference = `ko.local/app:${hexOf(own.descriptor.digest)}`;
-    expect(await publisher.publish(index, "ko.local/app", { isReused: false })).toEqual({ reference, all: [reference] });
+    expect(await publisher.publish(index, "ko.local/app", { isReused: false })).toEqual({
+      reference,
+      all: [reference],
+    });
     expect(loaded).toEqual([[own.descriptor.digest, [reference, "ko.local/app:latest"]]]);
     expect(said).toEqual(["ko.local/app: of 2 platforms only linux/arm64 is loaded", `Loaded ${reference}`]);
   });

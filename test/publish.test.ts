@@ -66,7 +66,9 @@ describe("createPublisher() without a registry", () => {
     [{ tags: ["v1"], tagOnly: true }, "r.example/me/app:v1"],
   ])("says what it would have published: %j", async (destination, expected) => {
     const image = await randomImage();
-    const { reference, all } = await (await publisherFor(destination, "/")).publish(image, "r.example/me/app", { isReused: false });
+    const { reference, all } = await (
+      await publisherFor(destination, "/")
+    ).publish(image, "r.example/me/app", { isReused: false });
     const whole = expected.replace("DIGEST", image.descriptor.digest);
     expect({ reference, all }).toEqual({ reference: whole, all: [whole] });
   });
@@ -80,7 +82,9 @@ describe("createPublisher() without a registry", () => {
   test.each(["layout", "layout/", "./layout//"])("names the layout %s as the user does", async (layoutPath) => {
     using tree = writeTree({});
     const index = await randomIndex();
-    const { reference, all } = await (await publisherFor({ layoutPath }, tree.path)).publish(index, "r.example/me/app", { isReused: false });
+    const { reference, all } = await (
+      await publisherFor({ layoutPath }, tree.path)
+    ).publish(index, "r.example/me/app", { isReused: false });
     const shown = layoutPath.replace(/\/+$/, "");
     expect(reference).toBe(`${shown}@${index.descriptor.digest}`);
     expect(all).toEqual([index, ...index.children].map((item) => `${shown}@${item.descriptor.digest}`));

@@ -1,0 +1,124 @@
+/**
+ * Where the cache is, how large it may get, and which names below that folder are ours: the folder may hold what is
+ * somebody else's.
+ *
+ * `v1/records/KIND-KEY.json`, `v1/content/HEX`, `v1/work/run-…`; a name with `.UUID.tmp` at its end is not complete yet.
+ */
+import { accessSync, chmodSync, constants, lstatSync, mkdirSync, statfsSync } from "node:fs";
+import { dirname, isAbsolute, join } from "node:path";
+import { UsageError } from "./errors.ts";
+import { isObject } from "./gojson.ts";
+import type { Host } from "./host.ts";
+
+/** The folder of this version of ko's entries; another way to keep them gets another number. */
+export const GENERATION = "v1";
+
+/** The folders in a generation. */
+export const CACHE_FOLDERS = ["records", "content", "work"] as const;
+
+export type CacheFolder = (typeof CACHE_FOLDERS)[number];
+
+const TEMPORARY = String.raw`(?<tmp>\.[0-9a-f-]{36}\.tmp)?$`;
+const NAMES: Readonly<Record<Exclude<CacheFolder, "work">, RegExp>> = {
+  records: new RegExp(String.raw`^[a-z]+-[0-9a-f]{40,128}\.json${TEMPORARY}`),
+  content: new RegExp(`^[0-9a-f]{64,128}${TEMPORARY}`),
+};
+const GENERATIONS = /^v[0-9]{1,4}$/;
+
+/** How often folders are made anew that `ko cache clean` removes at the same time. */
+const MAX_ATTEMPTS = 10;
+
+const DEFAULT_LIMIT = 10 * 1000 ** 3;
+/** The part of the disk that the cache may take. */
+const DISK_SHARE = 0.1;
+
+/** Whether a name is that of a generation, ours or another version's. */
+export function isGeneration(name: string): boolean {
+  return GENERATIONS.test(name);
+}
+
+/** What a name is in `records` or `content`; undefined if it is not ours. */
+export function judgeName(folder: Exclude<CacheFolder, "work">, name: string): "entry" | "temporary" | undefined {
+  const match = NAMES[folder].exec(name);
+  if (match === null) return undefined;
+  return match.groups?.["tmp"] === undefined ? "entry" : "temporary";
+}
+
+/**
+ * `KOCACHE`, else `ko` in the user's folder for caches: `$XDG_CACHE_HOME` or `~/.cache`, on macOS `~/Library/Caches`, on
+ * Windows `%LOCALAPPDATA%`.
+ *
+ * @returns an absolute path; undefined if there is no cache: `KOCACHE=off`, or none of these is set
+ */
+export function findCacheFolder({ env, platform, cwd }: Pick<Host, "env" | "platform" | "cwd">): string | undefined {
+  const given = env["KOCACHE"] ?? "";
+  if (given === "off") return undefined;
+  if (given !== "") return isAbsolute(given) ? given : join(cwd, given);
+  const below = (name: string, ...rest: readonly string[]): string | undefined => {
+    const folder = env[name] ?? "";
+    return isAbsolute(folder) ? join(folder, ...rest, "ko") : undefined;
+  };
+  if (platform === "win32") return below("LOCALAPPDATA");
+  if (platform === "darwin") return below("HOME", "Library", "Caches");
+  return below("XDG_CACHE_HOME") ?? below("HOME", ".cache");
+}
+
+/**
+ * `KO_CACHE_MAX` in bytes; undefined if it is not set.
+ *
+ * @throws {UsageError} If it is no size such as `10GB`, `1.5 GiB` or `1000000`.
+ */
+export function readCacheLimit(env: Host["env"]): number | undefined {
+  const text = env["KO_CACHE_MAX"]?.trim() ?? "";
+  if (text === "") return undefined;
+  const match = /^(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b?$/i.exec(text);
+  const [, number = "", unit = "", binary = ""] = match ?? [];
+  const bytes = Math.floor(
+    Number(number) * (binary === "" ? 1000 : 1024) ** (1 + "kmgt".indexOf(unit.toLowerCase() || "-")),
+  );
+  if (match !== null && Number.isSafeInteger(bytes)) return bytes;
+  throw new UsageError(`Cannot use KO_CACHE_MAX="${text}": a size such as 10GB, 500MiB or 0 is wanted`, {
+    hint: "export KO_CACHE_MAX=10GB",
+  });
+}
+
+/** The limit in bytes if none is given: 10 GB, or a tenth of the disk that `folder` is on or will be on. */
+export function defaultCacheLimit(folder: string): number {
+  try {
+    const { blocks, bsize } = statfsSync(folder);
+    return Math.min(DEFAULT_LIMIT, Math.floor(blocks * bsize * DISK_SHARE));
+  } catch {
+    const parent = dirname(folder);
+    return parent === folder ? DEFAULT_LIMIT : defaultCacheLimit(parent);
+  }
+}
+
+/**
+ * Makes the folders of a generation, readable by their owner only.
+ *
+ * @throws {Error} If that fails, the folder is a link or somebody else's, or it cannot be written to.
+ */
+export function prepareGeneration(folder: string, host: Pick<Host, "userId">): void {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      makeFolders(folder, host);
+      return;
+    } catch (error) {
+      if (!isObject(error) || error["code"] !== "ENOENT" || attempt === MAX_ATTEMPTS) throw error;
+    }
+  }
+}
+
+function makeFolders(folder: string, { userId }: Pick<Host, "userId">): void {
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const found = lstatSync(folder);
+  if (!found.isDirectory()) throw new Error(`"${folder}" is a link`);
+  if (userId !== undefined) {
+    if (found.uid !== userId) throw new Error(`"${folder}" belongs to another user`);
+    if ((found.mode & 0o077) !== 0) chmodSync(folder, 0o700);
+  }
+  for (const name of CACHE_FOLDERS) {
+    mkdirSync(join(folder, name), { recursive: true, mode: 0o700 });
+    accessSync(join(folder, name), constants.W_OK | constants.X_OK);
+  }
+}
