@@ -4,9 +4,9 @@
  * A script stands in for the user, between the calls of go or while one of them waits.
  */
 import { afterEach, describe, expect, test } from "bun:test";
-import { mkdirSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
+import { renameSync } from "node:fs";
 import { type Files, goMod } from "./helpers/case.ts";
-import { MODULES, makeScene, type Moment, openScene, remove, type Scene, type SceneOptions, SETTLED_MS } from "./helpers/scene.ts";
+import { MODULES, type Moment, openScene, type Scene, type SceneOptions, SETTLED_MS } from "./helpers/scene.ts";
 
 interface Race extends SceneOptions {
   /** In plain words; the test's name. */

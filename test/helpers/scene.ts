@@ -110,6 +110,8 @@ export function makeScene(files: Files, options: SceneOptions = {}): Scene {
     GOENV: "off",
     GOPROXY: "off",
     GOTOOLCHAIN: "local",
+    // Go keeps in it which version a commit has: another test's commit may be the same.
+    GOMODCACHE: work.at("modules"),
     KO_GO_PATH: work.at("bin/go"),
     KO_DOCKER_REPO: "example.com/team",
     KOCACHE: work.at("cache"),
