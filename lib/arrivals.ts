@@ -5,7 +5,7 @@
 import { type FSWatcher, type Stats, statSync, watch } from "node:fs";
 import { join } from "node:path";
 import { KoError } from "./errors.ts";
-import type { RunGoOptions } from "./go.ts";
+import { readVariable, type RunGoOptions } from "./go.ts";
 import type { Program } from "./goprograms.ts";
 
 /** What go made of a program. */
@@ -48,7 +48,8 @@ export class Arrivals {
     this.#names = names;
     this.#onBinary = options.onBinary;
     for (const [name, program] of names) this.#before.set(name, options.prepare?.(program, join(outDir, name)));
-    const moves = options.host.platform !== "win32" && !options.env["GOTMPDIR"] && !hasSetgid(outDir);
+    const { env, host } = options;
+    const moves = host.platform !== "win32" && !readVariable("GOTMPDIR", env, host.platform) && !hasSetgid(outDir);
     if (!moves || options.onBinary === undefined) return;
     try {
       this.#watcher = watch(outDir, () => this.#look());

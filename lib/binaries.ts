@@ -16,7 +16,8 @@ import {
   type KnownBinary,
   type Reason,
 } from "./buildmemory.ts";
-import type { Cache } from "./cache.ts";
+import { type Cache, CacheDamage } from "./cache.ts";
+import { messageOf } from "./errors.ts";
 import { Looks } from "./fingerprint.ts";
 import { buildEnvironment } from "./go.ts";
 import { buildArguments, compilePrograms } from "./gobuild.ts";
@@ -202,6 +203,7 @@ async function compile(
   signal.throwIfAborted();
   const programs = missing.map(({ program }) => program);
   const byProgram = new Map(missing.map((each) => [each.program, each]));
+  await Promise.all(programs.map(({ dir }) => memory?.askGit(dir, setup)));
   for (const { importPath } of programs) log.info(`Building ${importPath} for ${formatPlatform(platform)}`);
   const compiled = Promise.withResolvers<Confirmation>();
   compiled.promise.catch(() => {});
@@ -269,8 +271,20 @@ async function compile(
     compiled.reject(error);
     // What is wrong with a program, go list says better than the compiler.
     await listing;
-    throw error;
+    throw distrustLent(error, missing, cache) ?? error;
   }
+}
+
+/** Go refuses to replace what is no program: a binary that was lent to it, and has been damaged so that nothing showed. */
+function distrustLent(
+  error: unknown,
+  missing: readonly Missing[],
+  cache: Cache | undefined,
+): CacheDamage | undefined {
+  const lent = missing.flatMap(({ last }) => last?.binary ?? []);
+  if (lent.length === 0 || !messageOf(error).includes("already exists and is not an object file")) return undefined;
+  for (const { digest } of lent) cache?.drop(digest);
+  return new CacheDamage("Cannot use a program that was kept: it is not what it was", { cause: error });
 }
 
 async function draftAll(

@@ -6,7 +6,7 @@
  * decide. The rest are files and folders (gosources.ts, fingerprint.ts) and what git says (vcs.ts). What cannot be proved
  * is not recorded.
  */
-import { realpathSync, readFileSync } from "node:fs";
+import { realpathSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { type Cache, type Kept, keyOf } from "./cache.ts";
 import {
@@ -18,8 +18,9 @@ import {
   Prover,
   refreshInputs,
   takeInputs,
+  TICK_MS,
 } from "./fingerprint.ts";
-import { runGo, settingsFile, splitQuoted } from "./go.ts";
+import { readVariable, runGo, settingsFile, splitQuoted } from "./go.ts";
 import type { GoPackage } from "./golist.ts";
 import type { Program } from "./goprograms.ts";
 import { findGoroot, planSources, type SourcesOptions } from "./gosources.ts";
@@ -97,16 +98,39 @@ export class BuildMemory {
   readonly #goroots = new Map<string, Promise<string>>();
   readonly #recalled = new Map<string, Promise<Recalled>>();
   readonly #go: string | undefined;
+  readonly #began: { readonly clock: number; readonly steady: number };
 
   constructor(options: BuildMemoryOptions) {
     this.#options = options;
     const { go, host } = options;
     this.#go = /[/\\]/.test(go) ? resolve(host.cwd, go) : host.findProgram(go);
+    this.#began = { clock: host.now().getTime(), steady: host.monotonic() };
   }
 
   /** What is proved of files in this run. */
   get prover(): Prover {
     return this.#prover;
+  }
+
+  /**
+   * Whether the clock was put back since the run began: then times of change do not tell what happened meanwhile, and
+   * nothing can be remembered.
+   */
+  isClockPutBack(): boolean {
+    const { host } = this.#options;
+    const steady = host.monotonic() - this.#began.steady;
+    // A clock that is only slowed down cannot overtake anything.
+    return host.now().getTime() - this.#began.clock < steady - TICK_MS - steady / 1000;
+  }
+
+  /**
+   * Asks git what Go will stamp into programs of `dir`, if it is not asked yet. What it says counts only if it says so
+   * before go is started, and again when go is done.
+   */
+  async askGit(dir: string, setup: BuildSetup): Promise<void> {
+    if (!this.#stamps(setup)) return;
+    const tree = findWorkTree(dir);
+    if (tree.kind === "git") await this.#stateBefore(tree.root, setup.env);
   }
 
   /** Where the files are that choose modules and toolchain; undefined without a go command. */
@@ -138,6 +162,7 @@ export class BuildMemory {
     const last = cache.has(binary) ? { binary, tarSize } : undefined;
     const why = await this.#findDifference(record, { program, setup });
     if (why !== undefined || last === undefined) {
+      this.#prover.noteNames(record.inputs);
       return { state: "unknown", why: why ?? { reason: "the kept binary is not what it was" }, last };
     }
     const { host } = this.#options;
@@ -167,11 +192,14 @@ export class BuildMemory {
     };
     const sources = this.sourcesOptions(setup.env);
     if (sources === undefined) return no("there is no go command");
-    const foreign = findForeignFlag(setup, sources.settings);
+    const foreign = this.#flags(setup).find((word) => FOREIGN.test(word));
     if (foreign !== undefined) return no(`${foreign} is set`);
+    if (this.isClockPutBack()) return no("the clock was put back");
     const plan = planSources(program, packages, sources);
     if ("why" in plan) return no(plan.why);
-    const tree = isStamped(program) ? findWorkTree(program.dir) : { kind: "none" as const };
+    const stamped = isStamped(program) && this.#stamps(setup);
+    const tree = stamped ? findWorkTree(program.dir) : { kind: "none" as const };
+    if (tree.kind === "git" && setup.env["GIT_DIR"]) return no("GIT_DIR is set");
     if (tree.kind === "other") return no(`ko does not know what ${tree.name} is stamped with`);
     const tags: InputPlan = tree.kind === "git" ? planTags(tree.root) : { folders: [], files: [] };
     const whole = { folders: [...plan.folders, ...tags.folders], files: [...plan.files, ...tags.files] };
@@ -199,6 +227,7 @@ export class BuildMemory {
     const inputs = confirmInputs(draft.draft, { now: host.now().getTime(), prover });
     const no = (why: string): void => log.debug(`${program.importPath} is not remembered: ${why}`);
     if ("path" in inputs) return no(`${inputs.path} ${inputs.what} while it was compiled`);
+    if (this.isClockPutBack()) return no("the clock was put back");
     const { git, goroot } = draft;
     if (git !== undefined && (await confirmation.git(git.root, setup.env)) !== git.state) {
       return no("the work tree changed while it was compiled");
@@ -206,6 +235,17 @@ export class BuildMemory {
     const record: BuildRecord = { binary, tarSize, inputs, git, goroot };
     cache.write("build", this.#key(program, setup), record);
     cache.write("setup", this.#placeKey(program, setup), describeSetup(setup));
+  }
+
+  /** All flags that go build gets, those of GOFLAGS first, wherever that is set. */
+  #flags({ args, env }: BuildSetup): readonly string[] {
+    return [...splitQuoted(readVariable("GOFLAGS", env, this.#options.host.platform)), ...args];
+  }
+
+  /** Whether Go stamps what git says into programs. */
+  #stamps(setup: BuildSetup): boolean {
+    const last = this.#flags(setup).findLast((word) => /^--?buildvcs(?:=|$)/.test(word));
+    return last === undefined || !/=(?:false|f|0)$/i.test(last);
   }
 
   async #findDifference(
@@ -310,20 +350,6 @@ function isShim(go: string): boolean {
     );
   } catch {
     return false;
-  }
-}
-
-function findForeignFlag({ args, env }: BuildSetup, settings: string | undefined): string | undefined {
-  const words = [...args, ...splitQuoted(env["GOFLAGS"] ?? ""), ...splitQuoted(keptFlags(settings))];
-  return words.find((word) => FOREIGN.test(word));
-}
-
-function keptFlags(settings: string | undefined): string {
-  if (settings === undefined) return "";
-  try {
-    return /^GOFLAGS=(.*)$/m.exec(readFileSync(settings, "utf8"))?.[1] ?? "";
-  } catch {
-    return "";
   }
 }
 

@@ -8,13 +8,15 @@
  *
  * https://git-scm.com/docs/racy-git
  */
-import { readFileSync, readdirSync, statSync, type Stats } from "node:fs";
-import { join } from "node:path";
+import { type Dirent, lstatSync, readFileSync, readdirSync, readlinkSync, statSync, type Stats } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 
 /** Which names of a folder count. */
 export type FolderKind =
-  /** Those that decide what a Go package consists of: sources, `go.mod`, `vendor`, `default.pgo`. Each file is marked. */
+  /** Those that decide what a Go package consists of: sources, `go.mod`, `default.pgo`. Each file is marked. */
   | "sources"
+  /** Those that decide what a pattern such as `./...` matches: the same and all folders; files are not marked. */
+  | "tree"
   /** All of them; files are not marked. */
   | "entries";
 
@@ -47,7 +49,7 @@ export interface FolderState {
   readonly mark: number;
   /** Sorted. */
   readonly names: readonly string[];
-  /** Of the files in `names`, in their order; empty for "entries". */
+  /** Of the files in `names`, in their order; of "sources" only. */
   readonly marks: readonly number[];
 }
 
@@ -76,10 +78,10 @@ const RACY = -3;
 /** Milliseconds: the coarsest clock of a file system that people use (FAT). */
 const COARSE_MS = 2000;
 /** Milliseconds: the tick in which Linux counts the times of files. */
-const TICK_MS = 12;
+export const TICK_MS = 12;
 
 const SOURCE = /\.(?:go|c|cc|cpp|cxx|m|h|hh|hpp|hxx|f|F|for|f90|s|S|sx|swig|swigcxx|syso)$/;
-const OTHERS: ReadonlySet<string> = new Set(["go.mod", "vendor", "default.pgo"]);
+const OTHERS: ReadonlySet<string> = new Set(["go.mod", "default.pgo"]);
 
 /** Whether a name in a package's folder may decide what is built. */
 export function isSourceName(name: string): boolean {
@@ -87,15 +89,40 @@ export function isSourceName(name: string): boolean {
   return SOURCE.test(name) && !name.startsWith("_") && !name.startsWith(".") && !name.endsWith("_test.go");
 }
 
+/** Whether a pattern such as `./...` goes into a folder of this name. */
+export function isWalkedName(name: string): boolean {
+  return !/^[._]/.test(name) && name !== "testdata" && name !== "vendor";
+}
+
 /** What was looked at in one moment, each file and folder once. */
 export class Looks {
-  readonly #found = new Map<string, Stats | undefined>();
+  readonly #found = new Map<string, Found>();
   readonly #names = new Map<string, readonly string[]>();
+  readonly #led = new Map<string, boolean>();
 
-  at(path: string): Stats | undefined {
+  at(path: string): Found {
     let found = this.#found.get(path);
-    if (found === undefined && !this.#found.has(path)) this.#found.set(path, (found = look(path)));
+    if (found === undefined) this.#found.set(path, (found = lookClosely(path)));
     return found;
+  }
+
+  /**
+   * Whether something else may have been found at `path` while the Go tool was reading: a link on the way was led
+   * elsewhere, a folder was renamed. What has taken the place may look as if it had been there for long.
+   */
+  isLed(path: string, window: Window): boolean {
+    const known = this.#led.get(path);
+    if (known !== undefined) return known;
+    // Of links that lead in a circle nothing is found.
+    this.#led.set(path, false);
+    const above = dirname(path);
+    const { itself, link } = this.at(path);
+    const isLed =
+      (above !== path && this.isLed(above, window)) ||
+      (link !== undefined && this.isLed(resolve(above, link), window)) ||
+      (itself !== undefined && isRenamed(itself) && window.judge(itself) === "unsettled");
+    this.#led.set(path, isLed);
+    return isLed;
   }
 
   names(dir: string, kind: FolderKind): readonly string[] {
@@ -128,7 +155,8 @@ export function takeInputs(
   const racy: [string, string][] = [];
   const window = new Window(startedAt, now);
   const lookAt = (path: string): number | undefined => {
-    const found = looks.at(path);
+    const { found, link } = looks.at(path);
+    if (link !== undefined && looks.isLed(path, window)) return undefined;
     const mark = fileMarkOf(found);
     if (found === undefined || found.isDirectory()) return mark;
     const settled = window.judge(found);
@@ -139,20 +167,23 @@ export function takeInputs(
   const folders: FolderState[] = [];
   const moving = new Map<string, number>();
   for (const { dir, kind, seen } of plan.folders) {
-    const found = looks.at(dir);
+    const { found } = looks.at(dir);
     if (found === undefined) return { path: dir, what: "removed" };
+    if (looks.isLed(dir, window)) return { path: dir, what: "changed" };
     const names = looks.names(dir, kind);
     const expected = seen?.filter(isSourceName).sort();
     const own = kind === "sources" ? names.filter((name) => !OTHERS.has(name)) : names;
     if (expected !== undefined && expected.join("/") !== own.join("/")) return { path: dir, what: "changed" };
     const settled = window.judge(found);
-    // New names in a folder show by their own times; those that are gone are known from the Go tool, or from before.
-    const known = kind === "sources" || before?.namesOf(dir, kind)?.join("/") === names.join("/");
+    // A name that is gone leaves no trace but this: it may have been there when the Go tool was reading.
+    const known = before?.namesOf(dir, kind)?.join("/") === names.join("/");
     if (settled === "unsettled" && !known) return { path: dir, what: "changed" };
     const marks: number[] = [];
     for (const name of kind === "sources" ? names : []) {
       const mark = lookAt(join(dir, name));
       if (mark === undefined) return { path: join(dir, name), what: "changed" };
+      // A link that leads nowhere, a name that is no UTF-8: what becomes of it would not be seen.
+      if (mark === ABSENT) return { path: join(dir, name), what: "removed" };
       marks.push(mark);
     }
     if (settled !== "settled" && own.length > 0) moving.set(dir, markOf(found));
@@ -161,7 +192,7 @@ export function takeInputs(
   const files: [string, number][] = [];
   for (const path of new Set(plan.files)) {
     const mark = lookAt(path);
-    if (mark === undefined) return { path, what: "changed" };
+    if (mark === undefined || looks.isLed(path, window)) return { path, what: "changed" };
     files.push([path, mark]);
   }
   return { inputs: { folders, files, racy }, moving, startedAt };
@@ -214,7 +245,16 @@ export class Prover {
     return undefined;
   }
 
-  /** The names of a folder, if it was read. */
+  /** Gets to know the names of folders, to be compared when the Go tool is done. */
+  noteNames({ folders }: Inputs): void {
+    for (const { dir, kind, mark, names } of folders) {
+      if (this.namesOf(dir, kind) !== undefined) continue;
+      if (markOf(look(dir)) === mark) this.#names.set(`${kind} ${dir}`, names);
+      else this.#namesIn(dir, kind);
+    }
+  }
+
+  /** The names of a folder, if they are known. */
   namesOf(dir: string, kind: FolderKind): readonly string[] | undefined {
     return this.#names.get(`${kind} ${dir}`);
   }
@@ -308,6 +348,34 @@ function fileMarkOf(found: Stats | undefined): number {
   return found?.isDirectory() === true ? FOLDER : markOf(found);
 }
 
+/** What is at a path. */
+interface Found {
+  /** At the end of all links. */
+  readonly found: Stats | undefined;
+  /** What has that name: a link, if it is one. */
+  readonly itself: Stats | undefined;
+  /** Where it leads, if it is a link. */
+  readonly link: string | undefined;
+}
+
+function lookClosely(path: string): Found {
+  try {
+    const itself = lstatSync(path, { throwIfNoEntry: false });
+    if (itself?.isSymbolicLink() !== true) return { found: itself, itself, link: undefined };
+    return { found: look(path), itself, link: readlinkSync(path) };
+  } catch {
+    return { found: undefined, itself: undefined, link: undefined };
+  }
+}
+
+/**
+ * Whether a link or a folder may have got its name later than anything in it was changed. Names that come and go in a
+ * folder set both of its times, a new name of its own only one.
+ */
+function isRenamed(found: Stats): boolean {
+  return found.isSymbolicLink() || (found.isDirectory() && found.ctimeMs !== found.mtimeMs);
+}
+
 /** What `stat` tells, or undefined if it is not there or cannot be reached. */
 export function look(path: string): Stats | undefined {
   try {
@@ -344,8 +412,10 @@ function namesIn(dir: string, kind: FolderKind): readonly string[] {
   try {
     if (kind === "entries") return readdirSync(dir).sort();
     const entries = readdirSync(dir, { withFileTypes: true });
+    const isWanted = (entry: Dirent): boolean =>
+      entry.isDirectory() ? kind === "tree" && isWalkedName(entry.name) : isSourceName(entry.name);
     return entries
-      .filter((entry) => isSourceName(entry.name) && (!entry.isDirectory() || entry.name === "vendor"))
+      .filter(isWanted)
       .map(({ name }) => name)
       .sort();
   } catch {

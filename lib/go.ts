@@ -4,6 +4,7 @@
  * What is asked of it is elsewhere: `golist.ts` asks for packages, `gobuild.ts` for binaries. Go's own files (`go.mod`,
  * `go.work`, sources) are never parsed here: the user's `go` knows them best. spec/behaviour.md 1.9, spec/demand.md row 32.
  */
+import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { CommandError, KoError, UsageError, printable } from "./errors.ts";
@@ -159,6 +160,19 @@ export function settingsFile(env: Readonly<Record<string, string>>, platform: st
   else if (platform === "darwin") folder = home && join(home, "Library", "Application Support");
   else folder = env["XDG_CONFIG_HOME"] || (home && join(home, ".config"));
   return folder ? join(folder, "go", "env") : undefined;
+}
+
+/** A variable as go has it, from the environment or from what `go env -w` has set for good; empty if neither has it. */
+export function readVariable(name: string, env: Readonly<Record<string, string>>, platform: string): string {
+  if (env[name]) return env[name];
+  const path = settingsFile(env, platform);
+  if (path === undefined) return "";
+  try {
+    const lines = readFileSync(path, "utf8").split(/\r?\n/);
+    return lines.find((line) => line.startsWith(`${name}=`))?.slice(name.length + 1) ?? "";
+  } catch {
+    return "";
+  }
 }
 
 /** Splits at blanks as `go` splits GOFLAGS: quotes count at the start of a field only, and nothing is escaped. */

@@ -6,8 +6,8 @@
  * fingerprint.ts's job. Of go.mod and go.work no more is read than which local folders they may mean.
  */
 import { accessSync, constants, readFileSync, readdirSync } from "node:fs";
-import { dirname, isAbsolute, join, resolve } from "node:path";
-import { type InputPlan, look } from "./fingerprint.ts";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
+import { type FolderKind, type InputPlan, isWalkedName, look } from "./fingerprint.ts";
 import type { GoModule, GoPackage } from "./golist.ts";
 import type { Program } from "./goprograms.ts";
 
@@ -44,14 +44,17 @@ export function planSources(
   for (const each of used.packages) {
     if (each.cgoFiles.length > 0) return { why: `${each.importPath} needs a C compiler, whose files ko does not know` };
     if (each.standard) continue;
+    if (seenSources(each).some((name) => name.includes("\ufffd"))) {
+      return { why: `${each.importPath} has a file whose name is no valid UTF-8` };
+    }
     if (each.module === undefined) return { why: `${each.importPath} is in no module` };
     if (isImmutable(each)) continue;
     plan.sources(each.dir, seenSources(each));
     const root = each.module.dir;
     // A go.mod on the way would cut the package off from its module.
-    if (root !== undefined) for (const dir of waysUp(each.dir, root)) plan.sources(dir, undefined);
+    if (root !== undefined) for (const dir of waysUp(each.dir, root)) plan.file(join(dir, "go.mod"));
     for (const name of each.embedFiles) plan.file(join(each.dir, name));
-    for (const dir of embedFolders(each.dir, each.embedPatterns)) plan.entries(dir);
+    for (const dir of embedFolders(each.dir, each.embedPatterns)) plan.names(dir, "entries");
   }
   const goroot = findGoroot(packages);
   if (goroot === undefined) return { why: "go list does not tell of the package runtime" };
@@ -96,10 +99,12 @@ export function planPattern(
   const places = planPlaces(programs, options.packages, options);
   const plan = new PlanMaker();
   for (const each of named) if (each.dir !== "") plan.sources(each.dir, seenSources(each));
-  // As go walks: not into what begins with a dot or an underscore, testdata, vendor, other modules.
-  const isWalked = (dir: string, name: string): boolean =>
-    !/^[._]/.test(name) && name !== "testdata" && name !== "vendor" && look(join(dir, "go.mod")) === undefined;
-  walkFolders(options.root, (dir) => plan.entries(dir), isWalked);
+  walkFolders(options.root, (dir, name) => {
+    if (dir !== options.root && !isWalkedName(name)) return false;
+    plan.names(dir, "tree");
+    // Other modules are none of its business, as long as they are that.
+    return dir === options.root || look(join(dir, "go.mod")) === undefined;
+  });
   const added = plan.done();
   return { folders: [...places.folders, ...added.folders], files: [...places.files, ...added.files] };
 }
@@ -120,8 +125,9 @@ class PlanMaker {
     if (this.#folders.get(key)?.seen === undefined) this.#folders.set(key, { dir, kind: "sources", seen });
   }
 
-  entries(dir: string): void {
-    this.#folders.set(`entries ${dir}`, { dir, kind: "entries" });
+  /** A folder of which only names count. */
+  names(dir: string, kind: Exclude<FolderKind, "sources">): void {
+    this.#folders.set(`${kind} ${dir}`, { dir, kind });
   }
 
   file(path: string): void {
@@ -198,8 +204,11 @@ function planToolchain(
   const open = isWritable(join(goroot, "src", "runtime"));
   for (const each of standard) {
     if (each.dir === "") continue;
-    if (open) plan.sources(each.dir, seenSources(each));
-    else plan.entries(each.dir);
+    if (!open) plan.names(each.dir, "entries");
+    else {
+      plan.sources(each.dir, seenSources(each));
+      for (const name of each.embedFiles) plan.file(join(each.dir, name));
+    }
   }
   if (open) plan.sources(join(goroot, "pkg", "include"), undefined);
 }
@@ -219,9 +228,10 @@ function planModules(
     for (const name of ["go.mod", "go.work"]) if (look(join(dir, name)) !== undefined) choosing.add(join(dir, name));
   }
   for (const { module } of packages) if (isChanging(module)) choosing.add(module.goMod);
+  // What is added meanwhile has its turn too: a module of a workspace may replace others.
   for (const path of choosing) {
     for (const file of moduleFiles(path)) plan.file(file);
-    for (const dir of localFolders(path)) for (const file of moduleFiles(join(dir, "go.mod"))) plan.file(file);
+    for (const dir of localFolders(path)) choosing.add(join(dir, "go.mod"));
   }
 }
 
@@ -233,7 +243,7 @@ function isChanging(module: GoModule | undefined): module is GoModule & { readon
 function moduleFiles(path: string): readonly string[] {
   const dir = dirname(path);
   const sum = path.endsWith(".work") ? `${path}.sum` : join(dir, "go.sum");
-  return [path, sum, join(dir, "vendor", "modules.txt")];
+  return [path, sum, join(dir, "vendor"), join(dir, "vendor", "modules.txt")];
 }
 
 /** The local folders that a go.mod (`replace`) or go.work (`use`, `replace`) may mean: any word that is a module's folder. */
@@ -245,7 +255,8 @@ function localFolders(path: string): readonly string[] {
     return [];
   }
   const found = new Set<string>();
-  for (const [word] of text.matchAll(/[^\s"`()]+/g)) {
+  for (const [quoted] of text.matchAll(/"[^"\n]*"|`[^`\n]*`|[^\s"`()]+/g)) {
+    const word = quoted.replace(/^["`]|["`]$/g, "");
     if (!word.startsWith(".") && !isAbsolute(word) && !path.endsWith(".work")) continue;
     const dir = resolve(dirname(path), word);
     if (look(join(dir, "go.mod")) !== undefined) found.add(dir);
@@ -278,7 +289,12 @@ export function embedFolders(dir: string, patterns: readonly string[]): readonly
       }
       level = next.filter((path) => look(path)?.isDirectory());
     }
-    for (const folder of level) walkFolders(folder, (each) => found.add(each));
+    for (const folder of level) {
+      walkFolders(folder, (each) => {
+        found.add(each);
+        return true;
+      });
+    }
   }
   return [...found];
 }
@@ -296,13 +312,9 @@ function globMatcher(part: string): (name: string) => boolean {
   return (name) => regex.test(name);
 }
 
-/** `folder` and all folders below it, links not followed. */
-function walkFolders(
-  folder: string,
-  visit: (dir: string) => void,
-  isWalked: (dir: string, name: string) => boolean = () => true,
-): void {
-  visit(folder);
+/** `folder` and all folders below it, links not followed. @param visit says whether to look at what is in it */
+function walkFolders(folder: string, visit: (dir: string, name: string) => boolean): void {
+  if (!visit(folder, basename(folder))) return;
   let entries;
   try {
     entries = readdirSync(folder, { withFileTypes: true });
@@ -310,10 +322,7 @@ function walkFolders(
     return;
   }
   for (const entry of entries) {
-    if (!entry.isDirectory() || entry.name === ".git") continue;
-    const dir = join(folder, entry.name);
-    if (isWalked(dir, entry.name)) walkFolders(dir, visit, isWalked);
-    else visit(dir);
+    if (entry.isDirectory() && entry.name !== ".git") walkFolders(join(folder, entry.name), visit);
   }
 }
 

@@ -64,8 +64,11 @@ export class ProgramFinder {
 
   /** The same from go itself. */
   async findAnew(args: readonly string[]): Promise<Found & { readonly startedAt: number }> {
-    const { host, timing } = this.#options;
+    const { host, memory, timing } = this.#options;
     const startedAt = host.now().getTime();
+    // The first build of a program wants to know, before go is started again.
+    const setup = { env: buildEnvironment(this.#platform, host.env), args: [] };
+    memory?.askGit(host.cwd, setup).catch(() => {});
     const found = await timing.time("list", args.join(" "), () => findPrograms(args, this.#options));
     if (this.#memory !== undefined) rememberPrograms(args, found, { ...this.#memory, startedAt });
     return { ...found, args, startedAt };

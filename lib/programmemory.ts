@@ -49,7 +49,7 @@ export function rememberPrograms(
 ): void {
   const { cache, env, host, memory, startedAt } = options;
   const sources = memory.sourcesOptions(env);
-  if (sources === undefined) return;
+  if (sources === undefined || memory.isClockPutBack()) return;
   const now = host.now().getTime();
   for (const [i, text] of args.entries()) {
     const programs = found.results[i];

@@ -1,0 +1,163 @@
+/**
+ * A tree of Go modules and ko run on it again and again: with one cache, and with none, which says what is right.
+ *
+ * ko runs in this process. `go` is the real one behind a script that notes each call, and runs what a test wants to happen
+ * before or after a call of its own.
+ */
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import type { Host } from "../../lib/host.ts";
+import { type Files, goMod } from "./case.ts";
+import { runKoHere } from "./inprocess.ts";
+import { cleanEnvironment, commitTree, output } from "./oracle.ts";
+import { type Tree, writeTree } from "./tree.ts";
+
+/** A moment of a call of go. */
+export type Moment = `${"before" | "after"}-${"list" | "build"}`;
+
+export interface Outcome {
+  readonly code: number;
+  /** What it printed: names and digests, a line each. */
+  readonly images: string;
+  readonly stderr: string;
+  /** The first word of each call of go. */
+  readonly go: readonly string[];
+}
+
+export interface RunOptions {
+  /** What follows `ko`. @default the scene's */
+  readonly args?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  /** Replaces parts of the outside. */
+  readonly host?: Partial<Host>;
+}
+
+export interface SceneOptions {
+  /** Below the tree. @default "app" */
+  readonly cwd?: string;
+  /** What follows `ko`. @default a build of ./cmd/app that is not pushed */
+  readonly args?: readonly string[];
+  readonly env?: Readonly<Record<string, string>>;
+  /** Makes the folder "app" a git repository with one commit. @default false */
+  readonly git?: boolean;
+}
+
+export interface Scene extends Disposable {
+  /** The sources. */
+  readonly tree: Tree;
+  /** Everything else; nothing of it is in the sources. */
+  readonly work: Tree;
+  /** Absolute; what ko keeps is in its folder `v1`. */
+  readonly cache: string;
+  /** For what follows; a test may change it. */
+  readonly env: Record<string, string>;
+  /** What follows `ko`; a test may change it. */
+  args: readonly string[];
+  /** Runs ko with the cache. */
+  run(options?: RunOptions): Promise<Outcome>;
+  /** Runs ko with no cache at all. */
+  reference(options?: RunOptions): Promise<Outcome>;
+  /** Lets a shell script run once, in the tree, at a moment of the next call. */
+  at(moment: Moment, script: string): void;
+  /** Runs git in the folder "app". */
+  git(...args: readonly string[]): Promise<string>;
+}
+
+/** Two modules beside each other: one with programs, one that it gets by a replacement. */
+export const MODULES: Files = {
+  "app/go.mod": goMod("example.com/app", "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../dep\n"),
+  "app/cmd/app/main.go": program("lib", "dep"),
+  "app/cmd/app/kodata/hello.txt": "hello",
+  "app/lib/lib.go": 'package lib\n\nvar Text = "lib 1"\n',
+  "app/lib/never.go": '//go:build never\n\npackage lib\n\nfunc init() { Text = "never 1" }\n',
+  "app/other/other.go": 'package other\n\nvar Text = "other"\n',
+  "dep/go.mod": goMod("example.com/dep"),
+  "dep/dep.go": 'package dep\n\nvar Text = "dep 1"\n',
+};
+
+/** A program that prints what packages of {@link MODULES} say. */
+export function program(...names: readonly string[]): string {
+  const paths = names.map((name) => (name === "dep" ? `example.com/${name}` : `example.com/app/${name}`));
+  const imports = paths.map((path) => `import "${path}"\n`).join("");
+  const texts = names.map((name) => `, ${name}.Text`).join("");
+  return `package main\n\n${imports}\nfunc main() { println("main 1"${texts}) }\n`;
+}
+
+/** Milliseconds in which a file settles: later changes then have other times. Tests of what happens earlier do not wait. */
+export const SETTLED_MS = 30;
+
+const HOOKED_GO = (go: string, folder: string): string => `#!/bin/sh
+echo "$1" >> '${folder}/go-calls'
+at() {
+  mv "${folder}/at/$1" "${folder}/at/$1.now" 2>/dev/null && (cd "$TREE" && . "${folder}/at/$1.now" >&2)
+}
+at "before-$1"
+'${go}' "$@"
+code=$?
+at "after-$1"
+exit $code
+`;
+
+export function makeScene(files: Files, options: SceneOptions = {}): Scene {
+  const tree = writeTree(files);
+  const work = writeTree({ docker: null, at: null, "config/.ko.yaml": "defaultBaseImage: scratch\n" });
+  const go = Bun.which("go");
+  if (go === null) throw new Error("there is no go on PATH");
+  work.write({ "bin/go": { executable: HOOKED_GO(go, work.path) } });
+  const { GOFLAGS: _, ...clean } = cleanEnvironment(work.path);
+  const env: Record<string, string> = {
+    ...clean,
+    TREE: tree.path,
+    GOENV: "off",
+    GOPROXY: "off",
+    GOTOOLCHAIN: "local",
+    // Go keeps in it which version a commit has: another test's commit may be the same.
+    GOMODCACHE: work.at("modules"),
+    KO_GO_PATH: work.at("bin/go"),
+    KO_DOCKER_REPO: "example.com/team",
+    KOCACHE: work.at("cache"),
+    ...options.env,
+  };
+  const calls = work.at("go-calls");
+  const cwd = tree.at(options.cwd ?? "app");
+  const readCalls = (): readonly string[] =>
+    existsSync(calls) ? readFileSync(calls, "utf8").trimEnd().split("\n").filter(Boolean) : [];
+  const scene: Scene = {
+    tree,
+    work,
+    cache: work.at("cache"),
+    env,
+    args: options.args ?? ["build", "-q", "--push=false", "-B", "./cmd/app"],
+    run: async ({ args = scene.args, env: more, host } = {}) => {
+      const before = readCalls().length;
+      const { code, stdout, stderr } = await runKoHere(args, { cwd, env: { ...env, ...more }, host: host ?? {} });
+      return { code, images: stdout, stderr, go: readCalls().slice(before) };
+    },
+    reference: (more = {}) => scene.run({ ...more, env: { ...more.env, KOCACHE: "off" } }),
+    at: (moment, script) => writeFileSync(work.at(`at/${moment}`), script),
+    git: (...args) => output(["git", ...args], { cwd: tree.at("app"), env: { ...process.env, ...IDENTITY } }),
+    [Symbol.dispose]: () => {
+      tree[Symbol.dispose]();
+      work[Symbol.dispose]();
+    },
+  };
+  return scene;
+}
+
+/** The same with a first commit, if that is wanted. */
+export async function openScene(files: Files, options: SceneOptions = {}): Promise<Scene> {
+  const scene = makeScene(files, options);
+  if (options.git === true) await commitTree(scene.tree.at("app"));
+  return scene;
+}
+
+/** Removes files or folders of a tree. */
+export function remove(tree: Tree, ...paths: readonly string[]): void {
+  for (const path of paths) rmSync(tree.at(path), { recursive: true });
+}
+
+const IDENTITY = Object.fromEntries(
+  ["AUTHOR", "COMMITTER"].flatMap((who) => [
+    [`GIT_${who}_NAME`, "t"],
+    [`GIT_${who}_EMAIL`, "t@example.com"],
+  ]),
+);

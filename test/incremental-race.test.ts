@@ -1,0 +1,130 @@
+/**
+ * What is edited while a build runs: whatever that build makes of it, the next one is right.
+ *
+ * A script stands in for the user, between the calls of go or while one of them waits.
+ */
+import { afterEach, describe, expect, test } from "bun:test";
+import { renameSync } from "node:fs";
+import { type Files, goMod } from "./helpers/case.ts";
+import { MODULES, type Moment, openScene, type Scene, type SceneOptions, SETTLED_MS } from "./helpers/scene.ts";
+
+interface Race extends SceneOptions {
+  /** In plain words; the test's name. */
+  readonly name: string;
+  /** Beside {@link MODULES}. */
+  readonly files?: Files;
+  /** What happens, in the tree. */
+  readonly script: string;
+  /** What happens before the next run. */
+  readonly after?: (scene: Scene) => unknown;
+}
+
+const LIB = (text: string): string => `package lib\n\nvar Text = "${text}"\n`;
+const edit = (text: string): string => `printf '${LIB(text).replaceAll("\n", "\\n")}' > app/lib/lib.go`;
+
+const RACES: readonly Race[] = [
+  { name: "a source is edited", script: edit("lib 2") },
+  {
+    name: "a source is edited: same size, mtime put back",
+    script: `touch -r app/lib/lib.go stamp; ${edit("lib 2")}; touch -r stamp app/lib/lib.go`,
+  },
+  {
+    name: "a source is replaced by one that was there long before",
+    files: { "spare.go": LIB("spare") },
+    script: "mv spare.go app/lib/lib.go",
+  },
+  {
+    name: "a link is led to a source that was there long before",
+    files: { "app/lib/lib.go": { link: "../../a.go" }, "a.go": LIB("a"), "b.go": LIB("b") },
+    script: "ln -sfn ../../b.go app/lib/lib.go",
+  },
+  {
+    name: "a linked module is led to one that was there long before",
+    files: {
+      "app/go.mod": goMod("example.com/app", "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../current\n"),
+      current: { link: "dep" },
+      "dep2/go.mod": goMod("example.com/dep"),
+      "dep2/dep.go": 'package dep\n\nvar Text = "dep 2"\n',
+    },
+    script: "ln -sfn dep2 current",
+  },
+  {
+    name: "a folder takes the place of another",
+    files: { "spare/lib.go": LIB("spare"), "spare/never.go": "//go:build never\n\npackage lib\n" },
+    script: "mv app/lib old && mv spare app/lib",
+  },
+  {
+    name: "a folder above takes the place of another",
+    files: { "spare/dep/go.mod": goMod("example.com/dep"), "spare/dep/dep.go": 'package dep\n\nvar Text = "spare"\n', "up/dep/go.mod": goMod("example.com/dep"), "up/dep/dep.go": 'package dep\n\nvar Text = "up"\n', "app/go.mod": goMod("example.com/app", "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../up/dep\n") },
+    script: "mv up old && mv spare up",
+  },
+  { name: "a source is added", script: `printf 'package lib\\n\\nfunc init() { Text = "more" }\\n' > app/lib/more.go` },
+  {
+    name: "a source goes",
+    files: { "app/lib/more.go": 'package lib\n\nfunc init() { Text = "more" }\n' },
+    script: "rm app/lib/more.go",
+  },
+  {
+    name: "a source comes and goes",
+    files: { "app/lib/more.go": 'package lib\n\nfunc init() { Text = "more" }\n' },
+    script: "mv app/lib/more.go more.go",
+    after: ({ tree }) => renameSync(tree.at("more.go"), tree.at("app/lib/more.go")),
+  },
+  { name: "go.mod is edited", script: "sed -i 's/go 1.21/go 1.25/' app/go.mod" },
+  {
+    name: "a workspace appears",
+    files: { "dep2/go.mod": goMod("example.com/dep"), "dep2/dep.go": 'package dep\n\nvar Text = "dep 2"\n' },
+    script: "printf 'go 1.21\\n\\nuse ./app\\n\\nreplace example.com/dep => ./dep2\\n' > go.work",
+  },
+  { name: "a file of kodata is edited", script: "echo bye > app/cmd/app/kodata/hello.txt" },
+  { name: "a commit", git: true, script: "cd app && git -c user.name=t -c user.email=t commit -q --allow-empty -m two" },
+  { name: "a tag", git: true, script: "cd app && git tag v1.2.3" },
+  { name: "an unrelated file makes the work tree dirty", git: true, script: "echo > app/notes" },
+  {
+    name: "an embedded file is edited",
+    files: embedded(),
+    script: "echo 2 > app/cmd/app/static/a.txt",
+  },
+  { name: "an embedded file is added", files: embedded(), script: "echo 2 > app/cmd/app/static/b.txt" },
+  { name: "an embedded file goes", files: embedded(), script: "rm app/cmd/app/static/c.txt" },
+  { name: "the go command is replaced", script: `cp "$KO_GO_PATH" go && mv go "$KO_GO_PATH"` },
+];
+
+function embedded(): Files {
+  return {
+    "app/cmd/app/main.go": 'package main\n\nimport "embed"\n\n//go:embed static\nvar files embed.FS\n\nfunc main() { println(files) }\n',
+    "app/cmd/app/static/a.txt": "a",
+    "app/cmd/app/static/c.txt": "c",
+  };
+}
+
+const MOMENTS: readonly (readonly [what: string, moment: Moment, wait: string])[] = [
+  ["before go build reads it", "before-build", ""],
+  ["after go build", "after-build", ""],
+  ["after go list, while the program is compiled", "after-list", "sleep 0.3; "],
+  ["after it was compiled, before go list", "before-list", "sleep 1; "],
+];
+
+let scene: Scene | undefined;
+
+afterEach(() => {
+  scene?.[Symbol.dispose]();
+  scene = undefined;
+});
+
+describe.each(MOMENTS)("%s", (_what, moment, wait) => {
+  test.each(RACES.map((race) => [race.name, race] as const))("%s", async (_name, race) => {
+    scene = await openScene({ ...MODULES, ...race.files }, race);
+    await Bun.sleep(SETTLED_MS);
+    // The first run lists before it compiles; the second, of an edited program, does both at once.
+    await scene.run();
+    scene.tree.write({ "app/cmd/app/extra.go": "package main\n" });
+    await Bun.sleep(SETTLED_MS);
+    scene.at(moment, wait + race.script);
+    await scene.run();
+    await race.after?.(scene);
+    await Bun.sleep(SETTLED_MS);
+    const [next, right] = [await scene.run(), await scene.reference()];
+    expect([next.code, next.images]).toEqual([right.code, right.images]);
+  });
+});
