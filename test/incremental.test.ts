@@ -916,8 +916,7 @@ async function check(at: Scene, { before, change, image, go = true, proved = tru
   expect(again).toEqual({ ...first, go: [], stderr: again.stderr });
   await change(at);
   await Bun.sleep(SETTLED_MS);
-  const changed = await at.run();
-  const right = await at.reference();
+  const [changed, right] = await Promise.all([at.run(), at.reference()]);
   expect(resultOf(changed)).toEqual(resultOf(right));
   const { code, images } = changed;
   expect({ image: code === 0 ? (images === first.images ? "same" : "other") : "failure", go: changed.go.length > 0 }).toEqual({
