@@ -276,11 +276,7 @@ async function compile(
 }
 
 /** Go refuses to replace what is no program: a binary that was lent to it, and has been damaged so that nothing showed. */
-function distrustLent(
-  error: unknown,
-  missing: readonly Missing[],
-  cache: Cache | undefined,
-): CacheDamage | undefined {
+function distrustLent(error: unknown, missing: readonly Missing[], cache: Cache | undefined): CacheDamage | undefined {
   const lent = missing.flatMap(({ last }) => last?.binary ?? []);
   if (lent.length === 0 || !messageOf(error).includes("already exists and is not an object file")) return undefined;
   for (const { digest } of lent) cache?.drop(digest);

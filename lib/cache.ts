@@ -65,6 +65,7 @@ export class Cache implements AsyncDisposable {
   readonly #log: Log;
   #limit: number | undefined;
   #work: Promise<TempFolder> | undefined;
+  #isMarked = false;
   #added = false;
 
   private constructor(
@@ -254,7 +255,10 @@ export class Cache implements AsyncDisposable {
    */
   async work(): Promise<string> {
     this.#work ??= this.#openWork().then((folder) => {
-      this.#trying("work in", () => writeFileSync(join(folder.path, MARK), ""));
+      this.#trying("work in", () => {
+        writeFileSync(join(folder.path, MARK), "");
+        this.#isMarked = true;
+      });
       return folder;
     });
     return (await this.#work).path;
@@ -277,7 +281,7 @@ export class Cache implements AsyncDisposable {
   async isLost(): Promise<boolean> {
     const work = await this.#work?.catch(() => undefined);
     // Not by the folder itself: whoever makes a folder in it makes it anew.
-    return work !== undefined && look(join(work.path, MARK)) === undefined;
+    return work !== undefined && this.#isMarked && look(join(work.path, MARK)) === undefined;
   }
 
   /** Ends the run: its folder goes, and what is too much. */

@@ -106,7 +106,11 @@ describe("an entry is", () => {
       // Then all of them at once.
       for (const each of name === undefined ? names : [name]) damage(join(at.cache, each));
       const outcome = await build(at);
-      expect({ name, code: outcome.code, images: outcome.images, stderr: outcome.stderr }).toMatchObject({ name, code: 0, images: right });
+      expect({ name, code: outcome.code, images: outcome.images, stderr: outcome.stderr }).toMatchObject({
+        name,
+        code: 0,
+        images: right,
+      });
       // And it is as good as new.
       expect({ name, ...(await build(at)) }).toMatchObject({ name, images: right });
     }
@@ -141,17 +145,24 @@ describe("an entry is", () => {
 describe("while a program is compiled", () => {
   const moments: readonly Moment[] = ["before-list", "after-list", "before-build", "after-build"];
   const removed = ["", "/v1", "/v1/content", "/v1/records", "/v1/work"];
-  test.each(removed.map((path) => [path === "" ? "the cache" : path.slice(1), path]))("%s is removed", async (_name, path) => {
-    const at = await open();
-    const right = await reference(at);
-    for (const moment of moments) {
-      rmSync(at.cache, { recursive: true, force: true });
-      at.at(moment, `rm -rf "$KOCACHE${path}"`);
-      const outcome = await build(at);
-      expect({ moment, code: outcome.code, images: outcome.images, stderr: outcome.stderr }).toMatchObject({ moment, code: 0, images: right });
-      expect(await build(at)).toMatchObject({ code: 0, images: right });
-    }
-  });
+  test.each(removed.map((path) => [path === "" ? "the cache" : path.slice(1), path]))(
+    "%s is removed",
+    async (_name, path) => {
+      const at = await open();
+      const right = await reference(at);
+      for (const moment of moments) {
+        rmSync(at.cache, { recursive: true, force: true });
+        at.at(moment, `rm -rf "$KOCACHE${path}"`);
+        const outcome = await build(at);
+        expect({ moment, code: outcome.code, images: outcome.images, stderr: outcome.stderr }).toMatchObject({
+          moment,
+          code: 0,
+          images: right,
+        });
+        expect(await build(at)).toMatchObject({ code: 0, images: right });
+      }
+    },
+  );
 
   test("the cache gets a file in the place of its folder", async () => {
     const at = await open();
@@ -169,7 +180,9 @@ describe("several runs at once", () => {
     for (let round = 0; round < 3; round++) {
       const env = { ...at.env, TEST_CALLS: at.work.at("calls") };
       const runs = await Promise.all(
-        [1, 2, 3, 4].map((): Promise<Result> => start([...ourCommand(), ...at.args], { cwd: at.tree.at("app"), env }).result),
+        [1, 2, 3, 4].map(
+          (): Promise<Result> => start([...ourCommand(), ...at.args], { cwd: at.tree.at("app"), env }).result,
+        ),
       );
       for (const { code, stderr, stdout } of runs) expect([code, stdout, stderr]).toEqual([0, right.images, ""]);
     }

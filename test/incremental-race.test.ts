@@ -41,7 +41,10 @@ const RACES: readonly Race[] = [
   {
     name: "a linked module is led to one that was there long before",
     files: {
-      "app/go.mod": goMod("example.com/app", "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../current\n"),
+      "app/go.mod": goMod(
+        "example.com/app",
+        "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../current\n",
+      ),
       current: { link: "dep" },
       "dep2/go.mod": goMod("example.com/dep"),
       "dep2/dep.go": 'package dep\n\nvar Text = "dep 2"\n',
@@ -55,7 +58,16 @@ const RACES: readonly Race[] = [
   },
   {
     name: "a folder above takes the place of another",
-    files: { "spare/dep/go.mod": goMod("example.com/dep"), "spare/dep/dep.go": 'package dep\n\nvar Text = "spare"\n', "up/dep/go.mod": goMod("example.com/dep"), "up/dep/dep.go": 'package dep\n\nvar Text = "up"\n', "app/go.mod": goMod("example.com/app", "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../up/dep\n") },
+    files: {
+      "spare/dep/go.mod": goMod("example.com/dep"),
+      "spare/dep/dep.go": 'package dep\n\nvar Text = "spare"\n',
+      "up/dep/go.mod": goMod("example.com/dep"),
+      "up/dep/dep.go": 'package dep\n\nvar Text = "up"\n',
+      "app/go.mod": goMod(
+        "example.com/app",
+        "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../up/dep\n",
+      ),
+    },
     script: "mv up old && mv spare up",
   },
   { name: "a source is added", script: `printf 'package lib\\n\\nfunc init() { Text = "more" }\\n' > app/lib/more.go` },
@@ -77,7 +89,11 @@ const RACES: readonly Race[] = [
     script: "printf 'go 1.21\\n\\nuse ./app\\n\\nreplace example.com/dep => ./dep2\\n' > go.work",
   },
   { name: "a file of kodata is edited", script: "echo bye > app/cmd/app/kodata/hello.txt" },
-  { name: "a commit", git: true, script: "cd app && git -c user.name=t -c user.email=t commit -q --allow-empty -m two" },
+  {
+    name: "a commit",
+    git: true,
+    script: "cd app && git -c user.name=t -c user.email=t commit -q --allow-empty -m two",
+  },
   { name: "a tag", git: true, script: "cd app && git tag v1.2.3" },
   { name: "an unrelated file makes the work tree dirty", git: true, script: "echo > app/notes" },
   {
@@ -92,7 +108,8 @@ const RACES: readonly Race[] = [
 
 function embedded(): Files {
   return {
-    "app/cmd/app/main.go": 'package main\n\nimport "embed"\n\n//go:embed static\nvar files embed.FS\n\nfunc main() { println(files) }\n',
+    "app/cmd/app/main.go":
+      'package main\n\nimport "embed"\n\n//go:embed static\nvar files embed.FS\n\nfunc main() { println(files) }\n',
     "app/cmd/app/static/a.txt": "a",
     "app/cmd/app/static/c.txt": "c",
   };

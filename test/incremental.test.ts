@@ -23,7 +23,16 @@ import {
 import { join } from "node:path";
 import { type Files, MAIN, goMod } from "./helpers/case.ts";
 import { commitTree, output } from "./helpers/oracle.ts";
-import { MODULES, type Outcome, openScene, program, remove, type Scene, type SceneOptions, SETTLED_MS } from "./helpers/scene.ts";
+import {
+  MODULES,
+  type Outcome,
+  openScene,
+  program,
+  remove,
+  type Scene,
+  type SceneOptions,
+  SETTLED_MS,
+} from "./helpers/scene.ts";
 
 interface Situation extends SceneOptions {
   /** In plain words; the test's name. */
@@ -83,7 +92,11 @@ const SOURCES: readonly Situation[] = [
     change: ({ tree }) => tree.write({ "app/cmd/app/main.go": MAIN }),
     image: "other",
   },
-  { name: "a package's source is edited", change: ({ tree }) => tree.write({ "app/lib/lib.go": LIB("2") }), image: "other" },
+  {
+    name: "a package's source is edited",
+    change: ({ tree }) => tree.write({ "app/lib/lib.go": LIB("2") }),
+    image: "other",
+  },
   {
     name: "a source is edited: same size, mtime put back",
     change: ({ tree }) => editSecretly(tree.at("app/lib/lib.go")),
@@ -116,7 +129,8 @@ const SOURCES: readonly Situation[] = [
   },
   {
     name: "an excluded source joins",
-    change: ({ tree }) => tree.write({ "app/lib/never.go": '//go:build linux\n\npackage lib\n\nfunc init() { Text = "!" }\n' }),
+    change: ({ tree }) =>
+      tree.write({ "app/lib/never.go": '//go:build linux\n\npackage lib\n\nfunc init() { Text = "!" }\n' }),
     image: "other",
   },
   {
@@ -202,13 +216,21 @@ const SOURCES: readonly Situation[] = [
 const LINKS: readonly Situation[] = [
   {
     name: "the target of a linked source is edited",
-    files: { "app/lib/linked.go": { link: "../../shared/a.go" }, "shared/a.go": shared("a"), "shared/b.go": shared("b") },
+    files: {
+      "app/lib/linked.go": { link: "../../shared/a.go" },
+      "shared/a.go": shared("a"),
+      "shared/b.go": shared("b"),
+    },
     change: ({ tree }) => tree.write({ "shared/a.go": shared("c") }),
     image: "other",
   },
   {
     name: "a linked source is led to another file",
-    files: { "app/lib/linked.go": { link: "../../shared/a.go" }, "shared/a.go": shared("a"), "shared/b.go": shared("b") },
+    files: {
+      "app/lib/linked.go": { link: "../../shared/a.go" },
+      "shared/a.go": shared("a"),
+      "shared/b.go": shared("b"),
+    },
     change: ({ tree }) => {
       unlinkSync(tree.at("app/lib/linked.go"));
       symlinkSync("../../shared/b.go", tree.at("app/lib/linked.go"));
@@ -226,7 +248,10 @@ const LINKS: readonly Situation[] = [
   {
     name: "a linked module is led to another one",
     files: {
-      "app/go.mod": goMod("example.com/app", "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../current\n"),
+      "app/go.mod": goMod(
+        "example.com/app",
+        "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../current\n",
+      ),
       current: { link: "dep" },
       "dep2/go.mod": goMod("example.com/dep"),
       "dep2/dep.go": DEP("dep 2"),
@@ -258,8 +283,16 @@ const MODULE_FILES: readonly Situation[] = [
     },
     image: "other",
   },
-  { name: "a godebug line", change: ({ tree }) => append(tree.at("app/go.mod"), "\ngodebug panicnil=1\n"), image: "other" },
-  { name: "a replaced module is edited", change: ({ tree }) => tree.write({ "dep/dep.go": DEP("dep 2") }), image: "other" },
+  {
+    name: "a godebug line",
+    change: ({ tree }) => append(tree.at("app/go.mod"), "\ngodebug panicnil=1\n"),
+    image: "other",
+  },
+  {
+    name: "a replaced module is edited",
+    change: ({ tree }) => tree.write({ "dep/dep.go": DEP("dep 2") }),
+    image: "other",
+  },
   {
     name: "the go.mod of a replaced module",
     files: {
@@ -279,7 +312,10 @@ const MODULE_FILES: readonly Situation[] = [
   {
     name: "a replacement in a folder with a blank in its name is edited",
     files: {
-      "app/go.mod": goMod("example.com/app", '\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => "../my dep"\n'),
+      "app/go.mod": goMod(
+        "example.com/app",
+        '\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => "../my dep"\n',
+      ),
       "my dep/go.mod": goMod("example.com/dep"),
       "my dep/dep.go": DEP("dep 1"),
     },
@@ -349,10 +385,17 @@ const MODULE_FILES: readonly Situation[] = [
     change: ({ tree }) => append(tree.at("places/go.work"), "\nreplace example.com/dep => ../dep2\n"),
     image: "other",
   },
-  { name: "a go.mod in the folder of a package", change: ({ tree }) => tree.write({ "app/lib/go.mod": "module x\n" }), image: "failure" },
+  {
+    name: "a go.mod in the folder of a package",
+    change: ({ tree }) => tree.write({ "app/lib/go.mod": "module x\n" }),
+    image: "failure",
+  },
   {
     name: "a go.mod in a folder above a package",
-    files: { "app/cmd/app/main.go": program("lib/deep").replace("lib/deep.Text", "deep.Text"), "app/lib/deep/deep.go": "package deep\n\nvar Text = 1\n" },
+    files: {
+      "app/cmd/app/main.go": program("lib/deep").replace("lib/deep.Text", "deep.Text"),
+      "app/lib/deep/deep.go": "package deep\n\nvar Text = 1\n",
+    },
     change: ({ tree }) => tree.write({ "app/lib/go.mod": "module x\n" }),
     image: "failure",
   },
@@ -380,7 +423,11 @@ const MODULE_FILES: readonly Situation[] = [
     },
     image: "other",
   },
-  { name: "an empty vendor folder appears", change: ({ tree }) => tree.write({ "app/vendor": null }), image: "failure" },
+  {
+    name: "an empty vendor folder appears",
+    change: ({ tree }) => tree.write({ "app/vendor": null }),
+    image: "failure",
+  },
 ];
 
 async function vendor(app: string): Promise<void> {
@@ -459,23 +506,42 @@ const SETTINGS: readonly Situation[] = [
     go: false,
     image: "other",
   },
-  { name: "SOURCE_DATE_EPOCH", change: ({ env }) => void (env["SOURCE_DATE_EPOCH"] = "1000"), go: false, image: "other" },
-  { name: "KO_DATA_DATE_EPOCH", change: ({ env }) => void (env["KO_DATA_DATE_EPOCH"] = "1000"), go: false, image: "other" },
-  ...[1, 9].map(
-    (level): Situation => ({
-      name: `--compression=gzip:${level}`,
-      change: (scene) => void (scene.args = [...APP, `--compression=gzip:${level}`, "./cmd/app"]),
-      go: false,
-      image: level === 1 ? "same" : "other",
-    }),
-  ),
-  { name: "--compression=none", change: (scene) => void (scene.args = [...APP, "--compression=none", "./cmd/app"]), go: false, image: "other" },
+  {
+    name: "SOURCE_DATE_EPOCH",
+    change: ({ env }) => void (env["SOURCE_DATE_EPOCH"] = "1000"),
+    go: false,
+    image: "other",
+  },
+  {
+    name: "KO_DATA_DATE_EPOCH",
+    change: ({ env }) => void (env["KO_DATA_DATE_EPOCH"] = "1000"),
+    go: false,
+    image: "other",
+  },
+  ...[1, 9].map((level): Situation => ({
+    name: `--compression=gzip:${level}`,
+    change: (scene) => void (scene.args = [...APP, `--compression=gzip:${level}`, "./cmd/app"]),
+    go: false,
+    image: level === 1 ? "same" : "other",
+  })),
+  {
+    name: "--compression=none",
+    change: (scene) => void (scene.args = [...APP, "--compression=none", "./cmd/app"]),
+    go: false,
+    image: "other",
+  },
 ];
 
 const EMBED = (pattern: string): string =>
   `package main\n\nimport "embed"\n\n//go:embed ${pattern}\nvar files embed.FS\n\nfunc main() { f, _ := files.Open("x"); println(f) }\n`;
 
-const embedding = (item: { name: string; pattern: string; change: (app: string) => void; image: Situation["image"]; go?: boolean }): Situation => ({
+const embedding = (item: {
+  name: string;
+  pattern: string;
+  change: (app: string) => void;
+  image: Situation["image"];
+  go?: boolean;
+}): Situation => ({
   name: `${item.name} (//go:embed ${item.pattern})`,
   files: {
     "app/cmd/app/main.go": EMBED(item.pattern),
@@ -489,32 +555,113 @@ const embedding = (item: { name: string; pattern: string; change: (app: string) 
 });
 
 const EMBEDS: readonly Situation[] = [
-  embedding({ name: "a file is edited", pattern: "static", change: (app) => writeFileSync(`${app}/static/a.txt`, "a 2"), image: "other" }),
-  embedding({ name: "a file is edited secretly", pattern: "static", change: (app) => editSecretly(`${app}/static/sub/b.txt`), image: "other" }),
-  embedding({ name: "a file is added", pattern: "static", change: (app) => writeFileSync(`${app}/static/new`, ""), image: "other" }),
-  embedding({ name: "a file is added", pattern: "stat*/*.txt static/sub/*", change: (app) => writeFileSync(`${app}/static/sub/new`, ""), image: "other" }),
-  embedding({ name: "a file is added", pattern: "static/[a-z].tx?", change: (app) => writeFileSync(`${app}/static/c.txt`, ""), image: "other" }),
-  embedding({ name: "a file is added deeper", pattern: "stat*", change: (app) => writeFileSync(`${app}/static/sub/new`, ""), image: "other" }),
-  embedding({ name: "a file is added in an empty folder", pattern: "static", change: (app) => writeFileSync(`${app}/static/empty/x`, ""), image: "other" }),
-  embedding({ name: "a folder with a file is added", pattern: "static", change: (app) => {
-    mkdirSync(`${app}/static/more/deep`, { recursive: true });
-    writeFileSync(`${app}/static/more/deep/x`, "");
-  }, image: "other" }),
-  embedding({ name: "a file is removed", pattern: "static", change: (app) => unlinkSync(`${app}/static/a.txt`), image: "other" }),
-  embedding({ name: "a hidden file is added", pattern: "static", change: (app) => writeFileSync(`${app}/static/.x`, ""), image: "same" }),
-  embedding({ name: "a hidden file is added", pattern: "all:static", change: (app) => writeFileSync(`${app}/static/.x`, ""), image: "other" }),
-  embedding({ name: "a go.mod is added", pattern: "static", change: (app) => writeFileSync(`${app}/static/sub/go.mod`, "module x\n"), image: "other" }),
-  embedding({ name: "a file is added elsewhere", pattern: "static/a.txt", change: (app) => writeFileSync(`${app}/static/c.txt`, ""), image: "same", go: false }),
-  embedding({ name: "the only match goes", pattern: "static/*.txt", change: (app) => unlinkSync(`${app}/static/a.txt`), image: "failure" }),
-  embedding({ name: "a folder takes the place of a file", pattern: "static/a.txt", change: (app) => {
-    unlinkSync(`${app}/static/a.txt`);
-    mkdirSync(`${app}/static/a.txt`);
-    writeFileSync(`${app}/static/a.txt/x`, "");
-  }, image: "other" }),
+  embedding({
+    name: "a file is edited",
+    pattern: "static",
+    change: (app) => writeFileSync(`${app}/static/a.txt`, "a 2"),
+    image: "other",
+  }),
+  embedding({
+    name: "a file is edited secretly",
+    pattern: "static",
+    change: (app) => editSecretly(`${app}/static/sub/b.txt`),
+    image: "other",
+  }),
+  embedding({
+    name: "a file is added",
+    pattern: "static",
+    change: (app) => writeFileSync(`${app}/static/new`, ""),
+    image: "other",
+  }),
+  embedding({
+    name: "a file is added",
+    pattern: "stat*/*.txt static/sub/*",
+    change: (app) => writeFileSync(`${app}/static/sub/new`, ""),
+    image: "other",
+  }),
+  embedding({
+    name: "a file is added",
+    pattern: "static/[a-z].tx?",
+    change: (app) => writeFileSync(`${app}/static/c.txt`, ""),
+    image: "other",
+  }),
+  embedding({
+    name: "a file is added deeper",
+    pattern: "stat*",
+    change: (app) => writeFileSync(`${app}/static/sub/new`, ""),
+    image: "other",
+  }),
+  embedding({
+    name: "a file is added in an empty folder",
+    pattern: "static",
+    change: (app) => writeFileSync(`${app}/static/empty/x`, ""),
+    image: "other",
+  }),
+  embedding({
+    name: "a folder with a file is added",
+    pattern: "static",
+    change: (app) => {
+      mkdirSync(`${app}/static/more/deep`, { recursive: true });
+      writeFileSync(`${app}/static/more/deep/x`, "");
+    },
+    image: "other",
+  }),
+  embedding({
+    name: "a file is removed",
+    pattern: "static",
+    change: (app) => unlinkSync(`${app}/static/a.txt`),
+    image: "other",
+  }),
+  embedding({
+    name: "a hidden file is added",
+    pattern: "static",
+    change: (app) => writeFileSync(`${app}/static/.x`, ""),
+    image: "same",
+  }),
+  embedding({
+    name: "a hidden file is added",
+    pattern: "all:static",
+    change: (app) => writeFileSync(`${app}/static/.x`, ""),
+    image: "other",
+  }),
+  embedding({
+    name: "a go.mod is added",
+    pattern: "static",
+    change: (app) => writeFileSync(`${app}/static/sub/go.mod`, "module x\n"),
+    image: "other",
+  }),
+  embedding({
+    name: "a file is added elsewhere",
+    pattern: "static/a.txt",
+    change: (app) => writeFileSync(`${app}/static/c.txt`, ""),
+    image: "same",
+    go: false,
+  }),
+  embedding({
+    name: "the only match goes",
+    pattern: "static/*.txt",
+    change: (app) => unlinkSync(`${app}/static/a.txt`),
+    image: "failure",
+  }),
+  embedding({
+    name: "a folder takes the place of a file",
+    pattern: "static/a.txt",
+    change: (app) => {
+      unlinkSync(`${app}/static/a.txt`);
+      mkdirSync(`${app}/static/a.txt`);
+      writeFileSync(`${app}/static/a.txt/x`, "");
+    },
+    image: "other",
+  }),
 ];
 
 const KODATA: readonly Situation[] = [
-  { name: "a file is edited", change: ({ tree }) => tree.write({ "app/cmd/app/kodata/hello.txt": "bye" }), go: false, image: "other" },
+  {
+    name: "a file is edited",
+    change: ({ tree }) => tree.write({ "app/cmd/app/kodata/hello.txt": "bye" }),
+    go: false,
+    image: "other",
+  },
   {
     name: "a file is edited: same size, mtime put back",
     files: { "app/cmd/app/kodata/hello.txt": "hello 1" },
@@ -522,10 +669,30 @@ const KODATA: readonly Situation[] = [
     go: false,
     image: "other",
   },
-  { name: "a file is added", change: ({ tree }) => tree.write({ "app/cmd/app/kodata/new": "" }), go: false, image: "other" },
-  { name: "a folder is added", change: ({ tree }) => tree.write({ "app/cmd/app/kodata/new": null }), go: false, image: "other" },
-  { name: "a file is removed", change: ({ tree }) => remove(tree, "app/cmd/app/kodata/hello.txt"), go: false, image: "other" },
-  { name: "a file is touched", change: ({ tree }) => utimesSync(tree.at("app/cmd/app/kodata/hello.txt"), 1, 1), go: false, image: "same" },
+  {
+    name: "a file is added",
+    change: ({ tree }) => tree.write({ "app/cmd/app/kodata/new": "" }),
+    go: false,
+    image: "other",
+  },
+  {
+    name: "a folder is added",
+    change: ({ tree }) => tree.write({ "app/cmd/app/kodata/new": null }),
+    go: false,
+    image: "other",
+  },
+  {
+    name: "a file is removed",
+    change: ({ tree }) => remove(tree, "app/cmd/app/kodata/hello.txt"),
+    go: false,
+    image: "other",
+  },
+  {
+    name: "a file is touched",
+    change: ({ tree }) => utimesSync(tree.at("app/cmd/app/kodata/hello.txt"), 1, 1),
+    go: false,
+    image: "same",
+  },
   { name: "all of it goes", change: ({ tree }) => remove(tree, "app/cmd/app/kodata"), go: false, image: "other" },
   {
     name: "a link is led to another file",
@@ -567,7 +734,12 @@ async function tag({ git, work }: Scene, ...args: readonly string[]): Promise<vo
 const GIT: readonly Situation[] = [
   { name: "nothing", change: () => {}, go: false, image: "same" },
   { name: "an unrelated file makes it dirty", change: ({ tree }) => tree.write({ "app/notes": "" }), image: "other" },
-  { name: "a file of no matter is edited", files: { "app/notes": "" }, change: ({ tree }) => tree.write({ "app/notes": "x" }), image: "other" },
+  {
+    name: "a file of no matter is edited",
+    files: { "app/notes": "" },
+    change: ({ tree }) => tree.write({ "app/notes": "x" }),
+    image: "other",
+  },
   {
     name: "a second file when it was dirty already",
     before: ({ tree }) => tree.write({ "app/notes": "" }),
@@ -592,7 +764,7 @@ const GIT: readonly Situation[] = [
     name: "what is ignored",
     files: { "app/.gitignore": "ignored\n", "app/notes": "" },
     before: ({ tree }) => tree.write({ "app/ignored": "" }),
-    change: ({ tree }) => tree.write({ "app/.git/info/exclude": "" , "app/.gitignore": ""}),
+    change: ({ tree }) => tree.write({ "app/.git/info/exclude": "", "app/.gitignore": "" }),
     image: "other",
   },
   { name: "a commit", change: ({ git }) => git("commit", "-q", "--allow-empty", "-m", "two"), image: "other" },
@@ -674,7 +846,12 @@ const GIT: readonly Situation[] = [
     },
     image: "same",
   },
-  { name: "another name of the same commit", change: ({ git }) => git("checkout", "-q", "-b", "other"), go: false, image: "same" },
+  {
+    name: "another name of the same commit",
+    change: ({ git }) => git("checkout", "-q", "-b", "other"),
+    go: false,
+    image: "same",
+  },
   { name: "the branch is left", change: ({ git }) => git("checkout", "-q", "--detach"), go: false, image: "same" },
   { name: "the repository goes", change: ({ tree }) => remove(tree, "app/.git"), image: "other" },
   { name: "a repository appears below", change: ({ tree }) => commitTree(tree.at("app/cmd/app")), image: "any" },
@@ -725,14 +902,19 @@ const TOOLS: readonly Situation[] = [
       const file = work.at("goroot/src/unicode/utf8/utf8.go");
       append(file, '\nfunc init() { println("edited") }\n');
     },
-    files: { "app/cmd/app/main.go": 'package main\n\nimport "unicode/utf8"\n\nfunc main() { println(utf8.RuneLen(0)) }\n' },
+    files: {
+      "app/cmd/app/main.go": 'package main\n\nimport "unicode/utf8"\n\nfunc main() { println(utf8.RuneLen(0)) }\n',
+    },
     image: "other",
   },
   {
     name: "a source is added to a package of Go's own",
     before: farmGoroot,
-    change: ({ work }) => work.write({ "goroot/src/unicode/utf8/more.go": 'package utf8\n\nfunc init() { println("added") }\n' }),
-    files: { "app/cmd/app/main.go": 'package main\n\nimport "unicode/utf8"\n\nfunc main() { println(utf8.RuneLen(0)) }\n' },
+    change: ({ work }) =>
+      work.write({ "goroot/src/unicode/utf8/more.go": 'package utf8\n\nfunc init() { println("added") }\n' }),
+    files: {
+      "app/cmd/app/main.go": 'package main\n\nimport "unicode/utf8"\n\nfunc main() { println(utf8.RuneLen(0)) }\n',
+    },
     image: "other",
   },
   {
@@ -774,7 +956,9 @@ const ARGUMENTS: readonly Situation[] = [
   },
   {
     name: "two platforms, and a package that only one of them imports",
-    files: { "app/lib/lib_arm64.go": 'package lib\n\nimport "example.com/app/other"\n\nfunc init() { Text = other.Text }\n' },
+    files: {
+      "app/lib/lib_arm64.go": 'package lib\n\nimport "example.com/app/other"\n\nfunc init() { Text = other.Text }\n',
+    },
     args: [...APP, "--platform=linux/amd64,linux/arm64", "./cmd/app"],
     change: ({ tree }) => tree.write({ "app/other/other.go": 'package other\n\nvar Text = "2"\n' }),
     image: "other",
@@ -815,7 +999,7 @@ const ARGUMENTS: readonly Situation[] = [
   {
     name: "a pattern, and files that are no sources",
     args: [...APP, "./..."],
-    change: ({ tree }) => tree.write({ "app/cmd/app/notes": "", "app/README.md": "" , "app/docs/a.txt": "" }),
+    change: ({ tree }) => tree.write({ "app/cmd/app/notes": "", "app/README.md": "", "app/docs/a.txt": "" }),
     image: "same",
   },
   {
@@ -919,7 +1103,10 @@ async function check(at: Scene, { before, change, image, go = true, proved = tru
   const [changed, right] = await Promise.all([at.run(), at.reference()]);
   expect(resultOf(changed)).toEqual(resultOf(right));
   const { code, images } = changed;
-  expect({ image: code === 0 ? (images === first.images ? "same" : "other") : "failure", go: changed.go.length > 0 }).toEqual({
+  expect({
+    image: code === 0 ? (images === first.images ? "same" : "other") : "failure",
+    go: changed.go.length > 0,
+  }).toEqual({
     image: image === "any" ? expect.any(String) : image,
     go,
   });
