@@ -10,6 +10,7 @@
  * What is removed when it is too much: cachesweep.ts.
  */
 import {
+  chmodSync,
   copyFileSync,
   linkSync,
   lstatSync,
@@ -48,6 +49,9 @@ const KEPT_TIME = 1_000_000_000;
 /** Bytes that must be free for a run to work in the cache; it has room elsewhere, maybe. */
 const MIN_FREE = 1000 ** 3;
 
+/** A file in a run's own folder that is there as long as nobody has removed what is in it. */
+const MARK = "mark";
+
 /** Something kept is not what it was, and that was found out too late to go on: whoever meets it starts again without it. */
 export class CacheDamage extends KoError {
   override readonly name: string = "CacheDamage";
@@ -61,6 +65,7 @@ export class Cache implements AsyncDisposable {
   readonly #log: Log;
   #limit: number | undefined;
   #work: Promise<TempFolder> | undefined;
+  #isMarked = false;
   #added = false;
 
   private constructor(
@@ -123,7 +128,7 @@ export class Cache implements AsyncDisposable {
 
   /**
    * Takes a file of the run's own folder into the cache, where it has a second name; it must not be written to any more,
-   * and its times change.
+   * and its times and its mode change.
    *
    * @param digest names it: of its bytes, or of what is made of them and nothing else
    * @returns undefined if it cannot be kept
@@ -142,6 +147,7 @@ export class Cache implements AsyncDisposable {
         // A file system without hard links, or another one.
         copyFileSync(file, temporary);
       }
+      chmodSync(temporary, 0o600);
       utimesSync(temporary, this.#host.now(), KEPT_TIME);
     });
     return isPut ? kept : undefined;
@@ -248,7 +254,13 @@ export class Cache implements AsyncDisposable {
    * @throws {KoError} If there is none to be had anywhere. This alone of all is needed.
    */
   async work(): Promise<string> {
-    this.#work ??= this.#openWork();
+    this.#work ??= this.#openWork().then((folder) => {
+      this.#trying("work in", () => {
+        writeFileSync(join(folder.path, MARK), "");
+        this.#isMarked = true;
+      });
+      return folder;
+    });
     return (await this.#work).path;
   }
 
@@ -268,7 +280,8 @@ export class Cache implements AsyncDisposable {
   /** Whether the run's own folder has gone under its hands, as when somebody removes the whole cache. */
   async isLost(): Promise<boolean> {
     const work = await this.#work?.catch(() => undefined);
-    return work !== undefined && look(work.path) === undefined;
+    // Not by the folder itself: whoever makes a folder in it makes it anew.
+    return work !== undefined && this.#isMarked && look(join(work.path, MARK)) === undefined;
   }
 
   /** Ends the run: its folder goes, and what is too much. */
@@ -303,7 +316,13 @@ export class Cache implements AsyncDisposable {
         mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
         make(temporary);
       }
-      renameSync(temporary, path);
+      try {
+        renameSync(temporary, path);
+      } catch {
+        // A folder is in its place, or what cannot be replaced.
+        rmSync(path, { recursive: true, force: true });
+        renameSync(temporary, path);
+      }
       this.#added = true;
       return true;
     } catch (error) {

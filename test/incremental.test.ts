@@ -1100,8 +1100,7 @@ async function check(at: Scene, { before, change, image, go = true, proved = tru
   expect(again).toEqual({ ...first, go: [], stderr: again.stderr });
   await change(at);
   await Bun.sleep(SETTLED_MS);
-  const changed = await at.run();
-  const right = await at.reference();
+  const [changed, right] = await Promise.all([at.run(), at.reference()]);
   expect(resultOf(changed)).toEqual(resultOf(right));
   const { code, images } = changed;
   expect({

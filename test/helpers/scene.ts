@@ -86,7 +86,7 @@ export function program(...names: readonly string[]): string {
 export const SETTLED_MS = 30;
 
 const HOOKED_GO = (go: string, folder: string): string => `#!/bin/sh
-echo "$1" >> '${folder}/go-calls'
+echo "$1" >> "$TEST_CALLS"
 at() {
   mv "${folder}/at/$1" "${folder}/at/$1.now" 2>/dev/null && (cd "$TREE" && . "${folder}/at/$1.now" >&2)
 }
@@ -117,10 +117,8 @@ export function makeScene(files: Files, options: SceneOptions = {}): Scene {
     KOCACHE: work.at("cache"),
     ...options.env,
   };
-  const calls = work.at("go-calls");
   const cwd = tree.at(options.cwd ?? "app");
-  const readCalls = (): readonly string[] =>
-    existsSync(calls) ? readFileSync(calls, "utf8").trimEnd().split("\n").filter(Boolean) : [];
+  let runs = 0;
   const scene: Scene = {
     tree,
     work,
@@ -128,9 +126,11 @@ export function makeScene(files: Files, options: SceneOptions = {}): Scene {
     env,
     args: options.args ?? ["build", "-q", "--push=false", "-B", "./cmd/app"],
     run: async ({ args = scene.args, env: more, host } = {}) => {
-      const before = readCalls().length;
-      const { code, stdout, stderr } = await runKoHere(args, { cwd, env: { ...env, ...more }, host: host ?? {} });
-      return { code, images: stdout, stderr, go: readCalls().slice(before) };
+      const calls = work.at(`go-calls-${++runs}`);
+      const whole = { ...env, ...more, TEST_CALLS: calls };
+      const { code, stdout, stderr } = await runKoHere(args, { cwd, env: whole, host: host ?? {} });
+      const go = existsSync(calls) ? readFileSync(calls, "utf8").trimEnd().split("\n") : [];
+      return { code, images: stdout, stderr, go };
     },
     reference: (more = {}) => scene.run({ ...more, env: { ...more.env, KOCACHE: "off" } }),
     at: (moment, script) => writeFileSync(work.at(`at/${moment}`), script),
