@@ -16,7 +16,7 @@ import { pushBases } from "../helpers/bases.ts";
 import { findCounterparts } from "../helpers/counterparts.ts";
 import { tryStartDaemon } from "../helpers/dockerd.ts";
 import { makeFolder } from "../helpers/folder.ts";
-import { prepareKnative } from "../helpers/knative.ts";
+import { findKnativePrograms, prepareKnative } from "../helpers/knative.ts";
 import { cleanEnvironment, commitTree, output } from "../helpers/oracle.ts";
 import { startRegistry } from "../helpers/registry.ts";
 import { writeTree } from "../helpers/tree.ts";
@@ -114,7 +114,7 @@ async function benchKnative(): Promise<void> {
     name: "serving",
     tree,
     main: "cmd/controller/main.go",
-    packages: await findPrograms(join(tree, "config")),
+    packages: await findKnativePrograms(tree),
   };
   const sides = await makeSides(work);
   const limits = { original: 1, "original with KOCACHE": fewRounds };
@@ -148,17 +148,6 @@ async function benchKnative(): Promise<void> {
     large.push(await measureRow("edited, `build -L`", local));
   }
   print("One program of them, the controller", large);
-}
-
-/** The import paths after `ko://` in the YAML below `folder`, each once, sorted. */
-async function findPrograms(config: string): Promise<readonly string[]> {
-  const found = new Set<string>();
-  for await (const path of new Bun.Glob("**/*.yaml").scan({ cwd: config, absolute: true })) {
-    for (const [, program] of (await Bun.file(path).text()).matchAll(/ko:\/\/([^"\s]+)/g)) {
-      if (program !== undefined) found.add(program);
-    }
-  }
-  return [...found].sort();
 }
 
 /** Gives each contender its copy of the sources, all with the same edit, and fills Go's build cache with it. */
