@@ -35,7 +35,7 @@ describe("cachedReferences()", () => {
     const want = await find(TEXT);
     expect(want.map(({ value, line, column }) => [value, line, column])).toEqual([
       ["ko://example.com/a", 1, 4],
-      ["ko://example.com/b", 3, 5],
+      ["ko://example.com/b", 3, 6],
       ["ko://example.com/c", 5, 5],
     ]);
     await using cache = box.open();
