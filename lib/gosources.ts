@@ -285,7 +285,7 @@ export function embedFolders(dir: string, patterns: readonly string[]): readonly
       const next: string[] = [];
       for (const folder of level) {
         found.add(folder);
-        for (const name of readNames(folder)) if (matches(name)) next.push(join(folder, name));
+        for (const name of readNames(folder)) if (matches(name) && !isVcsFolder(name)) next.push(join(folder, name));
       }
       level = next.filter((path) => look(path)?.isDirectory());
     }
@@ -322,8 +322,13 @@ function walkFolders(folder: string, visit: (dir: string, name: string) => boole
     return;
   }
   for (const entry of entries) {
-    if (entry.isDirectory() && entry.name !== ".git") walkFolders(join(folder, entry.name), visit);
+    if (entry.isDirectory() && !isVcsFolder(entry.name)) walkFolders(join(folder, entry.name), visit);
   }
+}
+
+/** Go embeds nothing of these, and no pattern goes into them. */
+function isVcsFolder(name: string): boolean {
+  return [".git", ".hg", ".svn", ".bzr"].includes(name);
 }
 
 function readNames(dir: string): readonly string[] {

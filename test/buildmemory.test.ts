@@ -1,0 +1,171 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { rmSync, writeFileSync } from "node:fs";
+import { BuildMemory, type BuildSetup, Confirmation } from "../lib/buildmemory.ts";
+import { Cache } from "../lib/cache.ts";
+import { Looks } from "../lib/fingerprint.ts";
+import { buildEnvironment, DEFAULT_PLATFORM } from "../lib/go.ts";
+import type { GoPackage } from "../lib/golist.ts";
+import type { Program } from "../lib/goprograms.ts";
+import type { Host } from "../lib/host.ts";
+import type { Log } from "../lib/log.ts";
+import { goWorld, listPrograms } from "./helpers/gohost.ts";
+import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
+import { type Tree, writeTree } from "./helpers/tree.ts";
+
+let tree: Tree;
+let told: string[];
+let program: Program;
+let packages: readonly GoPackage[];
+
+const DIGEST = `sha256:${"0".repeat(64)}` as const;
+
+beforeEach(async () => {
+  told = [];
+  tree = writeTree(MODULES);
+  await Bun.sleep(SETTLED_MS);
+  const found = await listPrograms(["./cmd/app"], { ...goWorld(tree.at("app")), platform: undefined });
+  packages = [...found.packages.values()].flat();
+  const [first] = found.programs;
+  if (first === undefined) throw new Error("no program");
+  program = first;
+});
+
+afterEach(() => tree[Symbol.dispose]());
+
+const log: Log = { info: () => {}, warn: () => {}, debug: (message) => void told.push(message) };
+
+interface Run {
+  readonly memory: BuildMemory;
+  readonly cache: Cache;
+  readonly host: Host;
+  readonly setup: BuildSetup;
+}
+
+/** As each run of ko has its own. */
+function open(
+  env: Readonly<Record<string, string>> = {},
+  changes: Partial<Host> = {},
+  args: readonly string[] = [],
+): Run {
+  const world = goWorld(tree.at("app"), { KOCACHE: tree.at("cache"), ...env });
+  const host = { ...world.host, ...changes };
+  const cache = Cache.open(host, log);
+  if (cache === undefined) throw new Error("no cache");
+  const setup = { env: buildEnvironment(DEFAULT_PLATFORM, host.env), args };
+  return { memory: new BuildMemory({ cache, host, log, go: "go" }), cache, host, setup };
+}
+
+/** Remembers a binary that is said to be compiled; `meanwhile` happens while it is. */
+async function remember({ cache, host, memory, setup }: Run, meanwhile: () => unknown = () => {}): Promise<void> {
+  const startedAt = host.now().getTime();
+  const draft = await memory.draft(program, { packages, setup, startedAt, looks: new Looks() });
+  await meanwhile();
+  if (draft === undefined) return;
+  writeFileSync(tree.at("binary"), "binary");
+  const binary = cache.keep(tree.at("binary"), DIGEST);
+  if (binary === undefined) throw new Error("it is not kept");
+  await memory.remember(program, { binary, tarSize: 7, setup, draft, confirmation: new Confirmation(host) });
+}
+
+const recall = (run: Run): ReturnType<BuildMemory["recall"]> => run.memory.recall(program, run.setup);
+
+describe("BuildMemory#recall()", () => {
+  test("proves what was remembered", async () => {
+    expect(await recall(open())).toEqual({ state: "unknown", why: { reason: "first build here" }, last: undefined });
+    await remember(open());
+    expect(await recall(open())).toEqual({ state: "proved", binary: { digest: DIGEST, size: 6 }, tarSize: 7 });
+  });
+
+  test("says which input changed, and gives the last binary", async () => {
+    await remember(open());
+    tree.write({ "dep/dep.go": "package dep\n" });
+    const why = { file: tree.at("dep/dep.go"), reason: "changed" };
+    const last = { binary: { digest: DIGEST, size: 6 }, tarSize: 7 };
+    expect(await recall(open())).toEqual({ state: "unknown", why, last });
+  });
+
+  test("says which setting changed", async () => {
+    await remember(open());
+    const why = async (run: Run): Promise<unknown> => {
+      const recalled = await recall(run);
+      return recalled.state === "unknown" ? recalled.why.reason : recalled.state;
+    };
+    expect(await why(open({ GOFLAGS: "-tags=x" }))).toBe("GOFLAGS changed");
+    expect(await why(open({ GODEBUG: "x=1" }))).toBe("GODEBUG is set now");
+    expect(await why(open({}, {}, ["-trimpath"]))).toBe("the flags of go build changed");
+    expect(await why(open({ GOCACHE: tree.at("other"), GOMAXPROCS: "1", LANG: "C" }))).toBe("proved");
+  });
+
+  test("does not prove what has no binary any more", async () => {
+    await remember(open());
+    rmSync(tree.at("cache/v1/content"), { recursive: true });
+    expect(await recall(open())).toEqual({
+      state: "unknown",
+      why: { reason: "the kept binary is not what it was" },
+      last: undefined,
+    });
+  });
+
+  test("writes no value of a variable down", async () => {
+    await remember(open({ GOPRIVATE: "hush-hush.example.com" }));
+    const texts = await Array.fromAsync(new Bun.Glob("v1/records/*").scan(tree.at("cache")), (name) =>
+      Bun.file(tree.at(`cache/${name}`)).text(),
+    );
+    expect(texts.length).toBe(2);
+    expect(texts.join("")).not.toContain("hush-hush");
+  });
+});
+
+describe("BuildMemory remembers nothing", () => {
+  test.each<[string, () => Run, (() => unknown) | undefined, string]>([
+    [
+      "that changed while it was compiled",
+      () => open(),
+      () => tree.write({ "app/lib/lib.go": "package lib\n" }),
+      "lib.go changed while it was compiled",
+    ],
+    [
+      "with a flag that brings files of its own",
+      () => open({ GOFLAGS: "-overlay=x.json" }),
+      undefined,
+      "-overlay=x.json is set",
+    ],
+    [
+      "with such a flag of go env -w",
+      () => {
+        tree.write({ goenv: "GOFLAGS=-modfile=other.mod\n" });
+        return open({ GOENV: tree.at("goenv"), GOFLAGS: "" });
+      },
+      undefined,
+      "-modfile=other.mod is set",
+    ],
+    [
+      "without a go command",
+      () => open({ PATH: tree.path }, { findProgram: () => undefined }),
+      undefined,
+      "there is no go command",
+    ],
+    [
+      "in a work tree of another kind",
+      () => {
+        tree.write({ ".svn": null });
+        return open({ GOFLAGS: "" });
+      },
+      undefined,
+      "ko does not know what .svn is stamped with",
+    ],
+    [
+      "if the clock was put back",
+      () => {
+        let steady = 0;
+        return open({}, { monotonic: () => (steady += 5000) });
+      },
+      undefined,
+      "the clock was put back",
+    ],
+  ])("%s", async (_name, run, meanwhile, why) => {
+    await remember(run(), meanwhile);
+    expect(told.join("\n")).toContain(why);
+    expect((await recall(open())).state).toBe("unknown");
+  });
+});

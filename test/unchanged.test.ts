@@ -1,0 +1,115 @@
+/**
+ * A run with nothing changed: which programs it starts, and which files it opens. Seen from outside, with a PATH of stubs
+ * and with strace.
+ */
+import { afterEach, describe, expect, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
+import { type Files, MAIN } from "./helpers/case.ts";
+import { ourCommand, output } from "./helpers/oracle.ts";
+import { type Result, runToEnd } from "./helpers/programs.ts";
+import { MODULES, openScene, type Scene, type SceneOptions } from "./helpers/scene.ts";
+
+/** Milliseconds after which a change is far enough in the past that no file has to be read to prove it. */
+const PAST_MS = 2100;
+
+let scene: Scene | undefined;
+
+afterEach(() => {
+  scene?.[Symbol.dispose]();
+  scene = undefined;
+});
+
+interface Seen extends Result {
+  /** Command lines. */
+  readonly programs: readonly string[];
+}
+
+/** Builds twice, and then once more under observation. */
+async function observe(
+  options: SceneOptions & { readonly files?: Files; readonly trace?: string } = {},
+): Promise<Seen> {
+  scene = await openScene({ ...MODULES, ...options.files }, options);
+  const { env, tree, work } = scene;
+  for (const name of ["go", "git"]) {
+    const script = `#!/bin/sh\necho "${name} $*" >> '${work.at("programs")}'\nexec '${Bun.which(name) ?? ""}' "$@"\n`;
+    work.write({ [`stubs/${name}`]: { executable: script } });
+  }
+  const run = (argv: readonly string[]): Promise<Result> => {
+    const { KO_GO_PATH: _, ...rest } = env;
+    return runToEnd(argv, { cwd: tree.at("app"), env: { ...rest, PATH: work.at("stubs") } });
+  };
+  const argv = [...ourCommand(), ...scene.args];
+  await Bun.sleep(PAST_MS);
+  const first = await run(argv);
+  if (first.code !== 0) throw new Error(first.stderr);
+  const before = readPrograms(scene).length;
+  const trace =
+    options.trace === undefined ? [] : ["strace", "-f", "-qq", "-e", "trace=open,openat", "-o", work.at("trace")];
+  const [strace, ...more] = trace;
+  const result = await run([...(strace === undefined ? [] : [Bun.which(strace) ?? strace]), ...more, ...argv]);
+  expect(result).toEqual(first);
+  return { ...result, programs: readPrograms(scene).slice(before) };
+}
+
+function readPrograms({ work }: Scene): readonly string[] {
+  const path = work.at("programs");
+  return existsSync(path) ? readFileSync(path, "utf8").trimEnd().split("\n") : [];
+}
+
+const APP = ["build", "-q", "--push=false", "-B"];
+
+describe("a run with nothing changed starts", () => {
+  test.each<[string, readonly string[], SceneOptions & { readonly files?: Files }]>([
+    ["nothing", [], {}],
+    [
+      "nothing, for several programs and platforms",
+      [],
+      {
+        files: { "app/cmd/more/main.go": MAIN },
+        args: [...APP, "--platform=linux/amd64,linux/arm64", "./..."],
+      },
+    ],
+    ["git once, in a work tree", ["git status --porcelain=v2 --branch"], { git: true }],
+    [
+      "git once, for several programs",
+      ["git status --porcelain=v2 --branch"],
+      {
+        git: true,
+        files: { "app/cmd/more/main.go": MAIN },
+        args: [...APP, "./cmd/app", "./cmd/more"],
+      },
+    ],
+    ["nothing, in a work tree of which Go stamps nothing", [], { git: true, env: { GOFLAGS: "-buildvcs=false" } }],
+  ])("%s", async (_name, programs, options) => {
+    expect((await observe(options)).programs).toEqual([...programs]);
+  });
+});
+
+test.skipIf(Bun.which("strace") === null)("a run with nothing changed opens no source and no content", async () => {
+  await observe({ trace: "open" });
+  if (scene === undefined) throw new Error("no scene");
+  const { cache, tree } = scene;
+  const goroot = (await output(["go", "env", "GOROOT"], { cwd: "/", env: process.env })).trim();
+  const opened = new Set<string>();
+  for (const line of readFileSync(scene.work.at("trace"), "utf8").split("\n")) {
+    const path = /open(?:at)?\(.*?"([^"]+)"/.exec(line)?.[1] ?? "";
+    if (path.startsWith(tree.path)) opened.add(path.slice(tree.path.length + 1));
+    else if (path.startsWith(goroot)) opened.add("GOROOT");
+    else if (path.startsWith(cache))
+      opened.add(
+        path
+          .slice(cache.length + 1)
+          .replaceAll(/[0-9a-f]{40,}/g, "KEY")
+          .replace(/run-.*/, "run"),
+      );
+  }
+  const isRuntimes = (path: string): boolean =>
+    ["", "app", "app/bunfig.toml"].includes(path) || path.startsWith("v1/work");
+  expect([...opened].filter((path) => !isRuntimes(path)).sort()).toEqual([
+    // What is in it is packed, whatever its names are.
+    "app/cmd/app/kodata",
+    "v1/records/build-KEY.json",
+    "v1/records/layer-KEY.json",
+    "v1/records/programs-KEY.json",
+  ]);
+});
