@@ -342,7 +342,8 @@ function damage(path: string, dice: Dice): void {
       return writeFileSync(path, "x", { flag: "a" });
     case 3:
       rmSync(path, { recursive: true });
-      return void mkdirSync(path);
+      mkdirSync(path);
+      return;
     default: {
       const bytes = readFileSync(path);
       const place = dice.once(3) ? dice.roll(Math.min(64, size)) : dice.roll(size);
@@ -446,6 +447,7 @@ async function compare(play: Play, step: number): Promise<keyof { proved: 0; bui
   }
   for (const name of readdirSync(here.work.path))
     if (name.startsWith("layout-")) rmSync(here.work.at(name), { recursive: true });
+  if (right.code !== 0 && process.env["KO_RANDOM_SEED"]) console.log(right.stderr.split("\n", 2).join(" | "));
   if (right.code !== 0) return "failed";
   return ours.every(({ go }) => go.length === 0) ? "proved" : "built";
 }
