@@ -203,7 +203,7 @@ async function compile(
   signal.throwIfAborted();
   const programs = missing.map(({ program }) => program);
   const byProgram = new Map(missing.map((each) => [each.program, each]));
-  await Promise.all(programs.map(({ dir }) => memory?.askGit(dir, setup)));
+  if (memory !== undefined) await Promise.all(programs.map(({ dir }) => memory.askGit(dir, setup)));
   for (const { importPath } of programs) log.info(`Building ${importPath} for ${formatPlatform(platform)}`);
   const compiled = Promise.withResolvers<Confirmation>();
   compiled.promise.catch(() => {});

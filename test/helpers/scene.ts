@@ -59,7 +59,7 @@ export interface Scene extends Disposable {
   /** Lets a shell script run once, in the tree, at a moment of the next call. */
   at(moment: Moment, script: string): void;
   /** Runs git in the folder "app". */
-  git(...args: readonly string[]): Promise<string>;
+  readonly git: (...args: readonly string[]) => Promise<string>;
 }
 
 /** Two modules beside each other: one with programs, one that it gets by a replacement. */
@@ -100,9 +100,9 @@ exit $code
 export function makeScene(files: Files, options: SceneOptions = {}): Scene {
   const tree = writeTree(files);
   const work = writeTree({ docker: null, at: null, "config/.ko.yaml": "defaultBaseImage: scratch\n" });
-  const go = Bun.which("go");
-  if (go === null) throw new Error("there is no go on PATH");
-  work.write({ "bin/go": { executable: HOOKED_GO(go, work.path) } });
+  const realGo = Bun.which("go");
+  if (realGo === null) throw new Error("there is no go on PATH");
+  work.write({ "bin/go": { executable: HOOKED_GO(realGo, work.path) } });
   const { GOFLAGS: _, ...clean } = cleanEnvironment(work.path);
   const env: Record<string, string> = {
     ...clean,
