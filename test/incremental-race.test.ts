@@ -109,7 +109,7 @@ const RACES: readonly Race[] = [
 function embedded(): Files {
   return {
     "app/cmd/app/main.go":
-      'package main\n\nimport "embed"\n\n//go:embed static\nvar files embed.FS\n\nfunc main() { println(files) }\n',
+      'package main\n\nimport "embed"\n\n//go:embed static\nvar files embed.FS\n\nfunc main() { println(&files) }\n',
     "app/cmd/app/static/a.txt": "a",
     "app/cmd/app/static/c.txt": "c",
   };
@@ -135,7 +135,8 @@ describe.each(MOMENTS)("%s", (_what, moment, wait, races) => {
     scene = await openScene({ ...MODULES, ...race.files }, race);
     await Bun.sleep(SETTLED_MS);
     // The first run lists before it compiles; the second, of an edited program, does both at once.
-    await scene.run();
+    const first = await scene.run();
+    if (first.code !== 0) throw new Error(first.stderr);
     scene.tree.write({ "app/cmd/app/extra.go": "package main\n" });
     await Bun.sleep(SETTLED_MS);
     scene.at(moment, wait + race.script);

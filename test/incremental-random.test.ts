@@ -66,7 +66,7 @@ const TREE: Files = {
   "app/cmd/one/kodata/a.txt": "a",
   "app/cmd/one/kodata/link": { link: "../../../data/0" },
   "app/cmd/two/main.go":
-    'package main\n\nimport (\n\t"embed"\n\n\t"example.com/app/lib"\n)\n\n//go:embed static all:more*\nvar files embed.FS\n\nfunc main() { println(lib.Text, files) }\n',
+    'package main\n\nimport (\n\t"embed"\n\n\t"example.com/app/lib"\n)\n\n//go:embed static all:more*\nvar files embed.FS\n\nfunc main() { println(lib.Text, &files) }\n',
   "app/cmd/two/static/0.txt": "0",
   "app/cmd/two/static/deep/1.txt": "1",
   "app/cmd/two/static/empty": null,
