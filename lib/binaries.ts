@@ -21,12 +21,12 @@ import { messageOf } from "./errors.ts";
 import { Looks } from "./fingerprint.ts";
 import { buildEnvironment } from "./go.ts";
 import { buildArguments, compilePrograms } from "./gobuild.ts";
-import type { GoPackage } from "./golist.ts";
 import type { Program } from "./goprograms.ts";
 import { createLimit, type Host } from "./host.ts";
 import type { Log } from "./log.ts";
 import type { JobPlan } from "./machine.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
+import type { PackageList } from "./programfinder.ts";
 import type { Timing } from "./timing.ts";
 
 export interface BinariesOptions {
@@ -44,15 +44,7 @@ export interface BinariesOptions {
   /** Most builds at once; 0 chooses by the machine. */
   readonly jobs: number;
   /** What go lists for a platform, from before or now. It fails if a program is none, or no longer what it was taken for. */
-  readonly listing: (platform: Platform, programs: readonly Program[]) => Promise<Listing>;
-}
-
-/** What `go list` told. */
-export interface Listing {
-  /** Milliseconds since 1970, before go was started. */
-  readonly startedAt: number;
-  /** By the folder that go ran in. */
-  readonly packages: ReadonlyMap<string, readonly GoPackage[]>;
+  readonly listing: (platform: Platform, programs: readonly Program[]) => Promise<PackageList>;
 }
 
 /** A program's binary for one platform. */
@@ -283,7 +275,7 @@ function distrustLent(error: unknown, missing: readonly Missing[], cache: Cache 
 
 async function draftAll(
   programs: readonly Program[],
-  options: { readonly list: Listing; readonly memory: BuildMemory; readonly setup: BuildSetup },
+  options: { readonly list: PackageList; readonly memory: BuildMemory; readonly setup: BuildSetup },
 ): Promise<ReadonlyMap<Program, BuildDraft>> {
   const { list, memory, setup } = options;
   const drafts = new Map<Program, BuildDraft>();

@@ -7,7 +7,7 @@
  * is not recorded.
  */
 import { realpathSync } from "node:fs";
-import { basename, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { type Cache, type Kept, keyOf } from "./cache.ts";
 import {
   confirmInputs,
@@ -72,14 +72,17 @@ export type Recalled =
     };
 
 interface BuildRecord extends KnownBinary {
+  /** Without the folders in `shared`. */
   readonly inputs: Inputs;
+  /** Key of the record with the folders of Go's own packages: most of all, and the same for many programs. */
+  readonly shared: string;
   readonly git: { readonly root: string; readonly state: string } | undefined;
   /** Only where another program chooses the Go version. */
   readonly goroot: string | undefined;
 }
 
 /** Of records; another one for another shape. */
-const FORMAT = 1;
+const FORMAT = 2;
 /** Variables that say where things are kept, shown or fetched from, and decide nothing. Some hold secrets. */
 const IDLE: ReadonlySet<string> = new Set(
   "GOCACHE GOCACHEPROG GOTMPDIR GOMAXPROCS GOGC GOMEMLIMIT GOTRACEBACK GOPROXY GOAUTH GONETRC GOVCS".split(" "),
@@ -97,6 +100,8 @@ export class BuildMemory {
   readonly #states = new Map<string, Promise<string>>();
   readonly #goroots = new Map<string, Promise<string>>();
   readonly #recalled = new Map<string, Promise<Recalled>>();
+  /** Folders of Go's own packages, by the keys of their records. */
+  readonly #shared = new Map<string, Inputs["folders"] | undefined>();
   readonly #go: string | undefined;
   readonly #began: { readonly clock: number; readonly steady: number };
 
@@ -160,15 +165,34 @@ export class BuildMemory {
     if (record === undefined) return { state: "unknown", why: this.#whyUnknown(program, setup), last: undefined };
     const { binary, tarSize } = record;
     const last = cache.has(binary) ? { binary, tarSize } : undefined;
-    const why = await this.#findDifference(record, { program, setup });
+    const shared = this.#readShared(record.shared);
+    if (shared === undefined) return { state: "unknown", why: { reason: "its record is damaged" }, last };
+    const inputs = { ...record.inputs, folders: [...record.inputs.folders, ...shared] };
+    const why = await this.#findDifference({ ...record, inputs }, { program, setup });
     if (why !== undefined || last === undefined) {
-      this.#prover.noteNames(record.inputs);
+      this.#prover.noteNames(inputs);
       return { state: "unknown", why: why ?? { reason: "the kept binary is not what it was" }, last };
     }
     const { host } = this.#options;
     const better = refreshInputs(record.inputs, host.now().getTime());
     if (better !== undefined) cache.write("build", key, { ...record, inputs: better });
     return { state: "proved", binary, tarSize };
+  }
+
+  #readShared(key: string): Inputs["folders"] | undefined {
+    if (!this.#shared.has(key)) {
+      const value = this.#options.cache.read("shared", key);
+      this.#shared.set(key, isFolders(value) ? value : undefined);
+    }
+    return this.#shared.get(key);
+  }
+
+  /** Keeps the folders of Go's own packages under their own key. */
+  #writeShared(folders: Inputs["folders"]): string {
+    const key = keyOf([FORMAT, folders]);
+    if (this.#shared.get(key) === undefined) this.#options.cache.write("shared", key, folders);
+    this.#shared.set(key, folders);
+    return key;
   }
 
   /**
@@ -209,7 +233,7 @@ export class BuildMemory {
     const goroot = isShim(sources.go) ? findGoroot(packages) : undefined;
     const git =
       tree.kind === "git" ? { root: tree.root, state: await this.#stateBefore(tree.root, setup.env) } : undefined;
-    return { draft, git, goroot };
+    return { draft, git, goroot, standard: join(findGoroot(packages) ?? "", "src") };
   }
 
   /** Keeps what was compiled, if its inputs have not changed meanwhile. */
@@ -232,7 +256,10 @@ export class BuildMemory {
     if (git !== undefined && (await confirmation.git(git.root, setup.env)) !== git.state) {
       return no("the work tree changed while it was compiled");
     }
-    const record: BuildRecord = { binary, tarSize, inputs, git, goroot };
+    const isStandard = ({ dir }: Inputs["folders"][number]): boolean => dir.startsWith(`${draft.standard}/`);
+    const shared = this.#writeShared(inputs.folders.filter(isStandard));
+    const own = { ...inputs, folders: inputs.folders.filter((folder) => !isStandard(folder)) };
+    const record: BuildRecord = { binary, tarSize, inputs: own, shared, git, goroot };
     cache.write("build", this.#key(program, setup), record);
     cache.write("setup", this.#placeKey(program, setup), describeSetup(setup));
   }
@@ -334,6 +361,8 @@ export interface BuildDraft {
   readonly draft: Draft;
   readonly git: BuildRecord["git"];
   readonly goroot: string | undefined;
+  /** The folder of Go's own packages, absolute. */
+  readonly standard: string;
 }
 
 /** The variables and words that decide, each under its name; no value is kept as it is, for it could be a secret. */
@@ -377,5 +406,9 @@ function readRecord(value: unknown): BuildRecord | undefined {
 }
 
 function isBuildRecord(value: unknown): value is BuildRecord {
-  return isObject(value) && isObject(value["binary"]) && isObject(value["inputs"]) && "tarSize" in value;
+  return isObject(value) && isObject(value["binary"]) && isObject(value["inputs"]) && "shared" in value;
+}
+
+function isFolders(value: unknown): value is Inputs["folders"] {
+  return Array.isArray(value);
 }

@@ -4,7 +4,7 @@
  *
  * `v1/records/KIND-KEY.json`, `v1/content/HEX`, `v1/work/run-…`; a name with `.UUID.tmp` at its end is not complete yet.
  */
-import { accessSync, chmodSync, constants, lstatSync, mkdirSync, statfsSync } from "node:fs";
+import { accessSync, chmodSync, constants, lstatSync, mkdirSync, writeFileSync, statfsSync } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import { UsageError } from "./errors.ts";
 import { isObject } from "./gojson.ts";
@@ -93,6 +93,9 @@ export function defaultCacheLimit(folder: string): number {
   }
 }
 
+/** Tells git that nothing in a generation's folder is of the work tree around it. */
+export const IGNORE_FILE = ".gitignore";
+
 /**
  * Makes the folders of a generation, readable by their owner only.
  *
@@ -110,7 +113,9 @@ export function prepareGeneration(folder: string, host: Pick<Host, "userId">): v
 }
 
 function makeFolders(folder: string, { userId }: Pick<Host, "userId">): void {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const isNew = mkdirSync(folder, { recursive: true, mode: 0o700 }) !== undefined;
+  // In a work tree, where some CI systems want it: what is kept must not make the tree a changed one.
+  if (isNew) writeFileSync(join(folder, IGNORE_FILE), "*\n", { mode: 0o600 });
   const found = lstatSync(folder);
   if (!found.isDirectory()) throw new Error(`"${folder}" is a link`);
   if (userId !== undefined) {

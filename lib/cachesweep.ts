@@ -6,7 +6,7 @@
  */
 import { lstatSync, readdirSync, rmdirSync, rmSync, type Stats, unlinkSync } from "node:fs";
 import { join } from "node:path";
-import { CACHE_FOLDERS, type CacheFolder, isGeneration, judgeName } from "./cachefolder.ts";
+import { CACHE_FOLDERS, type CacheFolder, IGNORE_FILE, isGeneration, judgeName } from "./cachefolder.ts";
 import { messageOf } from "./errors.ts";
 import { isObject } from "./gojson.ts";
 import { isLeftBehind, isRunFolder } from "./runfolder.ts";
@@ -142,6 +142,9 @@ export function cleanCache(place: string, { now }: SweepOptions): CleanResult {
     for (const folder of CACHE_FOLDERS) {
       if (isFolder(join(generation, folder))) attempt(() => rmdirSync(join(generation, folder)));
     }
+    // Alone, it may go.
+    if (namesIn(generation).every((name) => name === IGNORE_FILE))
+      attempt(() => unlinkSync(join(generation, IGNORE_FILE)));
     attempt(() => rmdirSync(generation));
   }
   return { size, entries, running: survey.runs.length - ended.length, failures };

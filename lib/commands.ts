@@ -4,7 +4,7 @@
 import { type Invocation, logLevelOf, parseCommandLine } from "./cli.ts";
 import { UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
-import { createLog, type Log } from "./log.ts";
+import { createLog, type Log, silentLog } from "./log.ts";
 import type { Session } from "./session.ts";
 import type { Timing } from "./timing.ts";
 
@@ -120,8 +120,12 @@ async function resolveYaml(invocation: Of<"resolve" | "apply" | "create">, world
   const inputs = await timing.time("read", [...flags.filename, kustomize ?? ""].join(" ").trim(), () =>
     readInputs({ files: flags.filename, recursive: flags.recursive, kustomize }, { host, log, signal: host.signal }),
   );
-  return resolveInputs(inputs, {
+  const [{ Cache }, { cachedReferences }] = await Promise.all([import("./cache.ts"), import("./referencecache.ts")]);
+  // What is wrong with the cache, the session tells.
+  await using cache = Cache.open(host, silentLog);
+  return await resolveInputs(inputs, {
     log,
+    memory: cache === undefined ? undefined : cachedReferences(cache),
     selector: flags.selector,
     strict: flags.strict,
     openSession: () => startSession(invocation, world),

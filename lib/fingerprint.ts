@@ -339,6 +339,7 @@ export function refreshInputs(inputs: Inputs, now: number): Inputs | undefined {
 }
 
 function isSameState(a: FolderState, b: FolderState): boolean {
+  if (a === b) return true;
   if (a.mark !== b.mark || a.names.length !== b.names.length || a.marks.length !== b.marks.length) return false;
   return a.names.every((name, i) => name === b.names[i]) && a.marks.every((mark, i) => mark === b.marks[i]);
 }

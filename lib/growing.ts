@@ -11,7 +11,8 @@ export class GrowingBody implements RequestBody {
   readonly size = undefined;
   readonly #make: (signal: AbortSignal) => AsyncIterable<Uint8Array>;
   readonly #gone = new AbortController();
-  readonly #stopped = Promise.withResolvers<undefined>();
+  /** Ends the waiting for a chunk. Not one promise for all of them: it would hold every chunk that it raced with. */
+  #wake: () => void = () => {};
   readonly #hash = new Bun.CryptoHasher("sha256");
   /** Read by {@link GrowingBody.begin}, not sent yet. */
   readonly #first: Uint8Array[] = [];
@@ -61,7 +62,7 @@ export class GrowingBody implements RequestBody {
   /** Ends it where it is, and lets its maker know. */
   stop(): void {
     this.#gone.abort(new Error("not wanted any more"));
-    this.#stopped.resolve(undefined);
+    this.#wake();
     // Not waited for: it may hang, and what it says changes nothing.
     void this.#source?.return?.().catch(() => undefined);
   }
@@ -75,8 +76,11 @@ export class GrowingBody implements RequestBody {
   async #next(): Promise<Uint8Array | undefined> {
     if (this.#isComplete || this.#gone.signal.aborted) return undefined;
     try {
-      this.#source ??= this.#make(this.#gone.signal)[Symbol.asyncIterator]();
-      const next = await Promise.race([this.#source.next(), this.#stopped.promise]);
+      const source = (this.#source ??= this.#make(this.#gone.signal)[Symbol.asyncIterator]());
+      const next = await new Promise<IteratorResult<Uint8Array> | undefined>((resolve, reject) => {
+        this.#wake = () => resolve(undefined);
+        source.next().then(resolve, reject);
+      });
       if (next?.done === true) this.#isComplete = true;
       return next === undefined || next.done === true ? undefined : next.value;
     } catch {

@@ -84,11 +84,17 @@ export class ProgramFinder {
     if (formatPlatform(platform) !== formatPlatform(this.#platform)) return this.#listFor(platform, programs);
     if (startedAt !== undefined) return { startedAt, packages };
     let checked = this.#checked.get(found);
-    if (checked === undefined) this.#checked.set(found, (checked = this.#check(found)));
+    if (checked === undefined) this.#checked.set(found, (checked = this.#check(found, programs)));
     return checked;
   }
 
-  async #check({ args, results }: Found): Promise<PackageList> {
+  /** Asks go for the arguments that name some of the programs: the others are proved. */
+  async #check(found: Found, programs: readonly Program[]): Promise<PackageList> {
+    const wanted = new Set(programs.map(({ importPath }) => importPath));
+    const isWanted = (result: Found["results"][number] | undefined): boolean =>
+      Array.isArray(result) && result.some(({ importPath }: Program) => wanted.has(importPath));
+    const args = found.args.filter((_, i) => isWanted(found.results[i]));
+    const results = found.results.filter(isWanted);
     const again = await this.findAnew(args);
     const show = (each: readonly Program[] | KoError | undefined): string =>
       each === undefined || each instanceof KoError

@@ -14,7 +14,7 @@ import { findAlwaysPulled } from "./pullpolicy.ts";
 import { parseSelector } from "./selector.ts";
 import type { Session } from "./session.ts";
 import { joinDocuments, splitDocuments, type YamlDocument } from "./yamldocs.ts";
-import { findReferences, replaceReferences, type YamlReference } from "./yamlrefs.ts";
+import { findReferences, type ReferenceMemory, replaceReferences, type YamlReference } from "./yamlrefs.ts";
 
 export interface ResolveOptions {
   readonly log: Log;
@@ -22,6 +22,8 @@ export interface ResolveOptions {
   readonly selector: string;
   /** False leaves a reference that is no main package as it is, with a warning. */
   readonly strict: boolean;
+  /** What earlier runs found in documents. */
+  readonly memory: ReferenceMemory | undefined;
   /** Opens the session; called only if there is a reference. */
   readonly openSession: () => Promise<Session>;
 }
@@ -59,7 +61,7 @@ export async function resolveInputs(inputs: readonly Input[], options: ResolveOp
   let order = 0;
   for (const document of kept) {
     try {
-      const references = await findReferences(document);
+      const references = await findReferences(document, options.memory);
       referring.push({ document, references });
       for (const reference of references) {
         const place = { file: document.file, reference, order: order++ };

@@ -23,8 +23,14 @@ export interface YamlReference extends YamlPlace {
   readonly after: string;
 }
 
-/** A reference whose place is not counted out yet: `at` is the offset that is shown. */
-type Found = Omit<YamlReference, keyof YamlPlace> & { readonly at: number };
+/** A reference whose place is not counted out yet: `at` is the offset that is shown. Plain data. */
+export type FoundReference = Omit<YamlReference, keyof YamlPlace> & { readonly at: number };
+
+/** What earlier runs found in documents, by their text: spares the parser. */
+export interface ReferenceMemory {
+  recall(text: string): readonly FoundReference[] | undefined;
+  remember(text: string, found: readonly FoundReference[]): void;
+}
 
 /**
  * Text without which no scalar can hold `ko://`: the five characters, each perhaps as an escape, line continuations
@@ -56,9 +62,17 @@ const PLAIN = /^[A-Za-z0-9][A-Za-z0-9._@+:/-]*[A-Za-z0-9_/]$/;
  *
  * @throws {KoError} If the document holds references and is no valid YAML: file, line, column and what is wrong.
  */
-export async function findReferences(document: YamlDocument): Promise<readonly YamlReference[]> {
-  if (!mayHoldReference(document.text)) return [];
-  const found = findInJson(document) ?? findInYaml(document, await loadYaml());
+export async function findReferences(
+  document: YamlDocument,
+  memory?: ReferenceMemory,
+): Promise<readonly YamlReference[]> {
+  const { text } = document;
+  if (!mayHoldReference(text)) return [];
+  let found = findInJson(document) ?? memory?.recall(text);
+  if (found === undefined) {
+    found = findInYaml(document, await loadYaml());
+    memory?.remember(text, found);
+  }
   const locate = createLocator(document);
   return found
     .filter(({ start, end }) => !document.edits.some((edit) => edit.start <= start && end <= edit.end))
@@ -109,7 +123,7 @@ function writeScalar(value: string, style: YamlReference["style"]): string {
  * The references of a document that is JSON, or undefined if it is none. JSON is YAML, but has its own quick and strict
  * reader: a megabyte on one line takes the YAML parser a second.
  */
-function findInJson({ text, marker }: YamlDocument): readonly Found[] | undefined {
+function findInJson({ text, marker }: YamlDocument): readonly FoundReference[] | undefined {
   const head = marker === undefined ? (text.startsWith("\uFEFF") ? 1 : 0) : marker + 3;
   const body = text.slice(head);
   if (!/^[ \t\r\n]*[[{"]/.test(body)) return undefined;
@@ -119,7 +133,7 @@ function findInJson({ text, marker }: YamlDocument): readonly Found[] | undefine
     return undefined;
   }
   // Outside strings JSON has no quotes, so each quote that is not escaped begins or ends one.
-  const found: Found[] = [];
+  const found: FoundReference[] = [];
   for (let start = text.indexOf('"', head); start !== -1;) {
     let end = start + 1;
     for (; text.charCodeAt(end) !== 0x22; end++) if (text.charCodeAt(end) === 0x5c) end++;
@@ -134,9 +148,9 @@ function findInJson({ text, marker }: YamlDocument): readonly Found[] | undefine
   return found;
 }
 
-function findInYaml(document: YamlDocument, yaml: Yaml): readonly Found[] {
+function findInYaml(document: YamlDocument, yaml: Yaml): readonly FoundReference[] {
   const tokens = readTokens(yaml, document);
-  const found: Found[] = [];
+  const found: FoundReference[] = [];
   for (const scalar of findScalars(tokens)) {
     if (scalar.type === "block-scalar") findInBlock(scalar, { yaml, found });
     else findInFlow(scalar, { yaml, found });
@@ -174,7 +188,7 @@ function* findScalars(tokens: readonly CST.Token[]): Generator<CST.FlowScalar | 
 
 interface FindOptions {
   readonly yaml: Yaml;
-  readonly found: Found[];
+  readonly found: FoundReference[];
 }
 
 function findInFlow(scalar: CST.FlowScalar, { yaml, found }: FindOptions): void {
@@ -192,7 +206,7 @@ interface ScalarSource {
   readonly style: YamlReference["style"];
 }
 
-function pushFound(found: Found[], raw: string, { source, ...range }: ScalarSource): void {
+function pushFound(found: FoundReference[], raw: string, { source, ...range }: ScalarSource): void {
   const value = trimBlanks(raw);
   if (!value.startsWith("ko://")) return;
   const at = range.start + Math.max(0, source.indexOf("ko://"));

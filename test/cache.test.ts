@@ -29,7 +29,10 @@ describe("Cache.open()", () => {
     using box = makeCacheBox();
     await using cache = box.open();
     cache.write("test", KEY, 1);
-    expect(box.list()).toEqual(["v1/", "v1/content/", "v1/records/", `v1/records/test-${KEY}.json`, "v1/work/"]);
+    const records = ["v1/records/", `v1/records/test-${KEY}.json`];
+    expect(box.list()).toEqual(["v1/", "v1/.gitignore", "v1/content/", ...records, "v1/work/"]);
+    // A cache in a work tree must not make it a changed one.
+    expect(readFileSync(join(cache.folder, ".gitignore"), "utf8")).toBe("*\n");
     const modes = [box.place, cache.folder].map((path) => statSync(path).mode & 0o777);
     expect(modes).toEqual([0o700, 0o700]);
     expect(box.told).toEqual([]);
@@ -286,7 +289,7 @@ describe("content", () => {
       undefined,
       undefined,
     ]);
-    expect(box.list().filter((name) => !name.endsWith("/"))).toEqual([]);
+    expect(box.list().filter((name) => !name.endsWith("/"))).toEqual(["v1/.gitignore"]);
     cache.write("test", KEY, "small");
     expect(cache.read("test", KEY)).toBe("small");
   });
@@ -336,7 +339,7 @@ describe("the bound", () => {
     await using cache = box.open({ KO_CACHE_MAX: limit });
     cache.write("test", KEY, "b".repeat(2000));
     await cache[Symbol.asyncDispose]();
-    expect(box.list()).toEqual(["v1/", "v1/content/", "v1/records/", "v1/work/"]);
+    expect(box.list()).toEqual(["v1/", "v1/.gitignore", "v1/content/", "v1/records/", "v1/work/"]);
   });
 
   test("lets nothing that is too large push out the rest", async () => {

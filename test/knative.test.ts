@@ -3,10 +3,10 @@
  * by ours, compared as in `parity.test.ts`.
  */
 import { describe, expect, test } from "bun:test";
-import { basename, join } from "node:path";
+import { basename } from "node:path";
 import { pushBases } from "./helpers/bases.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
-import { type KeepOptions, keepOriginal, prepareKnative } from "./helpers/knative.ts";
+import { type KeepOptions, findKnativePrograms, keepOriginal, prepareKnative } from "./helpers/knative.ts";
 import { type Outcome, type Request, compareOutcomes, ourCommand, runKo, validateAll } from "./helpers/oracle.ts";
 import { isObject } from "./helpers/pull.ts";
 import { writeTree } from "./helpers/tree.ts";
@@ -26,7 +26,7 @@ describe.skipIf(programs === undefined)("ko build, on Knative Serving", () => {
       using work = writeTree({});
       const { oci: base } = await pushBases(registry.host);
       const tree = await prepareKnative();
-      const args = await findPrograms(join(tree, "config"));
+      const args = await findKnativePrograms(tree);
       expect(args).toHaveLength(9);
       const request: Request = {
         id: "serving",
@@ -53,17 +53,6 @@ describe.skipIf(programs === undefined)("ko build, on Knative Serving", () => {
     TIMEOUT,
   );
 });
-
-/** The import paths after `ko://` in the YAML below `folder`, each once, sorted. */
-async function findPrograms(folder: string): Promise<string[]> {
-  const found = new Set<string>();
-  for await (const path of new Bun.Glob("**/*.yaml").scan({ cwd: folder, absolute: true })) {
-    for (const [, program] of (await Bun.file(path).text()).matchAll(/ko:\/\/([^"\s]+)/g)) {
-      if (program !== undefined) found.add(program);
-    }
-  }
-  return [...found].sort();
-}
 
 /**
  * What the original pushed, kept between runs. A kept outcome has no registry behind it: a layer that differs is told by

@@ -1,16 +1,17 @@
 /**
- * `ko build` against the original and against plain `go build`, in one run: start-up, a small program, a large one,
- * a large kodata file. Prints Markdown for docs/performance.md.
+ * Ours against the original where the compiler has no part: start-up, and 1 GB of kodata. Prints Markdown for
+ * docs/performance.md.
  *
  *     npm run build && npx bun test/bench/build.ts [ROUNDS]
  *
- * Needs docker-registry and the original ko (as the tests do). The large program is Knative's controller.
+ * Needs docker-registry and the original ko, as the tests do. What builds cost is in incremental.ts.
  */
-import { cp, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { findCounterparts, findKnativeModule } from "../helpers/counterparts.ts";
 import { pushBases } from "../helpers/bases.ts";
+import { findCounterparts } from "../helpers/counterparts.ts";
+import { makeFolder } from "../helpers/folder.ts";
+import { cleanEnvironment } from "../helpers/oracle.ts";
 import { startRegistry } from "../helpers/registry.ts";
 import { compare, type Contender, formatTable } from "./measure.ts";
 
@@ -21,105 +22,43 @@ if (counterparts === undefined) throw new Error("docker-registry and the origina
 const original = counterparts.ko;
 
 await using registry = await startRegistry();
-const bases = await pushBases(registry.host);
-const folder = await mkdtemp(join(tmpdir(), "ko-bench-"));
-try {
-  const config = join(folder, "config");
-  await mkdir(config);
-  await writeFile(join(config, ".ko.yaml"), `defaultBaseImage: ${bases.oci.reference}\n`);
-  const common: Record<string, string> = {};
-  for (const [key, value] of Object.entries(process.env)) {
-    if (value !== undefined && !key.startsWith("KO") && !key.startsWith("GOOS")) common[key] = value;
-  }
-  const env = { ...common, KO_CONFIG_PATH: config, DOCKER_CONFIG: config, TZ: "UTC" };
+const { oci: base } = await pushBases(registry.host);
+await using folder = await makeFolder();
+const at = (name: string): string => join(folder.path, name);
+await mkdir(at("docker"));
+await Bun.write(at("config/.ko.yaml"), `defaultBaseImage: ${base.reference}\n`);
+const env = cleanEnvironment(folder.path);
 
-  console.log(
-    formatTable(
-      "start: `ko version`",
-      await compare(
-        [
-          { name: "ko", argv: () => [OURS, "version"], cwd: folder, env: () => env },
-          { name: "original", argv: () => [original, "version"], cwd: folder, env: () => env },
-        ],
-        rounds * 6,
-      ),
-      "original",
-    ),
-  );
+const start: readonly Contender[] = [
+  { name: "ko", argv: () => [OURS, "version"], cwd: folder.path, env: () => env },
+  { name: "original", argv: () => [original, "version"], cwd: folder.path, env: () => env },
+];
+console.log(formatTable("start: `ko version`", await compare(start, rounds * 6), "original"));
 
-  const small = join(folder, "small");
-  await mkdir(small);
-  await writeFile(join(small, "go.mod"), "module example.com/small\n\ngo 1.24\n");
-  await writeFile(
-    join(small, "main.go"),
-    'package main\n\nimport "net/http"\n\nfunc main() { _ = http.ListenAndServe(":8080", nil) }\n',
-  );
-  await benchProgram("a small program (net/http)", { cwd: small, importPath: "example.com/small" });
+const app = at("app");
+await mkdir(join(app, "kodata"), { recursive: true });
+await Bun.write(join(app, "go.mod"), "module example.com/kodata\n\ngo 1.24\n");
+await Bun.write(join(app, "main.go"), "package main\n\nfunc main() {}\n");
+await fillFile(join(app, "kodata/big"), 1024);
 
-  const knative = findKnativeModule();
-  if (knative !== undefined) {
-    const large = join(folder, "large");
-    await cp(knative, large, { recursive: true });
-    await Bun.spawn(["chmod", "-R", "u+w", large]).exited;
-    await benchProgram("a large program (Knative's controller)", {
-      cwd: large,
-      importPath: "knative.dev/serving/cmd/controller",
-    });
-  }
+let repositories = 0;
+const again = [kodata("ko", [OURS, "build"]), kodata("original", [original, "build", "--sbom=none"])];
+const first = again.map((contender): Contender => ({ ...contender, prepare: forget }));
+console.log(formatTable("1 GB of kodata: first build", await compare(first, rounds), "original"));
+// One untimed round fills what the next ones find.
+await compare(again, 1);
+console.log(formatTable("1 GB of kodata: nothing changed", await compare(again, rounds), "original"));
 
-  const kodata = join(folder, "kodata");
-  await mkdir(join(kodata, "kodata"), { recursive: true });
-  await writeFile(join(kodata, "go.mod"), "module example.com/kodata\n\ngo 1.24\n");
-  await writeFile(join(kodata, "main.go"), "package main\n\nfunc main() {}\n");
-  await fillFile(join(kodata, "kodata", "big"), 1024);
-  await benchProgram("1 GB of kodata", { cwd: kodata, importPath: "example.com/kodata" });
+/** Empties the caches of both, and lets the next build go to a fresh repository. */
+async function forget(): Promise<void> {
+  await rm(at("cache"), { recursive: true, force: true });
+  repositories++;
+}
 
-  interface Program {
-    readonly cwd: string;
-    readonly importPath: string;
-  }
-
-  /** First builds (empty repositories, nothing to reuse but Go's build cache) and second ones. */
-  async function benchProgram(title: string, { cwd, importPath }: Program): Promise<void> {
-    const out = join(folder, "out");
-    const goBuild = (fresh: boolean): Contender => ({
-      name: "go build",
-      prepare: async () => {
-        if (fresh) await rm(out, { recursive: true, force: true });
-        await mkdir(out, { recursive: true });
-      },
-      argv: () => ["go", "build", "-trimpath", "-o", `${out}/`, importPath],
-      cwd,
-      env: () => ({ ...common, CGO_ENABLED: "0", GOOS: "linux", GOARCH: "amd64" }),
-    });
-    const ko = (name: string, program: string, kind: string): Contender => ({
-      name,
-      argv: () => [program, "build", ...(name === "ko" ? [] : ["--sbom=none"]), importPath],
-      cwd,
-      env: (round) => ({
-        ...env,
-        KO_DOCKER_REPO: `${registry.host}/${name}/${kind === "first" ? `${kind}${round}` : kind}`,
-      }),
-    });
-    for (const kind of ["first", "second"]) {
-      // One untimed round fills Go's build cache, and for "second" the repositories.
-      const contenders = [goBuild(kind === "first"), ko("ko", OURS, kind), ko("original", original, kind)];
-      await compare(
-        contenders.map((contender) => ({ ...contender, env: () => contender.env(-1) })),
-        1,
-      );
-      const measured = await compare(
-        contenders.map((contender) => ({
-          ...contender,
-          env: (round: number) => contender.env(kind === "first" ? round : -1),
-        })),
-        rounds,
-      );
-      console.log(formatTable(`${title}: ${kind} build`, measured, "go build"));
-    }
-  }
-} finally {
-  await rm(folder, { recursive: true, force: true });
+function kodata(name: string, argv: readonly [string, ...string[]]): Contender {
+  const own = { KOCACHE: at(`cache/${name}`) };
+  const repository = (): string => `${registry.host}/${name}/${repositories}`;
+  return { name, argv: () => [...argv, "."], cwd: app, env: () => ({ ...env, ...own, KO_DOCKER_REPO: repository() }) };
 }
 
 /** Bytes that compress about as a program does: blocks that repeat after a while. */

@@ -55,6 +55,7 @@ async function benchDaemon(kind: DaemonKind): Promise<void> {
   const env = {
     ...common,
     KO_CONFIG_PATH: at("config"),
+    KOCACHE: at("cache"),
     DOCKER_CONFIG: at("config"),
     DOCKER_HOST: `unix://${daemon.socket}`,
     TZ: "UTC",

@@ -12,6 +12,10 @@ export interface Contender {
   readonly argv: (round: number) => readonly [string, ...string[]];
   readonly cwd: string;
   readonly env: (round: number) => Readonly<Record<string, string>>;
+  /** Looks at what it wrote to stdout, and throws if it did not do its work; not timed. */
+  readonly check?: (stdout: string) => void;
+  /** Takes part in the first rounds only. @default all */
+  readonly rounds?: number;
 }
 
 export interface Measured {
@@ -22,7 +26,17 @@ export interface Measured {
   readonly megabytes: number;
 }
 
+/** What was measured in one situation. */
+export interface Row {
+  readonly title: string;
+  /** The highest ratio that is wanted of ours. */
+  readonly goal?: number;
+  readonly measured: readonly Measured[];
+}
+
 /**
+ * Runs each contender once per round, in turns; says on stderr what each run took.
+ *
  * @throws {Error} If one of them fails: what it wrote to stderr is in the message.
  */
 export async function compare(contenders: readonly Contender[], rounds: number): Promise<readonly Measured[]> {
@@ -30,8 +44,11 @@ export async function compare(contenders: readonly Contender[], rounds: number):
   const peaks = contenders.map(() => 0);
   for (let round = 0; round < rounds; round++) {
     for (const [i, contender] of contenders.entries()) {
+      if (round >= (contender.rounds ?? rounds)) continue;
       await contender.prepare?.(round);
-      const { ms, megabytes } = await runOnce(contender, round);
+      const { ms, megabytes, stdout } = await runOnce(contender, round);
+      contender.check?.(stdout);
+      console.error(`  ${contender.name}: ${formatTime(ms)}, ${megabytes.toFixed(0)} MB`);
       times[i]?.push(ms);
       peaks[i] = Math.max(peaks[i] ?? 0, megabytes);
     }
@@ -39,13 +56,19 @@ export async function compare(contenders: readonly Contender[], rounds: number):
   return contenders.map(({ name }, i) => ({ name, ms: median(times[i] ?? []), megabytes: peaks[i] ?? 0 }));
 }
 
-async function runOnce(contender: Contender, round: number): Promise<{ ms: number; megabytes: number }> {
+interface Run {
+  readonly ms: number;
+  readonly megabytes: number;
+  readonly stdout: string;
+}
+
+async function runOnce(contender: Contender, round: number): Promise<Run> {
   const start = Bun.nanoseconds();
   const child = Bun.spawn([...contender.argv(round)], {
     cwd: contender.cwd,
     env: contender.env(round),
     stdin: "ignore",
-    stdout: "ignore",
+    stdout: "pipe",
     stderr: "pipe",
   });
   let peak = 0;
@@ -59,11 +82,11 @@ async function runOnce(contender: Contender, round: number): Promise<{ ms: numbe
   };
   look();
   const timer = setInterval(look, 10);
-  const [code, stderr] = await Promise.all([child.exited, new Response(child.stderr).text()]);
+  const [code, stdout, stderr] = await Promise.all([child.exited, child.stdout.text(), child.stderr.text()]);
   clearInterval(timer);
   const ms = (Bun.nanoseconds() - start) / 1e6;
   if (code !== 0) throw new Error(`${contender.name}: exit code ${code}\n${stderr}`);
-  return { ms, megabytes: peak / 1024 };
+  return { ms, megabytes: peak / 1024, stdout };
 }
 
 export function median(values: readonly number[]): number {
@@ -81,9 +104,39 @@ export function formatTable(title: string, measured: readonly Measured[], unit: 
     `| | time | ratio to ${unit} | peak memory of the process itself |`,
     "|---|---|---|---|",
     ...measured.map(({ name, ms, megabytes }) => {
-      const time = ms < 1000 ? `${ms.toFixed(1)} ms` : `${(ms / 1000).toFixed(2)} s`;
-      return `| ${name} | ${time} | ${(ms / one).toFixed(2)} | ${megabytes.toFixed(0)} MB |`;
+      return `| ${name} | ${formatTime(ms)} | ${(ms / one).toFixed(2)} | ${megabytes.toFixed(0)} MB |`;
     }),
     "",
   ].join("\n");
+}
+
+export interface FormatRowsOptions {
+  readonly rows: readonly Row[];
+  /** The contender that ratios are to. */
+  readonly unit: string;
+  /** The contender that has goals. */
+  readonly ours: string;
+}
+
+/** A Markdown table with a line per row: of `unit` the time, of the others ratio, time and peak memory. */
+export function formatRows(title: string, { rows, unit, ours }: FormatRowsOptions): string {
+  const names = rows[0]?.measured.map(({ name }) => name).filter((name) => name !== unit) ?? [];
+  const head = ["", unit, ...names.map((name) => (name === ours ? `${name} (goal)` : name))];
+  const lines = rows.map(({ title: row, goal, measured }) => {
+    const one = measured.find(({ name }) => name === unit)?.ms ?? Number.NaN;
+    const cells = measured
+      .filter(({ name }) => name !== unit)
+      .map(({ name, ms, megabytes }) => {
+        const ratio = (ms / one).toFixed(2);
+        const judged = name === ours ? `**${ratio}**${goal === undefined ? "" : ` (${goal.toFixed(2)})`}` : ratio;
+        return `${judged}: ${formatTime(ms)}, ${megabytes.toFixed(0)} MB`;
+      });
+    return [row, formatTime(one), ...cells];
+  });
+  const table = [head, head.map(() => "---"), ...lines].map((cells) => `| ${cells.join(" | ")} |`);
+  return [`### ${title}`, "", ...table, ""].join("\n");
+}
+
+function formatTime(ms: number): string {
+  return ms < 1000 ? `${ms.toFixed(1)} ms` : `${(ms / 1000).toFixed(2)} s`;
 }

@@ -24,6 +24,17 @@ export async function prepareKnative(): Promise<string> {
   return kept;
 }
 
+/** The import paths after `ko://` in the YAML of `config/`, each once, sorted. */
+export async function findKnativePrograms(tree: string): Promise<readonly string[]> {
+  const found = new Set<string>();
+  for await (const path of new Bun.Glob("**/*.yaml").scan({ cwd: join(tree, "config"), absolute: true })) {
+    for (const [, program] of (await Bun.file(path).text()).matchAll(/ko:\/\/([^"\s]+)/g)) {
+      if (program !== undefined) found.add(program);
+    }
+  }
+  return [...found].sort();
+}
+
 export interface KeepOptions {
   /** The original's executable. */
   readonly ko: string;
