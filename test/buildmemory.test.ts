@@ -111,7 +111,7 @@ describe("BuildMemory#recall()", () => {
     const texts = await Array.fromAsync(new Bun.Glob("v1/records/*").scan(tree.at("cache")), (name) =>
       Bun.file(tree.at(`cache/${name}`)).text(),
     );
-    expect(texts.length).toBe(2);
+    expect(texts.length).toBe(3);
     expect(texts.join("")).not.toContain("hush-hush");
   });
 });

@@ -99,7 +99,7 @@ describe("an entry is", () => {
     cpSync(at.cache, whole, { recursive: true, preserveTimestamps: true });
     const names = entriesOf(whole).map((path) => path.slice(whole.length));
     const kinds = new Set(names.map((name) => basename(name).replace(/-?[0-9a-f]{40,}(\.json)?$/, "")));
-    expect(kinds).toEqual(new Set(["", "build", "layer", "programs", "setup"]));
+    expect(kinds).toEqual(new Set(["", "build", "layer", "programs", "setup", "shared"]));
     for (const name of [...names, undefined]) {
       rmSync(at.cache, { recursive: true });
       cpSync(whole, at.cache, { recursive: true, preserveTimestamps: true });
