@@ -253,12 +253,8 @@ async function compile(
       }),
     );
     const confirmation = new Confirmation(host);
-    // Asked for at once, while layers are made: git takes its time in a large work tree.
-    drafts
-      ?.then(async (found) => {
-        for (const { git } of found.values()) if (git !== undefined) await confirmation.git(git.root, setup.env);
-      })
-      .catch(() => {});
+    // What cannot wait until layers are made; git takes its time in a large work tree.
+    drafts?.then((found) => confirmation.begin(found.values(), setup.env)).catch(() => {});
     compiled.resolve(confirmation);
     await listing;
   } catch (error) {

@@ -335,6 +335,15 @@ export class Confirmation {
     this.#host = host;
   }
 
+  /** Looks at what may change soon, and asks git. */
+  begin(drafts: Iterable<BuildDraft>, env: Readonly<Record<string, string>>): void {
+    for (const { draft, git } of drafts) {
+      this.prover.noteFolders(draft.inputs);
+      // Whoever remembers hears of it.
+      if (git !== undefined) this.git(git.root, env).catch(() => {});
+    }
+  }
+
   /** What git says now. */
   git(root: string, env: Readonly<Record<string, string>>): Promise<string> {
     return once(this.#states, root, () => readGitState(root, { host: this.#host, env }));

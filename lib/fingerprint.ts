@@ -186,7 +186,7 @@ export function takeInputs(
       if (mark === ABSENT) return { path: join(dir, name), what: "removed" };
       marks.push(mark);
     }
-    if (settled !== "settled" && own.length > 0) moving.set(dir, markOf(found));
+    if (settled !== "settled") moving.set(dir, markOf(found));
     folders.push({ dir, kind, mark: settled === "settled" ? markOf(found) : RACY, names, marks });
   }
   const files: [string, number][] = [];
@@ -201,23 +201,32 @@ export function takeInputs(
 /**
  * Looks again, when the Go tool is done: only what is still the same is what it read.
  *
- * @param options.prover one that has looked at nothing before that
+ * @param options.prover one that has looked at nothing before that; it may know the marks of folders from a moment ago
  * @returns what to record, or the first change
  */
 export function confirmInputs(
   draft: Draft,
   { now, prover }: { readonly now: number; readonly prover: Prover },
 ): Inputs | Change {
-  const change = prover.findChange(draft.inputs);
+  const { inputs, moving, startedAt } = draft;
+  const change = prover.findChange(inputs);
   if (change !== undefined) return change;
   // A source that came and went between two looks shows in its folder only.
-  for (const [dir, mark] of draft.moving) if (markOf(look(dir)) !== mark) return { path: dir, what: "changed" };
-  const window = new Window(draft.startedAt, now);
-  for (const [path] of draft.inputs.racy) {
+  for (const { dir, mark } of inputs.folders) {
+    const expected = mark === RACY ? moving.get(dir) : mark;
+    if (expected !== undefined && prover.folderMark(dir) !== expected) return { path: dir, what: "changed" };
+  }
+  const window = new Window(startedAt, now);
+  // And what had another's name meanwhile shows in its own.
+  const looks = new Looks();
+  for (const path of [...inputs.folders.map(({ dir }) => dir), ...inputs.files.map(([file]) => file)]) {
+    if (looks.isLed(path, window)) return { path, what: "changed" };
+  }
+  for (const [path] of inputs.racy) {
     const found = look(path);
     if (found === undefined || window.judge(found) === "unsettled") return { path, what: "changed" };
   }
-  return draft.inputs;
+  return inputs;
 }
 
 /** Compares records with what is there now. Within one prover each file and folder is looked at once. */
@@ -225,6 +234,7 @@ export class Prover {
   readonly #marks = new Map<string, number>();
   readonly #names = new Map<string, readonly string[]>();
   readonly #digests = new Map<string, string>();
+  readonly #folders = new Map<string, number>();
   /** Folder states that were found true: records of several programs share most of them. */
   readonly #proved = new Map<string, FolderState>();
 
@@ -252,6 +262,18 @@ export class Prover {
       if (markOf(look(dir)) === mark) this.#names.set(`${kind} ${dir}`, names);
       else this.#namesIn(dir, kind);
     }
+  }
+
+  /** Looks at folders themselves, now: later there may be something else in them that we have made. */
+  noteFolders({ folders }: Inputs): void {
+    for (const { dir } of folders) this.folderMark(dir);
+  }
+
+  /** The mark of a folder itself, from when it was first asked for. */
+  folderMark(dir: string): number {
+    let mark = this.#folders.get(dir);
+    if (mark === undefined) this.#folders.set(dir, (mark = markOf(look(dir))));
+    return mark;
   }
 
   /** The names of a folder, if they are known. */

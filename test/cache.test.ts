@@ -161,7 +161,7 @@ describe("content", () => {
     rmSync(cache.path(kept.digest));
     expect(readFileSync(file, "utf8")).toBe("a binary");
     expect([cache.has(kept), cache.lend(kept, `${file}2`), await cache.take(kept)]).toEqual([false, false, undefined]);
-    expect(readdirSync(await cache.work())).toEqual(["lent"]);
+    expect(readdirSync(await cache.work()).sort()).toEqual(["lent", "mark"]);
   });
 
   test.each<[string, (path: string) => void]>([

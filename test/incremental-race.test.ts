@@ -148,6 +148,38 @@ describe.each(MOMENTS)("%s", (_what, moment, wait, races) => {
   });
 });
 
+describe("there and back while a program is compiled", () => {
+  test.each<[string, Files, string, string]>([
+    ["a source", {}, "echo 'package lib; func init() { Text = `more` }' > app/lib/more.go", "rm app/lib/more.go"],
+    [
+      "a folder",
+      { "spare/lib.go": LIB("spare"), "spare/never.go": "//go:build never\n\npackage lib\n" },
+      "mv app/lib old; mv spare app/lib",
+      "mv app/lib spare; mv old app/lib",
+    ],
+    [
+      "a link",
+      { "app/lib/lib.go": { link: "../../a.go" }, "a.go": LIB("a"), "b.go": LIB("b") },
+      "ln -sfn ../../b.go app/lib/lib.go",
+      "ln -sfn ../../a.go app/lib/lib.go",
+    ],
+    ["an embedded file", embedded(), "echo > app/cmd/app/static/new", "rm app/cmd/app/static/new"],
+  ])("%s", async (_name, files, there, back) => {
+    scene = await openScene({ ...MODULES, ...files });
+    await Bun.sleep(SETTLED_MS);
+    await scene.run();
+    scene.tree.write({ "app/cmd/app/extra.go": "package main\n" });
+    await Bun.sleep(SETTLED_MS);
+    // When go list has told all, and what it told of has been looked at.
+    scene.at("before-build", `sleep 1; ${there}`);
+    scene.at("after-build", back);
+    await scene.run();
+    await Bun.sleep(SETTLED_MS);
+    const [next, right] = await Promise.all([scene.run(), scene.reference()]);
+    expect([next.code, next.images]).toEqual([right.code, right.images]);
+  });
+});
+
 describe("a clock that is put while a program is compiled", () => {
   test.each([
     ["back", 3600, 0],

@@ -111,5 +111,6 @@ test.skipIf(Bun.which("strace") === null)("a run with nothing changed opens no s
     "v1/records/build-KEY.json",
     "v1/records/layer-KEY.json",
     "v1/records/programs-KEY.json",
+    "v1/records/shared-KEY.json",
   ]);
 });
