@@ -145,6 +145,8 @@ describe.skipIf(daemon === undefined)("ko build -L that the daemon does not let 
       TMPDIR: tree.at("tmp"),
       DOCKER_HOST: `unix://${daemon?.socket ?? ""}`,
       KO_CONFIG_PATH: tree.at("config"),
+      // This user has no folder of its own to keep anything in.
+      KOCACHE: "off",
     };
     const result = await runToEnd([...nobody, ...ourCommand(), "build", "-L", "."], { cwd: tree.path, env });
     expect(result).toEqual({
