@@ -45,6 +45,9 @@ export class ProgramFinder {
   readonly #options: ProgramFinderOptions;
   readonly #platform: Platform;
   readonly #memory: ProgramMemoryOptions | undefined;
+  /** All that go told in this run. */
+  readonly #lists: PackageList[] = [];
+  #args: readonly string[] = [];
   /** By what was assumed: what go says to it. */
   readonly #checked = new Map<Found, Promise<PackageList>>();
 
@@ -58,6 +61,7 @@ export class ProgramFinder {
 
   /** One answer for each argument. */
   async find(args: readonly string[]): Promise<Found> {
+    this.#args = args;
     const known = this.#memory === undefined ? undefined : recallPrograms(args, this.#memory);
     return known === undefined ? this.findAnew(args) : { ...known, args, startedAt: undefined };
   }
@@ -68,7 +72,17 @@ export class ProgramFinder {
     const startedAt = host.now().getTime();
     const found = await timing.time("list", args.join(" "), () => findPrograms(args, this.#options));
     if (this.#memory !== undefined) rememberPrograms(args, found, { ...this.#memory, startedAt });
+    this.#lists.push({ startedAt, packages: found.packages });
     return { ...found, args, startedAt };
+  }
+
+  /**
+   * All packages that go told of in this run, dependencies included, a list for each time it was asked; it is asked about
+   * the last arguments now if it was not yet.
+   */
+  async dependencies(): Promise<readonly (readonly GoPackage[])[]> {
+    if (this.#lists.length === 0 && this.#args.length > 0) await this.findAnew(this.#args);
+    return this.#lists.flatMap(({ packages }) => [...packages.values()]);
   }
 
   /**
@@ -113,6 +127,7 @@ export class ProgramFinder {
         const options = { ...this.#options, env, cwd: workDir };
         const list = await timing.time("list", formatPlatform(platform), () => listPackages(paths, options));
         packages.set(workDir, list);
+        this.#lists.push({ startedAt, packages: new Map([[workDir, list]]) });
       } catch (error) {
         host.signal.throwIfAborted();
         log.debug(`What ${paths.join(" ")} depend on is not known: ${messageOf(error)}`);

@@ -9,6 +9,7 @@ import { baseFor, type Config } from "./config.ts";
 import { type Destination, planDestination } from "./destination.ts";
 import { UsageError } from "./errors.ts";
 import type { Explanation } from "./explain.ts";
+import type { GoPackage } from "./golist.ts";
 import type { FoundPrograms, Program } from "./goprograms.ts";
 import type { Host } from "./host.ts";
 import type { Log } from "./log.ts";
@@ -39,6 +40,11 @@ export interface PublishedProgram extends Published {
 export interface Session extends AsyncDisposable {
   /** Images are loaded into a daemon or a cluster's nodes, and are in no registry. */
   readonly sideLoads: boolean;
+  /**
+   * All packages that go told of in this run, dependencies included, a list for each time it was asked; it is asked now
+   * if it was not yet. Also after a failure.
+   */
+  dependencies(): Promise<readonly (readonly GoPackage[])[]>;
   /**
    * Finds the programs that arguments name, builds and publishes them.
    *
@@ -160,6 +166,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
 
   return {
     sideLoads: local !== undefined,
+    dependencies: () => finder.dependencies(),
     publish: async (args, choose) => {
       const found = await finder.find(args);
       try {
