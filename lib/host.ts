@@ -202,7 +202,11 @@ export function createHost(): Host {
 
 /** The same world with another signal: what it starts ends with that one. */
 export function withSignal(host: Host, signal: AbortSignal): Host {
-  return { ...host, signal, run: (argv, options = {}) => host.run(argv, { ...options, signal: options.signal ?? signal }) };
+  return {
+    ...host,
+    signal,
+    run: (argv, options = {}) => host.run(argv, { ...options, signal: options.signal ?? signal }),
+  };
 }
 
 /** Writes to standard output and error: each text whole, in the order of the calls, also where both are one terminal. */

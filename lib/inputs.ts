@@ -62,14 +62,8 @@ const AT_ONCE = 16;
  * @throws {KoError} If one cannot be read, or there is none in the folders that are named; all such errors at once.
  */
 export async function readInputs(request: InputRequest, options: ReadInputsOptions): Promise<readonly Input[]> {
+  checkRequest(request);
   const { files, kustomize } = request;
-  if (files.length === 0 && kustomize === undefined) {
-    throw new UsageError("Cannot read any YAML: neither -f nor -k says where it is", {
-      hint: "Name files, folders or URLs, as in -f config/",
-    });
-  }
-  if (files.includes("")) throw new UsageError("Cannot use --filename: one of its values is empty");
-  if (kustomize === "") throw new UsageError("Cannot use --kustomize: its value is empty");
   const limit = createLimit(AT_ONCE);
   const found = await allOf(files.map((file) => limit(() => findSources(file, { ...options, ...request }))));
   const sources = new Map<string, Source>();
@@ -88,6 +82,17 @@ export async function readInputs(request: InputRequest, options: ReadInputsOptio
     return limit(async () => ({ name: source.name, bytes: await source.read() }));
   });
   return allOf(inputs);
+}
+
+/** @throws {UsageError} If nothing is named, or a name is empty. */
+export function checkRequest({ files, kustomize }: InputRequest): void {
+  if (files.length === 0 && kustomize === undefined) {
+    throw new UsageError("Cannot read any YAML: neither -f nor -k says where it is", {
+      hint: "Name files, folders or URLs, as in -f config/",
+    });
+  }
+  if (files.includes("")) throw new UsageError("Cannot use --filename: one of its values is empty");
+  if (kustomize === "") throw new UsageError("Cannot use --kustomize: its value is empty");
 }
 
 /** Waits for all, so that nothing outlives the call. @throws {KoError} What all failures were, in order. */

@@ -152,7 +152,8 @@ export class Watcher implements AsyncDisposable {
   #noteRaw(folder: string, name: unknown, details: unknown): void {
     // An event of the folder itself has its own name, or none.
     if (typeof name !== "string" || name === basename(folder)) this.#note(folder, "seen");
-    const watched = typeof details === "object" && details !== null && "watchedPath" in details ? details.watchedPath : "";
+    const watched =
+      typeof details === "object" && details !== null && "watchedPath" in details ? details.watchedPath : "";
     // That of a link's end has the end's name: chokidar tells of the link.
     if (typeof name === "string" && watched === folder) this.#note(resolve(folder, name), "seen");
   }

@@ -146,7 +146,8 @@ function planPackages(packages: readonly GoPackage[], all: readonly GoPackage[])
     const inside = [...embedFolders(dir, embedPatterns), ...embedFiles.map((name) => dirname(join(dir, name)))];
     for (const folder of new Set(inside)) folders.push({ dir: folder, kind: "embed" });
     // A plain name need not be there yet.
-    for (const pattern of embedPatterns) if (!/[*?[\\]/.test(pattern)) files.push(join(dir, pattern.replace(/^all:/, "")));
+    for (const pattern of embedPatterns)
+      if (!/[*?[\\]/.test(pattern)) files.push(join(dir, pattern.replace(/^all:/, "")));
   }
   return { files, folders, embeds };
 }
