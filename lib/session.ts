@@ -160,11 +160,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
       await writeImageRefs(destination.imageRefs, sorted);
     }
-    if (build.explain)
-      await explain(
-        published.flatMap(({ program }) => reports.get(program) ?? []),
-        host,
-      );
+    if (build.explain) await explain(published.flatMap(({ program }) => reports.get(program) ?? []), host);
     return published;
   };
 
