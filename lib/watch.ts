@@ -62,7 +62,10 @@ export interface Round {
   tellPrograms(changes: readonly ProgramChange[]): void;
   /** Shows something that a person should know. */
   tell(line: string): void;
-  /** Shows what came of it, in a few words, and how long it took; what follows is housekeeping. */
+  /**
+   * Shows what came of it, in a few words, and how long it took; what follows is housekeeping. Nothing is shown of a round
+   * that had nothing to do: then there are no words.
+   */
   end(summary: string): void;
 }
 
@@ -123,6 +126,8 @@ class Watch implements AsyncDisposable {
   #failures = 0;
   #lastFailure: string | undefined;
   #shownCounts = "";
+  /** The last round of which there was something to say. */
+  #last = "";
 
   constructor(job: WatchJob, options: WatchOptions & { readonly screen: WatchScreen }) {
     this.#job = job;
@@ -208,7 +213,6 @@ class Watch implements AsyncDisposable {
     let mayPass = false;
     let isQuiet = isRetry || this.#causes.every(({ is }) => is === "names");
     if (!isRetry) screen.status(`${cause}: …`);
-    let last = "";
     const took = (): string => formatTimes({ took: host.monotonic() - start, stages: recorder.stageTimes() });
     try {
       await this.#job.run({
@@ -236,12 +240,15 @@ class Watch implements AsyncDisposable {
           say(`  ${line}\n`);
         },
         end: (summary) => {
-          last = `${summary}, ${took()}`;
-          if (this.#due.everything || this.#lastFailure !== undefined || !isQuiet) say(`  ${last}\n`);
+          const isNews = this.#due.everything || this.#lastFailure !== undefined || (!isQuiet && summary !== "");
+          if (!isNews) return;
+          const text = `${summary || "nothing new"}, ${took()}`;
+          say(`  ${text}\n`);
+          this.#last = `; ${cause}: ${text}`;
         },
       });
       await this.#tellTiming(recorder);
-      this.#rest(`${cause}: ${last}`);
+      this.#rest();
       return "done";
     } catch (error) {
       host.signal.throwIfAborted();
@@ -255,7 +262,8 @@ class Watch implements AsyncDisposable {
         say(`  failed, ${took()}${mayPass ? "; ko tries again" : ""}\n`);
       }
       this.#lastFailure = text;
-      this.#rest(`${cause}: failed, ${took()}${mayPass ? ", ko tries again" : ""}`);
+      this.#last = `; ${cause}: failed, ${took()}${mayPass ? ", ko tries again" : ""}`;
+      this.#rest();
       return mayPass ? "may pass" : "failed";
     }
   }
@@ -283,9 +291,9 @@ class Watch implements AsyncDisposable {
   }
 
   /** Between rounds: what is watched, and what the last round was. */
-  #rest(last: string): void {
+  #rest(): void {
     const counts = this.#count();
-    this.#screen.status(`${counts}; ${last}`);
+    this.#screen.status(`${counts}${this.#last}`);
     if (this.#shownCounts === counts || this.#options.host.stderrIsTerminal) return;
     this.#shownCounts = counts;
     this.#screen.say(`${counts}\n`);

@@ -73,6 +73,7 @@ class Programs {
    * Opens a session, publishes through it, and finds out what is to be watched from now on, also if that fails.
    *
    * @param options.args what names all programs
+   * @param options.mayLeave arguments that name no program are left as they are
    * @param options.publish gets the session; tells `found` which programs there are, and returns what was published
    * @param options.then hands on what was published, before what is to be watched is asked for
    */
@@ -80,6 +81,7 @@ class Programs {
     round: Round,
     options: {
       readonly args: readonly string[];
+      readonly mayLeave?: boolean;
       readonly publish: (
         session: Session,
         found: (all: readonly Program[]) => void,
@@ -88,26 +90,26 @@ class Programs {
     },
   ): Promise<void> {
     let all: readonly Program[] = [];
-    let failed = true;
     round.mayPass(true);
     const session = await this.#open(round);
     try {
       round.mayPass(false);
-      const published = await options.publish(session, (found) => {
+      const publishing = options.publish(session, (found) => {
         all = found;
         // They can be built, as far as can be told without building: what fails then is not in these files.
         round.mayPass(true);
       });
+      const published = await publishing.catch((error: unknown) => {
+        // Of the compiler, they are.
+        if (error instanceof CommandError) round.mayPass(false);
+        throw error;
+      });
       round.commit();
       this.#note(round, published);
       await options.then(session);
-      failed = false;
-    } catch (error) {
-      if (error instanceof CommandError) round.mayPass(false);
-      throw error;
     } finally {
       try {
-        await this.#plan(round, { ...options, session, all, failed });
+        await this.#plan(round, { ...options, session, all });
       } finally {
         await session[Symbol.asyncDispose]();
       }
@@ -143,12 +145,12 @@ class Programs {
     round: Round,
     options: {
       readonly args: readonly string[];
+      readonly mayLeave?: boolean;
       readonly session: Session;
       readonly all: readonly Program[];
-      readonly failed: boolean;
     },
   ): Promise<void> {
-    const { all, args, failed, session } = options;
+    const { all, args, mayLeave = false, session } = options;
     const { host, log } = round;
     if (host.signal.aborted) return;
     const packages = await session.dependencies().catch((error: unknown) => {
@@ -164,7 +166,7 @@ class Programs {
     }
     await round.watch({
       programs: new Map(this.#places),
-      args: failed ? planArguments(args, packages, host) : planPatterns(args, host),
+      args: all.length === 0 || mayLeave ? planArguments(args, packages, host) : planPatterns(args, host),
     });
   }
 }
@@ -203,7 +205,8 @@ export class BuildJob implements WatchJob {
         );
         for (const { program, reference } of changed) this.#printed.set(program.importPath, reference);
         if (changed.length > 0) await print(changed.map(({ reference }) => `${reference}\n`).join(""));
-        round.end(changed.length > 0 ? `printed ${count(changed.length, "reference")}` : "nothing to print");
+        if (changed.length > 0) round.end(`printed ${count(changed.length, "reference")}`);
+        else round.end(published.length > 0 ? "nothing new" : "");
       },
     });
   }
@@ -254,6 +257,7 @@ export class YamlJob implements WatchJob {
     }
     return this.#programs.run(round, {
       args: values,
+      mayLeave: !strict,
       publish: async (session, found) => {
         const images = await publishReferences(reading, {
           session,
@@ -313,7 +317,7 @@ export class YamlJob implements WatchJob {
     const { handOver, verb } = this.#options;
     if (changed.length > 0) await handOver(changed, round);
     this.#setHanded(handed);
-    round.end(changed.length > 0 ? `${verb} ${count(changed.length, "document")}` : `nothing to be ${verb}`);
+    round.end(changed.length > 0 ? `${verb} ${count(changed.length, "document")}` : "nothing new");
   }
 
   #setHanded(handed: ReadonlyMap<string, Handed>): void {

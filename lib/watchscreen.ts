@@ -72,7 +72,8 @@ export function formatFailure(error: unknown): string {
   if (isPlace(first.replace(/^Error: /, ""))) return `${lines.join("\n")}\n`;
   const places = rest.filter(isPlace);
   const onTop = places.slice(0, MOST_PLACES).map((line) => line.trim());
-  const left = rest.filter((line) => !places.slice(0, MOST_PLACES).includes(line));
+  // The Go tool's lines between packages say nothing that the places do not say.
+  const left = rest.filter((line) => !places.slice(0, MOST_PLACES).includes(line) && !line.startsWith("# "));
   return [...onTop, first, ...left].map((line) => `${line}\n`).join("");
 }
 
