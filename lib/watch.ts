@@ -281,11 +281,11 @@ class Watch implements AsyncDisposable {
 
   #describeCause(): string {
     const { host } = this.#options;
-    if (this.#causes.length > 0) {
-      return formatCause(
-        this.#causes.map(({ path }) => path),
-        host.cwd,
-      );
+    const lasting = this.#causes.filter(({ isPassing }) => isPassing !== true);
+    const causes = lasting.length > 0 ? lasting : this.#causes;
+    if (causes.length > 0) {
+      const paths = causes.map(({ path }) => path);
+      return formatCause(paths, host.cwd);
     }
     return this.#failures > 0 ? "once more" : "start";
   }

@@ -183,7 +183,8 @@ export class Watcher implements AsyncDisposable {
         if (found.isDirectory() && this.#opened.get(path)?.identity === identify(found)) continue;
         changes.push({ path, is: found.isDirectory() ? "folder" : "file" });
       } else if (what === "removed" || this.#opened.has(path)) changes.push({ path, is: "gone" });
-      // What came and went between two looks was somebody's temporary file.
+      // What came and went between two looks is probably somebody's temporary file.
+      else changes.push({ path, is: "gone", isPassing: true });
     }
     if (changes.length === 0) return;
     const folders = changes.some(({ path, is }) => is === "folder" || (is === "gone" && this.#opened.has(path)));

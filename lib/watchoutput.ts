@@ -61,7 +61,7 @@ export function createFeeder(host: Host, options: FeederOptions): HandOver {
     const stdin = new TextEncoder().encode(joinDocuments(documents));
     const held: (string | Uint8Array)[] = [];
     let said = "";
-    const code = await timing.time("kubectl", command, () =>
+    const run = (): Promise<number> =>
       runKubectl(patientHost, args, {
         log,
         stdin,
@@ -71,15 +71,19 @@ export function createFeeder(host: Host, options: FeederOptions): HandOver {
           if (isRetry) held.push(text);
           else patientHost.err(text);
         },
-      }),
-    );
-    if (code === 0 || said !== lastSaid) {
-      for (const each of held) {
-        if (typeof each === "string") patientHost.err(each);
-        else await patientHost.out(each);
+      });
+    let code: number | undefined;
+    try {
+      code = await timing.time("kubectl", command, run);
+    } finally {
+      if (code === 0 || said !== lastSaid) {
+        for (const each of held) {
+          if (typeof each === "string") patientHost.err(each);
+          else await patientHost.out(each);
+        }
       }
+      lastSaid = said;
     }
-    lastSaid = said;
     if (code !== 0) throw new KoError(`kubectl ${command} failed with exit code ${code}`);
   };
 }

@@ -51,6 +51,8 @@ export interface PathChange {
   readonly path: string;
   /** What is there now. "names": a folder of which names have come or gone, nobody knows which. */
   readonly is: "file" | "folder" | "gone" | "names";
+  /** Nobody saw it there. @default false */
+  readonly isPassing?: boolean;
 }
 
 /** What a change means. */

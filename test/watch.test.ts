@@ -522,7 +522,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
     test("a kubectl that fails, or dies, is told of, and the watch goes on", async () => {
       using _bench = open();
       const at = bench.work.at("fail");
-      const env = stub(`[ ! -e '${at}' ] || { echo "error: no such cluster" >&2; kill -"$(cat '${at}')" $$; }`);
+      const env = stub(`s=$(cat '${at}' 2>&-); [ -z "$s" ] || { echo "error: no such cluster" >&2; kill -"$s" $$; }`);
       bench.work.write({ fail: "KILL" });
       await using watching = startWatching(bench, ["apply", "-W", "-f", "config/alone.yaml"], { env });
       const block = await watching.round();
@@ -575,7 +575,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
         });
         const inKubectl = when === "in the middle of kubectl";
         const env = {
-          ...stub(inKubectl ? "sleep 300" : ""),
+          ...stub(inKubectl ? "exec sleep 300" : ""),
           [MARK]: mark,
           TMPDIR: bench.work.at("tmp"),
           ...(isBuilding ? { KO_GO_PATH: bench.work.at("slow/go") } : {}),

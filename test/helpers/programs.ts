@@ -57,12 +57,17 @@ export function start(argv: readonly string[], options: RunOptions & { readonly 
   return { pid: child.pid, stdout: () => said.stdout, stderr: () => said.stderr, result: end() };
 }
 
-/** Waits until something is so. @throws {Error} If the program ends before that. */
+/** Milliseconds: what has not happened by then does not happen, on the busiest machine. */
+const PATIENCE = 90_000;
+
+/** Waits until something is so. @throws {Error} If the program ends before that, or it takes unreasonably long. */
 export async function waitUntil(isSo: () => boolean, running: Running): Promise<void> {
   let ended: Result | undefined;
   void running.result.then((result) => (ended = result));
+  const deadline = performance.now() + Number(process.env["PAT"] ?? PATIENCE);
   while (!isSo()) {
     if (ended !== undefined) throw new Error(`it ended with ${ended.code} too early: ${ended.stderr}`);
+    if (performance.now() > deadline) throw new Error(`it does not happen; so far: ${running.stderr()}`);
     await Bun.sleep(5);
   }
 }
