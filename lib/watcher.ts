@@ -49,6 +49,8 @@ export class Watcher implements AsyncDisposable {
   readonly #longestMs: number;
   readonly #opened = new Map<string, Opened>();
   readonly #polled = new Set<string>();
+  /** Folders that may have been removed, and made again with the same inode: their watch is dead then. */
+  readonly #suspects = new Set<string>();
   #wanted: ReadonlySet<string> = new Set();
   /** Paths with what chokidar said, if it did: "removed" of what it knew. */
   readonly #events = new Map<string, "seen" | "removed" | "names">();
@@ -93,13 +95,15 @@ export class Watcher implements AsyncDisposable {
   }
 
   async #armNow(): Promise<readonly string[]> {
+    const suspects = new Set(this.#suspects);
+    this.#suspects.clear();
     const needed = new Map<string, string>();
     for (const folder of this.#wanted) {
       const found = findFolder(folder);
       needed.set(found.path, identify(found.info));
     }
     for (const [path, { identity, watcher }] of this.#opened) {
-      if (needed.get(path) === identity) continue;
+      if (needed.get(path) === identity && !suspects.has(path)) continue;
       this.#opened.delete(path);
       this.#polled.delete(path);
       await watcher.close();
@@ -150,8 +154,11 @@ export class Watcher implements AsyncDisposable {
   }
 
   #noteRaw(folder: string, name: unknown, details: unknown): void {
-    // An event of the folder itself has its own name, or none.
-    if (typeof name !== "string" || name === basename(folder)) this.#note(folder, "seen");
+    // An event of the folder itself has its own name, or none; one of its child may have that name too.
+    if (typeof name !== "string" || name === basename(folder)) {
+      if (this.#opened.has(folder)) this.#suspects.add(folder);
+      this.#note(folder, "seen");
+    }
     const watched =
       typeof details === "object" && details !== null && "watchedPath" in details ? details.watchedPath : "";
     // That of a link's end has the end's name: chokidar tells of the link.
@@ -177,17 +184,19 @@ export class Watcher implements AsyncDisposable {
     const changes: PathChange[] = [];
     for (const [path, what] of events) {
       const found = look(path);
-      if (what === "names") changes.push({ path, is: "names" });
-      else if (found !== undefined) {
-        // A folder that is watched and still the same has told of what is in it.
-        if (found.isDirectory() && this.#opened.get(path)?.identity === identify(found)) continue;
-        changes.push({ path, is: found.isDirectory() ? "folder" : "file" });
+      if (found !== undefined) {
+        const isSame = found.isDirectory() && this.#opened.get(path)?.identity === identify(found);
+        if (!isSame) changes.push({ path, is: found.isDirectory() ? "folder" : "file" });
+        // Otherwise it has told of what is in it.
+        else if (what === "names" || this.#suspects.has(path)) changes.push({ path, is: "names" });
       } else if (what === "removed" || this.#opened.has(path)) changes.push({ path, is: "gone" });
       // What came and went between two looks is probably somebody's temporary file.
       else changes.push({ path, is: "gone", isPassing: true });
     }
     if (changes.length === 0) return;
-    const folders = changes.some(({ path, is }) => is === "folder" || (is === "gone" && this.#opened.has(path)));
+    const folders =
+      this.#suspects.size > 0 ||
+      changes.some(({ path, is }) => is === "folder" || (is === "gone" && this.#opened.has(path)));
     const tell = (): void => {
       if (!this.#isClosed) this.#options.onChange(changes);
     };

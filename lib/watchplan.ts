@@ -175,7 +175,10 @@ function planModules(
   const tree = findWorkTree(place.dir);
   const module = ancestors(place.dir).find((dir) => look(join(dir, "go.mod")) !== undefined);
   const top = tree.kind === "git" ? tree.root : (module ?? place.dir);
-  return { ...NOWHERE, files: files.filter((path) => isBelow(path, top) || look(path) !== undefined) };
+  const isOfModule = (dir: string): boolean => look(join(dir, "go.mod")) !== undefined;
+  const counts = (path: string): boolean =>
+    isBelow(path, top) || look(path) !== undefined || isOfModule(dirname(path)) || isOfModule(dirname(dirname(path)));
+  return { ...NOWHERE, files: files.filter(counts) };
 }
 
 /** `kodata` beside a program's sources, through its links. */
