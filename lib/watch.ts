@@ -201,12 +201,13 @@ class Watch implements AsyncDisposable {
     const screen = this.#screen;
     const since = host.now().getTime();
     const start = host.monotonic();
+    const time = formatTime(host.now());
     const recorder = createTiming(() => host.monotonic() - start);
     const signal = AbortSignal.any([host.signal, controller.signal]);
     const cause = this.#describeCause();
     let isHeaded = false;
     const say = (text: string): void => {
-      if (!isHeaded) screen.say(`${formatTime(host.now())} ${cause}\n`);
+      if (!isHeaded) screen.say(`${time} ${cause}\n`);
       isHeaded = true;
       screen.say(text);
     };
@@ -293,6 +294,8 @@ class Watch implements AsyncDisposable {
   /** Between rounds: what is watched, and what the last round was. */
   #rest(): void {
     const counts = this.#count();
+    // Nothing goes on now: a good moment to be small.
+    Bun.gc(true);
     this.#screen.status(`${counts}${this.#last}`);
     if (this.#shownCounts === counts || this.#options.host.stderrIsTerminal) return;
     this.#shownCounts = counts;

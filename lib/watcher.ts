@@ -130,7 +130,10 @@ export class Watcher implements AsyncDisposable {
       ignoreInitial: true,
       // We wait for quiet ourselves.
       atomic: false,
-      ...(isPolled ? { backend: "polling", interval: this.#options.pollMs ?? 1000 } : {}),
+      // Of files the folder tells: only links need a watch of their own, at their ends. Polling looks at each file.
+      ...(isPolled
+        ? { backend: "polling", interval: this.#options.pollMs ?? 1000 }
+        : { ignored: (_path, stats) => stats?.isFile() === true }),
     });
     let refused: WatchLimit["code"] | undefined;
     const ready = new Promise<void>((done) => watcher.once("ready", done));
