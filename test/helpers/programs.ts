@@ -61,10 +61,14 @@ export function start(argv: readonly string[], options: RunOptions & { readonly 
 const PATIENCE = 90_000;
 
 /** Waits until something is so. @throws {Error} If the program ends before that, or it takes unreasonably long. */
-export async function waitUntil(isSo: () => boolean, running: Running): Promise<void> {
+export async function waitUntil(
+  isSo: () => boolean,
+  running: Running,
+  { patience = PATIENCE }: { readonly patience?: number } = {},
+): Promise<void> {
   let ended: Result | undefined;
   void running.result.then((result) => (ended = result));
-  const deadline = performance.now() + Number(process.env["PAT"] ?? PATIENCE);
+  const deadline = performance.now() + patience;
   while (!isSo()) {
     if (ended !== undefined) throw new Error(`it ended with ${ended.code} too early: ${ended.stderr}`);
     if (performance.now() > deadline) throw new Error(`it does not happen; so far: ${running.stderr()}`);
