@@ -214,6 +214,7 @@ class Watch implements AsyncDisposable {
     let mayPass = false;
     let isQuiet = isRetry || this.#causes.every(({ is }) => is === "names");
     if (!isRetry) screen.status(`${cause}: …`);
+    const seconds = (): string => formatTimes({ took: host.monotonic() - start, stages: [] });
     const took = (): string => formatTimes({ took: host.monotonic() - start, stages: recorder.stageTimes() });
     try {
       await this.#job.run({
@@ -243,9 +244,9 @@ class Watch implements AsyncDisposable {
         end: (summary) => {
           const isNews = this.#due.everything || this.#lastFailure !== undefined || (!isQuiet && summary !== "");
           if (!isNews) return;
-          const text = `${summary || "nothing new"}, ${took()}`;
-          say(`  ${text}\n`);
-          this.#last = `; ${cause}: ${text}`;
+          const text = summary || "nothing new";
+          say(`  ${text}, ${took()}\n`);
+          this.#last = `; last ${time} ${cause}: ${text}, ${seconds()}`;
         },
       });
       await this.#tellTiming(recorder);
@@ -263,7 +264,7 @@ class Watch implements AsyncDisposable {
         say(`  failed, ${took()}${mayPass ? "; ko tries again" : ""}\n`);
       }
       this.#lastFailure = text;
-      this.#last = `; ${cause}: failed, ${took()}${mayPass ? ", ko tries again" : ""}`;
+      this.#last = `; last ${time} ${cause}: failed${mayPass ? ", ko tries again" : ""}`;
       this.#rest();
       return mayPass ? "may pass" : "failed";
     }

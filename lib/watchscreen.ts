@@ -58,7 +58,9 @@ export function formatPrograms(changes: readonly ProgramChange[]): string {
 
 /** `0.62 s: compile 0.31 s, upload 0.08 s`: the whole, and where it went. */
 export function formatTimes({ took, stages }: RoundEnd): string {
-  const parts = stages.filter(([, busy]) => busy >= 5).map(([stage, busy]) => `${stage} ${seconds(busy)}`);
+  const parts = stages
+    .filter(([, busy]) => busy >= Math.max(5, took / 50))
+    .map(([stage, busy]) => `${stage} ${seconds(busy)}`);
   return parts.length === 0 ? seconds(took) : `${seconds(took)}: ${parts.join(", ")}`;
 }
 
