@@ -33,7 +33,7 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
     }
     case "build":
       if (invocation.flags.watch) return watchPrograms(invocation, { host, log });
-      return timed(invocation, { host, log }, (world) => build(invocation, world));
+      return timed(invocation, { host, log }, (world) => buildPrograms(invocation, world));
     case "resolve":
       if (invocation.flags.watch) return watchYaml(invocation, { host, log });
       return timed(invocation, { host, log }, async (world) => print(host, await resolveYaml(invocation, world)));
@@ -76,7 +76,7 @@ async function timed(
   return withTiming((timing) => work({ host, log, timing }), { to: readTimingOutput(flags), host });
 }
 
-async function build(invocation: Of<"build">, world: World): Promise<number> {
+async function buildPrograms(invocation: Of<"build">, world: World): Promise<number> {
   const { host, log } = world;
   await using session = await startSession(invocation, world);
   const args = invocation.positionals.length > 0 ? invocation.positionals : ["."];

@@ -77,11 +77,12 @@ export class ProgramFinder {
   }
 
   /**
-   * All packages that go told of in this run, dependencies included, a list for each time it was asked; it is asked about
-   * the last arguments now if it was not yet.
+   * All packages that go told of in this run, dependencies included, a list for each time it was asked.
+   *
+   * @param options.ask about the last arguments now, if it was not yet
    */
-  async dependencies(): Promise<readonly (readonly GoPackage[])[]> {
-    if (this.#lists.length === 0 && this.#args.length > 0) await this.findAnew(this.#args);
+  async dependencies({ ask }: { readonly ask: boolean }): Promise<readonly (readonly GoPackage[])[]> {
+    if (ask && this.#lists.length === 0 && this.#args.length > 0) await this.findAnew(this.#args);
     return this.#lists.flatMap(({ packages }) => [...packages.values()]);
   }
 

@@ -41,10 +41,12 @@ export interface Session extends AsyncDisposable {
   /** Images are loaded into a daemon or a cluster's nodes, and are in no registry. */
   readonly sideLoads: boolean;
   /**
-   * All packages that go told of in this run, dependencies included, a list for each time it was asked; it is asked now
-   * if it was not yet. Also after a failure.
+   * All packages that go told of in this run, dependencies included, a list for each time it was asked. Also after a
+   * failure.
+   *
+   * @param options.ask now, if it was not yet
    */
-  dependencies(): Promise<readonly (readonly GoPackage[])[]>;
+  dependencies(options: { readonly ask: boolean }): Promise<readonly (readonly GoPackage[])[]>;
   /**
    * Finds the programs that arguments name, builds and publishes them.
    *
@@ -166,7 +168,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
 
   return {
     sideLoads: local !== undefined,
-    dependencies: () => finder.dependencies(),
+    dependencies: (asking) => finder.dependencies(asking),
     publish: async (args, choose) => {
       const found = await finder.find(args);
       try {

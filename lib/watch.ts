@@ -53,20 +53,20 @@ export interface Round {
   /** It is done again without a change, after a failure that may pass. */
   readonly isRetry: boolean;
   /** Watches these too; those of the same name make way. */
-  watch(places: Partial<WatchPlan>): Promise<void>;
+  readonly watch: (places: Partial<WatchPlan>) => Promise<void>;
   /** From now on the round is let finish. @throws If something has changed already. */
-  commit(): void;
+  readonly commit: () => void;
   /** Whether a failure from now on may pass by itself (a registry, a cluster): then it is tried again. */
-  mayPass(may: boolean): void;
+  readonly mayPass: (may: boolean) => void;
   /** Shows what was published. */
-  tellPrograms(changes: readonly ProgramChange[]): void;
+  readonly tellPrograms: (changes: readonly ProgramChange[]) => void;
   /** Shows something that a person should know. */
-  tell(line: string): void;
+  readonly tell: (line: string) => void;
   /**
    * Shows what came of it, in a few words, and how long it took; what follows is housekeeping. Nothing is shown of a round
    * that had nothing to do: then there are no words.
    */
-  end(summary: string): void;
+  readonly end: (summary: string) => void;
 }
 
 export interface WatchOptions {
@@ -125,6 +125,7 @@ class Watch implements AsyncDisposable {
   #wake: (() => void) | undefined;
   #failures = 0;
   #lastFailure: string | undefined;
+  #lastCause = "";
   #shownCounts = "";
   /** The last round of which there was something to say. */
   #last = "";
@@ -161,7 +162,7 @@ class Watch implements AsyncDisposable {
       this.#due = { everything: false, ...NOBODY };
       this.#failures = 0;
       this.#lastFailure = undefined;
-    } else this.#failures += 1;
+    } else this.#failures = isRetry ? this.#failures + 1 : 1;
     await this.#wait(result === "may pass" ? RETRY_MS[Math.min(this.#failures, RETRY_MS.length) - 1] : undefined);
   }
 
@@ -205,6 +206,7 @@ class Watch implements AsyncDisposable {
     const recorder = createTiming(() => host.monotonic() - start);
     const signal = AbortSignal.any([host.signal, controller.signal]);
     const cause = this.#describeCause();
+    if (!isRetry) this.#lastCause = cause;
     let isHeaded = false;
     const say = (text: string): void => {
       if (!isHeaded) screen.say(`${time} ${cause}\n`);
@@ -217,10 +219,15 @@ class Watch implements AsyncDisposable {
     const seconds = (): string => formatTimes({ took: host.monotonic() - start, stages: [] });
     const took = (): string => formatTimes({ took: host.monotonic() - start, stages: recorder.stageTimes() });
     try {
+      const patientHost: Host = {
+        ...screen.host,
+        // Whoever read our results is gone.
+        out: (data) => screen.host.out(data).catch((error: unknown) => Promise.reject(new Hopeless(error))),
+      };
       await this.#job.run({
         due: this.#due,
-        host: withSignal(screen.host, signal),
-        patientHost: screen.host,
+        host: withSignal(patientHost, signal),
+        patientHost,
         log: screen.log,
         timing: recorder,
         isRetry,
@@ -289,7 +296,7 @@ class Watch implements AsyncDisposable {
       const paths = causes.map(({ path }) => path);
       return formatCause(paths, host.cwd);
     }
-    return this.#failures > 0 ? "once more" : "start";
+    return this.#failures > 0 ? `${this.#lastCause}, once more` : "start";
   }
 
   /** Between rounds: what is watched, and what the last round was. */

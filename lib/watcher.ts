@@ -193,7 +193,7 @@ export class Watcher implements AsyncDisposable {
         // Otherwise it has told of what is in it.
         else if (what === "names" || this.#suspects.has(path)) changes.push({ path, is: "names" });
       } else if (what === "removed" || this.#opened.has(path)) changes.push({ path, is: "gone" });
-      // What came and went between two looks is probably somebody's temporary file.
+      // Of a file nobody knows whether it was there before.
       else changes.push({ path, is: "gone", isPassing: true });
     }
     if (changes.length === 0) return;

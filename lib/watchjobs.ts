@@ -75,7 +75,7 @@ class Programs {
    * @param options.args what names all programs
    * @param options.mayLeave arguments that name no program are left as they are
    * @param options.publish gets the session; tells `found` which programs there are, and returns what was published
-   * @param options.then hands on what was published, before what is to be watched is asked for
+   * @param options.handOn hands on what was published, before what is to be watched is asked for
    */
   async run(
     round: Round,
@@ -86,16 +86,20 @@ class Programs {
         session: Session,
         found: (all: readonly Program[]) => void,
       ) => Promise<readonly PublishedProgram[]>;
-      readonly then: (session: Session) => Promise<void>;
+      readonly handOn: (session: Session) => Promise<void>;
     },
   ): Promise<void> {
     let all: readonly Program[] = [];
+    let early: Promise<void> | undefined;
     round.mayPass(true);
     const session = await this.#open(round);
     try {
       round.mayPass(false);
       const publishing = options.publish(session, (found) => {
         all = found;
+        // A change while they are compiled is noticed as soon as it is known what that is.
+        early = this.#plan(round, { ...options, session, all, ask: false });
+        early.catch(() => {});
         // They can be built, as far as can be told without building: what fails then is not in these files.
         round.mayPass(true);
       });
@@ -106,10 +110,11 @@ class Programs {
       });
       round.commit();
       this.#note(round, published);
-      await options.then(session);
+      await options.handOn(session);
     } finally {
       try {
-        await this.#plan(round, { ...options, session, all });
+        await early;
+        await this.#plan(round, { ...options, session, all, ask: true });
       } finally {
         await session[Symbol.asyncDispose]();
       }
@@ -148,16 +153,18 @@ class Programs {
       readonly mayLeave?: boolean;
       readonly session: Session;
       readonly all: readonly Program[];
+      readonly ask: boolean;
     },
   ): Promise<void> {
-    const { all, args, mayLeave = false, session } = options;
+    const { all, args, ask, mayLeave = false, session } = options;
     const { host, log } = round;
     if (host.signal.aborted) return;
-    const packages = await session.dependencies().catch((error: unknown) => {
+    const packages = await session.dependencies({ ask }).catch((error: unknown) => {
       host.signal.throwIfAborted();
       log.debug(`What to watch is not known: ${messageOf(error)}`);
       return [];
     });
+    if (!ask && packages.length === 0) return;
     const listed = new Set(packages.flatMap((list) => list.map(({ importPath }) => importPath)));
     for (const program of all) {
       if (listed.has(program.importPath)) {
@@ -199,7 +206,7 @@ export class BuildJob implements WatchJob {
           this.#programs.keepOnly(new Set(all.map(({ importPath }) => importPath)));
           return all.filter(isDue);
         })),
-      then: async () => {
+      handOn: async () => {
         const changed = published.filter(
           ({ program, reference }) => this.#printed.get(program.importPath) !== reference,
         );
@@ -270,7 +277,7 @@ export class YamlJob implements WatchJob {
         this.#values = new Set(values);
         return [...new Map(Array.from(images.values(), (each) => [each.program.importPath, each])).values()];
       },
-      then: async (session) => {
+      handOn: async (session) => {
         if (session.sideLoads) await warnOfPulls(reading.referring, log);
         this.#forget(values);
         return this.#handOver(reading, round);

@@ -51,7 +51,7 @@ export interface PathChange {
   readonly path: string;
   /** What is there now. "names": a folder of which names have come or gone, nobody knows which. */
   readonly is: "file" | "folder" | "gone" | "names";
-  /** Nobody saw it there. @default false */
+  /** It may have been there for a moment only, as an editor's temporary file. @default false */
   readonly isPassing?: boolean;
 }
 

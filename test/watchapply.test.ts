@@ -17,6 +17,8 @@ const programs = findCounterparts(["docker-registry", "etcd", "kube-apiserver", 
 
 const EDITS = Number(process.env["KO_WATCH_EDITS"] ?? 30);
 
+type Edit = readonly [path: string, text: string];
+
 const NAMES = ["foo", "bar", "baz"] as const;
 
 /** The original's own example: two Deployments of one package, one that has nothing to do with it. */
@@ -131,7 +133,7 @@ describe.skipIf(programs === undefined)("ko apply -W on a real API server", () =
     await using watching = await start(bench, "random");
     await watching.round();
     const random = createRandom(20_261_126);
-    const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)] as T;
+    const pick = <T>(items: readonly [T, ...T[]]): T => items[Math.floor(random() * items.length)] ?? items[0];
     let serial = 1;
     const broken = new Map<string, string>();
     const edit = (): void => {
@@ -143,7 +145,7 @@ describe.skipIf(programs === undefined)("ko apply -W on a real API server", () =
         return;
       }
       const name = pick(NAMES);
-      const edits: readonly (readonly [path: string, text: string])[] = [
+      const edits: readonly [Edit, ...Edit[]] = [
         ["pkg/shared/shared.go", library("shared", String(serial))],
         ["pkg/own/own.go", library("own", String(serial))],
         ["pkg/unused/unused.go", library("unused", String(serial))],
