@@ -146,7 +146,7 @@ async function feedKubectl(invocation: Of<"apply" | "create">, world: World): Pr
 async function watchPrograms(invocation: Of<"build">, { host, log }: Omit<World, "timing">): Promise<number> {
   const [{ BuildJob }, options] = await Promise.all([import("./watchjobs.ts"), startWatch(invocation, log)]);
   const args = invocation.positionals.length > 0 ? invocation.positionals : ["."];
-  const job = new BuildJob({ ...options, args, print: (text) => host.out(text) });
+  const job = new BuildJob({ ...options, args });
   return options.run(job, host);
 }
 

@@ -35,8 +35,6 @@ export interface JobOptions {
 
 export interface BuildJobOptions extends JobOptions {
   readonly args: readonly string[];
-  /** Gets the references that changed, a line each. */
-  readonly print: (text: string) => Promise<void>;
 }
 
 export interface YamlJobOptions extends JobOptions {
@@ -178,7 +176,7 @@ class Programs {
   }
 }
 
-/** `ko build --watch`. */
+/** `ko build --watch`: prints the references that changed. */
 export class BuildJob implements WatchJob {
   readonly #options: BuildJobOptions;
   readonly #programs: Programs;
@@ -191,7 +189,7 @@ export class BuildJob implements WatchJob {
   }
 
   async run(round: Round): Promise<void> {
-    const { args, print } = this.#options;
+    const { args } = this.#options;
     const { due, host } = round;
     await round.watch({ config: planConfig(host), ...(due.everything ? { args: planArguments(args, [], host) } : {}) });
     let published: readonly PublishedProgram[] = [];
@@ -210,8 +208,8 @@ export class BuildJob implements WatchJob {
         const changed = published.filter(
           ({ program, reference }) => this.#printed.get(program.importPath) !== reference,
         );
+        if (changed.length > 0) await round.patientHost.out(changed.map(({ reference }) => `${reference}\n`).join(""));
         for (const { program, reference } of changed) this.#printed.set(program.importPath, reference);
-        if (changed.length > 0) await print(changed.map(({ reference }) => `${reference}\n`).join(""));
         if (changed.length > 0) round.end(`printed ${count(changed.length, "reference")}`);
         else round.end(published.length > 0 ? "nothing new" : "");
       },

@@ -8,7 +8,8 @@ import { chmodSync, existsSync, readFileSync, renameSync, rmSync, utimesSync, wr
 import { type Files, MAIN, goMod } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { FaultProxy } from "./helpers/faultproxy.ts";
-import { processesWith, waitUntil } from "./helpers/programs.ts";
+import { ourCommand } from "./helpers/oracle.ts";
+import { processesWith, start, waitUntil } from "./helpers/programs.ts";
 import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
 import { causeOf, outcomeOf, startWatching } from "./helpers/watching.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
@@ -485,6 +486,19 @@ describe.skipIf(programs === undefined)("--watch", () => {
       await watching.said(/^ {2}printed 1 reference,/m);
       expect(Object.keys(digests(watching.printed()))).toEqual(["late"]);
       expect(await watching.end("SIGTERM")).toMatchObject({ code: 143 });
+    });
+
+    test("ends when nobody reads its results any more", async () => {
+      using _bench = open();
+      const [first = "", ...rest] = ourCommand();
+      const words = [first, ...rest, "build", "-W", "./cmd/alone"].map((word) => `'${word}'`).join(" ");
+      const script = `(${words}; echo "exit code $?" >&2) | head -n 1`;
+      const running = start(["sh", "-c", script], { cwd: bench.tree.path, env: bench.env, ownGroup: true });
+      await waitUntil(() => /^watching /m.test(running.stderr()), running);
+      bench.tree.write({ "cmd/alone/main.go": MAIN.replace("hello", "other") });
+      const { stdout, stderr } = await running.result;
+      expect(Object.keys(digests(stdout))).toEqual(["alone"]);
+      expect(stderr).toMatch(/^Error: Cannot write to standard output: .*\nexit code 1\n$/m);
     });
   });
 
