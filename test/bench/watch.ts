@@ -137,7 +137,12 @@ interface Watched extends AsyncDisposable {
 
 async function watch(args: readonly string[], cwd: string, env: Readonly<Record<string, string>>): Promise<Watched> {
   const running = start([OURS, ...args], { cwd, env });
-  await waitUntil(() => /^watching /m.test(running.stderr()), running, { patience: 600_000 });
+  try {
+    await waitUntil(() => /^watching /m.test(running.stderr()), running, { patience: 600_000 });
+  } catch (error) {
+    process.kill(running.pid, "SIGKILL");
+    throw error;
+  }
   return {
     running,
     applied: () => running.stderr().match(/^ {2}applied /gm)?.length ?? 0,
