@@ -221,7 +221,8 @@ export class LayerStore {
       again ??= this.#make(key, entries);
       const { layer } = await again;
       if (layer.descriptor.digest !== digest) {
-        throw new CacheDamage(`Cannot make the layer ${digest} again: the same files gave ${layer.descriptor.digest}`);
+        // The binary that it was made of; or a file of kodata has changed just now.
+        throw this.#distrust(tar.diffId);
       }
       yield* layer.open(openSignal);
     }.bind(this);

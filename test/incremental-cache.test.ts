@@ -91,34 +91,32 @@ function keepTimes(path: string, work: () => void): void {
 }
 
 describe("an entry is", () => {
-  test.each(Object.entries(DAMAGES))(
-    "%s",
-    async (_name, damage) => {
-      const at = await open();
-      const right = await reference(at);
-      expect((await build(at)).images).toBe(right);
-      const whole = at.work.at("whole");
-      cpSync(at.cache, whole, { recursive: true, preserveTimestamps: true });
-      const names = entriesOf(whole).map((path) => path.slice(whole.length));
-      const kinds = new Set(names.map((name) => basename(name).replace(/-?[0-9a-f]{40,}(\.json)?$/, "")));
-      expect(kinds).toEqual(new Set(["", "build", "layer", "programs", "setup", "shared"]));
-      for (const name of [...names, undefined]) {
-        rmSync(at.cache, { recursive: true });
-        cpSync(whole, at.cache, { recursive: true, preserveTimestamps: true });
-        // Then all of them at once.
-        for (const each of name === undefined ? names : [name]) damage(join(at.cache, each));
-        const outcome = await build(at);
-        expect({ name, code: outcome.code, images: outcome.images, stderr: outcome.stderr }).toMatchObject({
-          name,
-          code: 0,
-          images: right,
-        });
-        // And it is as good as new.
-        expect({ name, ...(await build(at)) }).toMatchObject({ name, images: right });
-      }
-    },
-    600_000,
-  );
+  test.each(Object.entries(DAMAGES))("%s", async (_name, damage) => {
+    const at = await open();
+    const right = await reference(at);
+    expect((await build(at)).images).toBe(right);
+    const whole = at.work.at("whole");
+    cpSync(at.cache, whole, { recursive: true, preserveTimestamps: true });
+    const names = entriesOf(whole).map((path) => path.slice(whole.length));
+    const kinds = new Set(names.map((name) => basename(name).replace(/-?[0-9a-f]{40,}(\.json)?$/, "")));
+    expect(kinds).toEqual(new Set(["", "build", "layer", "programs", "setup", "shared"]));
+    for (const name of [...names, undefined]) {
+      rmSync(at.cache, { recursive: true });
+      cpSync(whole, at.cache, { recursive: true, preserveTimestamps: true });
+      // Then all of them at once.
+      for (const each of name === undefined ? names : [name]) damage(join(at.cache, each));
+      const outcome = await build(at);
+      expect({ name, code: outcome.code, images: outcome.images, stderr: outcome.stderr }).toMatchObject({
+        name,
+        code: 0,
+        images: right,
+      });
+    }
+    // What shows nothing is found out when it is read, one run later maybe; that run starts again and keeps nothing. Then
+    // all is as good as new.
+    for (let i = 0; i < 2; i++) expect(await build(at)).toMatchObject({ code: 0, images: right });
+    expect(await build(at)).toMatchObject({ code: 0, images: right, stderr: "", go: [] });
+  });
 
   test("with a flipped bit that nothing shows, and its source has been edited", async () => {
     const at = await open();
