@@ -487,6 +487,7 @@ const SETTINGS: readonly Situation[] = [
   {
     name: "flags there and back",
     before: async (scene) => {
+      await Bun.sleep(SETTLED_MS);
       await scene.run({ args: [...APP, "--disable-optimizations", "./cmd/app"] });
     },
     change: async (scene) => {
