@@ -14,7 +14,7 @@ import {
   type Draft,
   type InputPlan,
   type Inputs,
-  type Looks,
+  Looks,
   Prover,
   refreshInputs,
   takeInputs,
@@ -230,10 +230,10 @@ export class BuildMemory {
     const now = host.now().getTime();
     const draft = takeInputs(whole, { startedAt, now, before: this.#prover, looks });
     if ("path" in draft) return no(`${draft.path} ${draft.what} just now`);
-    const goroot = isShim(sources.go) ? findGoroot(packages) : undefined;
+    const goroot = findGoroot(packages) ?? "";
     const git =
       tree.kind === "git" ? { root: tree.root, state: await this.#stateBefore(tree.root, setup.env) } : undefined;
-    return { draft, git, goroot, standard: join(findGoroot(packages) ?? "", "src") };
+    return { draft, git, goroot: isShim(sources.go) ? goroot : undefined, standard: join(goroot, "src") };
   }
 
   /** Keeps what was compiled, if its inputs have not changed meanwhile. */
@@ -247,8 +247,8 @@ export class BuildMemory {
   ): Promise<void> {
     const { cache, host, log } = this.#options;
     const { binary, confirmation, draft, setup, tarSize } = made;
-    const { prover } = confirmation;
-    const inputs = confirmInputs(draft.draft, { now: host.now().getTime(), prover });
+    const { looks, prover } = confirmation;
+    const inputs = confirmInputs(draft.draft, { now: host.now().getTime(), prover, looks });
     const no = (why: string): void => log.debug(`${program.importPath} is not remembered: ${why}`);
     if ("path" in inputs) return no(`${inputs.path} ${inputs.what} while it was compiled`);
     if (this.isClockPutBack()) return no("the clock was put back");
@@ -328,6 +328,7 @@ export class BuildMemory {
 /** What is looked at when the compiler has ended: once for all programs that it made. */
 export class Confirmation {
   readonly prover: Prover = new Prover();
+  readonly looks: Looks = new Looks();
   readonly #host: Host;
   readonly #states = new Map<string, Promise<string>>();
 

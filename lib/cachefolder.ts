@@ -4,7 +4,7 @@
  *
  * `v1/records/KIND-KEY.json`, `v1/content/HEX`, `v1/work/run-…`; a name with `.UUID.tmp` at its end is not complete yet.
  */
-import { accessSync, chmodSync, constants, lstatSync, mkdirSync, writeFileSync, statfsSync } from "node:fs";
+import { accessSync, chmodSync, constants, lstatSync, mkdirSync, statfsSync, writeFileSync } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import { UsageError } from "./errors.ts";
 import { isObject } from "./gojson.ts";

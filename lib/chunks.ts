@@ -5,7 +5,7 @@ import { open } from "node:fs/promises";
 import { KoError, messageOf } from "./errors.ts";
 
 /** Bytes of a piece: 256 KiB. */
-const CHUNK_BYTES = 256 * 1024;
+export const CHUNK_BYTES: number = 256 * 1024;
 
 export interface ReadChunksOptions {
   readonly signal?: AbortSignal | undefined;

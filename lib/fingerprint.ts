@@ -202,11 +202,12 @@ export function takeInputs(
  * Looks again, when the Go tool is done: only what is still the same is what it read.
  *
  * @param options.prover one that has looked at nothing before that; it may know the marks of folders from a moment ago
+ * @param options.looks shared by all programs that were compiled together, as the prover is
  * @returns what to record, or the first change
  */
 export function confirmInputs(
   draft: Draft,
-  { now, prover }: { readonly now: number; readonly prover: Prover },
+  { looks, now, prover }: { readonly looks: Looks; readonly now: number; readonly prover: Prover },
 ): Inputs | Change {
   const { inputs, moving, startedAt } = draft;
   const change = prover.findChange(inputs);
@@ -218,7 +219,6 @@ export function confirmInputs(
   }
   const window = new Window(startedAt, now);
   // And what had another's name meanwhile shows in its own.
-  const looks = new Looks();
   for (const path of [...inputs.folders.map(({ dir }) => dir), ...inputs.files.map(([file]) => file)]) {
     if (looks.isLed(path, window)) return { path, what: "changed" };
   }
@@ -345,7 +345,7 @@ function isSameState(a: FolderState, b: FolderState): boolean {
 }
 
 /** The mark of a file or folder: equal marks, equal content, unless it was changed a moment before it was taken. */
-function markOf(found: Stats | undefined): number {
+export function markOf(found: Stats | undefined): number {
   if (found === undefined) return ABSENT;
   NUMBERS[0] = found.size;
   NUMBERS[1] = found.mtimeMs;

@@ -61,7 +61,7 @@ interface Listing {
 type Answer = { readonly listing: Listing; readonly named: readonly GoPackage[] } | { readonly failure: KoError };
 
 /** Patterns of go that are words. */
-const WORDS = new Set(["all", "std", "cmd", "tool", "work"]);
+export const PATTERN_WORDS: ReadonlySet<string> = new Set(["all", "std", "cmd", "tool", "work"]);
 
 /** What an argument turned out to be. */
 export interface FoundPrograms {
@@ -144,7 +144,7 @@ async function readArgument(text: string, host: Host): Promise<Argument | KoErro
   const file = name.endsWith(".go") && (await isFile(resolve(host.cwd, name))) ? basename(name) : undefined;
   if (!/^\.{1,2}(\/|$)/.test(name) && !isAbsolute(name) && file === undefined) {
     const rest = posix.normalize(name).replace(/\/$/, "");
-    return { text, wild: rest.includes("...") || WORDS.has(rest), dir: undefined, rest, file };
+    return { text, wild: rest.includes("...") || PATTERN_WORDS.has(rest), dir: undefined, rest, file };
   }
   const parts = name.split("/");
   const at = parts.findIndex((part) => part.includes("..."));
@@ -197,7 +197,7 @@ async function findElsewhere(
     let owner: string | undefined;
     if (argument.dir !== undefined) {
       owner = await findModuleDir(argument.dir);
-    } else if (!WORDS.has(argument.rest)) {
+    } else if (!PATTERN_WORDS.has(argument.rest)) {
       modules ??= await findModulesBelow(host.cwd, here.moduleDir);
       owner = findOwner(argument.rest.replace(/\/?[^/]*\.\.\..*$/, ""), modules)?.dir;
     }

@@ -80,7 +80,7 @@ export function planPlaces(
   const own = packages.filter(({ importPath }) => paths.has(importPath));
   for (const program of programs) {
     planModules(plan, own, { ...options, program });
-    plan.folder(program.dir);
+    plan.file(program.dir);
   }
   plan.file(options.go);
   return plan.done();
@@ -130,12 +130,8 @@ class PlanMaker {
     this.#folders.set(`${kind} ${dir}`, { dir, kind });
   }
 
+  /** A file, or a folder of which it counts only that it is there. */
   file(path: string): void {
-    this.#files.add(path);
-  }
-
-  /** A folder that has to be there, whatever is in it. */
-  folder(path: string): void {
     this.#files.add(path);
   }
 

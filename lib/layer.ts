@@ -9,7 +9,7 @@
  */
 import { open, rename, rm } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
-import { readChunks } from "./chunks.ts";
+import { CHUNK_BYTES, readChunks } from "./chunks.ts";
 import type { Codec, CompressionPool } from "./compress.ts";
 import { KoError, messageOf } from "./errors.ts";
 import type { Layer } from "./image.ts";
@@ -64,17 +64,17 @@ export async function writeLayer(
   const { file, mediaType, codec, pool, signal } = options;
   const tar = measure(packTar(entries, { signal, reuse: true }));
   const packed = measure(pool.compress(tar, { codec, signal }));
-  const growing = options.onStart === undefined ? undefined : new GrowingFile(file);
-  if (growing !== undefined) options.onStart?.(growing);
+  const growing = new GrowingFile(file);
+  options.onStart?.(growing);
   try {
     await writeWhole(file, packed, growing);
     const { digest, size } = packed.total();
     const { digest: diffId, size: tarSize } = tar.total();
     const layer = { ...fileLayer({ path: file, diffId, descriptor: { mediaType, size, digest } }), tarSize };
-    growing?.end(layer);
+    growing.end(layer);
     return layer;
   } catch (error) {
-    growing?.fail(error);
+    growing.fail(error);
     throw error;
   }
 }
@@ -158,11 +158,7 @@ export function measure(source: AsyncIterable<Uint8Array>): Measured {
 /**
  * The file's content is not forced to the disk: what a power cut leaves is caught by its digest when it is read.
  */
-async function writeWhole(
-  file: string,
-  chunks: AsyncIterable<Uint8Array>,
-  growing: GrowingFile | undefined,
-): Promise<void> {
+async function writeWhole(file: string, chunks: AsyncIterable<Uint8Array>, growing: GrowingFile): Promise<void> {
   const writing = async <T>(work: () => Promise<T>): Promise<T> => {
     try {
       return await work();
@@ -176,7 +172,7 @@ async function writeWhole(
     try {
       for await (const chunk of chunks) {
         await writing(() => writeAll(handle, chunk));
-        growing?.grow(temporary, chunk.byteLength);
+        growing.grow(temporary, chunk.byteLength);
       }
     } finally {
       await writing(() => handle.close());
@@ -234,7 +230,7 @@ class GrowingFile implements GrowingLayer {
           await this.#changed.promise;
           continue;
         }
-        const chunk = new Uint8Array(Math.min(GROWING_CHUNK_BYTES, this.#size - at));
+        const chunk = new Uint8Array(Math.min(CHUNK_BYTES, this.#size - at));
         const { bytesRead } = await handle.read(chunk, 0, chunk.byteLength, at);
         at += bytesRead;
         yield chunk.subarray(0, bytesRead);
@@ -250,8 +246,6 @@ class GrowingFile implements GrowingLayer {
     resolve();
   }
 }
-
-const GROWING_CHUNK_BYTES = 256 * 1024;
 
 async function writeAll(handle: FileHandle, chunk: Uint8Array): Promise<void> {
   for (let at = 0; at < chunk.byteLength;) {

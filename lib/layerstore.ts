@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { type Cache, CacheDamage, type Kept, keyOf } from "./cache.ts";
 import { readChunks } from "./chunks.ts";
 import type { Compression, CompressionPool } from "./compress.ts";
-import { look, Window } from "./fingerprint.ts";
+import { look, markOf, Window } from "./fingerprint.ts";
 import { isObject } from "./gojson.ts";
 import { createLimit, type Host } from "./host.ts";
 import type { Layer } from "./image.ts";
@@ -98,21 +98,21 @@ export class LayerStore {
    * The layer of a kodata folder.
    *
    * @param key tells it from others of this run
-   * @param list gives its entries; called again, to see whether a file was changed while they were packed
+   * @param list gives its entries; called once, and not if the layer was asked for before
    */
   kodata(key: string, list: () => Iterable<TarEntry>, onStart?: OnStart): Promise<StoredLayer> {
     return this.#once(key, async () => {
       const { cache, host } = this.#options;
       // What the walk has to say is said once.
       const entries = [...list()];
-      const before = cache === undefined ? undefined : this.#treeKey(entries, host.now().getTime());
-      const recorded = before === undefined ? undefined : this.#recall(before.key, () => entries);
+      if (cache === undefined) return this.#make(key, () => entries, onStart);
+      const window = new Window(host.now().getTime(), host.now().getTime());
+      const before = this.#treeKey(entries, window);
+      const recorded = this.#recall(before.key, () => entries);
       if (recorded !== undefined) return recorded;
       const made = await this.#make(key, () => entries, onStart);
-      if (before !== undefined && before.isSettled) {
-        const after = this.#treeKey(entries, before.startedAt);
-        if (after.key === before.key) this.#record(before.key, made);
-      }
+      // A file may have been changed while it was packed.
+      if (before.isSettled && this.#treeKey(entries, window).key === before.key) this.#record(before.key, made);
       return made;
     });
   }
@@ -244,21 +244,17 @@ export class LayerStore {
   }
 
   /** Of all that decides a layer's bytes, its files by their marks. */
-  #treeKey(
-    entries: readonly TarEntry[],
-    startedAt: number,
-  ): { readonly key: string; readonly isSettled: boolean; readonly startedAt: number } {
-    const window = new Window(startedAt, startedAt);
+  #treeKey(entries: readonly TarEntry[], window: Window): { readonly key: string; readonly isSettled: boolean } {
     let isSettled = true;
     const parts: unknown[] = [FORMAT, Bun.version, this.#options.compression];
     for (const { content, ...entry } of entries) {
       parts.push(entry);
       if (content === undefined || !("path" in content)) continue;
       const found = look(content.path);
-      parts.push(content.path, found?.size, found?.mtimeMs, found?.ctimeMs, found?.ino);
+      parts.push(content.path, markOf(found));
       isSettled &&= found !== undefined && window.judge(found) === "settled";
     }
-    return { key: keyOf(parts), isSettled, startedAt };
+    return { key: keyOf(parts), isSettled };
   }
 }
 

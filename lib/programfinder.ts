@@ -64,13 +64,13 @@ export class ProgramFinder {
 
   /** The same from go itself. */
   async findAnew(args: readonly string[]): Promise<Found & { readonly startedAt: number }> {
-    const { host, memory, timing } = this.#options;
+    const { host, timing } = this.#options;
     const startedAt = host.now().getTime();
+    const memory = this.#memory;
     // The first build of a program wants to know, before go is started again.
-    const setup = { env: buildEnvironment(this.#platform, host.env), args: [] };
-    memory?.askGit(host.cwd, setup).catch(() => {});
+    memory?.memory.askGit(host.cwd, { env: memory.env, args: [] }).catch(() => {});
     const found = await timing.time("list", args.join(" "), () => findPrograms(args, this.#options));
-    if (this.#memory !== undefined) rememberPrograms(args, found, { ...this.#memory, startedAt });
+    if (memory !== undefined) rememberPrograms(args, found, { ...memory, startedAt });
     return { ...found, args, startedAt };
   }
 

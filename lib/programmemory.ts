@@ -4,14 +4,15 @@
  * For an import path or a folder it is proved where modules lie and that the folder is there; whether its sources still
  * make a program is found out by whoever needs to compile it. A pattern such as `./...` is proved with all it can match.
  */
+import { isAbsolute, resolve } from "node:path";
 import type { BuildMemory } from "./buildmemory.ts";
 import { type Cache, keyOf } from "./cache.ts";
-import { type InputPlan, type Inputs, refreshInputs, takeInputs } from "./fingerprint.ts";
-import type { FoundPrograms, Program } from "./goprograms.ts";
+import { KoError } from "./errors.ts";
+import { type Inputs, Looks, refreshInputs, takeInputs } from "./fingerprint.ts";
+import { type FoundPrograms, PATTERN_WORDS, type Program } from "./goprograms.ts";
 import { planPattern, planPlaces } from "./gosources.ts";
 import { isObject } from "./gojson.ts";
 import type { Host } from "./host.ts";
-import { isAbsolute, resolve } from "node:path";
 
 export interface ProgramMemoryOptions {
   readonly cache: Cache;
@@ -36,7 +37,7 @@ export function recallPrograms(args: readonly string[], options: ProgramMemoryOp
     if (!isProgramRecord(record) || memory.prover.findChange(record.inputs) !== undefined) return undefined;
     const better = refreshInputs(record.inputs, host.now().getTime());
     if (better !== undefined) cache.write("programs", key, { ...record, inputs: better });
-    results.push(record.programs.map((program) => ({ ...program, module: program.module })));
+    results.push(record.programs);
   }
   return { results, packages: new Map() };
 }
@@ -51,20 +52,19 @@ export function rememberPrograms(
   const sources = memory.sourcesOptions(env);
   if (sources === undefined || memory.isClockPutBack()) return;
   const now = host.now().getTime();
+  const packages = [...found.packages.values()].flat();
+  const named = packages.filter(({ depOnly, standard }) => !depOnly && !standard);
+  const looks = new Looks();
   for (const [i, text] of args.entries()) {
     const programs = found.results[i];
-    if (programs === undefined || !isList(programs) || !isRememberable(text)) continue;
-    const packages = [...found.packages.values()].flat();
+    if (programs === undefined || programs instanceof KoError || !isRememberable(text)) continue;
     const root = patternRoot(text, host.cwd);
-    let plan: InputPlan;
-    if (root === undefined) {
-      if (text.includes("...")) continue;
-      plan = planPlaces(programs, packages, sources);
-    } else {
-      const named = packages.filter(({ depOnly, standard }) => !depOnly && !standard);
-      plan = planPattern(programs, named, { ...sources, root, packages });
-    }
-    const draft = takeInputs(plan, { startedAt, now, before: memory.prover });
+    if (root === undefined && text.includes("...")) continue;
+    const plan =
+      root === undefined
+        ? planPlaces(programs, packages, sources)
+        : planPattern(programs, named, { ...sources, root, packages });
+    const draft = takeInputs(plan, { startedAt, now, before: memory.prover, looks });
     if ("path" in draft) continue;
     const record: ProgramRecord = { programs, inputs: draft.inputs };
     cache.write("programs", keyFor(text, options), record);
@@ -78,13 +78,12 @@ export function forgetPrograms(args: readonly string[], options: ProgramMemoryOp
 
 /** A file is looked at for what is in it, and words such as `all` mean what go likes. */
 function isRememberable(text: string): boolean {
-  const name = text.replace(/^ko:\/\//, "");
-  return !name.endsWith(".go") && !["all", "std", "cmd", "tool", "work"].includes(name);
+  return !text.endsWith(".go") && !PATTERN_WORDS.has(withoutScheme(text));
 }
 
 /** The folder that a pattern of paths is about. */
 function patternRoot(text: string, cwd: string): string | undefined {
-  const name = text.replace(/^ko:\/\//, "");
+  const name = withoutScheme(text);
   const at = name.indexOf("...");
   if (at < 0 || !(/^\.{1,2}\//.test(name) || isAbsolute(name))) return undefined;
   return resolve(cwd, name.slice(0, name.lastIndexOf("/", at) + 1));
@@ -94,8 +93,8 @@ function keyFor(text: string, { env, host, memory }: ProgramMemoryOptions): stri
   return keyOf([1, host.cwd, text, memory.describe(env)]);
 }
 
-function isList(value: unknown): value is readonly Program[] {
-  return Array.isArray(value);
+function withoutScheme(text: string): string {
+  return text.replace(/^ko:\/\//, "");
 }
 
 function isProgramRecord(value: unknown): value is ProgramRecord {

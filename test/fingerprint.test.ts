@@ -7,6 +7,7 @@ import {
   type InputPlan,
   type Inputs,
   isSourceName,
+  Looks,
   Prover,
   refreshInputs,
   takeInputs,
@@ -136,7 +137,7 @@ describe("takeInputs()", () => {
     if ("inputs" in draft) {
       tree.write({ "lib/b.go": "" });
       unlinkSync(tree.at("lib/b.go"));
-      expect(confirmInputs(draft, { now: LATER(), prover: new Prover() })).toEqual({
+      expect(confirmInputs(draft, { now: LATER(), prover: new Prover(), looks: new Looks() })).toEqual({
         path: tree.at("lib"),
         what: "changed",
       });
