@@ -352,6 +352,28 @@ export class Cache implements AsyncDisposable {
   }
 }
 
+/** The cache of a command: opened when it is first asked for, once, whoever asks. */
+export class LazyCache implements AsyncDisposable {
+  readonly #host: Host;
+  readonly #log: Log;
+  #opened: { readonly cache: Cache | undefined } | undefined;
+
+  constructor(host: Host, log: Log) {
+    this.#host = host;
+    this.#log = log;
+  }
+
+  /** As {@link Cache.open}. @throws {UsageError} If `KO_CACHE_MAX` is no size. */
+  get(): Cache | undefined {
+    this.#opened ??= { cache: Cache.open(this.#host, this.#log) };
+    return this.#opened.cache;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#opened?.cache?.[Symbol.asyncDispose]();
+  }
+}
+
 /** A key of a record: of anything that JSON can hold. */
 export function keyOf(parts: unknown): string {
   return checksum(JSON.stringify(parts)).slice(0, 40);

@@ -1,10 +1,11 @@
 /**
  * Runs the command that a command line asks for. Each command's modules are loaded when it runs.
  */
+import type { LazyCache } from "./cache.ts";
 import { type Invocation, logLevelOf, parseCommandLine } from "./cli.ts";
 import { UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
-import { createLog, type Log, silentLog } from "./log.ts";
+import { createLog, type Log } from "./log.ts";
 import type { Session } from "./session.ts";
 import type { Timing } from "./timing.ts";
 
@@ -63,16 +64,25 @@ interface World {
   readonly host: Host;
   readonly log: Log;
   readonly timing: Timing;
+  readonly cache: LazyCache;
 }
 
 /** Runs a command, and tells where its time went, if that was asked for. */
 async function timed(
   { flags }: Building,
-  { host, log }: Omit<World, "timing">,
+  { host, log }: Pick<World, "host" | "log">,
   work: (world: World) => Promise<number>,
 ): Promise<number> {
-  const [{ readTimingOutput }, { withTiming }] = await Promise.all([import("./options.ts"), import("./timing.ts")]);
-  return withTiming((timing) => work({ host, log, timing }), { to: readTimingOutput(flags), host });
+  const [{ readTimingOutput }, { withTiming }, { LazyCache }] = await Promise.all([
+    import("./options.ts"),
+    import("./timing.ts"),
+    import("./cache.ts"),
+  ]);
+  const run = async (timing: Timing): Promise<number> => {
+    await using cache = new LazyCache(host, log);
+    return await work({ host, log, timing, cache });
+  };
+  return withTiming(run, { to: readTimingOutput(flags), host });
 }
 
 async function build(invocation: Of<"build">, world: World): Promise<number> {
@@ -94,7 +104,7 @@ async function print(host: Host, text: string): Promise<number> {
 }
 
 /** The session of a building command; its flags and the configuration are checked by then. */
-async function startSession(invocation: Building, { host, log, timing }: World): Promise<Session> {
+async function startSession(invocation: Building, { host, log, timing, cache }: World): Promise<Session> {
   const { flags, given } = invocation;
   const [{ readBuildOptions }, { loadConfig }, { openSession }] = await Promise.all([
     import("./options.ts"),
@@ -108,7 +118,7 @@ async function startSession(invocation: Building, { host, log, timing }: World):
     });
   }
   for (const warning of options.warnings) log.warn(warning);
-  return openSession({ host, log, timing, config: await loadConfig(host), build: options });
+  return openSession({ host, log, timing, cache, config: await loadConfig(host), build: options });
 }
 
 /** The YAML that `-f` and `-k` name, with image references; nothing is written anywhere unless all of it succeeded. */
@@ -120,10 +130,9 @@ async function resolveYaml(invocation: Of<"resolve" | "apply" | "create">, world
   const inputs = await timing.time("read", [...flags.filename, kustomize ?? ""].join(" ").trim(), () =>
     readInputs({ files: flags.filename, recursive: flags.recursive, kustomize }, { host, log, signal: host.signal }),
   );
-  const [{ Cache }, { cachedReferences }] = await Promise.all([import("./cache.ts"), import("./referencecache.ts")]);
-  // What is wrong with the cache, the session tells.
-  await using cache = Cache.open(host, silentLog);
-  return await resolveInputs(inputs, {
+  const { cachedReferences } = await import("./referencecache.ts");
+  const cache = world.cache.get();
+  return resolveInputs(inputs, {
     log,
     memory: cache === undefined ? undefined : cachedReferences(cache),
     selector: flags.selector,

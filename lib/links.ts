@@ -8,9 +8,10 @@
  *
  * It reads links and git's pointer files, no content.
  */
-import { type Stats, existsSync, lstatSync, readFileSync, readlinkSync, realpathSync, statSync } from "node:fs";
+import { type Stats, existsSync, lstatSync, readlinkSync, realpathSync, statSync } from "node:fs";
 import { dirname, isAbsolute, join, parse, relative, resolve, sep } from "node:path";
 import { KoError, messageOf } from "./errors.ts";
+import { readCommonFolder, readGitFile } from "./gitfolder.ts";
 
 /** What links of one kodata folder may lead to. */
 export interface LinkRules {
@@ -127,11 +128,10 @@ function followGitFile(link: string, rules: LinkRules): string | undefined {
 /** What `.git/<rest>` is for git, where `file` is a `.git` file: `gitdir: ` and a path. */
 function findInGitFolder(file: string, rest: readonly string[]): string | undefined {
   if (rest.includes("..")) return undefined;
-  const pointer = /^gitdir: (.+?)[\r\n]*$/.exec(readFileSync(file, "utf8"))?.[1];
-  const own = pointer === undefined ? undefined : findRealPath(resolve(dirname(file), pointer));
+  const named = readGitFile(file);
+  const own = named === undefined ? undefined : findRealPath(named);
   if (own === undefined) return undefined;
-  const commonFile = join(own, "commondir");
-  const shared = existsSync(commonFile) ? findRealPath(resolve(own, readFileSync(commonFile, "utf8").trim())) : own;
+  const shared = findRealPath(readCommonFolder(own));
   // A `.git` file that came with a download could point at any folder: only a repository will do.
   if (shared === undefined || !existsSync(join(own, "HEAD"))) return undefined;
   if (!["HEAD", "objects", "refs"].every((name) => existsSync(join(shared, name)))) return undefined;

@@ -4,7 +4,7 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Base, readBase, showBase } from "./base.ts";
-import { Cache } from "./cache.ts";
+import type { Cache } from "./cache.ts";
 import { CompressionPool, FAST_GZIP } from "./compress.ts";
 import { type BaseName, DEFAULT_BASE_IMAGE, parseBase } from "./config.ts";
 import type { LocalTarget } from "./destination.ts";
@@ -27,15 +27,13 @@ export interface ResourcesOptions {
   readonly insecureHosts: readonly string[];
   /** False leaves the layers of a base from a daemon as they are: plain tars, mostly. */
   readonly compress: boolean;
-  /** False reads and keeps nothing of other runs. */
-  readonly useCache: boolean;
+  /** What is kept between runs; undefined if it is off. */
+  readonly cache: Cache | undefined;
 }
 
 /** Each is opened when it is first asked for. */
 export class Resources implements AsyncDisposable {
   readonly pool: CompressionPool;
-  /** What is kept between runs; undefined if it is off. */
-  readonly cache: Cache | undefined;
   readonly #options: ResourcesOptions;
   readonly #closing = new AsyncDisposableStack();
   readonly #bases = new Map<string, Promise<Base>>();
@@ -46,16 +44,13 @@ export class Resources implements AsyncDisposable {
 
   constructor(options: ResourcesOptions) {
     this.#options = options;
-    const { host, log } = options;
-    const cache = options.useCache ? Cache.open(host, log) : undefined;
-    this.cache = cache === undefined ? undefined : this.#closing.use(cache);
     this.pool = this.#closing.use(new CompressionPool({ workers: Math.min(options.host.cpus, 4) }));
   }
 
   /** The registry client, loaded when the first registry is talked to. */
   registry(): Promise<Registry> {
     this.#registry ??= (async () => {
-      const { host, log } = this.#options;
+      const { cache, host, log } = this.#options;
       const [{ Registry }, { createKeychain }, { cachedHosts }, version] = await Promise.all([
         import("./registry.ts"),
         import("./auth.ts"),
@@ -69,7 +64,7 @@ export class Resources implements AsyncDisposable {
         userAgent: `ko/${version}`,
         insecureHosts: this.#options.insecureHosts,
         env: host.env,
-        ...(this.cache === undefined ? {} : { memory: cachedHosts(this.cache, host) }),
+        ...(cache === undefined ? {} : { memory: cachedHosts(cache, host) }),
       });
       return this.#closing.use(registry);
     })();
@@ -95,7 +90,8 @@ export class Resources implements AsyncDisposable {
 
   /** The run's own folder: in the cache, so that what is worth it can stay there without being copied. */
   folder(): Promise<string> {
-    if (this.cache !== undefined) return this.cache.work();
+    const { cache } = this.#options;
+    if (cache !== undefined) return cache.work();
     this.#folder ??= this.#options.host.tempFolder("ko").then((folder) => this.#closing.use(folder).path);
     return this.#folder;
   }
@@ -142,7 +138,7 @@ export class Resources implements AsyncDisposable {
           openBlob: (descriptor, signal) => registry.openBlob(reference, descriptor, signal),
           blobSource: { host: reference.host, path: reference.path },
         };
-        const { cache } = this;
+        const { cache } = this.#options;
         if (cache === undefined) return source;
         const { cacheBase } = await import("./basecache.ts");
         return cacheBase(source, { cache, findTag: (tag) => registry.findManifest(reference, tag) });
@@ -153,9 +149,9 @@ export class Resources implements AsyncDisposable {
           import("./layerstore.ts"),
           koVersion(host),
         ]);
-        const { cache, pool } = this;
+        const { pool } = this;
         const folder = await this.folder();
-        const { timing } = this.#options;
+        const { cache, timing } = this.#options;
         const { signal } = host;
         const store = new LayerStore({ host, cache, pool, compression: FAST_GZIP, folder, signal, timing, jobs: 0 });
         return openBuiltin(await store.fixed(`ko.builtin/static of ko ${version}`, staticEntries));

@@ -5,7 +5,7 @@
  */
 import { buildImages, type BuildReport, type Plan, planBuilds } from "./build.ts";
 import { BuildMemory } from "./buildmemory.ts";
-import { CacheDamage } from "./cache.ts";
+import { type Cache, CacheDamage, type LazyCache } from "./cache.ts";
 import { baseFor, type Config } from "./config.ts";
 import { type Destination, type LocalTarget, planDestination } from "./destination.ts";
 import { UsageError } from "./errors.ts";
@@ -30,6 +30,8 @@ export interface SessionOptions {
   /** What the flags ask for, checked. */
   readonly build: BuildOptions;
   readonly timing: Timing;
+  /** Whoever made it closes it, after the session. */
+  readonly cache: LazyCache;
 }
 
 export interface PublishedProgram extends Published {
@@ -64,19 +66,20 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   const { host, log, config, build } = options;
   const destination = await planDestination(build, { dockerRepo: config.dockerRepo, cwd: host.cwd });
   for (const warning of destination.warnings) log.warn(warning);
-  let run = await startRun({ ...options, destination, useCache: true });
+  const cache = options.cache.get();
+  let run = await startRun({ ...options, destination, cache });
   return {
     sideLoads: localTargetOf(destination) !== undefined,
     publish: async (args, choose) => {
       try {
         return await run.publish(args, choose);
       } catch (error) {
-        const isLost = error instanceof CacheDamage || (await run.isCacheLost());
+        const isLost = error instanceof CacheDamage || ((await cache?.isLost()) ?? false);
         if (!isLost || host.signal.aborted) throw error;
         const why = error instanceof CacheDamage ? error.message : "The cache was removed while ko ran";
         log.warn(`${why}; starting again without the cache`);
         await run[Symbol.asyncDispose]();
-        run = await startRun({ ...options, destination, useCache: false });
+        run = await startRun({ ...options, destination, cache: undefined });
         return run.publish(args, choose);
       }
     },
@@ -88,25 +91,25 @@ function localTargetOf({ target }: Destination): LocalTarget | undefined {
   return target === "registry" ? undefined : target;
 }
 
-interface RunOptions extends SessionOptions {
+interface RunOptions extends Omit<SessionOptions, "cache"> {
   readonly destination: Destination;
-  readonly useCache: boolean;
+  /** Undefined reads and keeps nothing of other runs. */
+  readonly cache: Cache | undefined;
 }
 
 /** One attempt, with all that it opens. */
 interface Run extends AsyncDisposable {
   readonly publish: Session["publish"];
-  isCacheLost(): Promise<boolean>;
 }
 
 async function startRun(options: RunOptions): Promise<Run> {
-  const { host, log, config, build, destination, timing, useCache } = options;
+  const { host, log, config, build, destination, timing, cache } = options;
   const local = localTargetOf(destination);
   const files = [destination.layoutPath, destination.tarball, destination.ociArchive].some(
     (file) => file !== undefined,
   );
   const compress = local === undefined || files;
-  const open = new Resources({ host, log, timing, insecureHosts: destination.insecureHosts, compress, useCache });
+  const open = new Resources({ host, log, timing, insecureHosts: destination.insecureHosts, compress, cache });
   const ownPlatform = async (): Promise<string> => {
     if (local === undefined) throw new RangeError("no local target");
     const { os, architecture } = await (await open.place(local)).platform();
@@ -130,7 +133,6 @@ async function startRun(options: RunOptions): Promise<Run> {
   if (destination.target === "registry") void open.registry().catch(() => {});
   const [first] = platforms;
   const platform = first === undefined || first === ALL_PLATFORMS ? undefined : parsePlatform(first);
-  const { cache } = open;
   const memory = cache === undefined ? undefined : new BuildMemory({ cache, host, log, go: config.goPath });
   const finder = new ProgramFinder({ host, log, timing, go: config.goPath, platform, cache, memory });
 
@@ -192,11 +194,10 @@ async function startRun(options: RunOptions): Promise<Run> {
       const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
       await writeImageRefs(destination.imageRefs, sorted);
     }
-    if (build.explain)
-      await explain(
-        published.flatMap(({ program }) => reports.get(program) ?? []),
-        host,
-      );
+    if (build.explain) {
+      const told = published.flatMap(({ program }) => reports.get(program) ?? []);
+      await explain(told, host);
+    }
     return published;
   };
 
@@ -213,7 +214,6 @@ async function startRun(options: RunOptions): Promise<Run> {
         return programs.length === 0 ? [] : await publish(programs, again);
       }
     },
-    isCacheLost: async () => (await cache?.isLost()) ?? false,
     [Symbol.asyncDispose]: () => open[Symbol.asyncDispose](),
   };
 }

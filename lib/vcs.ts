@@ -4,9 +4,10 @@
  *
  * https://pkg.go.dev/cmd/go#hdr-Compile_packages_and_dependencies (`-buildvcs`)
  */
-import { type Dirent, readFileSync, readdirSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { type Dirent, readdirSync } from "node:fs";
+import { join } from "node:path";
 import { type InputPlan, look } from "./fingerprint.ts";
+import { readCommonFolder, readGitFile } from "./gitfolder.ts";
 import { ancestors, VCS_MARKS } from "./gosources.ts";
 import type { Host } from "./host.ts";
 
@@ -56,9 +57,8 @@ export async function readGitState(
 
 /** The files and folders in which git keeps what makes versions: tags, the ends of a shallow history, settings. */
 export function planTags(root: string): InputPlan {
-  const own = gitFolder(root);
-  if (own === undefined) return { folders: [], files: [] };
-  const shared = sharedFolder(own);
+  const shared = sharedFolder(root);
+  if (shared === undefined) return { folders: [], files: [] };
   const names = ["packed-refs", "shallow", "config", join("reftable", "tables.list"), join("info", "grafts")];
   const tags = join(shared, "refs", "tags");
   const folders = [tags];
@@ -81,24 +81,13 @@ function readEntries(dir: string): readonly Dirent[] {
   }
 }
 
-/** `.git`, or the folder that a `.git` file names. */
-function gitFolder(root: string): string | undefined {
+/** The folder that all work trees share, of the one in `root`; undefined if that cannot be told: then git cannot tell either. */
+function sharedFolder(root: string): string | undefined {
   const path = join(root, ".git");
-  if (look(path)?.isDirectory() === true) return path;
-  const pointer = /^gitdir: (.+?)[\r\n]*$/.exec(readText(path))?.[1];
-  return pointer === undefined ? undefined : resolve(root, pointer);
-}
-
-/** What all work trees of a repository share. */
-function sharedFolder(own: string): string {
-  const text = readText(join(own, "commondir")).trim();
-  return text === "" ? own : resolve(own, text);
-}
-
-function readText(path: string): string {
   try {
-    return readFileSync(path, "utf8");
+    const own = look(path)?.isDirectory() === true ? path : readGitFile(path);
+    return own === undefined ? undefined : readCommonFolder(own);
   } catch {
-    return "";
+    return undefined;
   }
 }
