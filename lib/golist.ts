@@ -146,7 +146,9 @@ function readPackage(text: string): GoPackage {
     depOnly: value["DepOnly"] === true,
     match: readStrings(value, "Match"),
     problem: readProblem(value["Error"]),
-    dependencyProblems: (Array.isArray(problems) ? problems : []).flatMap((item) => readProblem(item) ?? []),
+    dependencyProblems: (Array.isArray(problems) ? problems : [])
+      .flatMap((item) => readProblem(item) ?? [])
+      .sort(byPlace),
     goFiles: readStrings(value, "GoFiles"),
     cgoFiles: readStrings(value, "CgoFiles"),
     ignoredGoFiles: readStrings(value, "IgnoredGoFiles"),
@@ -156,6 +158,13 @@ function readPackage(text: string): GoPackage {
     embedPatterns: readStrings(value, "EmbedPatterns"),
     imports: readStrings(value, "Imports"),
   };
+}
+
+const places = new Intl.Collator("en", { numeric: true });
+
+/** As a reader meets them: go leaves the order of what one package lacks to chance (`collectDepsErrors` of cmd/go). */
+function byPlace(a: GoProblem, b: GoProblem): number {
+  return places.compare(a.position, b.position) || places.compare(a.message, b.message);
 }
 
 function readModule(value: unknown): GoModule | undefined {

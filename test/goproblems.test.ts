@@ -131,7 +131,7 @@ describe("explainPackage()", () => {
     [
       "two dependencies without module",
       "./both",
-      "\n  both/main.go:5:2: no required module provides package example.com/a/x\n  both/main.go:4:2: no required module provides package example.com/b/x",
+      "\n  both/main.go:4:2: no required module provides package example.com/b/x\n  both/main.go:5:2: no required module provides package example.com/a/x",
       "Run: go mod tidy",
     ],
     [
