@@ -41,7 +41,8 @@ interface Unchecked extends Omit<Invoked<CommandName>, "command" | "flags"> {
   readonly flags: Readonly<Record<string, FlagValue>>;
 }
 
-export type BuildFlags = Invoked<"build">["flags"];
+/** The flags that all building commands share. */
+export type BuildFlags = Omit<Invoked<"build">["flags"], "watch">;
 
 /**
  * Reads a whole command line, without the program's own name.

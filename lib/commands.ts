@@ -8,6 +8,8 @@ import type { Host } from "./host.ts";
 import { createLog, type Log } from "./log.ts";
 import type { Session } from "./session.ts";
 import type { Timing } from "./timing.ts";
+import type { WatchJob } from "./watch.ts";
+import type { JobOptions } from "./watchjobs.ts";
 
 type Of<N extends Invocation["command"]> = Extract<Invocation, { readonly command: N }>;
 
@@ -31,11 +33,14 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
       return print(host, `${await koVersion(host)}\n`);
     }
     case "build":
-      return timed(invocation, { host, log }, (world) => build(invocation, world));
+      if (invocation.flags.watch) return watchPrograms(invocation, { host, log });
+      return timed(invocation, { host, log }, (world) => buildPrograms(invocation, world));
     case "resolve":
+      if (invocation.flags.watch) return watchYaml(invocation, { host, log });
       return timed(invocation, { host, log }, async (world) => print(host, await resolveYaml(invocation, world)));
     case "apply":
     case "create":
+      if (invocation.flags.watch) return watchYaml(invocation, { host, log });
       return timed(invocation, { host, log }, (world) => feedKubectl(invocation, world));
     case "delete": {
       const { runKubectl } = await import("./kubectl.ts");
@@ -85,7 +90,7 @@ async function timed(
   return withTiming(run, { to: readTimingOutput(flags), host });
 }
 
-async function build(invocation: Of<"build">, world: World): Promise<number> {
+async function buildPrograms(invocation: Of<"build">, world: World): Promise<number> {
   const { host, log } = world;
   await using session = await startSession(invocation, world);
   const args = invocation.positionals.length > 0 ? invocation.positionals : ["."];
@@ -134,7 +139,7 @@ async function resolveYaml(invocation: Of<"resolve" | "apply" | "create">, world
   const cache = world.cache.get();
   return resolveInputs(inputs, {
     log,
-    memory: cache === undefined ? undefined : cachedReferences(cache),
+    memory: cache && cachedReferences(cache),
     selector: flags.selector,
     strict: flags.strict,
     openSession: () => startSession(invocation, world),
@@ -152,6 +157,71 @@ async function feedKubectl(invocation: Of<"apply" | "create">, world: World): Pr
   return timing.time("kubectl", invocation.command, () =>
     runKubectl(host, [...args, ...invocation.afterDashes], { log, stdin }),
   );
+}
+
+/** `build -W`: prints references whenever they change. */
+async function watchPrograms(invocation: Of<"build">, { host, log }: Pick<World, "host" | "log">): Promise<number> {
+  const [{ BuildJob }, options] = await Promise.all([import("./watchjobs.ts"), startWatch(invocation, log)]);
+  const args = invocation.positionals.length > 0 ? invocation.positionals : ["."];
+  const job = new BuildJob({ ...options, args });
+  return options.run(job, host);
+}
+
+/** `resolve -W`, `apply -W`, `create -W`: hands documents on whenever they change. */
+async function watchYaml(
+  invocation: Of<"resolve" | "apply" | "create">,
+  { host, log }: Pick<World, "host" | "log">,
+): Promise<number> {
+  const { flags, given, command } = invocation;
+  const [{ YamlJob }, { checkRequest }, { parseSelector }, options] = await Promise.all([
+    import("./watchjobs.ts"),
+    import("./inputs.ts"),
+    import("./selector.ts"),
+    startWatch(invocation, log),
+  ]);
+  const request = {
+    files: flags.filename,
+    recursive: flags.recursive,
+    kustomize: given.has("kustomize") ? flags.kustomize : undefined,
+  };
+  // What no change of a file can mend is refused at once.
+  checkRequest(request);
+  if (flags.selector !== "") parseSelector(flags.selector);
+  const { createPrinter, createFeeder } = await import("./watchoutput.ts");
+  const handOver =
+    invocation.command === "resolve"
+      ? createPrinter()
+      : createFeeder(host, { ...invocation, command: invocation.command, log });
+  const verb = command === "resolve" ? "printed" : command === "apply" ? "applied" : "created";
+  const job = new YamlJob({ ...options, request, selector: flags.selector, strict: flags.strict, verb, handOver });
+  return options.run(job, host);
+}
+
+type Watching = Of<"build" | "resolve" | "apply" | "create">;
+
+/** What all watching commands share. */
+async function startWatch(
+  invocation: Watching,
+  log: Log,
+): Promise<JobOptions & { readonly run: (job: WatchJob, host: Host) => Promise<number> }> {
+  const { flags, given } = invocation;
+  const [{ readBuildOptions }, { loadConfig }, { watchAndRun }] = await Promise.all([
+    import("./options.ts"),
+    import("./config.ts"),
+    import("./watch.ts"),
+  ]);
+  if (writesArchiveToStdout(invocation)) {
+    throw new UsageError("Cannot write an archive to stdout with --watch: it would be followed by the next one", {
+      hint: "Name a file: --tarball FILE, --oci-archive FILE",
+    });
+  }
+  const build = readBuildOptions(flags, given);
+  for (const warning of build.warnings) log.warn(warning);
+  return {
+    build,
+    loadConfig,
+    run: (job, host) => watchAndRun(job, { host, level: logLevelOf(flags), timing: build.timing }),
+  };
 }
 
 /** `run`: one program, in a Pod of its own. */

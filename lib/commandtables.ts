@@ -212,12 +212,26 @@ const YAML_FLAGS = {
   },
 } as const;
 
+const WATCH_FLAGS = {
+  watch: {
+    kind: "bool",
+    short: "W",
+    default: false,
+    help: "Go on: whenever something changes that decides the result, build what it affects, and hand on what is new. Ctrl-C ends it.",
+  },
+} as const;
+
 type BuildFlagTable = typeof PUBLISH_FLAGS & typeof BUILD_FLAGS & typeof GLOBAL_FLAGS;
 
 const BUILD_COMMAND_FLAGS: BuildFlagTable = { ...PUBLISH_FLAGS, ...BUILD_FLAGS, ...GLOBAL_FLAGS };
-const RESOLVE_FLAGS: typeof YAML_FLAGS & BuildFlagTable = { ...YAML_FLAGS, ...BUILD_COMMAND_FLAGS };
+const WATCHED_BUILD_FLAGS: typeof WATCH_FLAGS & BuildFlagTable = { ...WATCH_FLAGS, ...BUILD_COMMAND_FLAGS };
+const RESOLVE_FLAGS: typeof YAML_FLAGS & typeof WATCHED_BUILD_FLAGS = { ...YAML_FLAGS, ...WATCHED_BUILD_FLAGS };
 const RUN_FLAGS: typeof KUBECTL_FLAGS & BuildFlagTable = { ...KUBECTL_FLAGS, ...BUILD_COMMAND_FLAGS };
-const APPLY_FLAGS: typeof YAML_FLAGS & typeof RUN_FLAGS = { ...YAML_FLAGS, ...RUN_FLAGS };
+const APPLY_FLAGS: typeof YAML_FLAGS & typeof WATCH_FLAGS & typeof RUN_FLAGS = {
+  ...YAML_FLAGS,
+  ...WATCH_FLAGS,
+  ...RUN_FLAGS,
+};
 
 /** The shells that completion scripts are made for. */
 export const SHELLS = ["bash", "zsh", "fish", "powershell"] as const;
@@ -226,7 +240,7 @@ export type Shell = (typeof SHELLS)[number];
 
 /** The flags of each command. */
 export interface FlagsOf {
-  readonly build: BuildFlagTable;
+  readonly build: typeof WATCHED_BUILD_FLAGS;
   readonly resolve: typeof RESOLVE_FLAGS;
   readonly apply: typeof APPLY_FLAGS;
   readonly create: typeof APPLY_FLAGS;
@@ -262,7 +276,7 @@ An image is named KO_DOCKER_REPO/LAST-MD5: the last element of the import path, 
       ],
       ["Hand the image to another program", "kubectl create deployment api --image=$(ko build ./cmd/api)"],
     ],
-    flags: BUILD_COMMAND_FLAGS,
+    flags: WATCHED_BUILD_FLAGS,
   },
   resolve: {
     summary: "Print YAML with its ko:// references built, published and replaced.",
@@ -287,9 +301,12 @@ A bad reference fails the command before anything is built. Nothing is printed u
     afterDashes: "other",
     about: `Builds, publishes and replaces as "ko resolve" does, then runs "kubectl apply -f -" once, with the whole YAML. kubectl's exit code is ko's.
 
+With -W it goes on: a change of Go sources, embedded files, kodata, go.mod, .ko.yaml or the YAML builds the programs that it affects, and applies the documents that are new with that. What fails is told, and done again when it is mended.
+
 Words after -- go to kubectl as they are. The flags that choose a cluster, a user and a namespace can also stand directly.`,
     examples: [
       ["Build what config/ names, and apply it", "ko apply -f config/"],
+      ["While you edit: into minikube's Docker, again with each save", "ko apply -L -W -f config/"],
       ["To another cluster and namespace", "ko apply -f config/ --context staging -n web"],
       ["With any flag of kubectl apply", "ko apply -f config/ -- --server-side --prune -l app=web"],
     ],

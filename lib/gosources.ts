@@ -109,6 +109,17 @@ export function planPattern(
   return { folders: [...places.folders, ...added.folders], files: [...places.files, ...added.files] };
 }
 
+/** The files that choose modules and their versions for a program, and the places where one could appear. */
+export function planModuleFiles(
+  program: Pick<Program, "dir" | "workDir">,
+  packages: readonly GoPackage[],
+  options: Omit<SourcesOptions, "go">,
+): readonly string[] {
+  const plan = new PlanMaker();
+  planModules(plan, packages, { ...options, program });
+  return plan.done().files;
+}
+
 /** The folders above and including `dir`, the nearest first. */
 export function ancestors(dir: string): readonly string[] {
   const found = [dir];
@@ -161,16 +172,18 @@ function closure(
 }
 
 /** Whether a package is of a module version in the module cache. With vendoring there is no folder of the module. */
-function isImmutable({ dir, module }: GoPackage): boolean {
+export function isImmutable({ dir, module }: GoPackage): boolean {
   if (module === undefined || module.main || module.local) return false;
   return module.version !== undefined && module.dir !== undefined && isBelow(dir, module.dir);
 }
 
-function isBelow(path: string, folder: string): boolean {
+/** Whether a path is a folder, or lies below it. */
+export function isBelow(path: string, folder: string): boolean {
   return path === folder || path.startsWith(folder.endsWith("/") ? folder : `${folder}/`);
 }
 
-function seenSources(each: GoPackage): readonly string[] {
+/** The sources that the Go tool saw in a package's folder, whether they take part or not; tests left out. */
+export function seenSources(each: GoPackage): readonly string[] {
   return [...each.goFiles, ...each.cgoFiles, ...each.ignoredGoFiles, ...each.otherFiles, ...each.ignoredOtherFiles];
 }
 
@@ -213,7 +226,7 @@ function planToolchain(
 function planModules(
   plan: PlanMaker,
   packages: readonly GoPackage[],
-  { program, gowork, settings }: SourcesOptions & { readonly program: Program },
+  { program, gowork, settings }: Omit<SourcesOptions, "go"> & { readonly program: Pick<Program, "dir" | "workDir"> },
 ): void {
   if (settings !== undefined) plan.file(settings);
   for (const dir of new Set([...ancestors(program.workDir), ...ancestors(program.dir)])) {
@@ -296,7 +309,7 @@ export function embedFolders(dir: string, patterns: readonly string[]): readonly
 }
 
 /** What one element of a pattern may match; more rather than less. */
-function globMatcher(part: string): (name: string) => boolean {
+export function globMatcher(part: string): (name: string) => boolean {
   // A class may hold anything: one character of any kind is what it matches at most.
   const source = part
     .replace(/\[(?:\\.|[^\]\\])*\]/g, "?")

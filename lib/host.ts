@@ -61,6 +61,8 @@ export interface Host {
   /** Aborted by SIGINT, SIGTERM and SIGHUP, with an {@link Interrupted} as reason. */
   readonly signal: AbortSignal;
   readonly stderrIsTerminal: boolean;
+  /** Columns of the terminal that stderr is; undefined if it is none, or does not say. */
+  readonly stderrColumns: number | undefined;
   now(): Date;
   /**
    * Milliseconds, with fractions, since the runtime began: never goes back, whatever is done to the clock. The system's
@@ -153,6 +155,9 @@ export function createHost(): Host {
     get stderrIsTerminal() {
       return process.stderr.isTTY;
     },
+    get stderrColumns() {
+      return process.stderr.isTTY ? process.stderr.columns : undefined;
+    },
     now: () => new Date(),
     monotonic: () => performance.now(),
     out: async (data) => {
@@ -193,6 +198,15 @@ export function createHost(): Host {
     },
   };
   return host;
+}
+
+/** The same world with another signal: what it starts ends with that one. */
+export function withSignal(host: Host, signal: AbortSignal): Host {
+  return {
+    ...host,
+    signal,
+    run: (argv, options = {}) => host.run(argv, { ...options, signal: options.signal ?? signal }),
+  };
 }
 
 /** Writes to standard output and error: each text whole, in the order of the calls, also where both are one terminal. */

@@ -28,6 +28,12 @@ export interface ReadInputsOptions {
   readonly signal: AbortSignal;
   /** The most that one file, or standard input, may hold. @default 256 MiB */
   readonly maxBytes?: number;
+  /**
+   * Keeps what can be read once only, or is not watched (standard input, pipes, URLs), for the next reading.
+   *
+   * @default nothing is kept
+   */
+  readonly kept?: Map<string, Uint8Array>;
 }
 
 export interface Input {
@@ -56,14 +62,8 @@ const AT_ONCE = 16;
  * @throws {KoError} If one cannot be read, or there is none in the folders that are named; all such errors at once.
  */
 export async function readInputs(request: InputRequest, options: ReadInputsOptions): Promise<readonly Input[]> {
+  checkRequest(request);
   const { files, kustomize } = request;
-  if (files.length === 0 && kustomize === undefined) {
-    throw new UsageError("Cannot read any YAML: neither -f nor -k says where it is", {
-      hint: "Name files, folders or URLs, as in -f config/",
-    });
-  }
-  if (files.includes("")) throw new UsageError("Cannot use --filename: one of its values is empty");
-  if (kustomize === "") throw new UsageError("Cannot use --kustomize: its value is empty");
   const limit = createLimit(AT_ONCE);
   const found = await allOf(files.map((file) => limit(() => findSources(file, { ...options, ...request }))));
   const sources = new Map<string, Source>();
@@ -82,6 +82,17 @@ export async function readInputs(request: InputRequest, options: ReadInputsOptio
     return limit(async () => ({ name: source.name, bytes: await source.read() }));
   });
   return allOf(inputs);
+}
+
+/** @throws {UsageError} If nothing is named, or a name is empty. */
+export function checkRequest({ files, kustomize }: InputRequest): void {
+  if (files.length === 0 && kustomize === undefined) {
+    throw new UsageError("Cannot read any YAML: neither -f nor -k says where it is", {
+      hint: "Name files, folders or URLs, as in -f config/",
+    });
+  }
+  if (files.includes("")) throw new UsageError("Cannot use --filename: one of its values is empty");
+  if (kustomize === "") throw new UsageError("Cannot use --kustomize: its value is empty");
 }
 
 /** Waits for all, so that nothing outlives the call. @throws {KoError} What all failures were, in order. */
@@ -103,13 +114,17 @@ async function findSources(file: string, options: FindOptions): Promise<readonly
   const { host, log, signal, maxBytes = MAX_BYTES } = options;
   signal.throwIfAborted();
   if (file === "-" || file === "/dev/stdin") {
-    return [{ name: "-", identity: "-", read: () => host.readStdin(maxBytes) }];
+    return [{ name: "-", identity: "-", read: () => keep("-", options, () => host.readStdin(maxBytes)) }];
   }
-  if (isUrl(file)) return [{ name: redactUrl(file), identity: file, read: () => fetchInput(file, { host, signal }) }];
+  if (isUrl(file)) {
+    const read = (): Promise<Uint8Array> => keep(file, options, () => fetchInput(file, { host, signal }));
+    return [{ name: redactUrl(file), identity: file, read }];
+  }
   const path = resolve(host.cwd, file);
   // The shell's <(command): its pipe has no other name, and its writer is there.
   if (/^\/(dev|proc\/self)\/fd\/\d+$/.test(path)) {
-    return [{ name: file, identity: path, read: () => readPipe(path, { name: file, signal, maxBytes }) }];
+    const read = (): Promise<Uint8Array> => readPipe(path, { name: file, signal, maxBytes });
+    return [{ name: file, identity: path, read: () => keep(path, options, read) }];
   }
   const info = await look(path, file);
   if (!info.isDirectory()) return [await fileSource(path, { ...options, name: file, info })];
@@ -119,6 +134,16 @@ async function findSources(file: string, options: FindOptions): Promise<readonly
     log.warn(`folder "${file}" holds no .yaml, .yml or .json file${subfolders}`);
   }
   return sources;
+}
+
+async function keep(
+  identity: string,
+  { kept }: ReadInputsOptions,
+  read: () => Promise<Uint8Array>,
+): Promise<Uint8Array> {
+  const bytes = kept?.get(identity) ?? (await read());
+  kept?.set(identity, bytes);
+  return bytes;
 }
 
 interface WalkOptions extends FindOptions {
@@ -136,11 +161,11 @@ async function walk(path: string, options: WalkOptions): Promise<readonly Source
   seen.add(real);
   const entries = await readdir(path, { withFileTypes: true }).catch((error: unknown) => refuse(name, error));
   const sorted = entries
-    .filter((entry) => !entry.name.startsWith(".") && !entry.name.endsWith("~"))
+    .filter((entry) => isVisible(entry.name))
     .sort((a, b) => Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)));
   const sources: Source[] = [];
   for (const entry of sorted) {
-    const wanted = /\.(yaml|yml|json)$/.test(entry.name);
+    const wanted = isYamlName(entry.name);
     if (!wanted && !recursive) continue;
     const at = { ...options, name: join(name, entry.name) };
     const place = join(path, entry.name);
@@ -154,6 +179,16 @@ async function walk(path: string, options: WalkOptions): Promise<readonly Source
     } else if (info !== undefined && wanted) sources.push(await fileSource(place, { ...at, info }));
   }
   return sources;
+}
+
+/** Whether a file of a folder is input, by its name. */
+export function isYamlName(name: string): boolean {
+  return isVisible(name) && /\.(yaml|yml|json)$/.test(name);
+}
+
+/** Neither hidden nor an editor's backup. */
+function isVisible(name: string): boolean {
+  return !name.startsWith(".") && !name.endsWith("~");
 }
 
 interface FileSourceOptions extends ReadInputsOptions {

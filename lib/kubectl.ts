@@ -117,10 +117,14 @@ export interface RunKubectlOptions {
   readonly log: Log;
   /** What it reads: text, or our own standard input. @default nothing */
   readonly stdin?: Uint8Array | "inherit";
+  /** Gets its stdout as it comes. @default ours */
+  readonly onOutput?: (chunk: Uint8Array) => unknown;
+  /** Gets its stderr as it comes. @default ours */
+  readonly onError?: (text: string) => void;
 }
 
 /**
- * Runs kubectl to its end, its stdout and stderr being ours.
+ * Runs kubectl to its end, its stdout and stderr being ours unless somebody wants them.
  *
  * It stays in our process group: a terminal's Ctrl-C reaches it, and it may ask the terminal. Its input need not be read.
  *
@@ -133,8 +137,8 @@ export async function runKubectl(host: Host, args: readonly string[], options: R
   options.log.debug(`kubectl ${showArguments(args)}`);
   const { code } = await host.run([kubectl, ...args], {
     stdin: options.stdin ?? new Uint8Array(0),
-    stdout: "inherit",
-    stderr: "inherit",
+    stdout: options.onOutput ?? "inherit",
+    stderr: options.onError ?? "inherit",
     ownGroup: false,
     anyExitCode: true,
   });

@@ -45,6 +45,9 @@ export class ProgramFinder {
   readonly #options: ProgramFinderOptions;
   readonly #platform: Platform;
   readonly #memory: ProgramMemoryOptions | undefined;
+  /** All that go told in this run, with the platform it was asked for. */
+  readonly #told: { readonly platform: string; readonly packages: readonly GoPackage[] }[] = [];
+  #args: readonly string[] = [];
   /** By what was assumed: what go says to it. */
   readonly #checked = new Map<Found, Promise<PackageList>>();
 
@@ -58,6 +61,7 @@ export class ProgramFinder {
 
   /** One answer for each argument. */
   async find(args: readonly string[]): Promise<Found> {
+    this.#args = args;
     const known = this.#memory === undefined ? undefined : recallPrograms(args, this.#memory);
     return known === undefined ? this.findAnew(args) : { ...known, args, startedAt: undefined };
   }
@@ -71,7 +75,39 @@ export class ProgramFinder {
     memory?.memory.askGit(host.cwd, { env: memory.env, args: [] }).catch(() => {});
     const found = await timing.time("list", args.join(" "), () => findPrograms(args, this.#options));
     if (memory !== undefined) rememberPrograms(args, found, { ...memory, startedAt });
+    this.#note(this.#platform, found.packages.values());
     return { ...found, args, startedAt };
+  }
+
+  /** All packages that go told of in this run, dependencies included, a list for each time it was asked. */
+  get told(): readonly (readonly GoPackage[])[] {
+    return this.#told.map(({ packages }) => packages);
+  }
+
+  /**
+   * Asks go what programs depend on, as far as it has not told yet; if there are none, what the last arguments name.
+   *
+   * @param wanted platforms are those that packages are looked at for, unless said otherwise
+   */
+  async ask(
+    wanted: readonly { readonly program: Program; readonly platforms: readonly Platform[] | undefined }[],
+  ): Promise<void> {
+    if (wanted.length === 0 && this.#told.length === 0 && this.#args.length > 0) await this.findAnew(this.#args);
+    const missing = wanted.flatMap(({ program, platforms }) =>
+      (platforms ?? [this.#platform]).map((platform) => ({ program, platform })),
+    );
+    const groups = Map.groupBy(
+      missing.filter(({ program, platform }) => !this.#hasTold(program, platform)),
+      ({ platform }) => formatPlatform(platform),
+    );
+    for (const group of groups.values()) {
+      const [first] = group;
+      if (first === undefined) continue;
+      await this.#listFor(
+        first.platform,
+        group.map(({ program }) => program),
+      );
+    }
   }
 
   /**
@@ -81,7 +117,11 @@ export class ProgramFinder {
    */
   async list(found: Found, platform: Platform, programs: readonly Program[]): Promise<PackageList> {
     const { packages, startedAt } = found;
-    if (formatPlatform(platform) !== formatPlatform(this.#platform)) return this.#listFor(platform, programs);
+    if (formatPlatform(platform) !== formatPlatform(this.#platform)) {
+      // Without a memory nobody needs the answer.
+      if (this.#memory === undefined) return { startedAt: 0, packages: new Map() };
+      return this.#listFor(platform, programs);
+    }
     if (startedAt !== undefined) return { startedAt, packages };
     let checked = this.#checked.get(found);
     if (checked === undefined) this.#checked.set(found, (checked = this.#check(found, programs)));
@@ -109,12 +149,22 @@ export class ProgramFinder {
     return again;
   }
 
-  /** For another platform than the one that arguments were looked at for; without an answer nothing is remembered. */
+  #note(platform: Platform, lists: Iterable<readonly GoPackage[]>): void {
+    for (const packages of lists) this.#told.push({ platform: formatPlatform(platform), packages });
+  }
+
+  #hasTold({ importPath }: Program, platform: Platform): boolean {
+    return this.#told.some(
+      (told) =>
+        told.platform === formatPlatform(platform) && told.packages.some((each) => each.importPath === importPath),
+    );
+  }
+
+  /** By import path, for any platform; without an answer nothing is remembered. */
   async #listFor(platform: Platform, programs: readonly Program[]): Promise<PackageList> {
-    const { host, log, memory, timing } = this.#options;
+    const { host, log, timing } = this.#options;
     const startedAt = host.now().getTime();
     const packages = new Map<string, readonly GoPackage[]>();
-    if (memory === undefined) return { startedAt, packages };
     const env = buildEnvironment(platform, host.env);
     for (const [workDir, group] of Map.groupBy(programs, (program) => program.workDir)) {
       const paths = group.map(({ importPath }) => importPath);
@@ -122,6 +172,7 @@ export class ProgramFinder {
         const options = { ...this.#options, env, cwd: workDir };
         const list = await timing.time("list", formatPlatform(platform), () => listPackages(paths, options));
         packages.set(workDir, list);
+        this.#note(platform, [list]);
       } catch (error) {
         host.signal.throwIfAborted();
         log.debug(`What ${paths.join(" ")} depend on is not known: ${messageOf(error)}`);

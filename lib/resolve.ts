@@ -12,7 +12,7 @@ import type { Log } from "./log.ts";
 import type { FoundPrograms, Program } from "./goprograms.ts";
 import { findAlwaysPulled } from "./pullpolicy.ts";
 import { parseSelector } from "./selector.ts";
-import type { Session } from "./session.ts";
+import type { PublishedProgram, Session } from "./session.ts";
 import { joinDocuments, splitDocuments, type YamlDocument } from "./yamldocs.ts";
 import { findReferences, type ReferenceMemory, replaceReferences, type YamlReference } from "./yamlrefs.ts";
 
@@ -28,7 +28,8 @@ export interface ResolveOptions {
   readonly openSession: () => Promise<Session>;
 }
 
-interface Referring {
+/** A document and its `ko://` strings. */
+export interface Referring {
   readonly document: YamlDocument;
   readonly references: readonly YamlReference[];
 }
@@ -46,6 +47,16 @@ interface Problem {
   readonly error: KoError;
 }
 
+/** The documents of some input, not resolved yet. */
+export interface Reading {
+  /** In input order. */
+  readonly referring: readonly Referring[];
+  /** By `ko://` value: where it stands. */
+  readonly places: ReadonlyMap<string, readonly Place[]>;
+  /** Documents that cannot be read. */
+  readonly problems: readonly Problem[];
+}
+
 /**
  * @param inputs in the order in which their documents come out
  * @returns the text of all documents that are kept
@@ -53,15 +64,37 @@ interface Problem {
  * @throws {KoError} If a document that holds a reference is no YAML, or a program cannot be built or published.
  */
 export async function resolveInputs(inputs: readonly Input[], options: ResolveOptions): Promise<string> {
+  const reading = await readReferences(inputs, options);
+  const { places, referring } = reading;
+  if (places.size === 0) {
+    throwProblems(reading);
+    return joinDocuments(referring.map(({ document }) => document));
+  }
+  await using session = await options.openSession();
+  const images = await publishReferences(reading, { ...options, session, values: [...places.keys()] });
+  if (session.sideLoads) await warnOfPulls(referring, options.log);
+  return joinDocuments(referring.map((each) => putReferences(each, (value) => images.get(value)?.reference)));
+}
+
+/**
+ * Splits inputs into documents and finds their references; what is wrong with a document is kept for later, so that it
+ * can be told of together with bad references.
+ *
+ * @throws {KoError} If a file is no text, or the selector cannot be applied.
+ */
+export async function readReferences(
+  inputs: readonly Input[],
+  { memory, selector }: Pick<ResolveOptions, "memory" | "selector">,
+): Promise<Reading> {
   const documents = inputs.flatMap(({ name, bytes }) => splitDocuments(bytes, name));
-  const kept = options.selector === "" ? documents : await filterDocuments(documents, parseSelector(options.selector));
+  const kept = selector === "" ? documents : await filterDocuments(documents, parseSelector(selector));
   const referring: Referring[] = [];
   const problems: Problem[] = [];
   const places = new Map<string, Place[]>();
   let order = 0;
   for (const document of kept) {
     try {
-      const references = await findReferences(document, options.memory);
+      const references = await findReferences(document, memory);
       referring.push({ document, references });
       for (const reference of references) {
         const place = { file: document.file, reference, order: order++ };
@@ -77,22 +110,24 @@ export async function resolveInputs(inputs: readonly Input[], options: ResolveOp
       referring.push({ document, references: [] });
     }
   }
-  if (places.size === 0) {
-    throwAll(problems);
-    return joinDocuments(kept);
-  }
-  await using session = await options.openSession();
-  const images = await publishReferences(places, { ...options, session, problems });
-  if (session.sideLoads) await warnOfPulls(referring, options.log);
-  return joinDocuments(
-    referring.map(({ document, references }) =>
-      references.length === 0 ? document : replaceReferences(document, references, (value) => images.get(value)),
-    ),
-  );
+  return { referring, places, problems };
+}
+
+/** @throws {KoError} If a document could not be read. */
+export function throwProblems({ problems }: Pick<Reading, "problems">): void {
+  throwAll(problems);
+}
+
+/** A document with image references in it; a value that has none stays. */
+export function putReferences(
+  { document, references }: Referring,
+  referenceOf: (value: string) => string | undefined,
+): YamlDocument {
+  return references.length === 0 ? document : replaceReferences(document, references, referenceOf);
 }
 
 /** What was side-loaded cannot be pulled: says so where a manifest asks for that. */
-async function warnOfPulls(referring: readonly Referring[], log: Log): Promise<void> {
+export async function warnOfPulls(referring: readonly Referring[], log: Log): Promise<void> {
   for (const { document, references } of referring) {
     if (references.length === 0) continue;
     for (const { line, column } of await findAlwaysPulled(document)) {
@@ -103,35 +138,44 @@ async function warnOfPulls(referring: readonly Referring[], log: Log): Promise<v
   }
 }
 
-interface PublishReferencesOptions extends ResolveOptions {
+export interface PublishReferencesOptions extends Pick<ResolveOptions, "strict" | "log"> {
   readonly session: Session;
-  /** What is wrong already: told together with the bad references. */
-  readonly problems: readonly Problem[];
+  /** The `ko://` values to publish, each once. */
+  readonly values: readonly string[];
+  /** Is told of the programs that were found, before any of them is built. @default nobody */
+  readonly onPrograms?: (programs: ReadonlyMap<string, Program>) => void;
 }
 
-/** Image reference by `ko://` value; bad ones are missing, if that is allowed. */
-async function publishReferences(
-  places: ReadonlyMap<string, readonly Place[]>,
-  { session, strict, log, problems }: PublishReferencesOptions,
-): Promise<ReadonlyMap<string, string>> {
-  const values = [...places.keys()];
+/**
+ * Builds and publishes the programs that values name.
+ *
+ * @returns what was published, by `ko://` value; bad ones are missing, if that is allowed
+ * @throws {KoError} If a document could not be read, a reference is bad, or a program cannot be built or published.
+ */
+export async function publishReferences(
+  { places, problems }: Reading,
+  { session, strict, log, values, onPrograms }: PublishReferencesOptions,
+): Promise<ReadonlyMap<string, PublishedProgram>> {
   const good = values.filter((value) => whyBadReference(value) === undefined);
+  const wanted = new Map(values.map((value) => [value, places.get(value) ?? []]));
   let programOf: ReadonlyMap<string, Program> = new Map();
   const published = await session.publish(good, ({ results }) => {
-    programOf = choosePrograms(new Map(good.map((value, i) => [value, results[i]])), { places, strict, log, problems });
+    const found = new Map(good.map((value, i) => [value, results[i]]));
+    programOf = choosePrograms(found, { places: wanted, strict, log, problems });
+    onPrograms?.(programOf);
     return [...new Map(Array.from(programOf.values(), (each) => [each.importPath, each])).values()];
   });
-  const references = new Map(published.map(({ program, reference }) => [program.importPath, reference]));
+  const byPath = new Map(published.map((each) => [each.program.importPath, each]));
   return new Map(
     Array.from(programOf, ([value, { importPath }]) => {
-      const reference = references.get(importPath);
-      if (reference === undefined) throw new RangeError(`no reference for ${importPath}`);
-      return [value, reference];
+      const found = byPath.get(importPath);
+      if (found === undefined) throw new RangeError(`no reference for ${importPath}`);
+      return [value, found];
     }),
   );
 }
 
-interface ChooseProgramsOptions extends Pick<PublishReferencesOptions, "strict" | "log" | "problems"> {
+interface ChooseProgramsOptions extends Pick<PublishReferencesOptions, "strict" | "log">, Pick<Reading, "problems"> {
   readonly places: ReadonlyMap<string, readonly Place[]>;
 }
 

@@ -10,6 +10,7 @@ import { baseFor, type Config } from "./config.ts";
 import { type Destination, type LocalTarget, planDestination } from "./destination.ts";
 import { UsageError } from "./errors.ts";
 import type { Explanation } from "./explain.ts";
+import type { GoPackage } from "./golist.ts";
 import type { FoundPrograms, Program } from "./goprograms.ts";
 import type { Host } from "./host.ts";
 import type { Log } from "./log.ts";
@@ -42,6 +43,13 @@ export interface PublishedProgram extends Published {
 export interface Session extends AsyncDisposable {
   /** Images are loaded into a daemon or a cluster's nodes, and are in no registry. */
   readonly sideLoads: boolean;
+  /** All packages that go told of in this run, dependencies included, a list for each time it was asked. */
+  dependencies(): readonly (readonly GoPackage[])[];
+  /**
+   * Asks go what programs depend on, for each platform they are built for, as far as it has not told yet; if there are
+   * none, what the arguments name. Also after a failure.
+   */
+  askDependencies(programs: readonly Program[]): Promise<void>;
   /**
    * Finds the programs that arguments name, builds and publishes them.
    *
@@ -70,6 +78,8 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   let run = await startRun({ ...options, destination, cache });
   return {
     sideLoads: localTargetOf(destination) !== undefined,
+    dependencies: () => run.dependencies(),
+    askDependencies: (programs) => run.askDependencies(programs),
     publish: async (args, choose) => {
       try {
         return await run.publish(args, choose);
@@ -98,9 +108,7 @@ interface RunOptions extends Omit<SessionOptions, "cache"> {
 }
 
 /** One attempt, with all that it opens. */
-interface Run extends AsyncDisposable {
-  readonly publish: Session["publish"];
-}
+type Run = Omit<Session, "sideLoads">;
 
 async function startRun(options: RunOptions): Promise<Run> {
   const { host, log, config, build, destination, timing, cache } = options;
@@ -135,6 +143,8 @@ async function startRun(options: RunOptions): Promise<Run> {
   const platform = first === undefined || first === ALL_PLATFORMS ? undefined : parsePlatform(first);
   const memory = cache === undefined ? undefined : new BuildMemory({ cache, host, log, go: config.goPath });
   const finder = new ProgramFinder({ host, log, timing, go: config.goPath, platform, cache, memory });
+
+  const platformsOf = new Map<string, readonly Platform[]>();
 
   const publish = async (programs: readonly Program[], found: Found): Promise<readonly PublishedProgram[]> => {
     const importPaths = programs.map(({ importPath }) => importPath);
@@ -177,6 +187,12 @@ async function startRun(options: RunOptions): Promise<Run> {
     const planned = await planBuilds(programs, settings);
     checkTarball(planned, destination);
     const plans = local === undefined ? planned : await fitPlans(planned, { log, files, platform: ownPlatform });
+    for (const { program, targets } of plans) {
+      platformsOf.set(
+        program.importPath,
+        targets.map((target) => target.platform),
+      );
+    }
     const reports = new Map<Program, BuildReport>();
     const published = await buildImages(plans, {
       ...settings,
@@ -202,6 +218,9 @@ async function startRun(options: RunOptions): Promise<Run> {
   };
 
   return {
+    dependencies: () => finder.told,
+    askDependencies: (programs) =>
+      finder.ask(programs.map((program) => ({ program, platforms: platformsOf.get(program.importPath) }))),
     publish: async (args, choose) => {
       const found = await finder.find(args);
       try {

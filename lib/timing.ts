@@ -53,6 +53,8 @@ export interface Timing {
 
 /** A {@link Timing} that can tell what it knows; what is under way counts as if it ended then. */
 export interface Recorder extends Timing {
+  /** How long each stage was busy, in milliseconds, in the order of their beginnings; the stage `start` is left out. */
+  stageTimes(): readonly (readonly [stage: Stage, busy: number])[];
   /**
    * A row for each stage, in the order of their beginnings: how long it was busy (two uploads at once count once), how
    * long nothing else went on, the sum of all its spans, their number, and the longest. A last line for the whole run.
@@ -131,6 +133,10 @@ export function createTiming(now: () => number): Recorder {
       } finally {
         end();
       }
+    },
+    stageTimes: () => {
+      const { stages } = measure(spans.slice(1), now());
+      return Array.from(stages, ([stage, { busy }]) => [stage, busy] as const);
     },
     formatTable: () => formatTable(spans, now()),
     formatTrace: () => formatTrace(spans, now()),

@@ -29,6 +29,7 @@ const BUILD_DEFAULTS = {
   "image-user": "",
   explain: false,
   timing: false,
+  watch: false,
   verbose: false,
   quiet: false,
 };
@@ -52,6 +53,8 @@ describe("parseCommandLine()", () => {
     [["--timing", "build", "--explain", "./x"], { timing: true, explain: true }, ["./x"]],
     [["build", "--timing", "./x"], { timing: true }, ["./x"]],
     [["build", "--timing=t.json", "./x"], { timing: "t.json" }, ["./x"]],
+    [["build", "-W", "./x"], { watch: true }, ["./x"]],
+    [["--watch", "build", "./x"], { watch: true }, ["./x"]],
   ])("reads %j as a build", (argv, flags, positionals) => {
     const invocation: Invocation = parseCommandLine(argv);
     expect(invocation).toEqual({
@@ -221,7 +224,8 @@ describe("the command tables", () => {
   test("no flag of one group hides one of another", () => {
     const count = (command: "build" | "resolve" | "run" | "apply"): number =>
       Object.keys(COMMANDS[command].flags).length;
-    expect(count("run") - count("build")).toBe(Object.keys(KUBECTL_FLAGS).length);
+    // `ko build` has --watch, `ko run` has not.
+    expect(count("run") + 1 - count("build")).toBe(Object.keys(KUBECTL_FLAGS).length);
     expect(count("apply") - count("resolve")).toBe(Object.keys(KUBECTL_FLAGS).length);
     expect(count("resolve") - count("build")).toBe(5);
   });

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { CommandError, KoError } from "../lib/errors.ts";
-import { createHost, createLimit, type Host, Interrupted, type RunOptions } from "../lib/host.ts";
+import { createHost, createLimit, type Host, Interrupted, type RunOptions, withSignal } from "../lib/host.ts";
 import { rejectionOf } from "./helpers/rejection.ts";
 import { writeTree } from "./helpers/tree.ts";
 
@@ -492,6 +492,20 @@ describe("Host.tempFolder() in a real process", () => {
     expect(code).toBe(1);
     expect(err).toStartWith('Error: Cannot make a temporary folder in "/no/such": ENOENT');
     expect(err).toEndWith("\n  Set TMPDIR to a folder that can be written to.\n");
+  });
+});
+
+describe("withSignal()", () => {
+  test("ends what it starts with the other signal, unless a call brings its own", async () => {
+    const controller = new AbortController();
+    const world = withSignal(host, controller.signal);
+    const reason = new Error("superseded");
+    const running = world.run(["sleep", "300"]);
+    const own = world.run(["echo", "own"], { signal: new AbortController().signal });
+    controller.abort(reason);
+    expect(await rejectionOf(running)).toBe(reason);
+    expect(textOf((await own).stdout)).toBe("own\n");
+    expect(world.signal.aborted).toBe(true);
   });
 });
 

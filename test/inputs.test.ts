@@ -6,6 +6,7 @@ import { describeError, UsageError } from "../lib/errors.ts";
 import type { Host } from "../lib/host.ts";
 import { type Input, type InputRequest, readInputs } from "../lib/inputs.ts";
 import { fetchInput } from "../lib/inputurl.ts";
+import { silentLog } from "../lib/log.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { type Tree, type TreeEntry, writeTree } from "./helpers/tree.ts";
 
@@ -190,6 +191,22 @@ describe("readInputs()", () => {
       return read(tree, { files: names }, { host: { signal: AbortSignal.abort(reason) } });
     });
     expect(await Promise.allSettled(works)).toEqual(works.map(() => ({ status: "rejected", reason })));
+  });
+});
+
+describe("readInputs() with kept bytes", () => {
+  test("reads standard input once, and files each time", async () => {
+    using tree = writeTree({ "a.yaml": "1" });
+    let times = 0;
+    const host = hostAt(tree.path, { readStdin: async () => new TextEncoder().encode(`in ${++times}`) });
+    const kept = new Map<string, Uint8Array>();
+    const again = async (): Promise<readonly string[]> => {
+      const request = { files: ["-", "a.yaml"], recursive: false, kustomize: undefined };
+      return (await readInputs(request, { host, log: silentLog, signal: host.signal, kept })).map(show);
+    };
+    expect(await again()).toEqual(["-: in 1", "a.yaml: 1"]);
+    tree.write({ "a.yaml": "2" });
+    expect(await again()).toEqual(["-: in 1", "a.yaml: 2"]);
   });
 });
 

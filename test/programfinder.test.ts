@@ -86,4 +86,30 @@ describe("ProgramFinder", () => {
     const none = await finder.list(found, { os: "linux", architecture: "arm64" }, lost);
     expect(none.packages.size).toBe(0);
   });
+
+  test("asks what programs depend on, as far as it was not told", async () => {
+    await open().find(ARGS);
+    const finder = open();
+    const programs = choosePrograms(await finder.find(ARGS));
+    expect([lists, finder.told]).toEqual([1, []]);
+    const platforms = [DEFAULT_PLATFORM, { os: "linux", architecture: "arm64" }];
+    const wanted = programs.map((program) => ({ program, platforms }));
+    await finder.ask(wanted);
+    await finder.ask(wanted);
+    await finder.ask(programs.map((program) => ({ program, platforms: undefined })));
+    expect([lists, finder.told.length]).toEqual([3, 2]);
+    expect(finder.told.map((list) => list.some(({ importPath }) => importPath === "example.com/dep"))).toEqual([
+      true,
+      true,
+    ]);
+  });
+
+  test("asks what arguments name if they name no program", async () => {
+    tree.write({ "app/cmd/app/main.go": 'package main\n\nimport _ "example.com/app/none"\n\nfunc main() {}\n' });
+    const finder = open();
+    await finder.find(ARGS);
+    await finder.ask([]);
+    expect(lists).toBe(1);
+    expect(finder.told.flat().some(({ importPath }) => importPath === "example.com/app/none")).toBe(true);
+  });
 });

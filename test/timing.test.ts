@@ -112,6 +112,18 @@ describe("Recorder.formatTable()", () => {
   });
 });
 
+describe("Recorder.stageTimes()", () => {
+  test("tells how long each stage was busy, two at once counted once", () => {
+    expect(recordRun().stageTimes()).toEqual([
+      ["list", 300],
+      ["compile", 1700],
+      ["base", 200],
+      ["layer", 500],
+    ]);
+    expect(createTiming(() => 7).stageTimes()).toEqual([]);
+  });
+});
+
 describe("Recorder.formatTrace()", () => {
   test("is Chrome's trace format, in microseconds", () => {
     const { recorder, at } = recorderAt40();

@@ -22,6 +22,9 @@ export interface RunOptions {
 /** A program that runs. */
 export interface Running {
   readonly pid: number;
+  /** What it has written so far. */
+  stdout(): string;
+  stderr(): string;
   /** Its end; always waited for by who started it. */
   readonly result: Promise<Result>;
 }
@@ -42,19 +45,33 @@ export function start(argv: readonly string[], options: RunOptions & { readonly 
     stdout: "pipe",
     stderr: "pipe",
   });
-  const end = async (): Promise<Result> => {
-    const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-    return { code, stdout, stderr };
+  const said = { stdout: "", stderr: "" };
+  const listen = async (name: keyof typeof said): Promise<void> => {
+    const decoder = new TextDecoder();
+    for await (const chunk of child[name]) said[name] += decoder.decode(chunk, { stream: true });
   };
-  return { pid: child.pid, result: end() };
+  const end = async (): Promise<Result> => {
+    const [code] = await Promise.all([child.exited, listen("stdout"), listen("stderr")]);
+    return { code, ...said };
+  };
+  return { pid: child.pid, stdout: () => said.stdout, stderr: () => said.stderr, result: end() };
 }
 
-/** Waits until something is so. @throws {Error} If the program ends before that. */
-export async function waitUntil(isSo: () => boolean, running: Running): Promise<void> {
+/** Milliseconds: what has not happened by then does not happen, on the busiest machine. */
+const PATIENCE = 90_000;
+
+/** Waits until something is so. @throws {Error} If the program ends before that, or it takes unreasonably long. */
+export async function waitUntil(
+  isSo: () => boolean,
+  running: Running,
+  { patience = PATIENCE }: { readonly patience?: number } = {},
+): Promise<void> {
   let ended: Result | undefined;
   void running.result.then((result) => (ended = result));
+  const deadline = performance.now() + patience;
   while (!isSo()) {
     if (ended !== undefined) throw new Error(`it ended with ${ended.code} too early: ${ended.stderr}`);
+    if (performance.now() > deadline) throw new Error(`it does not happen; so far: ${running.stderr()}`);
     await Bun.sleep(5);
   }
 }
