@@ -2,7 +2,8 @@
  * Programs to binaries: what is known to be what a build would make is reused, all else is compiled, one process for each
  * module and platform.
  *
- * While the compiler works, `go list` tells what it reads, so that the next run can prove that nothing has changed.
+ * While the compiler works, `go list` tells what it reads, so that the next run can prove that nothing has changed. It is
+ * not asked where it could only say what it said before.
  */
 import { mkdir } from "node:fs/promises";
 import { statSync } from "node:fs";
@@ -14,6 +15,7 @@ import {
   type BuildSetup,
   Confirmation,
   type KnownBinary,
+  type Listed,
   type Reason,
 } from "./buildmemory.ts";
 import { type Cache, CacheDamage } from "./cache.ts";
@@ -55,6 +57,8 @@ export interface Binary {
   readonly known: KnownBinary | undefined;
   /** Why it was compiled; undefined if it was not. */
   readonly why: Reason | undefined;
+  /** Stands for what go listed of the program, if that was in an earlier run, and it still holds. */
+  readonly list: Promise<string | undefined>;
   /** Keeps it for the next run, when its tar is known. Never fails. */
   keep(tar: { readonly diffId: `sha256:${string}`; readonly size: number }): Promise<void>;
 }
@@ -111,6 +115,7 @@ interface Missing {
   readonly program: Program;
   readonly why: Reason;
   readonly last: KnownBinary | undefined;
+  readonly listed: (() => Promise<Listed | undefined>) | undefined;
   readonly arrival: PromiseWithResolvers<Binary>;
 }
 
@@ -159,10 +164,17 @@ async function planGroup({ platform, programs }: BinaryGroup, options: BinariesO
       if (recalled.state === "proved" && cache !== undefined) {
         const path = join(folder, `kept-${crypto.randomUUID()}`);
         if (cache.lend(recalled.binary, path)) {
-          const { binary, tarSize } = recalled;
+          const { binary, list, tarSize } = recalled;
+          const known = { binary, tarSize };
           binaries.set(
             importPath,
-            Promise.resolve({ path, known: { binary, tarSize }, why: undefined, keep: () => Promise.resolve() }),
+            Promise.resolve({
+              path,
+              known,
+              why: undefined,
+              list: Promise.resolve(list),
+              keep: () => Promise.resolve(),
+            }),
           );
           return;
         }
@@ -171,8 +183,8 @@ async function planGroup({ platform, programs }: BinaryGroup, options: BinariesO
       // Its failure is that of the whole group.
       arrival.promise.catch(() => {});
       binaries.set(importPath, arrival.promise);
-      const { last, why } = recalled.state === "unknown" ? recalled : { ...UNKNOWN, last: undefined };
-      missing.push({ program, why, last, arrival });
+      const { last, listed, why } = recalled.state === "unknown" ? recalled : UNKNOWN;
+      missing.push({ program, why, last, listed, arrival });
     }),
   );
   // In the order of the programs, whatever was known first.
@@ -181,7 +193,12 @@ async function planGroup({ platform, programs }: BinaryGroup, options: BinariesO
   return { platform, setup, binaries, missing };
 }
 
-const UNKNOWN = { state: "unknown", why: { reason: "nothing is kept of it" }, last: undefined } as const;
+const UNKNOWN = {
+  state: "unknown",
+  why: { reason: "nothing is kept of it" },
+  last: undefined,
+  listed: undefined,
+} as const;
 
 async function compile(
   { platform, setup, missing }: GroupPlan,
@@ -199,9 +216,25 @@ async function compile(
   for (const { importPath } of programs) log.info(`Building ${importPath} for ${formatPlatform(platform)}`);
   const compiled = Promise.withResolvers<Confirmation>();
   compiled.promise.catch(() => {});
-  const listing = options.listing(platform, programs);
-  const drafts = memory === undefined ? undefined : listing.then((list) => draftAll(programs, { list, memory, setup }));
-  for (const early of [listing, drafts]) early?.catch(() => {});
+  const started = Promise.withResolvers<void>();
+  let asked: Promise<PackageList> | undefined;
+  const listing = (): Promise<PackageList> => (asked ??= options.listing(platform, programs));
+  // Without records there is no question; else it takes a while to answer, and the compiler can begin.
+  const known = missing.every(({ listed }) => listed !== undefined)
+    ? started.promise.then(() => findLists(missing))
+    : Promise.resolve(undefined);
+  const checked = known.then(async (lists) => {
+    if (lists === undefined) await listing();
+  });
+  const drafts =
+    memory === undefined
+      ? undefined
+      : known.then((lists) =>
+          lists === undefined
+            ? listing().then((list) => draftAll(programs, { list, memory, setup }))
+            : draftAgain(lists, { memory, setup }),
+        );
+  for (const early of [checked, drafts]) early?.catch(() => {});
   const outDir = join(folder, `bin-${index}`);
   // Go leaves its work folder behind when it is told to end; here it goes with ours. GOTMPDIR stays the user's.
   const tmp = join(folder, `go-${index}`);
@@ -215,6 +248,7 @@ async function compile(
       path,
       known: last,
       why: each.why,
+      list: known.then((lists) => lists?.get(program)?.list),
       keep: async ({ diffId, size }) => {
         const binary = last?.binary ?? cache?.keep(path, diffId);
         if (binary === undefined || memory === undefined) return;
@@ -240,8 +274,9 @@ async function compile(
         flags: [],
         ldflags: [],
         disableOptimizations: options.disableOptimizations,
-        packages: async () => (await listing).packages,
+        packages: async () => (await listing()).packages,
         signal,
+        onStart: () => started.resolve(),
         env: { TMPDIR: tmp },
         jobs: jobs.compilers,
         totalJobs: jobs.total,
@@ -256,11 +291,12 @@ async function compile(
     // What cannot wait until layers are made; git takes its time in a large work tree.
     drafts?.then((found) => confirmation.begin(found.values(), setup.env)).catch(() => {});
     compiled.resolve(confirmation);
-    await listing;
+    await checked;
   } catch (error) {
     compiled.reject(error);
+    started.resolve();
     // What is wrong with a program, go list says better than the compiler.
-    await listing;
+    await checked;
     throw distrustLent(error, missing, cache) ?? error;
   }
 }
@@ -271,6 +307,30 @@ function distrustLent(error: unknown, missing: readonly Missing[], cache: Cache 
   if (lent.length === 0 || !messageOf(error).includes("already exists and is not an object file")) return undefined;
   for (const { digest } of lent) cache?.drop(digest);
   return new CacheDamage("Cannot use a program that was kept: it is not what it was", { cause: error });
+}
+
+/** What go listed of each program before, if it would list the same of all. */
+async function findLists(missing: readonly Missing[]): Promise<ReadonlyMap<Program, Listed> | undefined> {
+  const lists = new Map<Program, Listed>();
+  for (const { listed, program } of missing) {
+    const found = await listed?.();
+    if (found === undefined) return undefined;
+    lists.set(program, found);
+  }
+  return lists;
+}
+
+async function draftAgain(
+  lists: ReadonlyMap<Program, Listed>,
+  { memory, setup }: { readonly memory: BuildMemory; readonly setup: BuildSetup },
+): Promise<ReadonlyMap<Program, BuildDraft>> {
+  const drafts = new Map<Program, BuildDraft>();
+  const looks = new Looks();
+  for (const [program, listed] of lists) {
+    const draft = await memory.draftAgain(program, { listed, setup, looks });
+    if (draft !== undefined) drafts.set(program, draft);
+  }
+  return drafts;
 }
 
 async function draftAll(

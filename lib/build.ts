@@ -85,6 +85,8 @@ export interface StartedLayer {
 export interface BuildReport extends Plan {
   /** By target: why its program was compiled; undefined if it was not. */
   readonly reasons: readonly (Reason | undefined)[];
+  /** By target: stands for what go listed of its program in an earlier run, which still holds; undefined if it was asked. */
+  readonly lists: readonly (string | undefined)[];
 }
 
 /**
@@ -131,12 +133,12 @@ export async function buildImages<T>(
           const [base, data] = await Promise.all([bases[i]?.[j], kodata[i]?.[j]]);
           if (base === undefined || data === undefined) throw new RangeError(`no base for ${importPath}`);
           const image = onBase(base, { plan, target, kodata: data, program: stored.layer, options });
-          return { image, why: binary.why };
+          return { image, why: binary.why, list: await binary.list };
         }),
       );
       await allDone;
       const images = made.map(({ image }) => image);
-      const report = { ...plan, reasons: made.map(({ why }) => why) };
+      const report = { ...plan, reasons: made.map(({ why }) => why), lists: made.map(({ list }) => list) };
       return options.use(report, combine(plan, images, options.annotations));
     });
     const all = await Promise.all(results);

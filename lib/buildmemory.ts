@@ -63,15 +63,34 @@ export interface Reason {
 
 /** What is known of a program: its binary, or why it has to be compiled. */
 export type Recalled =
-  | ({ readonly state: "proved" } & KnownBinary)
+  | ({ readonly state: "proved"; readonly list: string } & KnownBinary)
   | {
       readonly state: "unknown";
       readonly why: Reason;
       /** The last binary, for go to find out whether it is still right; it is what it was when it was kept. */
       readonly last: KnownBinary | undefined;
+      /** Finds out what go listed for it, if go would list the same again; undefined without a record. */
+      readonly listed: (() => Promise<Listed | undefined>) | undefined;
     };
 
+/** What go listed of a program in an earlier run, and would list again. */
+export interface Listed {
+  /** Equal for equal lists. */
+  readonly list: string;
+  /** What a look at its inputs begins with. */
+  readonly plan: InputPlan;
+  /** Milliseconds since 1970: before it was found out that the list holds. */
+  readonly startedAt: number;
+  readonly git: BuildRecord["git"];
+  readonly goroot: string | undefined;
+  readonly standard: string;
+}
+
 interface BuildRecord extends KnownBinary {
+  /** Stands for what go listed, without what is in the files. */
+  readonly list: string;
+  /** The folder of Go's own packages. */
+  readonly standard: string;
   /** Without the folders in `shared`. */
   readonly inputs: Inputs;
   /** Key of the record with the folders of Go's own packages: most of all, and the same for many programs. */
@@ -82,7 +101,7 @@ interface BuildRecord extends KnownBinary {
 }
 
 /** Of records; another one for another shape. */
-const FORMAT = 2;
+const FORMAT = 3;
 /** Variables that say where things are kept, shown or fetched from, and decide nothing. Some hold secrets. */
 const IDLE: ReadonlySet<string> = new Set(
   "GOCACHE GOCACHEPROG GOTMPDIR GOMAXPROCS GOGC GOMEMLIMIT GOTRACEBACK GOPROXY GOAUTH GONETRC GOVCS".split(" "),
@@ -160,23 +179,36 @@ export class BuildMemory {
     program: Program,
     { key, setup }: { readonly key: string; readonly setup: BuildSetup },
   ): Promise<Recalled> {
-    const { cache } = this.#options;
+    const { cache, host } = this.#options;
+    const startedAt = host.now().getTime();
+    const nothing = { state: "unknown", last: undefined, listed: undefined } as const;
     const record = readRecord(cache.read("build", key));
-    if (record === undefined) return { state: "unknown", why: this.#whyUnknown(program, setup), last: undefined };
-    const { binary, tarSize } = record;
+    if (record === undefined) return { ...nothing, why: this.#whyUnknown(program, setup) };
+    const { binary, list, tarSize } = record;
     const last = cache.has(binary) ? { binary, tarSize } : undefined;
     const shared = this.#readShared(record.shared);
-    if (shared === undefined) return { state: "unknown", why: { reason: "its record is damaged" }, last };
+    if (shared === undefined) return { ...nothing, why: { reason: "its record is damaged" }, last };
     const inputs = { ...record.inputs, folders: [...record.inputs.folders, ...shared] };
-    const why = await this.#findDifference({ ...record, inputs }, { program, setup });
+    const whole = { ...record, inputs };
+    const why = await this.#findDifference(whole, { program, setup });
     if (why !== undefined || last === undefined) {
       this.#prover.noteNames(inputs);
-      return { state: "unknown", why: why ?? { reason: "the kept binary is not what it was" }, last };
+      const listed = async (): Promise<Listed | undefined> =>
+        (await this.#listsTheSame(whole, { program, setup })) ? planAgain(whole, startedAt) : undefined;
+      return { state: "unknown", why: why ?? { reason: "the kept binary is not what it was" }, last, listed };
     }
-    const { host } = this.#options;
     const better = refreshInputs(record.inputs, host.now().getTime());
     if (better !== undefined) cache.write("build", key, { ...record, inputs: better });
-    return { state: "proved", binary, tarSize };
+    return { state: "proved", binary, tarSize, list };
+  }
+
+  /** Whether go would list the same as when the record was made: what it reads of each file is what it was. */
+  async #listsTheSame(
+    { goroot, inputs }: BuildRecord,
+    { program, setup }: { readonly program: Program; readonly setup: BuildSetup },
+  ): Promise<boolean> {
+    if (this.#prover.findChange(inputs, new Set()) !== undefined) return false;
+    return goroot === undefined || (await this.#gorootOf(program, setup)) === goroot;
   }
 
   #readShared(key: string): Inputs["folders"] | undefined {
@@ -209,7 +241,7 @@ export class BuildMemory {
       readonly looks: Looks;
     },
   ): Promise<BuildDraft | undefined> {
-    const { host, log } = this.#options;
+    const { log } = this.#options;
     const { looks, packages, setup, startedAt } = options;
     const no = (why: string): undefined => {
       log.debug(`${program.importPath} is not remembered: ${why}`);
@@ -227,13 +259,47 @@ export class BuildMemory {
     if (tree.kind === "other") return no(`ko does not know what ${tree.name} is stamped with`);
     const tags: InputPlan = tree.kind === "git" ? planTags(tree.root) : { folders: [], files: [] };
     const whole = { folders: [...plan.folders, ...tags.folders], files: [...plan.files, ...tags.files] };
-    const now = host.now().getTime();
-    const draft = takeInputs(whole, { startedAt, now, before: this.#prover, looks });
-    if ("path" in draft) return no(`${draft.path} ${draft.what} just now`);
     const goroot = findGoroot(packages) ?? "";
-    const git =
-      tree.kind === "git" ? { root: tree.root, state: await this.#stateBefore(tree.root, setup.env) } : undefined;
-    return { draft, git, goroot: isShim(sources.go) ? goroot : undefined, standard: join(goroot, "src") };
+    const patterns = packages.map(({ dir, embedPatterns }) => (embedPatterns.length > 0 ? [dir, embedPatterns] : []));
+    return this.#take(program, {
+      looks,
+      setup,
+      listed: {
+        list: keyOf([whole.folders.map(({ dir, kind, seen }) => [dir, kind, seen]), whole.files, patterns]),
+        plan: whole,
+        startedAt,
+        git: tree.kind === "git" ? { root: tree.root, state: "" } : undefined,
+        goroot: isShim(sources.go) ? goroot : undefined,
+        standard: join(goroot, "src"),
+      },
+    });
+  }
+
+  /** The same where go need not be asked. */
+  async draftAgain(
+    program: Program,
+    options: { readonly listed: Listed; readonly setup: BuildSetup; readonly looks: Looks },
+  ): Promise<BuildDraft | undefined> {
+    if (!this.isClockPutBack()) return this.#take(program, options);
+    this.#options.log.debug(`${program.importPath} is not remembered: the clock was put back`);
+    return undefined;
+  }
+
+  async #take(
+    program: Program,
+    options: { readonly listed: Listed; readonly setup: BuildSetup; readonly looks: Looks },
+  ): Promise<BuildDraft | undefined> {
+    const { host, log } = this.#options;
+    const { listed, looks, setup } = options;
+    const { git, goroot, list, plan, standard, startedAt } = listed;
+    const draft = takeInputs(plan, { startedAt, now: host.now().getTime(), before: this.#prover, looks });
+    if ("path" in draft) {
+      log.debug(`${program.importPath} is not remembered: ${draft.path} ${draft.what} just now`);
+      return undefined;
+    }
+    const state = git === undefined ? undefined : await this.#stateBefore(git.root, setup.env);
+    const stamped = git === undefined || state === undefined ? undefined : { root: git.root, state };
+    return { draft, git: stamped, goroot, list, standard };
   }
 
   /** Keeps what was compiled, if its inputs have not changed meanwhile. */
@@ -252,14 +318,14 @@ export class BuildMemory {
     const no = (why: string): void => log.debug(`${program.importPath} is not remembered: ${why}`);
     if ("path" in inputs) return no(`${inputs.path} ${inputs.what} while it was compiled`);
     if (this.isClockPutBack()) return no("the clock was put back");
-    const { git, goroot } = draft;
+    const { git, goroot, list, standard } = draft;
     if (git !== undefined && (await confirmation.git(git.root, setup.env)) !== git.state) {
       return no("the work tree changed while it was compiled");
     }
-    const isStandard = ({ dir }: Inputs["folders"][number]): boolean => dir.startsWith(`${draft.standard}/`);
+    const isStandard = ({ dir }: Inputs["folders"][number]): boolean => dir.startsWith(`${standard}/`);
     const shared = this.#writeShared(inputs.folders.filter(isStandard));
     const own = { ...inputs, folders: inputs.folders.filter((folder) => !isStandard(folder)) };
-    const record: BuildRecord = { binary, tarSize, inputs: own, shared, git, goroot };
+    const record: BuildRecord = { binary, tarSize, list, inputs: own, shared, git, goroot, standard };
     cache.write("build", this.#key(program, setup), record);
     cache.write("setup", this.#placeKey(program, setup), describeSetup(setup));
   }
@@ -362,8 +428,18 @@ export interface BuildDraft {
   readonly draft: Draft;
   readonly git: BuildRecord["git"];
   readonly goroot: string | undefined;
+  /** Equal for equal lists of packages. */
+  readonly list: string;
   /** The folder of Go's own packages, absolute. */
   readonly standard: string;
+}
+
+/** The same look once more: at what `inputs` were taken from. */
+function planAgain({ git, goroot, inputs, list, standard }: BuildRecord, startedAt: number): Listed {
+  const folders = inputs.folders.map(({ dir, headers, kind, names }) => {
+    return { dir, kind, headers, names, seen: kind === "sources" ? names : undefined };
+  });
+  return { list, plan: { folders, files: inputs.files.map(([path]) => path) }, startedAt, git, goroot, standard };
 }
 
 /** The variables and words that decide, each under its name; no value is kept as it is, for it could be a secret. */

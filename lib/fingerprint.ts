@@ -4,12 +4,13 @@
  * A mark stands for size, modification and change time, inode and mode. What changed so shortly before it was looked at
  * that the clock of the file system may not tell the next change apart (racy, in git's words) is compared by content as
  * well, or not recorded at all when it may have changed while the Go tool read it. Of a folder the names that count are
- * compared, and only where its own mark has changed.
+ * compared, and only where its own mark has changed. Of Go files it is known too what `go list` reads of them (goheader.ts).
  *
  * https://git-scm.com/docs/racy-git
  */
 import { type Dirent, lstatSync, readFileSync, readdirSync, readlinkSync, statSync, type Stats } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { digestOfHeader } from "./goheader.ts";
 
 /** Which names of a folder count. */
 export type FolderKind =
@@ -28,6 +29,9 @@ export interface InputPlan {
     readonly kind: FolderKind;
     /** The sources that the Go tool saw in it, tests left out, in any order; undefined if it was not asked. */
     readonly seen?: readonly string[] | undefined;
+    /** "read": the headers of Go files are looked at; else those of `names`, if that is what is in it. */
+    readonly headers?: "read" | readonly string[] | undefined;
+    readonly names?: readonly string[] | undefined;
   }[];
   /** Absolute; a file that is not there counts too: it must stay away. */
   readonly files: readonly string[];
@@ -51,6 +55,8 @@ export interface FolderState {
   readonly names: readonly string[];
   /** Of the files in `names`, in their order; of "sources" only. */
   readonly marks: readonly number[];
+  /** Digests of the headers of the files in `names`, in their order; empty for what has none. Undefined: not looked at. */
+  readonly headers?: readonly string[] | undefined;
 }
 
 /** The first input that is not what it was. */
@@ -166,12 +172,13 @@ export function takeInputs(
   };
   const folders: FolderState[] = [];
   const moving = new Map<string, number>();
-  for (const { dir, kind, seen } of plan.folders) {
+  for (const folder of plan.folders) {
+    const { dir, kind, seen } = folder;
     const { found } = looks.at(dir);
     if (found === undefined) return { path: dir, what: "removed" };
     if (looks.isLed(dir, window)) return { path: dir, what: "changed" };
     const names = looks.names(dir, kind);
-    const expected = seen?.filter(isSourceName).sort();
+    const expected = seen?.filter((name) => isSourceName(name) && !OTHERS.has(name)).sort();
     const own = kind === "sources" ? names.filter((name) => !OTHERS.has(name)) : names;
     if (expected !== undefined && expected.join("/") !== own.join("/")) return { path: dir, what: "changed" };
     const settled = window.judge(found);
@@ -187,7 +194,9 @@ export function takeInputs(
       marks.push(mark);
     }
     if (settled !== "settled") moving.set(dir, markOf(found));
-    folders.push({ dir, kind, mark: settled === "settled" ? markOf(found) : RACY, names, marks });
+    const headers = takeHeaders(folder, names);
+    const mark = settled === "settled" ? markOf(found) : RACY;
+    folders.push({ dir, kind, mark, names, marks, ...(headers === undefined ? {} : { headers }) });
   }
   const files: [string, number][] = [];
   for (const path of new Set(plan.files)) {
@@ -196,6 +205,15 @@ export function takeInputs(
     files.push([path, mark]);
   }
   return { inputs: { folders, files, racy }, moving, startedAt };
+}
+
+function takeHeaders(
+  { dir, headers, names: known }: InputPlan["folders"][number],
+  names: readonly string[],
+): readonly string[] | undefined {
+  if (headers === "read")
+    return names.map((name) => (name.endsWith(".go") ? digestOfHeader(join(dir, name)) : "") ?? "");
+  return known?.join("/") === names.join("/") ? headers : undefined;
 }
 
 /**
@@ -238,19 +256,23 @@ export class Prover {
   /** Folder states that were found true: records of several programs share most of them. */
   readonly #proved = new Map<string, FolderState>();
 
-  /** The first difference, or undefined if all is as it was. */
-  findChange(inputs: Inputs): Change | undefined {
+  /**
+   * The first difference, or undefined if all is as it was.
+   *
+   * @param alike gets the Go files that have changed, but not in what `go list` reads of them: they are no differences then
+   */
+  findChange(inputs: Inputs, alike?: Set<string>): Change | undefined {
     for (const [path, mark] of inputs.files) {
       const is = this.#fileMarkOf(path);
       if (is === mark) continue;
       return { path, what: mark === ABSENT ? "added" : is === ABSENT ? "removed" : "changed" };
     }
     for (const folder of inputs.folders) {
-      const change = this.#findFolderChange(folder);
+      const change = this.#findFolderChange(folder, alike);
       if (change !== undefined) return change;
     }
     for (const [path, digest] of inputs.racy) {
-      if (this.#digestOf(path) !== digest) return { path, what: "changed" };
+      if (alike?.has(path) !== true && this.#digestOf(path) !== digest) return { path, what: "changed" };
     }
     return undefined;
   }
@@ -281,8 +303,8 @@ export class Prover {
     return this.#names.get(`${kind} ${dir}`);
   }
 
-  #findFolderChange(folder: FolderState): Change | undefined {
-    const { dir, kind, mark, names, marks } = folder;
+  #findFolderChange(folder: FolderState, alike: Set<string> | undefined): Change | undefined {
+    const { dir, kind, mark, names, marks, headers } = folder;
     const proved = this.#proved.get(`${kind} ${dir}`);
     if (proved !== undefined && isSameState(proved, folder)) return undefined;
     const is = markOf(look(dir));
@@ -294,12 +316,19 @@ export class Prover {
       const removed = names.find((name) => !now.includes(name));
       if (removed !== undefined) return { path: join(dir, removed), what: "removed" };
     } else this.#names.set(`${kind} ${dir}`, names);
+    let isSame = true;
     for (const [i, expected] of marks.entries()) {
       const path = `${dir}/${names[i]}`;
       const found = this.#fileMarkOf(path);
-      if (found !== expected) return { path, what: found === ABSENT ? "removed" : "changed" };
+      if (found === expected) continue;
+      const header = headers?.[i] ?? "";
+      if (alike === undefined || header === "" || digestOfHeader(path) !== header) {
+        return { path, what: found === ABSENT ? "removed" : "changed" };
+      }
+      alike.add(path);
+      isSame = false;
     }
-    this.#proved.set(`${kind} ${dir}`, folder);
+    if (isSame) this.#proved.set(`${kind} ${dir}`, folder);
     return undefined;
   }
 

@@ -27,6 +27,8 @@ export interface RunGoOptions extends GoOptions {
   readonly cwd: string;
   /** The whole environment, of {@link buildEnvironment}. */
   readonly env: Readonly<Record<string, string>>;
+  /** Called when the process has been started. */
+  readonly onStart?: (() => void) | undefined;
 }
 
 /** The platform that packages are looked at for when no other is known (design.md 1, "platform"). */
@@ -98,7 +100,9 @@ export async function runGo(args: readonly string[], options: RunGoOptions): Pro
   try {
     const env = { ...options.env, PWD: options.cwd };
     const signal = options.signal ?? host.signal;
-    return await host.run([program, ...args], { cwd: options.cwd, env, stderr: show, signal });
+    const running = host.run([program, ...args], { cwd: options.cwd, env, stderr: show, signal });
+    options.onStart?.();
+    return await running;
   } catch (error) {
     if (!(error instanceof CommandError) || error.code !== undefined || error.signal !== undefined) throw error;
     throw new CommandError(error.message, {

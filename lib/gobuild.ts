@@ -41,6 +41,8 @@ export interface CompileOptions extends GoOptions, BuildFlags, ArrivalsOptions {
   readonly packages?: () => Promise<ReadonlyMap<string, readonly GoPackage[]>>;
   /** How many may run at once in all calls together: what the hint at `--jobs` starts from. @default jobs, else one for each CPU */
   readonly totalJobs?: number | undefined;
+  /** Called when go has been started. */
+  readonly onStart?: () => void;
   /** How many processes the kernel has killed for want of memory. @default as it counts them for us */
   readonly countOomKills?: () => number | undefined;
 }

@@ -49,7 +49,8 @@ export function planSources(
     }
     if (each.module === undefined) return { why: `${each.importPath} is in no module` };
     if (isImmutable(each)) continue;
-    plan.sources(each.dir, seenSources(each));
+    // Nobody edits what is vendored.
+    plan.sources(each.dir, seenSources(each), { headers: !each.dir.includes("/vendor/") });
     const root = each.module.dir;
     // A go.mod on the way would cut the package off from its module.
     if (root !== undefined) for (const dir of waysUp(each.dir, root)) plan.file(join(dir, "go.mod"));
@@ -131,9 +132,11 @@ class PlanMaker {
   readonly #folders = new Map<string, InputPlan["folders"][number]>();
   readonly #files = new Set<string>();
 
-  sources(dir: string, seen: readonly string[] | undefined): void {
+  /** @param options.headers what `go list` reads of each file is of interest */
+  sources(dir: string, seen: readonly string[] | undefined, { headers } = { headers: false }): void {
     const key = `sources ${dir}`;
-    if (this.#folders.get(key)?.seen === undefined) this.#folders.set(key, { dir, kind: "sources", seen });
+    if (this.#folders.get(key)?.seen !== undefined) return;
+    this.#folders.set(key, { dir, kind: "sources", seen, ...(headers ? { headers: "read" as const } : {}) });
   }
 
   /** A folder of which only names count. */

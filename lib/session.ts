@@ -37,6 +37,8 @@ export interface SessionOptions {
 
 export interface PublishedProgram extends Published {
   readonly program: Program;
+  /** Stands for all that go listed of it in earlier runs, which still holds; undefined if it had to be asked. */
+  readonly list: string | undefined;
 }
 
 /** A run that has its settings, checked, and has not built anything yet. */
@@ -202,7 +204,8 @@ async function startRun(options: RunOptions): Promise<Run> {
         const { program } = report;
         reports.set(program, report);
         const isReused = report.reasons.every((reason) => reason === undefined);
-        return { program, ...(await publisher.publish(built, nameOf(program.importPath), { isReused })) };
+        const list = report.lists.includes(undefined) ? undefined : report.lists.join(" ");
+        return { program, list, ...(await publisher.publish(built, nameOf(program.importPath), { isReused })) };
       },
     });
     await publisher.finish?.();

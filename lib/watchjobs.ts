@@ -52,7 +52,8 @@ export interface YamlJobOptions extends JobOptions {
 class Programs {
   readonly #options: JobOptions;
   readonly #published = new Map<string, PublishedProgram>();
-  readonly #places = new Map<string, Places>();
+  /** What is watched of each program, and what stands for the list that it comes from. */
+  readonly #places = new Map<string, { readonly places: Places; readonly list: string | undefined }>();
   /** It was not known last which programs the arguments name. */
   #isSearching = false;
 
@@ -93,6 +94,7 @@ class Programs {
     },
   ): Promise<void> {
     let all: readonly Program[] = [];
+    let lists: ReadonlyMap<string, string | undefined> = new Map();
     let early: Promise<void> | undefined;
     round.mayPass(true);
     const session = await this.#open(round);
@@ -111,14 +113,15 @@ class Programs {
         if (error instanceof CommandError) round.mayPass(false);
         throw error;
       });
+      lists = new Map(published.map(({ program, list }) => [program.importPath, list]));
       round.commit();
       this.#note(round, published);
       await options.handOn(session);
     } finally {
       try {
         await early;
-        await this.#ask(round, session, all);
-        await this.#plan(round, { ...options, session, all });
+        await this.#ask(round, { session, all, lists });
+        await this.#plan(round, { ...options, session, all, lists });
       } finally {
         await session[Symbol.asyncDispose]();
       }
@@ -152,10 +155,25 @@ class Programs {
   }
 
   /** What was proved unchanged, go was not asked about. */
-  async #ask({ due, host, log }: Round, session: Session, all: readonly Program[]): Promise<void> {
+  async #ask(
+    { host, log }: Round,
+    {
+      all,
+      lists,
+      session,
+    }: {
+      readonly session: Session;
+      readonly all: readonly Program[];
+      readonly lists: ReadonlyMap<string, string | undefined>;
+    },
+  ): Promise<void> {
     if (host.signal.aborted) return;
-    const isUnknown = ({ importPath }: Program): boolean =>
-      due.everything || due.args || due.programs.has(importPath) || !this.#places.has(importPath);
+    const isUnknown = ({ importPath }: Program): boolean => {
+      const known = this.#places.get(importPath);
+      // Of a failure go has told already, if it could tell anything new.
+      if (known === undefined || !lists.has(importPath)) return known === undefined;
+      return lists.get(importPath) === undefined || lists.get(importPath) !== known.list;
+    };
     const unknown = all.filter(isUnknown);
     if (all.length > 0 && unknown.length === 0) return;
     await session.askDependencies(unknown).catch((error: unknown) => {
@@ -172,19 +190,21 @@ class Programs {
       readonly session: Session;
       readonly all: readonly Program[];
       readonly isWhole: boolean;
+      readonly lists?: ReadonlyMap<string, string | undefined>;
     },
   ): Promise<void> {
-    const { all, args, isWhole, mayLeave = false, session } = options;
+    const { all, args, isWhole, lists, mayLeave = false, session } = options;
     const { host } = round;
     if (host.signal.aborted) return;
     const packages = session.dependencies();
     const listed = new Set(packages.flatMap((list) => list.map(({ importPath }) => importPath)));
     for (const program of all) {
       if (listed.has(program.importPath)) {
-        this.#places.set(program.importPath, planProgram(program, packages, host));
+        const { importPath } = program;
+        this.#places.set(importPath, { places: planProgram(program, packages, host), list: lists?.get(importPath) });
       }
     }
-    const programs = new Map(this.#places);
+    const programs = new Map(Array.from(this.#places, ([importPath, { places }]) => [importPath, places]));
     if (all.length === 0) {
       this.#isSearching = true;
       await round.watch({ programs, args: planArguments(args, packages, host) });

@@ -71,9 +71,15 @@ const recall = (run: Run): ReturnType<BuildMemory["recall"]> => run.memory.recal
 
 describe("BuildMemory#recall()", () => {
   test("proves what was remembered", async () => {
-    expect(await recall(open())).toEqual({ state: "unknown", why: { reason: "first build here" }, last: undefined });
+    const why = { reason: "first build here" };
+    expect(await recall(open())).toEqual({ state: "unknown", why, last: undefined, listed: undefined });
     await remember(open());
-    expect(await recall(open())).toEqual({ state: "proved", binary: { digest: DIGEST, size: 6 }, tarSize: 7 });
+    expect(await recall(open())).toEqual({
+      state: "proved",
+      binary: { digest: DIGEST, size: 6 },
+      tarSize: 7,
+      list: expect.stringMatching(/^[0-9a-f]{40}$/),
+    });
   });
 
   test("says which input changed, and gives the last binary", async () => {
@@ -81,7 +87,7 @@ describe("BuildMemory#recall()", () => {
     tree.write({ "dep/dep.go": "package dep\n" });
     const why = { file: tree.at("dep/dep.go"), reason: "changed" };
     const last = { binary: { digest: DIGEST, size: 6 }, tarSize: 7 };
-    expect(await recall(open())).toEqual({ state: "unknown", why, last });
+    expect(await recall(open())).toMatchObject({ state: "unknown", why, last });
   });
 
   test("says which setting changed", async () => {
@@ -103,6 +109,7 @@ describe("BuildMemory#recall()", () => {
       state: "unknown",
       why: { reason: "the kept binary is not what it was" },
       last: undefined,
+      listed: expect.anything(),
     });
   });
 
