@@ -85,6 +85,34 @@ describe("makeBinaries()", () => {
     expect(states(await make(BOTH))).toEqual({ app: "reused", more: "reused" });
   });
 
+  test("asks go what it lists only if that may be something else", async () => {
+    await make(BOTH);
+    let asked = 0;
+    const listing: BinariesOptions["listing"] = () => {
+      asked++;
+      return Promise.reject(new Error("go was asked"));
+    };
+    const text = readFileSync(tree.at("app/lib/lib.go"), "utf8");
+    const edit = async (content: string): Promise<void> => {
+      tree.write({ "app/lib/lib.go": content });
+      await Bun.sleep(SETTLED_MS);
+    };
+    await edit(`${text}\nfunc init() { Text = "new" }\n`);
+    const made = await make(BOTH, { listing });
+    expect(states(made)).toEqual({ app: "changed", more: "reused" });
+    expect(await made.get("app")?.binary.list).toMatch(/^[0-9a-f]{40}$/);
+    expect(states(await make(BOTH, { listing }))).toEqual({ app: "reused", more: "reused" });
+    // What does not compile is told as the compiler tells it.
+    await edit(`${text}\nfunc init() { nothing() }\n`);
+    const told = await rejectionOf(make(BOTH, { listing }));
+    expect(String(told)).toContain("undefined: nothing");
+    // To look for files that were left out for want of cgo.
+    expect(asked).toBe(1);
+    await edit(text.replace("package lib", 'package lib\n\nimport _ "os"'));
+    expect(await rejectionOf(make(BOTH, { listing }))).toMatchObject({ message: "go was asked" });
+    expect(states(await make(BOTH))).toEqual({ app: "changed", more: "reused" });
+  });
+
   test("keeps what go leaves as it was, and knows it", async () => {
     const before = await make(["./cmd/app"]);
     utimesSync(tree.at("app/lib/lib.go"), new Date(), new Date());

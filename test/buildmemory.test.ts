@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { rmSync, writeFileSync } from "node:fs";
-import { BuildMemory, type BuildSetup, Confirmation } from "../lib/buildmemory.ts";
+import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { BuildMemory, type BuildSetup, Confirmation, type Recalled } from "../lib/buildmemory.ts";
 import { Cache } from "../lib/cache.ts";
 import { Looks } from "../lib/fingerprint.ts";
 import { buildEnvironment, DEFAULT_PLATFORM } from "../lib/go.ts";
@@ -8,7 +8,7 @@ import type { GoPackage } from "../lib/golist.ts";
 import type { Program } from "../lib/goprograms.ts";
 import type { Host } from "../lib/host.ts";
 import type { Log } from "../lib/log.ts";
-import { goWorld, listPrograms } from "./helpers/gohost.ts";
+import { goMod, goWorld, listPrograms } from "./helpers/gohost.ts";
 import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
@@ -88,6 +88,60 @@ describe("BuildMemory#recall()", () => {
     const why = { file: tree.at("dep/dep.go"), reason: "changed" };
     const last = { binary: { digest: DIGEST, size: 6 }, tarSize: 7 };
     expect(await recall(open())).toMatchObject({ state: "unknown", why, last });
+  });
+
+  test("knows whether go would list the same", async () => {
+    const listed = async (): Promise<unknown> => {
+      const recalled = await recall(open());
+      return recalled.state === "unknown" ? (await recalled.listed?.()) !== undefined : recalled.state;
+    };
+    await remember(open());
+    const text = readFileSync(tree.at("app/lib/lib.go"), "utf8");
+    for (const [path, content, same] of [
+      ["app/lib/lib.go", `${text}\nfunc init() {}\n`, true],
+      ["app/lib/lib.go", text.replace("package lib", 'package lib\n\nimport _ "os"'), false],
+      ["app/lib/lib.go", `//go:build linux\n\n${text}`, false],
+      ["app/lib/lib.go", text.replace("package", "pakcage"), false],
+      ["app/lib/never.go", "//go:build never\n\npackage lib\n\nfunc other() {}\n", true],
+      ["app/lib/never.go", "package lib\n", false],
+      ["app/lib/more.go", "package lib\n", false],
+      ["app/lib/more_test.go", "package lib\n", true],
+      ["app/go.mod", goMod("example.com/app"), false],
+    ] as const) {
+      const before = existsSync(tree.at(path)) ? readFileSync(tree.at(path), "utf8") : undefined;
+      tree.write({ [path]: content, "dep/dep.go": `${readFileSync(tree.at("dep/dep.go"), "utf8")}\n` });
+      expect([path, content, await listed()]).toEqual([path, content, same]);
+      rmSync(tree.at(path));
+      if (before !== undefined) tree.write({ [path]: before });
+    }
+  });
+
+  test("remembers anew what go need not list again", async () => {
+    await remember(open());
+    tree.write({ "dep/dep.go": `${readFileSync(tree.at("dep/dep.go"), "utf8")}\nfunc init() {}\n` });
+    await Bun.sleep(SETTLED_MS);
+    const again = async (meanwhile: () => unknown = () => {}): Promise<Recalled> => {
+      const run = open();
+      const recalled = await recall(run);
+      const listed = recalled.state === "unknown" ? await recalled.listed?.() : undefined;
+      if (listed === undefined || recalled.state === "proved") throw new Error("go has to list");
+      const draft = await run.memory.draftAgain(program, { listed, setup: run.setup, looks: new Looks() });
+      await meanwhile();
+      if (draft === undefined || recalled.last === undefined) throw new Error("it cannot be remembered");
+      const confirmation = new Confirmation(run.host);
+      await run.memory.remember(program, { ...recalled.last, setup: run.setup, draft, confirmation });
+      return recall(open());
+    };
+    expect(await again(() => tree.write({ "app/lib/lib.go": "package lib\n\nvar Text = 1\n" }))).toMatchObject({
+      state: "unknown",
+    });
+    await Bun.sleep(SETTLED_MS);
+    const first = await again();
+    expect(first).toMatchObject({ state: "proved" });
+    // The list that it comes from is the same one.
+    tree.write({ "dep/dep.go": "package dep\n\nvar Text = 2\n" });
+    await Bun.sleep(SETTLED_MS);
+    expect(await again()).toEqual(first);
   });
 
   test("says which setting changed", async () => {

@@ -148,7 +148,28 @@ describe.each(MOMENTS)("%s", (_what, moment, wait, races) => {
   });
 });
 
-describe("there and back while a program is compiled", () => {
+describe("after all was looked at, before it is compiled, where go need not list", () => {
+  test.each(RACES.map((race) => [race.name, race] as const))("%s", async (_name, race) => {
+    scene = await openScene({ ...MODULES, ...race.files, "app/cmd/app/more.go": "package main\n" }, race);
+    await Bun.sleep(SETTLED_MS);
+    const first = await scene.run();
+    if (first.code !== 0) throw new Error(first.stderr);
+    scene.tree.write({ "app/cmd/app/more.go": "package main\n\nfunc init() {}\n" });
+    await Bun.sleep(SETTLED_MS);
+    scene.at("before-build", `sleep 1; ${race.script}`);
+    const second = await scene.run();
+    expect(second.go.filter((word) => word === "list" || word === "build")[0]).toBe("build");
+    await race.after?.(scene);
+    await Bun.sleep(SETTLED_MS);
+    const [next, right] = await Promise.all([scene.run(), scene.reference()]);
+    expect([next.code, next.images]).toEqual([right.code, right.images]);
+  });
+});
+
+describe.each([
+  ["where go lists", "app/cmd/app/extra.go", "package main\n"],
+  ["where go need not list", "app/cmd/app/more.go", "package main\n\nfunc init() {}\n"],
+])("there and back while a program is compiled, %s", (_what, edited, content) => {
   test.each<[string, Files, string, string]>([
     ["a source", {}, "echo 'package lib; func init() { Text = `more` }' > app/lib/more.go", "rm app/lib/more.go"],
     [
@@ -165,10 +186,10 @@ describe("there and back while a program is compiled", () => {
     ],
     ["an embedded file", embedded(), "echo > app/cmd/app/static/new", "rm app/cmd/app/static/new"],
   ])("%s", async (_name, files, there, back) => {
-    scene = await openScene({ ...MODULES, ...files });
+    scene = await openScene({ ...MODULES, ...files, "app/cmd/app/more.go": "package main\n" });
     await Bun.sleep(SETTLED_MS);
     await scene.run();
-    scene.tree.write({ "app/cmd/app/extra.go": "package main\n" });
+    scene.tree.write({ [edited]: content });
     await Bun.sleep(SETTLED_MS);
     // When go list has told all, and what it told of has been looked at.
     scene.at("before-build", `sleep 1; ${there}`);

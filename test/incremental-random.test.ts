@@ -82,6 +82,8 @@ const TREE: Files = {
   "shared/1.go": source("linked", 1),
   "dep/go.mod": goMod("example.com/dep"),
   "dep/dep.go": source("dep", 0),
+  "dep/late/late.go": source("late", 0),
+  "app/late/late.go": source("late", 0),
   "dep2/go.mod": goMod("example.com/dep"),
   "dep2/dep.go": source("dep", "two"),
 };
@@ -93,6 +95,8 @@ const SOURCES = [
   "app/cmd/one/main.go",
   "app/cmd/two/main.go",
   "dep/dep.go",
+  "dep/late/late.go",
+  "app/late/late.go",
   "shared/0.go",
   "shared/1.go",
 ];
@@ -171,6 +175,35 @@ const CHANGES: Readonly<Record<string, Change>> = {
       text.includes("build never")
         ? text.replace("build never", "build !never")
         : text.replace("build !never", "build never"),
+    );
+  },
+  "import or drop a package": (play) => {
+    const path = at(play, play.dice.pick(["app/lib/lib.go", "app/cmd/one/main.go", "dep/dep.go"]));
+    const text = readFileSync(path, "utf8");
+    const added = `import _ "example.com/${path.includes("dep") ? "dep" : "app"}/late"\n`;
+    writeFileSync(
+      path,
+      text.includes(added) ? text.replace(added, "") : text.replace(/^(package .*\n+)/, `$1${added}`),
+    );
+  },
+  "put an import into a comment, or take it out": (play) => {
+    const path = at(play, "app/cmd/one/main.go");
+    const text = readFileSync(path, "utf8");
+    writeFileSync(
+      path,
+      text.includes("/*\n")
+        ? text.replace("/*\n", "").replace("*/\n", "")
+        : text.replace(/(import _ .*\n)/, "/*\n$1*/\n"),
+    );
+  },
+  "put an embedding into a comment, or take it out": (play) => {
+    const path = at(play, "app/cmd/two/main.go");
+    const text = readFileSync(path, "utf8");
+    writeFileSync(
+      path,
+      text.includes("/*\n")
+        ? text.replace("/*\n", "").replace("*/\n", "")
+        : text.replace(/(\/\/go:embed .*\n)/, "/*\n$1*/\n"),
     );
   },
   "rename a source": (play) => {
