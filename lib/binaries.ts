@@ -57,7 +57,7 @@ export interface Binary {
   readonly known: KnownBinary | undefined;
   /** Why it was compiled; undefined if it was not. */
   readonly why: Reason | undefined;
-  /** Stands for what go listed of the program, if that was in an earlier run, and it still holds. */
+  /** Stands for what go listed of the program, now or in an earlier run; undefined if that is not known. */
   readonly list: Promise<string | undefined>;
   /** Keeps it for the next run, when its tar is known. Never fails. */
   keep(tar: { readonly diffId: `sha256:${string}`; readonly size: number }): Promise<void>;
@@ -104,6 +104,7 @@ export async function makeBinaries(
 }
 
 const NOTHING = Promise.resolve();
+const NO_DRAFTS = Promise.resolve(new Map<Program, BuildDraft>());
 
 async function chooseJobs(busy: readonly GroupPlan[], { host, jobs }: BinariesOptions): Promise<JobPlan> {
   const { planJobs, readMachine } = await import("./machine.ts");
@@ -248,7 +249,7 @@ async function compile(
       path,
       known: last,
       why: each.why,
-      list: known.then((lists) => lists?.get(program)?.list),
+      list: (drafts ?? NO_DRAFTS).then((found) => found.get(program)?.list).catch(() => undefined),
       keep: async ({ diffId, size }) => {
         const binary = last?.binary ?? cache?.keep(path, diffId);
         if (binary === undefined || memory === undefined) return;

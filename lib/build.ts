@@ -85,7 +85,7 @@ export interface StartedLayer {
 export interface BuildReport extends Plan {
   /** By target: why its program was compiled; undefined if it was not. */
   readonly reasons: readonly (Reason | undefined)[];
-  /** By target: stands for what go listed of its program in an earlier run, which still holds; undefined if it was asked. */
+  /** By target: stands for what go listed of its program, now or in an earlier run; undefined if that is not known. */
   readonly lists: readonly (string | undefined)[];
 }
 

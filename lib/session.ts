@@ -37,7 +37,7 @@ export interface SessionOptions {
 
 export interface PublishedProgram extends Published {
   readonly program: Program;
-  /** Stands for all that go listed of it in earlier runs, which still holds; undefined if it had to be asked. */
+  /** Stands for all that go listed of it, now or in earlier runs; undefined if that is not known. */
   readonly list: string | undefined;
 }
 

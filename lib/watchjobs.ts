@@ -23,8 +23,8 @@ import {
 } from "./resolve.ts";
 import { openSession, type PublishedProgram, type Session } from "./session.ts";
 import { Hopeless, type Round, type WatchJob } from "./watch.ts";
-import { planArguments, planConfig, planInputs, planPatterns, planProgram } from "./watchplan.ts";
-import type { Places } from "./watchset.ts";
+import { planArguments, planConfig, planInputs, planKodata, planPatterns, planProgram } from "./watchplan.ts";
+import { joinPlaces, type Places } from "./watchset.ts";
 import { renderDocument, type YamlDocument } from "./yamldocs.ts";
 import { findObjects } from "./yamlobjects.ts";
 
@@ -52,8 +52,11 @@ export interface YamlJobOptions extends JobOptions {
 class Programs {
   readonly #options: JobOptions;
   readonly #published = new Map<string, PublishedProgram>();
-  /** What is watched of each program, and what stands for the list that it comes from. */
-  readonly #places = new Map<string, { readonly places: Places; readonly list: string | undefined }>();
+  /** What is watched of each program: what it is compiled from, what stands for the list that this comes from, kodata. */
+  readonly #places = new Map<
+    string,
+    { readonly sources: Places; readonly list: string | undefined; readonly kodata: Places }
+  >();
   /** It was not known last which programs the arguments name. */
   #isSearching = false;
 
@@ -120,7 +123,7 @@ class Programs {
     } finally {
       try {
         await early;
-        await this.#ask(round, { session, all, lists });
+        lists = await this.#ask(round, { ...options, session, all, lists });
         await this.#plan(round, { ...options, session, all, lists });
       } finally {
         await session[Symbol.asyncDispose]();
@@ -154,20 +157,24 @@ class Programs {
     if (changes.length > 0) round.tellPrograms(changes);
   }
 
-  /** What was proved unchanged, go was not asked about. */
+  /** Asks go about what was proved unchanged, if that is not what is watched. @returns what still stands for lists */
   async #ask(
     { host, log }: Round,
     {
       all,
+      isWhole,
       lists,
+      mayLeave = false,
       session,
     }: {
       readonly session: Session;
+      readonly isWhole: boolean;
+      readonly mayLeave?: boolean;
       readonly all: readonly Program[];
       readonly lists: ReadonlyMap<string, string | undefined>;
     },
-  ): Promise<void> {
-    if (host.signal.aborted) return;
+  ): Promise<ReadonlyMap<string, string | undefined>> {
+    if (host.signal.aborted) return lists;
     const isUnknown = ({ importPath }: Program): boolean => {
       const known = this.#places.get(importPath);
       // Of a failure go has told already, if it could tell anything new.
@@ -175,11 +182,22 @@ class Programs {
       return lists.get(importPath) === undefined || lists.get(importPath) !== known.list;
     };
     const unknown = all.filter(isUnknown);
-    if (all.length > 0 && unknown.length === 0) return;
-    await session.askDependencies(unknown).catch((error: unknown) => {
+    const told = session.dependencies().length;
+    // What is no program yet could become one.
+    const isOpen = all.length === 0 || (isWhole && mayLeave && told === 0);
+    if (unknown.length === 0 && !isOpen) return lists;
+    await session.askDependencies(isOpen ? [] : unknown).catch((error: unknown) => {
       host.signal.throwIfAborted();
       log.debug(`What to watch is not known: ${messageOf(error)}`);
     });
+    // Something may have changed since it was built: that is another list then.
+    const late = new Set(
+      session
+        .dependencies()
+        .slice(told)
+        .flatMap((list) => list.map(({ importPath }) => importPath)),
+    );
+    return new Map([...lists].filter(([importPath]) => !late.has(importPath)));
   }
 
   async #plan(
@@ -199,12 +217,15 @@ class Programs {
     const packages = session.dependencies();
     const listed = new Set(packages.flatMap((list) => list.map(({ importPath }) => importPath)));
     for (const program of all) {
-      if (listed.has(program.importPath)) {
-        const { importPath } = program;
-        this.#places.set(importPath, { places: planProgram(program, packages, host), list: lists?.get(importPath) });
-      }
+      const { dir, importPath } = program;
+      const known = listed.has(importPath)
+        ? { sources: planProgram(program, packages, host), list: lists?.get(importPath) }
+        : this.#places.get(importPath);
+      if (known !== undefined) this.#places.set(importPath, { ...known, kodata: planKodata(dir, host) });
     }
-    const programs = new Map(Array.from(this.#places, ([importPath, { places }]) => [importPath, places]));
+    const programs = new Map(
+      Array.from(this.#places, ([importPath, { kodata, sources }]) => [importPath, joinPlaces([sources, kodata])]),
+    );
     if (all.length === 0) {
       this.#isSearching = true;
       await round.watch({ programs, args: planArguments(args, packages, host) });

@@ -31,7 +31,7 @@ const CONFIG_NAMES = [".ko.yaml", ".ko.yml", ".ko.json"] as const;
 const MAX_BASES = 100;
 
 /**
- * What a program is made of.
+ * What a program is compiled from.
  *
  * @param packages what go told: a list for each time it was asked
  */
@@ -44,7 +44,7 @@ export function planProgram(
     const used = reach(program.importPath, list);
     return joinPlaces([planPackages(used, list), planModules(program, used, options)]);
   });
-  return joinPlaces([...places, planKodata(program.dir, options)]);
+  return joinPlaces(places);
 }
 
 /**

@@ -84,7 +84,6 @@ describe("planProgram()", () => {
         ...["near/vendor", "near/vendor/modules.txt"],
         ...["app/cmd/go.work", "app/cmd/x/go.work", "app/go.work"],
         ...["app/cmd/x/ sources", "app/pkg/ sources", "near/ sources", "app/missing/ sources"],
-        ...["app/cmd/x/kodata", "app/cmd/x/kodata/ all"],
         ...["app/pkg/ embed", "app/pkg/ embeds *.tmpl", "app/pkg/ embeds static"],
         ...["app/pkg/static", "app/pkg/static/ embed"],
       ].sort(),
