@@ -8,7 +8,7 @@
 import { readdirSync, type Stats, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import type { FSWatcher } from "chokidar";
-import { look } from "./fingerprint.ts";
+import { look, TICK_MS } from "./fingerprint.ts";
 import type { PathChange } from "./watchset.ts";
 
 export interface WatcherOptions {
@@ -40,9 +40,6 @@ interface Opened {
   readonly identity: string;
 }
 
-/** Milliseconds by which the time of a file may lag behind our clock: the kernel counts it in ticks. */
-const TICK_MS = 20;
-
 export class Watcher implements AsyncDisposable {
   readonly #options: WatcherOptions;
   readonly #quietMs: number;
@@ -70,12 +67,16 @@ export class Watcher implements AsyncDisposable {
   /**
    * Watches these folders, and no others any more. Resolves when all are watched.
    *
-   * @param since milliseconds since 1970: what changed since then in folders that were not watched before is told of too
+   * @param since milliseconds since 1970: what changed since then in folders that were not watched before is told of too,
+   * before this resolves
    */
   async watch(folders: ReadonlySet<string>, since: number): Promise<void> {
     this.#wanted = folders;
     const added = await this.#arm();
+    const before = this.#events.size;
     for (const folder of added) this.#findNewer(folder, since - TICK_MS);
+    // Whoever goes on now must not take a state for the last one that is not.
+    if (this.#events.size > before) await this.#tell();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -174,11 +175,11 @@ export class Watcher implements AsyncDisposable {
     if (!this.#options.accepts(at)) return;
     if (this.#events.get(at) !== "removed") this.#events.set(at, what);
     clearTimeout(this.#quiet);
-    this.#quiet = setTimeout(() => this.#tell(), this.#quietMs);
-    this.#longest ??= setTimeout(() => this.#tell(), this.#longestMs);
+    this.#quiet = setTimeout(() => void this.#tell(), this.#quietMs);
+    this.#longest ??= setTimeout(() => void this.#tell(), this.#longestMs);
   }
 
-  #tell(): void {
+  async #tell(): Promise<void> {
     clearTimeout(this.#quiet);
     clearTimeout(this.#longest);
     this.#longest = undefined;
@@ -200,11 +201,8 @@ export class Watcher implements AsyncDisposable {
     const folders =
       this.#suspects.size > 0 ||
       changes.some(({ path, is }) => is === "folder" || (is === "gone" && this.#opened.has(path)));
-    const tell = (): void => {
-      if (!this.#isClosed) this.#options.onChange(changes);
-    };
-    if (folders) void this.#arm().then(tell, tell);
-    else tell();
+    if (folders) await this.#arm().catch(() => {});
+    if (!this.#isClosed) this.#options.onChange(changes);
   }
 
   /** Notes what changed in a folder before it was watched. */
