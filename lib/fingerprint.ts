@@ -105,6 +105,7 @@ export class Looks {
   readonly #found = new Map<string, Found>();
   readonly #names = new Map<string, readonly string[]>();
   readonly #led = new Map<string, boolean>();
+  readonly #headers = new Map<string, string>();
 
   at(path: string): Found {
     let found = this.#found.get(path);
@@ -136,6 +137,16 @@ export class Looks {
     let names = this.#names.get(key);
     if (names === undefined) this.#names.set(key, (names = namesIn(dir, kind)));
     return names;
+  }
+
+  /** The digest of a Go file's header; empty for what has none. */
+  header(path: string): string {
+    let header = this.#headers.get(path);
+    if (header === undefined) {
+      header = path.endsWith(".go") ? (digestOfHeader(path) ?? "") : "";
+      this.#headers.set(path, header);
+    }
+    return header;
   }
 }
 
@@ -194,7 +205,7 @@ export function takeInputs(
       marks.push(mark);
     }
     if (settled !== "settled") moving.set(dir, markOf(found));
-    const headers = takeHeaders(folder, names);
+    const headers = takeHeaders(folder, { names, looks });
     const mark = settled === "settled" ? markOf(found) : RACY;
     folders.push({ dir, kind, mark, names, marks, ...(headers === undefined ? {} : { headers }) });
   }
@@ -209,10 +220,9 @@ export function takeInputs(
 
 function takeHeaders(
   { dir, headers, names: known }: InputPlan["folders"][number],
-  names: readonly string[],
+  { looks, names }: { readonly looks: Looks; readonly names: readonly string[] },
 ): readonly string[] | undefined {
-  if (headers === "read")
-    return names.map((name) => (name.endsWith(".go") ? digestOfHeader(join(dir, name)) : "") ?? "");
+  if (headers === "read") return names.map((name) => looks.header(join(dir, name)));
   return known?.join("/") === names.join("/") ? headers : undefined;
 }
 

@@ -12,12 +12,15 @@ import { closeSync, openSync, readSync } from "node:fs";
 /** Bytes; a header that is longer is not looked at. */
 const MOST_BYTES = 64 * 1024;
 
+/** For one file after the other. */
+let buffer: Buffer | undefined;
+
 /** A short digest of a file's header, or undefined if it has none that tells all. */
 export function digestOfHeader(path: string): string | undefined {
   let file: number | undefined;
   try {
     file = openSync(path, "r");
-    const buffer = Buffer.alloc(MOST_BYTES);
+    buffer ??= Buffer.alloc(MOST_BYTES);
     const size = readSync(file, buffer, 0, MOST_BYTES, 0);
     // One character for each byte: nothing in a header needs more to be told from the rest.
     const text = buffer.toString("latin1", 0, size);
