@@ -25,6 +25,7 @@ import { buildEnvironment } from "./go.ts";
 import { buildArguments, compilePrograms } from "./gobuild.ts";
 import type { Program } from "./goprograms.ts";
 import { createLimit, type Host } from "./host.ts";
+import { LinkWatch } from "./linkwatch.ts";
 import type { Log } from "./log.ts";
 import type { JobPlan } from "./machine.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
@@ -46,6 +47,11 @@ export interface BinariesOptions {
   /** Most builds at once; 0 chooses by the machine. */
   readonly jobs: number;
   /** What go lists for a platform, from before or now. It fails if a program is none, or no longer what it was taken for. */
+  /** Called when one program is linked, but go is still busy with it; what is there may still change. @default nobody */
+  readonly onLinked?: (
+    linked: { readonly program: Program; readonly path: string; readonly size: number },
+    platform: Platform,
+  ) => void;
   readonly listing: (platform: Platform, programs: readonly Program[]) => Promise<PackageList>;
 }
 
@@ -264,6 +270,16 @@ async function compile(
       },
     });
   };
+  // Windows moves no file that somebody reads.
+  const onLinked = host.platform === "win32" ? undefined : options.onLinked;
+  const [only, ...others] = programs;
+  using _linking =
+    onLinked === undefined || only === undefined || others.length > 0
+      ? undefined
+      : new LinkWatch(tmp, {
+          now: () => host.now().getTime(),
+          onLinked: (path, size) => onLinked({ program: only, path, size }, platform),
+        });
   try {
     await timing.time("compile", programs.map(({ importPath }) => importPath).join(" "), () =>
       compilePrograms(programs, {

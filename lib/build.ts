@@ -114,7 +114,15 @@ export async function buildImages<T>(
   // Awaited below, together with what takes longest; a failure here is no unhandled one meanwhile.
   for (const early of [bases, kodata].flat(2)) early.catch(() => {});
   try {
-    const compiled = await makeBinaries([...groups.values()], { ...options, signal });
+    const compiled = await makeBinaries([...groups.values()], {
+      ...options,
+      signal,
+      onLinked: ({ path, program: { importPath }, size }, platform) =>
+        layers.begin(
+          layerKey(importPath, platform),
+          binaryEntries({ path, name: appName(importPath), os: platform.os, size }),
+        ),
+    });
     const byKey = new Map([...groups.keys()].map((key, i) => [key, compiled[i]]));
     const allDone = Promise.all(compiled.map(({ done }) => done));
     // The first failure ends the other compilers, and the layers.
@@ -200,11 +208,15 @@ interface MakeProgramOptions {
 function makeProgram({ importPath, binary, target, layers, onStart }: MakeProgramOptions): Promise<StoredLayer> {
   const { known, path } = binary;
   const { os } = target.platform;
-  return layers.program(`${importPath} ${platformKey(target.platform)}`, {
+  return layers.program(layerKey(importPath, target.platform), {
     entries: () => binaryEntries({ path, name: appName(importPath), os, size: Bun.file(path).size }),
     known: known === undefined ? undefined : { diffId: known.binary.digest, size: known.tarSize },
     onStart,
   });
+}
+
+function layerKey(importPath: string, platform: Platform): string {
+  return `${importPath} ${platformKey(platform)}`;
 }
 
 interface OnBaseOptions {

@@ -26,12 +26,29 @@ export interface CompressionJob {
   readonly block: Uint8Array<ArrayBuffer>;
   readonly size: number;
   readonly codec: Codec;
+  /** The digest of the block is wanted too; if it is this one, its compressed form is there already. */
+  readonly known?: string | undefined;
 }
 
 /** What a worker gives: a member or frame, and the block's memory for the next job. */
 export interface CompressionDone {
   readonly block: Uint8Array<ArrayBuffer>;
-  readonly packed: Uint8Array<ArrayBuffer>;
+  /** Undefined if the block is the known one. */
+  readonly packed: Uint8Array<ArrayBuffer> | undefined;
+  /** SHA-256 of the uncompressed block, if it was wanted. */
+  readonly digest: string | undefined;
+}
+
+/** A block that was compressed in advance. */
+interface EarlyBlock {
+  readonly digest: string;
+  readonly packed: Uint8Array;
+}
+
+/** A stream that is compressed in advance, though it may still change. */
+export interface EarlyCompression {
+  /** Ends it where it is. @returns what there is, by place in the stream */
+  stop(): Promise<(EarlyBlock | undefined)[]>;
 }
 
 export interface CompressionPoolOptions {
@@ -44,6 +61,8 @@ export interface CompressionPoolOptions {
 export interface CompressOptions {
   readonly codec: Codec;
   readonly signal: AbortSignal;
+  /** Of the same stream; what has changed since is compressed anew. */
+  readonly early?: EarlyCompression | undefined;
 }
 
 /** Uncompressed bytes of a member or frame. */
@@ -56,6 +75,10 @@ const ZSTD_LEVEL = 3;
 const JOBS_PER_WORKER = 2;
 /** Milliseconds; a start takes about five. */
 const START_LIMIT = 5000;
+/** Compressed bytes that are kept in advance: they lie in memory. */
+const MOST_EARLY_BYTES = 24 * 1024 * 1024;
+/** No digest: that of a block is wanted, and not known. */
+const UNKNOWN = "";
 
 /**
  * Threads that compress, shared by all layers of a run.
@@ -81,12 +104,20 @@ export class CompressionPool implements AsyncDisposable {
    */
   async *compress(source: AsyncIterable<Uint8Array>, options: CompressOptions): AsyncGenerator<Uint8Array, void, void> {
     const { codec, signal } = options;
+    const early = (await options.early?.stop()) ?? [];
+    let count = 0;
     // The first blocks wait here until it is known whether many follow.
     let first: CompressionJob[] | undefined = [];
     let workers: readonly CompressionWorker[] = [];
     const running: Promise<Uint8Array>[] = [];
     const start = (job: CompressionJob): void => {
-      const packed = this.#run(job, workers);
+      const at = count++;
+      const before = early[at];
+      // Its memory is free when it has had its turn.
+      early[at] = undefined;
+      const packed = this.#run(before === undefined ? job : { ...job, known: before.digest }, workers).then(
+        (done) => done.packed ?? before?.packed ?? new Uint8Array(),
+      );
       // Awaited in its turn; until then a failure must not count as unhandled.
       packed.catch(() => {});
       running.push(packed);
@@ -117,6 +148,47 @@ export class CompressionPool implements AsyncDisposable {
     } finally {
       await Promise.allSettled(running);
     }
+  }
+
+  /**
+   * Begins to compress a stream that may still change, as far as it gets until it is stopped. What fails is not told: it
+   * is compressed again then.
+   */
+  begin(source: AsyncIterable<Uint8Array>, { codec, signal }: Omit<CompressOptions, "early">): EarlyCompression {
+    const blocks: (EarlyBlock | undefined)[] = [];
+    let isStopped = false;
+    const work = async (): Promise<void> => {
+      const workers = await this.#workers();
+      const running = new Set<Promise<void>>();
+      let bytes = 0;
+      let count = 0;
+      try {
+        for await (const job of this.#cut(source, codec)) {
+          if (isStopped || signal.aborted || bytes > MOST_EARLY_BYTES || workers.length === 0) break;
+          const at = count++;
+          const keep = async (): Promise<void> => {
+            const { digest, packed } = await this.#run({ ...job, known: UNKNOWN }, workers);
+            if (packed === undefined || digest === undefined) return;
+            blocks[at] = { digest, packed };
+            bytes += packed.byteLength;
+          };
+          const one: Promise<void> = keep().finally(() => running.delete(one));
+          one.catch(() => {});
+          running.add(one);
+          while (running.size >= workers.length * JOBS_PER_WORKER) await Promise.race(running);
+        }
+      } finally {
+        await Promise.allSettled(running);
+      }
+    };
+    const working = work().catch(() => {});
+    return {
+      stop: async () => {
+        isStopped = true;
+        await working;
+        return blocks;
+      },
+    };
   }
 
   /** Ends the workers, once they have done what they were given. */
@@ -151,7 +223,7 @@ export class CompressionPool implements AsyncDisposable {
     return this.#spare.pop() ?? new Uint8Array(BLOCK_BYTES);
   }
 
-  async #run(job: CompressionJob, workers: readonly CompressionWorker[]): Promise<Uint8Array> {
+  async #run(job: CompressionJob, workers: readonly CompressionWorker[]): Promise<CompressionDone> {
     let worker = workers[0];
     for (const other of workers) if (worker === undefined || other.waiting < worker.waiting) worker = other;
     let done: CompressionDone;
@@ -159,10 +231,10 @@ export class CompressionPool implements AsyncDisposable {
     else {
       // Lets signals and uploads in between the blocks.
       await new Promise((resolve) => setImmediate(resolve));
-      done = { block: job.block, packed: compressBlock(job.block.subarray(0, job.size), job.codec) };
+      done = runJob(job);
     }
     if (this.#spare.length < FEW_BLOCKS + this.#count * JOBS_PER_WORKER) this.#spare.push(done.block);
-    return done.packed;
+    return done;
   }
 
   #workers(): Promise<readonly CompressionWorker[]> {
@@ -171,6 +243,14 @@ export class CompressionPool implements AsyncDisposable {
     );
     return this.#starting;
   }
+}
+
+/** What a worker does with a job. */
+export function runJob({ block, codec, known, size }: CompressionJob): CompressionDone {
+  const content = block.subarray(0, size);
+  const digest = known === undefined ? undefined : new Bun.CryptoHasher("sha256").update(content).digest("hex");
+  const isKnown = digest !== undefined && digest === known;
+  return { block, packed: isKnown ? undefined : compressBlock(content, codec), digest };
 }
 
 /** One gzip member, whose header has no name and no time, or one zstd frame. */

@@ -1,10 +1,9 @@
 /**
  * Compresses blocks in a thread of its own; started by compress.ts only.
  *
- * It says `"ready"` once, then answers each {@link CompressionJob} with a {@link CompressionDone}, both ways without copying.
+ * It says `"ready"` once, then answers each {@link CompressionJob} with a `CompressionDone`, both ways without copying.
  */
-import type { CompressionDone, CompressionJob } from "./compress.ts";
-import { compressBlock } from "./compress.ts";
+import { type CompressionJob, runJob } from "./compress.ts";
 
 declare const self: Worker & { close(): void };
 
@@ -14,9 +13,7 @@ self.addEventListener("message", (event: MessageEvent<CompressionJob | "stop">) 
     self.close();
     return;
   }
-  const { block, size, codec } = event.data;
-  const packed = compressBlock(block.subarray(0, size), codec);
-  const done: CompressionDone = { block, packed };
-  self.postMessage(done, [block.buffer, packed.buffer]);
+  const done = runJob(event.data);
+  self.postMessage(done, done.packed === undefined ? [done.block.buffer] : [done.block.buffer, done.packed.buffer]);
 });
 self.postMessage("ready", []);

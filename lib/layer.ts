@@ -10,7 +10,7 @@
 import { open, rename, rm } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { CHUNK_BYTES, readChunks } from "./chunks.ts";
-import type { Codec, CompressionPool } from "./compress.ts";
+import type { Codec, CompressionPool, EarlyCompression } from "./compress.ts";
 import { KoError, messageOf } from "./errors.ts";
 import type { Layer } from "./image.ts";
 import type { Descriptor, Digest } from "./oci.ts";
@@ -40,6 +40,8 @@ export interface WriteLayerOptions {
   readonly signal: AbortSignal;
   /** Called once, before the first byte is there, for who wants to read along. */
   readonly onStart?: ((growing: GrowingLayer) => void) | undefined;
+  /** What was compressed of it in advance: {@link beginLayer}. */
+  readonly early?: EarlyCompression | undefined;
 }
 
 /** A layer that is being made. */
@@ -61,9 +63,9 @@ export async function writeLayer(
   entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
   options: WriteLayerOptions,
 ): Promise<WrittenLayer> {
-  const { file, mediaType, codec, pool, signal } = options;
+  const { early, file, mediaType, codec, pool, signal } = options;
   const tar = measure(packTar(entries, { signal, reuse: true }));
-  const packed = measure(pool.compress(tar, { codec, signal }));
+  const packed = measure(pool.compress(tar, { codec, signal, early }));
   const growing = new GrowingFile(file);
   options.onStart?.(growing);
   try {
@@ -77,6 +79,14 @@ export async function writeLayer(
     growing.fail(error);
     throw error;
   }
+}
+
+/** Begins to compress a layer whose files may still change. */
+export function beginLayer(
+  entries: Iterable<TarEntry>,
+  { codec, pool, signal }: Pick<WriteLayerOptions, "codec" | "pool" | "signal">,
+): EarlyCompression {
+  return pool.begin(packTar(entries, { signal, reuse: true }), { codec, signal });
 }
 
 /**

@@ -8,12 +8,12 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { type Cache, CacheDamage, type Kept, keyOf } from "./cache.ts";
 import { readChunks } from "./chunks.ts";
-import type { Compression, CompressionPool } from "./compress.ts";
+import type { Compression, CompressionPool, EarlyCompression } from "./compress.ts";
 import { look, markOf, Window } from "./fingerprint.ts";
 import { isObject } from "./gojson.ts";
 import { createLimit, type Host } from "./host.ts";
 import type { Layer } from "./image.ts";
-import { measureLayer, writeLayer, type WriteLayerOptions } from "./layer.ts";
+import { beginLayer, measureLayer, writeLayer, type WriteLayerOptions } from "./layer.ts";
 import { type Digest, MEDIA_TYPES, verified } from "./oci.ts";
 import { packTar, type TarEntry } from "./tar.ts";
 import type { Timing } from "./timing.ts";
@@ -64,6 +64,7 @@ const FORMAT = 1;
 export class LayerStore {
   readonly #options: LayerStoreOptions;
   readonly #made = new Map<string, Promise<StoredLayer>>();
+  readonly #begun = new Map<string, EarlyCompression>();
   readonly #limit: <T>(work: () => Promise<T>) => Promise<T>;
 
   constructor(options: LayerStoreOptions) {
@@ -92,6 +93,17 @@ export class LayerStore {
       this.#record(this.#tarKey(made.layer.diffId), made);
       return made;
     });
+  }
+
+  /**
+   * Begins with the layer of a program that may still change: what {@link LayerStore.program} need not do again then.
+   *
+   * @param entries as they will be, of the file where it is now
+   */
+  begin(key: string, entries: Iterable<TarEntry>): void {
+    const { compression, pool, signal } = this.#options;
+    if (compression.kind === "none" || this.#begun.has(key)) return;
+    this.#begun.set(key, beginLayer(entries, { codec: compression, pool, signal }));
   }
 
   /**
@@ -136,7 +148,7 @@ export class LayerStore {
 
   /** Waits until none is being made. */
   async settle(): Promise<void> {
-    await Promise.allSettled(this.#made.values());
+    await Promise.allSettled([...this.#made.values(), ...Array.from(this.#begun.values(), (early) => early.stop())]);
   }
 
   #once(key: string, make: () => Promise<StoredLayer>): Promise<StoredLayer> {
@@ -161,6 +173,7 @@ export class LayerStore {
           pool,
           signal,
           onStart,
+          early: this.#begun.get(key),
         });
         return { layer, tar: { diffId: layer.diffId, size: layer.tarSize } };
       });

@@ -24,6 +24,83 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
+describe("CompressionPool#begin()", () => {
+  /** A stream that tells when it was read to its end. */
+  function stream(content: Uint8Array): { readonly source: AsyncIterable<Uint8Array>; readonly read: Promise<void> } {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const source = (async function* () {
+      yield* chunks(content, MIB);
+      resolve();
+    })();
+    return { source, read: promise };
+  }
+
+  test.each<Codec>([FAST_GZIP, ZSTD])(
+    "changes no byte of what is compressed then, whatever changed: %j",
+    async (codec) => {
+      await using pool = new CompressionPool({ workers: 2 });
+      const [changed, shorter, longer] = [
+        new Uint8Array(program),
+        program.subarray(0, 3 * MIB + 5),
+        new Uint8Array(9 * MIB),
+      ];
+      changed.set([1, 2, 3], 100);
+      changed.set([1, 2, 3], 2 * MIB + 7);
+      longer.set(program);
+      for (const now of [program, changed, shorter, longer]) {
+        const { read, source } = stream(program);
+        const early = pool.begin(source, { codec, signal });
+        await read;
+        const blocks = await early.stop();
+        // The last one may not have had its turn.
+        const count = Math.floor(program.byteLength / MIB);
+        expect(blocks.length).toBeGreaterThanOrEqual(count);
+        const packed = await collect(pool.compress(stream(now).source, { codec, signal, early }));
+        expect(Buffer.compare(packed, await collect(pool.compress(stream(now).source, { codec, signal })))).toBe(0);
+        // Each is given away in its turn, and takes no memory any more.
+        const used = Math.min(count, Math.ceil(now.byteLength / MIB));
+        expect(blocks.slice(0, used).every((block) => block === undefined)).toBe(true);
+      }
+    },
+  );
+
+  test("uses what was compressed, if it is the same block", async () => {
+    await using pool = new CompressionPool({ workers: 2 });
+    const { read, source } = stream(program);
+    const early = pool.begin(source, { codec: FAST_GZIP, signal });
+    await read;
+    const blocks = await early.stop();
+    // A mark that only what was compressed in advance can have.
+    const [, second] = blocks;
+    if (second === undefined) throw new Error("it was not compressed");
+    const mark = new TextEncoder().encode("early");
+    blocks[1] = { ...second, packed: mark };
+    const packed = await collect(pool.compress(stream(program).source, { codec: FAST_GZIP, signal, early }));
+    expect(packed.includes(mark)).toBe(true);
+  });
+
+  test("keeps to some megabytes, and fails silently", async () => {
+    await using pool = new CompressionPool({ workers: 2 });
+    const noise = crypto.getRandomValues(new Uint8Array(65_536));
+    const endless = (async function* () {
+      for (;;) yield noise;
+    })();
+    const early = pool.begin(endless, { codec: FAST_GZIP, signal });
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const broken = (async function* () {
+      yield noise;
+      resolve();
+      throw new Error("the file is gone");
+    })();
+    const failed = pool.begin(broken, { codec: FAST_GZIP, signal });
+    await promise;
+    expect(await failed.stop()).toEqual([]);
+    const blocks = await early.stop();
+    const bytes = blocks.reduce((sum, block) => sum + (block?.packed.byteLength ?? 0), 0);
+    expect(bytes).toBeLessThan(30 * MIB);
+  });
+});
+
 describe("CompressionPool#compress()", () => {
   test.each<Codec>([{ kind: "gzip", level: 1 }, { kind: "gzip", level: 6 }, { kind: "zstd" }])(
     "gives the same bytes as %j, whatever the number of workers and the sizes of the chunks",

@@ -34,9 +34,12 @@ interface RunOptions {
   readonly compression?: Compression;
   /** @default true */
   readonly cached?: boolean;
+  /** @default none but the calling thread */
+  readonly pool?: CompressionPool;
 }
 
-async function startRun(box: CacheBox, { compression = FAST_GZIP, cached = true }: RunOptions = {}): Promise<Run> {
+async function startRun(box: CacheBox, options: RunOptions = {}): Promise<Run> {
+  const { compression = FAST_GZIP, cached = true } = options;
   const host = box.host();
   const cache = cached ? box.open() : undefined;
   const own = cache === undefined ? await host.tempFolder("ko-test") : undefined;
@@ -44,7 +47,7 @@ async function startRun(box: CacheBox, { compression = FAST_GZIP, cached = true 
   const store = new LayerStore({
     host,
     cache,
-    pool,
+    pool: options.pool ?? pool,
     compression,
     jobs: 0,
     folder: own?.path ?? (await cache?.work()) ?? "",
@@ -104,6 +107,27 @@ describe("LayerStore", () => {
       expect((await run.kodata(tree)).layer.descriptor).toEqual(program.kodata);
       expect(Buffer.compare(await read(again.layer), program.bytes)).toBe(0);
       expect(run.made).toEqual([]);
+    });
+  });
+
+  test("gives the same layer of a program that it began with while it changed", async () => {
+    using box = makeCacheBox();
+    const large = randomBytes("app", 6_000_000);
+    using tree = writeTree({ app: large, early: large });
+    await using workers = new CompressionPool({ workers: 2 });
+    const right = await inRun(box, { cached: false }, async (run) => (await run.program(tree)).layer.descriptor);
+    for (const before of [large, large.subarray(0, 5_000_000), randomBytes("other", 6_000_000)]) {
+      tree.write({ early: before });
+      const path = tree.at("early");
+      await inRun(box, { cached: false, pool: workers }, async (run) => {
+        run.store.begin("app", binaryEntries({ path, name: "app", os: "linux", size: before.byteLength }));
+        expect((await run.program(tree)).layer.descriptor).toEqual(right);
+      });
+    }
+    // And what is begun, and never made, is no hindrance.
+    await inRun(box, { cached: false, pool: workers }, async (run) => {
+      run.store.begin("app", binaryEntries({ path: tree.at("gone"), name: "app", os: "linux", size: 10 }));
+      await run.store.settle();
     });
   });
 

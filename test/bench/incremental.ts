@@ -75,7 +75,7 @@ const SMALL = 'package main\n\nimport "net/http"\n\nfunc main() { _ = http.Liste
 /** The highest ratios to `go build` that ours may have. */
 const GOALS = { nothing: 0.2, edit: 1.1, "empty caches": 1.15 } as const;
 
-const rounds = Number(process.argv[2] ?? 5);
+const rounds = Number(process.argv[2] ?? 3);
 /** For what takes a minute per round. */
 const fewRounds = Math.min(rounds, 3);
 let edits = 0;
