@@ -362,5 +362,7 @@ async function draftAll(
     const draft = await memory.draft(program, { packages, setup, startedAt: list.startedAt, looks });
     if (draft !== undefined) drafts.set(program, draft);
   }
+  // What go wrote is many times as large as what is kept of it, and the compiler takes its time.
+  Bun.gc(true);
   return drafts;
 }
