@@ -23,7 +23,7 @@ import {
 import { readVariable, runGo, settingsFile, splitQuoted } from "./go.ts";
 import type { GoPackage } from "./golist.ts";
 import type { Program } from "./goprograms.ts";
-import { findGoroot, planSources, type SourcesOptions } from "./gosources.ts";
+import { findGoroot, isBelow, planSources, type SourcesOptions, type Unprovable } from "./gosources.ts";
 import { isObject } from "./gojson.ts";
 import type { Host } from "./host.ts";
 import type { Log } from "./log.ts";
@@ -73,9 +73,16 @@ export type Recalled =
       readonly listed: (() => Promise<Listed | undefined>) | undefined;
     };
 
+/** What go told, and how the program is compiled. */
+interface ToldOptions {
+  /** All that `go list -deps` told. */
+  readonly packages: readonly GoPackage[];
+  readonly setup: BuildSetup;
+}
+
 /** What go listed of a program in an earlier run, and would list again. */
 export interface Listed {
-  /** Equal for equal lists. */
+  /** Equal for equal lists, as far as those are of what may change: Go's own packages count for nothing. */
   readonly list: string;
   /** What a look at its inputs begins with. */
   readonly plan: InputPlan;
@@ -87,7 +94,7 @@ export interface Listed {
 }
 
 interface BuildRecord extends KnownBinary {
-  /** Stands for what go listed, without what is in the files. */
+  /** As in {@link Listed}. */
   readonly list: string;
   /** The folder of Go's own packages. */
   readonly standard: string;
@@ -234,45 +241,51 @@ export class BuildMemory {
    */
   async draft(
     program: Program,
-    options: {
-      readonly packages: readonly GoPackage[];
-      readonly setup: BuildSetup;
-      readonly startedAt: number;
-      readonly looks: Looks;
-    },
+    options: ToldOptions & { readonly startedAt: number; readonly looks: Looks },
   ): Promise<BuildDraft | undefined> {
-    const { log } = this.#options;
-    const { looks, packages, setup, startedAt } = options;
-    const no = (why: string): undefined => {
-      log.debug(`${program.importPath} is not remembered: ${why}`);
-    };
+    const { looks, setup, startedAt } = options;
+    const told = this.isClockPutBack() ? { why: "the clock was put back" } : this.#read(program, options);
+    if (!("why" in told)) return this.#take(program, { looks, setup, listed: { ...told, startedAt } });
+    this.#options.log.debug(`${program.importPath} is not remembered: ${told.why}`);
+    return undefined;
+  }
+
+  /** What stands for the list that go told of a program: see {@link Listed}. Undefined if that could not be remembered. */
+  listOf(program: Program, told: ToldOptions): string | undefined {
+    const found = this.#read(program, told);
+    return "why" in found ? undefined : found.list;
+  }
+
+  #read(program: Program, { packages, setup }: ToldOptions): Omit<Listed, "startedAt"> | Unprovable {
     const sources = this.sourcesOptions(setup.env);
-    if (sources === undefined) return no("there is no go command");
+    if (sources === undefined) return { why: "there is no go command" };
     const foreign = this.#flags(setup).find((word) => FOREIGN.test(word));
-    if (foreign !== undefined) return no(`${foreign} is set`);
-    if (this.isClockPutBack()) return no("the clock was put back");
+    if (foreign !== undefined) return { why: `${foreign} is set` };
     const plan = planSources(program, packages, sources);
-    if ("why" in plan) return no(plan.why);
+    if ("why" in plan) return plan;
     const stamped = isStamped(program) && this.#stamps(setup);
     const tree = stamped ? findWorkTree(program.dir) : { kind: "none" as const };
-    if (tree.kind === "git" && setup.env["GIT_DIR"]) return no("GIT_DIR is set");
-    if (tree.kind === "other") return no(`ko does not know what ${tree.name} is stamped with`);
+    if (tree.kind === "git" && setup.env["GIT_DIR"]) return { why: "GIT_DIR is set" };
+    if (tree.kind === "other") return { why: `ko does not know what ${tree.name} is stamped with` };
     const tags: InputPlan = tree.kind === "git" ? planTags(tree.root) : { folders: [], files: [] };
-    const whole = { folders: [...plan.folders, ...tags.folders], files: [...plan.files, ...tags.files] };
     const goroot = findGoroot(packages) ?? "";
-    const patterns = packages.map(({ dir, embedPatterns }) => (embedPatterns.length > 0 ? [dir, embedPatterns] : []));
-    return this.#take(program, {
-      looks,
-      setup,
-      listed: {
-        list: keyOf([whole.folders.map(({ dir, kind, seen }) => [dir, kind, seen]), whole.files, patterns]),
-        plan: whole,
-        startedAt,
-        git: tree.kind === "git" ? { root: tree.root, state: "" } : undefined,
-        goroot: isShim(sources.go) ? goroot : undefined,
-        standard: join(goroot, "src"),
-      },
-    });
+    const standard = join(goroot, "src");
+    const whole = { folders: [...plan.folders, ...tags.folders], files: [...plan.files, ...tags.files] };
+    const isOwn = (path: string): boolean => !isBelow(path, standard);
+    const folders = whole.folders.filter(({ dir }) => isOwn(dir));
+    const dirs = new Set(folders.map(({ dir }) => dir));
+    const patterns = packages.filter(({ dir, embedPatterns }) => embedPatterns.length > 0 && dirs.has(dir));
+    return {
+      list: keyOf([
+        folders.map(({ dir, kind, seen }) => [dir, kind, seen]),
+        whole.files.filter(isOwn),
+        patterns.map(({ dir, embedPatterns }) => [dir, embedPatterns]),
+      ]),
+      plan: whole,
+      git: tree.kind === "git" ? { root: tree.root, state: "" } : undefined,
+      goroot: isShim(sources.go) ? goroot : undefined,
+      standard,
+    };
   }
 
   /** The same where go need not be asked. */
@@ -428,7 +441,7 @@ export interface BuildDraft {
   readonly draft: Draft;
   readonly git: BuildRecord["git"];
   readonly goroot: string | undefined;
-  /** Equal for equal lists of packages. */
+  /** As in {@link Listed}. */
   readonly list: string;
   /** The folder of Go's own packages, absolute. */
   readonly standard: string;

@@ -38,6 +38,11 @@ export interface PackageList {
   readonly packages: ReadonlyMap<string, readonly GoPackage[]>;
 }
 
+interface Told {
+  readonly platform: string;
+  readonly packages: readonly GoPackage[];
+}
+
 /** An argument does not name what an earlier run found it to name, or no longer something that can be built. */
 export class Outdated extends Error {}
 
@@ -46,7 +51,7 @@ export class ProgramFinder {
   readonly #platform: Platform;
   readonly #memory: ProgramMemoryOptions | undefined;
   /** All that go told in this run, with the platform it was asked for. */
-  readonly #told: { readonly platform: string; readonly packages: readonly GoPackage[] }[] = [];
+  readonly #told: Told[] = [];
   #args: readonly string[] = [];
   /** By what was assumed: what go says to it. */
   readonly #checked = new Map<Found, Promise<PackageList>>();
@@ -88,16 +93,17 @@ export class ProgramFinder {
    * Asks go what programs depend on, as far as it has not told yet; if there are none, what the last arguments name.
    *
    * @param wanted platforms are those that packages are looked at for, unless said otherwise
+   * @returns by import path: what stands for the lists of all its platforms ({@link BuildMemory.listOf}), where that is known
    */
   async ask(
     wanted: readonly { readonly program: Program; readonly platforms: readonly Platform[] | undefined }[],
-  ): Promise<void> {
+  ): Promise<ReadonlyMap<string, string>> {
     if (wanted.length === 0 && this.#told.length === 0 && this.#args.length > 0) await this.findAnew(this.#args);
     const missing = wanted.flatMap(({ program, platforms }) =>
       (platforms ?? [this.#platform]).map((platform) => ({ program, platform })),
     );
     const groups = Map.groupBy(
-      missing.filter(({ program, platform }) => !this.#hasTold(program, platform)),
+      missing.filter(({ program, platform }) => this.#findTold(program, platform) === undefined),
       ({ platform }) => formatPlatform(platform),
     );
     for (const group of groups.values()) {
@@ -108,6 +114,19 @@ export class ProgramFinder {
         group.map(({ program }) => program),
       );
     }
+    const lists = wanted.map(({ program, platforms }) => {
+      return [
+        program.importPath,
+        (platforms ?? [this.#platform]).map((platform) => this.#listOf(program, platform)),
+      ] as const;
+    });
+    return new Map(lists.flatMap(([path, all]) => (all.includes(undefined) ? [] : [[path, all.join(" ")] as const])));
+  }
+
+  #listOf(program: Program, platform: Platform): string | undefined {
+    const packages = this.#findTold(program, platform)?.packages;
+    const env = buildEnvironment(platform, this.#options.host.env);
+    return packages && this.#options.memory?.listOf(program, { packages, setup: { env, args: [] } });
   }
 
   /**
@@ -153,10 +172,11 @@ export class ProgramFinder {
     for (const packages of lists) this.#told.push({ platform: formatPlatform(platform), packages });
   }
 
-  #hasTold({ importPath }: Program, platform: Platform): boolean {
-    return this.#told.some(
-      (told) =>
-        told.platform === formatPlatform(platform) && told.packages.some((each) => each.importPath === importPath),
+  /** The last list for a platform that a program is in. */
+  #findTold({ importPath }: Program, platform: Platform): Told | undefined {
+    const name = formatPlatform(platform);
+    return this.#told.findLast(
+      (told) => told.platform === name && told.packages.some((each) => each.importPath === importPath),
     );
   }
 

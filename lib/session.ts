@@ -50,8 +50,10 @@ export interface Session extends AsyncDisposable {
   /**
    * Asks go what programs depend on, for each platform they are built for, as far as it has not told yet; if there are
    * none, what the arguments name. Also after a failure.
+   *
+   * @returns what stands for the lists, as {@link PublishedProgram.list} does, by import path; of some it is not known
    */
-  askDependencies(programs: readonly Program[]): Promise<void>;
+  askDependencies(programs: readonly Program[]): Promise<ReadonlyMap<string, string>>;
   /**
    * Finds the programs that arguments name, builds and publishes them.
    *

@@ -183,13 +183,16 @@ class Programs {
     };
     const unknown = all.filter(isUnknown);
     const told = session.dependencies().length;
+    let asked: ReadonlyMap<string, string> = new Map();
     // What is no program yet could become one.
     const isOpen = all.length === 0 || (isWhole && mayLeave && told === 0);
     if (unknown.length === 0 && !isOpen) return lists;
-    await session.askDependencies(isOpen ? [] : unknown).catch((error: unknown) => {
+    try {
+      asked = await session.askDependencies(isOpen ? [] : unknown);
+    } catch (error) {
       host.signal.throwIfAborted();
       log.debug(`What to watch is not known: ${messageOf(error)}`);
-    });
+    }
     // Something may have changed since it was built: that is another list then.
     const late = new Set(
       session
@@ -197,7 +200,7 @@ class Programs {
         .slice(told)
         .flatMap((list) => list.map(({ importPath }) => importPath)),
     );
-    return new Map([...lists].filter(([importPath]) => !late.has(importPath)));
+    return new Map([...lists].filter(([path, list]) => !late.has(path) || asked.get(path) === list));
   }
 
   async #plan(

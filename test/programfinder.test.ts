@@ -94,8 +94,9 @@ describe("ProgramFinder", () => {
     expect([lists, finder.told]).toEqual([1, []]);
     const platforms = [DEFAULT_PLATFORM, { os: "linux", architecture: "arm64" }];
     const wanted = programs.map((program) => ({ program, platforms }));
-    await finder.ask(wanted);
-    await finder.ask(wanted);
+    const asked = await finder.ask(wanted);
+    expect([...asked]).toEqual([["example.com/app/cmd/app", expect.stringMatching(/^([0-9a-f]{40}) \1$/)]]);
+    expect(await finder.ask(wanted)).toEqual(asked);
     await finder.ask(programs.map((program) => ({ program, platforms: undefined })));
     expect([lists, finder.told.length]).toEqual([3, 2]);
     expect(finder.told.map((list) => list.some(({ importPath }) => importPath === "example.com/dep"))).toEqual([

@@ -418,6 +418,25 @@ describe.skipIf(programs === undefined)("--watch", () => {
       expect(digests(watching.printed())).toEqual({ web: expect.any(String) });
     });
 
+    test("an edit below the imports starts go build and nothing else, also after a start from the cache", async () => {
+      using _bench = open();
+      await Bun.sleep(SETTLED_MS);
+      await bench.ours(["resolve", "-q", "-f", "config"]);
+      await using watching = startWatching(bench, ["resolve", "-W", "-f", "config"]);
+      await watching.round();
+      await watching.said(/^watching 3 packages, /m);
+      const before = bench.goCalls().length;
+      for (const text of ["two", "three", "four"]) {
+        bench.tree.write({ "pkg/shared/shared.go": library("shared", text) });
+        expect(outcomeOf(await watching.round())).toBe("printed 1 document");
+        await Bun.sleep(SETTLED_MS);
+      }
+      // What follows a round has its end before the next one.
+      bench.tree.write({ "config/web.yaml": `# new\n${configMap("web", "cmd/web")}` });
+      expect(outcomeOf(await watching.round())).toBe("printed 1 document");
+      expect(bench.goCalls().slice(before)).toEqual(["build", "build", "build"]);
+    });
+
     test("what an earlier run has built is watched all the same, for each platform", async () => {
       using _bench = open({
         ...APP,
