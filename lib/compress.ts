@@ -160,6 +160,8 @@ export class CompressionPool implements AsyncDisposable {
     const work = async (): Promise<void> => {
       const workers = await this.#workers();
       const running = new Set<Promise<void>>();
+      // Whatever makes the stream goes on with it meanwhile: one processor is left to that.
+      const atOnce = Math.max(1, workers.length - 1);
       let bytes = 0;
       let count = 0;
       try {
@@ -175,7 +177,7 @@ export class CompressionPool implements AsyncDisposable {
           const one: Promise<void> = keep().finally(() => running.delete(one));
           one.catch(() => {});
           running.add(one);
-          while (running.size >= workers.length * JOBS_PER_WORKER) await Promise.race(running);
+          while (running.size >= atOnce) await Promise.race(running);
         }
       } finally {
         await Promise.allSettled(running);
