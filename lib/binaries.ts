@@ -46,12 +46,12 @@ export interface BinariesOptions {
   readonly disableOptimizations: boolean;
   /** Most builds at once; 0 chooses by the machine. */
   readonly jobs: number;
-  /** What go lists for a platform, from before or now. It fails if a program is none, or no longer what it was taken for. */
   /** Called when one program is linked, but go is still busy with it; what is there may still change. @default nobody */
   readonly onLinked?: (
     linked: { readonly program: Program; readonly path: string; readonly size: number },
     platform: Platform,
   ) => void;
+  /** What go lists for a platform, from before or now. It fails if a program is none, or no longer what it was taken for. */
   readonly listing: (platform: Platform, programs: readonly Program[]) => Promise<PackageList>;
 }
 

@@ -447,6 +447,15 @@ export function look(path: string): Stats | undefined {
   }
 }
 
+/** The names in a folder, sorted; none if it is not there or cannot be read. */
+export function readNames(dir: string): readonly string[] {
+  try {
+    return readdirSync(dir).sort();
+  } catch {
+    return [];
+  }
+}
+
 /** Judges times of change by the moment at which the Go tool was started. */
 export class Window {
   readonly #startedAt: number;

@@ -7,7 +7,7 @@
  */
 import { accessSync, constants, readFileSync, readdirSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
-import { type FolderKind, type InputPlan, isWalkedName, look } from "./fingerprint.ts";
+import { type FolderKind, type InputPlan, isWalkedName, look, readNames } from "./fingerprint.ts";
 import type { GoModule, GoPackage } from "./golist.ts";
 import type { Program } from "./goprograms.ts";
 
@@ -341,14 +341,6 @@ function walkFolders(folder: string, visit: (dir: string, name: string) => boole
 /** Go embeds nothing of these, and no pattern goes into them. */
 function isVcsFolder(name: string): boolean {
   return [".git", ".hg", ".svn", ".bzr"].includes(name);
-}
-
-function readNames(dir: string): readonly string[] {
-  try {
-    return readdirSync(dir).sort();
-  } catch {
-    return [];
-  }
 }
 
 function isWritable(path: string): boolean {

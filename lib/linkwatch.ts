@@ -4,8 +4,8 @@
  *
  * It is a guess, for work that is checked later: where go keeps things in its work folder is its own affair.
  */
-import { readdirSync, type Stats, statSync } from "node:fs";
 import { join } from "node:path";
+import { look, readNames } from "./fingerprint.ts";
 
 /** Milliseconds between two looks. */
 const LOOK_MS = 20;
@@ -45,21 +45,5 @@ export class LinkWatch implements Disposable {
     if (found === undefined || !found.isFile() || found.size === 0 || this.#now() - found.mtimeMs < CALM_MS) return;
     this[Symbol.dispose]();
     this.#onLinked(path, found.size);
-  }
-}
-
-function look(path: string): Stats | undefined {
-  try {
-    return statSync(path, { throwIfNoEntry: false });
-  } catch {
-    return undefined;
-  }
-}
-
-function readNames(dir: string): readonly string[] {
-  try {
-    return readdirSync(dir);
-  } catch {
-    return [];
   }
 }

@@ -5,10 +5,10 @@
  * are about; once a round hands its result on, it is let finish. What failed stays due until it has succeeded. What a round
  * does is its job's matter (watchjobs.ts).
  */
-import { readdirSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { LazyCache } from "./cache.ts";
 import { describeError } from "./errors.ts";
+import { readNames } from "./fingerprint.ts";
 import { type Host, withSignal } from "./host.ts";
 import type { Log, LogLevel } from "./log.ts";
 import { checkWritableFile, writeOutputFile } from "./outputfile.ts";
@@ -16,6 +16,7 @@ import { createTiming, type Recorder, type Timing, type TimingOutput } from "./t
 import { Watcher, type WatchLimit } from "./watcher.ts";
 import {
   formatCause,
+  formatCount,
   formatPrograms,
   formatTime,
   formatTimes,
@@ -319,8 +320,7 @@ class Watch implements AsyncDisposable {
     const files = this.#set.folders
       .values()
       .reduce((count, dir) => count + readNames(dir).filter((name) => this.#isWatched(join(dir, name))).length, 0);
-    const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? "" : "s"}`;
-    return `watching ${count(this.#set.packages, "package")}, ${count(files, "file")}`;
+    return `watching ${formatCount(this.#set.packages, "package")}, ${formatCount(files, "file")}`;
   }
 
   #isWatched(path: string): boolean {
@@ -349,12 +349,4 @@ function describeLimit({ code, folders, polled }: WatchLimit): string {
     `the system lets ko watch no more folders: ${polled} of ${folders} are looked at once a second instead.\n` +
     `  Raise the limit, and start ko again: sudo sysctl ${setting}`
   );
-}
-
-function readNames(dir: string): readonly string[] {
-  try {
-    return readdirSync(dir);
-  } catch {
-    return [];
-  }
 }

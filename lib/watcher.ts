@@ -5,10 +5,10 @@
  * waited for in the nearest folder above it. Where the system lets us watch no more, folders are polled. What a path
  * means is watchset.ts's job.
  */
-import { readdirSync, type Stats, statSync } from "node:fs";
+import { type Stats, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import type { FSWatcher } from "chokidar";
-import { look, TICK_MS } from "./fingerprint.ts";
+import { look, readNames, TICK_MS } from "./fingerprint.ts";
 import type { PathChange } from "./watchset.ts";
 
 export interface WatcherOptions {
@@ -227,14 +227,6 @@ function findFolder(path: string): { readonly path: string; readonly info: Stats
 
 function identify({ dev, ino }: Stats): string {
   return `${dev}:${ino}`;
-}
-
-function readNames(dir: string): readonly string[] {
-  try {
-    return readdirSync(dir);
-  } catch {
-    return [];
-  }
 }
 
 function codeOf(error: unknown): unknown {

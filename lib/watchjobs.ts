@@ -24,6 +24,7 @@ import {
 import { openSession, type PublishedProgram, type Session } from "./session.ts";
 import { Hopeless, type Round, type WatchJob } from "./watch.ts";
 import { planArguments, planConfig, planInputs, planKodata, planPatterns, planProgram } from "./watchplan.ts";
+import { formatCount } from "./watchscreen.ts";
 import { joinPlaces, type Places } from "./watchset.ts";
 import { renderDocument, type YamlDocument } from "./yamldocs.ts";
 import { findObjects } from "./yamlobjects.ts";
@@ -274,7 +275,7 @@ export class BuildJob implements WatchJob {
         );
         if (changed.length > 0) await round.patientHost.out(changed.map(({ reference }) => `${reference}\n`).join(""));
         for (const { program, reference } of changed) this.#printed.set(program.importPath, reference);
-        if (changed.length > 0) round.end(`printed ${count(changed.length, "reference")}`);
+        if (changed.length > 0) round.end(`printed ${formatCount(changed.length, "reference")}`);
         else round.end(published.length > 0 ? "nothing new" : "");
       },
     });
@@ -388,7 +389,7 @@ export class YamlJob implements WatchJob {
     const { handOver, verb } = this.#options;
     if (changed.length > 0) await handOver(changed, round);
     this.#setHanded(handed);
-    round.end(changed.length > 0 ? `${verb} ${count(changed.length, "document")}` : "nothing new");
+    round.end(changed.length > 0 ? `${verb} ${formatCount(changed.length, "document")}` : "nothing new");
   }
 
   #setHanded(handed: ReadonlyMap<string, Handed>): void {
@@ -433,8 +434,4 @@ export class YamlJob implements WatchJob {
 /** As documents name their file. */
 function nameFile(name: string): string {
   return name === "-" ? "<stdin>" : name;
-}
-
-function count(n: number, what: string): string {
-  return `${n} ${what}${n === 1 ? "" : "s"}`;
 }

@@ -85,6 +85,11 @@ export function shortDigest(reference: string): string {
   return digest ?? reference.replace(/^.*:([^:/]+)$/, "$1").replace(/^([0-9a-f]{12})[0-9a-f]{52}$/, "$1");
 }
 
+/** `1 document`, `2 documents`. */
+export function formatCount(n: number, what: string): string {
+  return `${n} ${what}${n === 1 ? "" : "s"}`;
+}
+
 /** `14:03:22`, as the clock on the wall has it. */
 export function formatTime(date: Date): string {
   return [date.getHours(), date.getMinutes(), date.getSeconds()].map((part) => String(part).padStart(2, "0")).join(":");

@@ -186,26 +186,10 @@ const CHANGES: Readonly<Record<string, Change>> = {
       text.includes(added) ? text.replace(added, "") : text.replace(/^(package .*\n+)/, `$1${added}`),
     );
   },
-  "put an import into a comment, or take it out": (play) => {
-    const path = at(play, "app/cmd/one/main.go");
-    const text = readFileSync(path, "utf8");
-    writeFileSync(
-      path,
-      text.includes("/*\n")
-        ? text.replace("/*\n", "").replace("*/\n", "")
-        : text.replace(/(import _ .*\n)/, "/*\n$1*/\n"),
-    );
-  },
-  "put an embedding into a comment, or take it out": (play) => {
-    const path = at(play, "app/cmd/two/main.go");
-    const text = readFileSync(path, "utf8");
-    writeFileSync(
-      path,
-      text.includes("/*\n")
-        ? text.replace("/*\n", "").replace("*/\n", "")
-        : text.replace(/(\/\/go:embed .*\n)/, "/*\n$1*/\n"),
-    );
-  },
+  "put an import into a comment, or take it out": (play) =>
+    toggleComment(at(play, "app/cmd/one/main.go"), /import _ .*\n/),
+  "put an embedding into a comment, or take it out": (play) =>
+    toggleComment(at(play, "app/cmd/two/main.go"), /\/\/go:embed .*\n/),
   "rename a source": (play) => {
     const [a, b] = [at(play, "app/lib/lib.go"), at(play, "app/lib/renamed.go")];
     if (existsSync(a)) renameSync(a, b);
@@ -344,6 +328,13 @@ function edit(path: string, text: string, number: number): void {
     path,
     /"[a-z]* \w+"/.test(text) ? text.replace(/ \w+"/, ` ${number}"`) : `${text.trimEnd()}\n// ${number}\n`,
   );
+}
+
+/** Puts the first line of a kind into a comment, or takes it out of that. */
+function toggleComment(path: string, line: RegExp): void {
+  const text = readFileSync(path, "utf8");
+  const isCommented = text.includes("/*\n");
+  writeFileSync(path, isCommented ? text.replace("/*\n", "").replace("*/\n", "") : text.replace(line, "/*\n$&*/\n"));
 }
 
 function toggle(path: string, text: string): void {
