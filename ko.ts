@@ -2,7 +2,7 @@
 /**
  * ko: Go import paths -> container images and Kubernetes YAML. The one entry of the program.
  */
-import { runCommandLine } from "./lib/commands.ts";
+import { runCommandLine } from "./lib/cli.ts";
 import { describeError, exitCodeOf } from "./lib/errors.ts";
 import { createHost, type Host } from "./lib/host.ts";
 

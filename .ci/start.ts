@@ -10,7 +10,7 @@ import { describeError, exitCodeOf, KoError } from "../lib/errors.ts";
 import { createHost, type Host } from "../lib/host.ts";
 import type { ImageSource } from "../lib/image.ts";
 import { openLayout } from "../lib/layout.ts";
-import { readConfig } from "../lib/imageconfig.ts";
+import { readConfig } from "../lib/oci-config.ts";
 import { type Descriptor, readDocument, readManifest } from "../lib/oci.ts";
 import { compileHere } from "./build.ts";
 

@@ -2,17 +2,16 @@
  * Images in a tar: what `docker load`, podman, `ctr images import` and skopeo read.
  *
  * One archive is two things at once, over the same `blobs/sha256/…`: an OCI layout (`oci-layout`, `index.json`), which
- * keeps our digests, and what `docker save` writes (`manifest.json`), which old engines need (spec/wire.md C2.7).
+ * keeps our digests, and what `docker save` writes (`manifest.json`), which old engines need (rules.md C2.7).
  *
  * https://github.com/opencontainers/image-spec/blob/main/image-layout.md
  *
- * It writes no files: see archivefile.ts.
+ * It writes no files: see file.ts.
  */
 import { KoError } from "./errors.ts";
-import { compareBytes } from "./gojson.ts";
 import type { Built, Image } from "./image.ts";
-import { CONTAINERD_NAME, LAYOUT_VERSION, REF_NAME } from "./layout.ts";
-import { makeEntry } from "./layoutwriter.ts";
+import { compareBytes } from "./json.ts";
+import { CONTAINERD_NAME, LAYOUT_VERSION, makeEntry, REF_NAME } from "./layout.ts";
 import { type Descriptor, type Digest, hexOf, isForeignLayer, MEDIA_TYPES } from "./oci.ts";
 import { DOCKER_HUB, formatReference, parseReference } from "./reference.ts";
 import { packTar, type TarEntry } from "./tar.ts";
@@ -134,7 +133,7 @@ function indexOf(items: readonly OciArchiveItem[]): unknown {
  */
 export function containerdName(name: string): string {
   const reference = parseReference(name);
-  // Docker cannot load what has no explicit tag (spec/wire.md C2.10).
+  // Docker cannot load what has no explicit tag (rules.md C2.10).
   if (reference.tag === undefined || !name.endsWith(`:${reference.tag}`)) {
     throw new KoError(`Cannot name an image "${name}" in an archive: a name with a tag is wanted`);
   }

@@ -4,18 +4,25 @@
  * Knows neither network nor daemon: bases come from a function, what is built goes to a function.
  */
 import { join } from "node:path";
-import { appName, assembleImage, assembleIndex, type IndexChild, layerTypeFor } from "./assemble.ts";
 import { type Base, type BasePlatform, selectPlatforms } from "./base.ts";
-import { type BinariesOptions, type Binary, type BinaryGroup, makeBinaries, recallEarly } from "./binaries.ts";
-import type { Reason } from "./buildmemory.ts";
+import { type BinariesOptions, type Binary, type BinaryGroup, makeBinaries, recallEarly } from "./build-binaries.ts";
+import type { Reason } from "./build-cache.ts";
 import type { Compression, CompressionPool } from "./compress.ts";
-import type { Program } from "./goprograms.ts";
-import type { Built, Image, Layer } from "./image.ts";
+import type { Program } from "./go-programs.ts";
+import {
+  appName,
+  assembleImage,
+  assembleIndex,
+  type Built,
+  type Image,
+  type IndexChild,
+  type Layer,
+  layerTypeFor,
+} from "./image.ts";
 import { binaryEntries, kodataEntries } from "./kodata.ts";
+import { LayerStore, type OnStart, type StoredLayer } from "./layer-cache.ts";
 import { type GrowingLayer, retypeLayer } from "./layer.ts";
-import { LayerStore, type OnStart, type StoredLayer } from "./layerstore.ts";
-import { type Digest, type Platform } from "./oci.ts";
-import { ALL_PLATFORMS, createPlatformMatcher, parsePlatform } from "./platform.ts";
+import { ALL_PLATFORMS, createPlatformMatcher, type Digest, parsePlatform, type Platform } from "./oci.ts";
 import type { TarEntry } from "./tar.ts";
 
 export interface BuildSettings extends BinariesOptions {

@@ -6,8 +6,8 @@
  * shared by parallel runs at any time. Entries appear under their final name when they are complete. Only the owner can
  * read it. Nothing is forced to the disk: what a power cut leaves is caught like any other damage.
  *
- * Content is named by the SHA-256 of what is in it, or a binary by that of its layer's tar. Where it is: cachefolder.ts.
- * What is removed when it is too much: cachesweep.ts.
+ * Content is named by the SHA-256 of what is in it, or a binary by that of its layer's tar. Where it is: cache-folder.ts.
+ * What is removed when it is too much: cache-clean.ts.
  */
 import {
   chmodSync,
@@ -24,15 +24,21 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
-import { defaultCacheLimit, findCacheFolder, GENERATION, prepareGeneration, readCacheLimit } from "./cachefolder.ts";
-import { sweepRuns, trimCache } from "./cachesweep.ts";
-import { readChunks } from "./chunks.ts";
+import { sweepRuns, trimCache } from "./cache-clean.ts";
+import {
+  defaultCacheLimit,
+  findCacheFolder,
+  GENERATION,
+  prepareGeneration,
+  readCacheLimit,
+  runPrefix,
+} from "./cache-folder.ts";
 import { KoError, messageOf } from "./errors.ts";
-import { isObject } from "./gojson.ts";
+import { readChunks } from "./file.ts";
 import type { Host, TempFolder } from "./host.ts";
+import { isObject } from "./json.ts";
 import type { Log } from "./log.ts";
 import { type Digest, hexOf } from "./oci.ts";
-import { runPrefix } from "./runfolder.ts";
 
 /** Content of the cache, as a record names it. */
 export interface Kept {

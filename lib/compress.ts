@@ -4,7 +4,7 @@
  * The stream is cut at multiples of 1 MiB and each block is compressed alone, to a gzip member or a zstd frame: both
  * simply follow each other (RFC 1952, 2.2; RFC 8878, 3). A stream of up to 1 MiB is one of them. Gzip is libdeflate's,
  * whose output is a function of block and level alone; zlib-ng's is not, and Go's cannot be had without its code
- * (spec/bun.md 2, spec/wire.md D1.2).
+ * (spec/bun.md 2, rules.md D1.2).
  *
  * It does not decompress; mind that `Bun.gunzipSync` reads the first member only, `node:zlib` reads all.
  */

@@ -2,16 +2,16 @@
  * `.ko.yaml` and the variables of the environment as one frozen {@link Config}; which base image an import path gets.
  *
  * The environment beats the file, as in the original. What the original would ignore (an unknown key, JSON that is
- * none) is an error here. Fetches nothing; the file is found and read in configfile.ts, platforms are chosen in
- * platform.ts.
+ * none) is an error here. Fetches nothing; the file is found and read in config-file.ts, platforms are chosen in
+ * oci.ts.
  */
 import { resolve } from "node:path";
-import { type FileSettings, type Setting, findConfigFile, readConfigFile, splitList } from "./configfile.ts";
-import { UsageError, findNearest } from "./errors.ts";
-import { isObject } from "./gojson.ts";
+import { type FileSettings, findConfigFile, readConfigFile, type Setting, splitList } from "./config-file.ts";
+import { findNearest, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
-import { checkPlatforms } from "./platform.ts";
-import { type Reference, parseReference } from "./reference.ts";
+import { isObject } from "./json.ts";
+import { checkPlatforms } from "./oci.ts";
+import { parseReference, type Reference } from "./reference.ts";
 
 export interface Config {
   /** As {@link parseBase} reads it. */

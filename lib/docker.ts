@@ -3,18 +3,20 @@
  *
  * Docker with the classic store, Docker with the containerd store, and podman's imitation differ in what an image's ID
  * is, in how they fail, and in what they need to be sent; {@link DockerEngine.storeKind} says which one it is. What is
- * loaded when is decided in dockerload.ts. Rules: wire.md C1.9, C1.10, C2.
+ * loaded when is decided in publish-local.ts. Rules: rules.md C1.9, C1.10, C2.
  *
  * https://docs.docker.com/reference/api/engine/
+ *
+ * What a daemon says of a load: a stream of JSON lines in which a failure looks like a success until one reads them
+ * (rules.md C2.2-C2.4).
  */
-import type { DaemonEndpoint } from "./dockerhost.ts";
-import { DaemonRefusal, hintFor } from "./dockerfailure.ts";
-import { isLoadedLine, linesOf, readLoadLine } from "./dockerstream.ts";
-import { DAEMON_DEADLINES, type DaemonDeadlines, DaemonWire } from "./dockerwire.ts";
+import type { DaemonEndpoint } from "./docker-host.ts";
+import { DAEMON_DEADLINES, type DaemonDeadlines, DaemonRefusal, DaemonWire, hintFor } from "./docker-transport.ts";
 import { KoError, printable } from "./errors.ts";
-import { isObject } from "./gojson.ts";
+import { isObject } from "./json.ts";
 import type { Log } from "./log.ts";
 import { type Digest, isDigest } from "./oci.ts";
+import { DOCKER_HUB, formatReference, parseReference } from "./reference.ts";
 
 /** Where the daemon keeps images: it decides what an ID is and what has to be sent. */
 export type StoreKind = "classic" | "containerd" | "podman";
@@ -305,4 +307,57 @@ function readId(value: unknown): Digest | undefined {
   if (typeof value !== "string") return undefined;
   const id = value.includes(":") ? value : `sha256:${value}`;
   return isDigest(id) ? id : undefined;
+}
+
+/** A line, longer ones are cut. */
+const MAX_LINE_CHARS = 1024 * 1024;
+
+/** Lines of JSON; the last may have no end. */
+export async function* linesOf(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<string, void, void> {
+  const decoder = new TextDecoder();
+  let rest = "";
+  for await (const chunk of chunks) {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+    rest = (lines.pop() ?? "").slice(0, MAX_LINE_CHARS);
+    yield* lines;
+  }
+  yield rest + decoder.decode();
+}
+
+/** What a line of a load's answer says: a text for people, an error, or nothing of interest (progress). */
+export function readLoadLine(line: string): { readonly text?: string; readonly error?: string } {
+  const trimmed = line.trim();
+  if (trimmed === "") return {};
+  let value: unknown;
+  try {
+    value = JSON.parse(trimmed);
+  } catch {
+    return { text: printable(trimmed, 400) };
+  }
+  if (!isObject(value)) return { text: printable(trimmed, 400) };
+  const { error, errorDetail: detail, stream } = value;
+  const message = isObject(detail) ? detail["message"] : undefined;
+  if (error !== undefined || detail !== undefined) {
+    const words = [message, error].find((word) => typeof word === "string" && word !== "");
+    return { error: typeof words === "string" ? words : "an error without words" };
+  }
+  if (typeof stream !== "string") return {};
+  const text = printable(stream.trim(), 1000);
+  // Engines with the containerd store report a failed unpacking only so, after "Loaded image".
+  return text.startsWith("Error unpacking image") ? { text, error: text } : { text };
+}
+
+/** Whether `text` is `Loaded image: NAME` for our name; Docker Hub's names are shortened, podman lists several. */
+export function isLoadedLine(text: string, expect: string): boolean {
+  const names = /^Loaded image(?:\(s\))?: (.*)$/s.exec(text)?.[1]?.split(",") ?? [];
+  return names.some((name) => normalName(name.trim()) === normalName(expect));
+}
+
+function normalName(name: string): string | undefined {
+  try {
+    const reference = parseReference(name);
+    return formatReference(reference.host === DOCKER_HUB ? { ...reference, host: "docker.io" } : reference);
+  } catch {
+    return undefined;
+  }
 }

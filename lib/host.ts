@@ -3,8 +3,8 @@
  *
  * No other module reads `process.*`, spawns a program or looks at a clock; they get a {@link Host} or plain values.
  */
-import { mkdtemp, rm } from "node:fs/promises";
 import { existsSync, fstatSync, readFileSync, rmSync, writeSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { CommandError, KoError, messageOf } from "./errors.ts";

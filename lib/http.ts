@@ -1,15 +1,14 @@
 /**
  * One HTTP exchange with a registry or token server: deadlines, stall guard, TLS and proxy rules, redacted talk.
  *
- * It follows no redirect, knows no credentials and does nothing again: connection.ts and retry.ts do. Why each option of
- * `fetch` is set: spec/bun.md 4, wire.md A11 and E1.
+ * It follows no redirect, knows no credentials and does nothing again: registry-transport.ts and async.ts do. Why each option of
+ * `fetch` is set: spec/bun.md 4, rules.md A11 and E1.
  */
-import { chooseProxy } from "./address.ts";
+import type { Clock } from "./async.ts";
 import { messageOf, RegistryError } from "./errors.ts";
+import { type Deadlines, type RequestBody, Upload, Watch } from "./http-transfer.ts";
 import type { Log } from "./log.ts";
-import { redactUrl, type Secrets } from "./redact.ts";
-import type { Clock } from "./retry.ts";
-import { type Deadlines, type RequestBody, Upload, Watch } from "./transfer.ts";
+import { chooseProxy, redactUrl, type Secrets } from "./url.ts";
 
 export interface HttpOptions {
   readonly log: Log;

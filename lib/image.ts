@@ -2,9 +2,25 @@
  * Images, indexes and layers as values: what a base is read as, what a build makes, what a publisher takes.
  *
  * Nothing here does I/O. A layer's bytes stay where they are (a file, a registry) until somebody opens it.
+ *
+ * Puts images together: base image + kodata layer + program layer -> image; images of several platforms -> index.
+ *
+ * The configuration is byte-equal to what the original ko v0.19.1 writes under `TZ=UTC` (rules.md D3, D4). No I/O.
  */
-import type { ImageConfig } from "./imageconfig.ts";
-import type { Descriptor, Digest, IndexManifest, Manifest } from "./oci.ts";
+import type { Compression } from "./compress.ts";
+import { KoError } from "./errors.ts";
+import { goTime } from "./json.ts";
+import { type ContainerConfig, encodeConfig, type History, type ImageConfig } from "./oci-config.ts";
+import {
+  describe,
+  type Descriptor,
+  type Digest,
+  encodeIndex,
+  encodeManifest,
+  type IndexManifest,
+  type Manifest,
+  MEDIA_TYPES,
+} from "./oci.ts";
 
 /** Where a blob already is in a registry, so that another repository of the same registry can mount it. */
 export interface BlobSource {
@@ -67,4 +83,201 @@ export interface ImageSource {
   openBlob(descriptor: Descriptor, signal?: AbortSignal): AsyncIterable<Uint8Array>;
   /** Where the blobs are, if a registry can mount them from there. */
   readonly blobSource?: BlobSource;
+}
+
+export interface AssembleImageOptions {
+  readonly importPath: string;
+  /** File name of the program in the image: {@link appName} of the import path. */
+  readonly app: string;
+  /** `windows` has other paths than the rest. */
+  readonly os: string;
+  /** Contents of `$KO_DATA_PATH`. */
+  readonly kodata: Layer;
+  /** The program in `/ko-app`. */
+  readonly program: Layer;
+  readonly labels: Readonly<Record<string, string>>;
+  /** Added to (and winning over) the base's own. */
+  readonly annotations: Readonly<Record<string, string>>;
+  /** The container's user; undefined keeps the base's. */
+  readonly user: string | undefined;
+  /** Seconds since 1970 for the image and the program's history entry; undefined keeps the base's date. */
+  readonly created: number | undefined;
+  /** Seconds since 1970 for the kodata history entry. */
+  readonly kodataCreated: number | undefined;
+}
+
+/** By the base's media type and the kind of compression. */
+const LAYER_TYPES: Readonly<Record<string, Readonly<Partial<Record<Compression["kind"], string>>>>> = {
+  [MEDIA_TYPES.ociManifest]: {
+    gzip: MEDIA_TYPES.ociLayer,
+    zstd: MEDIA_TYPES.ociZstdLayer,
+    none: MEDIA_TYPES.ociTarLayer,
+  },
+  [MEDIA_TYPES.dockerManifest]: { gzip: MEDIA_TYPES.dockerLayer, none: MEDIA_TYPES.dockerTarLayer },
+};
+
+const AUTHOR = "github.com/ko-build/ko";
+
+/** Name of the program's file in the image: the last element of the import path. */
+export function appName(importPath: string): string {
+  const last = importPath.replace(/\/+$/, "").split("/").at(-1) ?? "";
+  return last === "" || last === "." ? "ko-app" : last;
+}
+
+/**
+ * The media type of the layers that go on a base: registries refuse images that mix OCI and Docker types.
+ *
+ * @param mediaType of the base's manifest
+ * @param options.base what people call the base
+ * @throws {KoError} If it is neither an OCI nor a Docker image, or its family has no type for layers compressed so.
+ */
+export function layerTypeFor(
+  mediaType: string,
+  { compression, base }: { readonly compression: Compression; readonly base: string },
+): string {
+  const family = LAYER_TYPES[mediaType];
+  if (family === undefined) {
+    throw new KoError(
+      `Cannot build on base "${base}": its media type is "${mediaType}", an OCI or Docker image is wanted`,
+    );
+  }
+  const type = family[compression.kind];
+  if (type !== undefined) return type;
+  throw new KoError(
+    `Cannot use --compression=${compression.kind} on base "${base}": it has Docker media types, OCI ones are wanted`,
+    {
+      hint: "Use --compression=gzip, or another base: defaultBaseImage in .ko.yaml, KO_DEFAULTBASEIMAGE.",
+    },
+  );
+}
+
+/** The base image with the two layers on top and the configuration that starts the program. */
+export function assembleImage(base: Image, options: AssembleImageOptions): Image {
+  const { kodata, program } = options;
+  const config = makeConfig(base.config, options);
+  const configBytes = encodeConfig(config);
+  const { config: baseConfig } = base.manifest;
+  const manifest: Manifest = {
+    ...base.manifest,
+    config: {
+      ...baseConfig,
+      ...describe(baseConfig.mediaType, configBytes),
+      ...(baseConfig.data === undefined ? {} : { data: Buffer.from(configBytes).toString("base64") }),
+    },
+    layers: [...base.manifest.layers, kodata.descriptor, program.descriptor],
+    annotations: { ...base.manifest.annotations, ...options.annotations },
+  };
+  const bytes = encodeManifest(manifest);
+  return {
+    kind: "image",
+    descriptor: describe(base.descriptor.mediaType, bytes),
+    bytes,
+    manifest,
+    configBytes,
+    config,
+    layers: [...base.layers, kodata, program],
+  };
+}
+
+function makeConfig(base: ImageConfig, options: AssembleImageOptions): ImageConfig {
+  const { kodata, program, created } = options;
+  const history = (when: number | undefined, comment: string): History => ({
+    author: "ko",
+    created: timeOf(when),
+    created_by: `ko build ko://${options.importPath}`,
+    comment,
+  });
+  return {
+    ...base,
+    author: AUTHOR,
+    ...(created === undefined ? {} : { created: timeOf(created) }),
+    history: [
+      ...(base.history ?? []),
+      history(options.kodataCreated, "kodata contents, at $KO_DATA_PATH"),
+      history(created, `go build output, at /ko-app/${options.app}`),
+    ],
+    rootfs: { type: base.rootfs.type, diff_ids: [...base.rootfs.diff_ids, kodata.diffId, program.diffId] },
+    config: makeContainerConfig(base.config, options),
+  };
+}
+
+function makeContainerConfig(base: ContainerConfig, options: AssembleImageOptions): ContainerConfig {
+  const windows = options.os === "windows";
+  const { Cmd: _, ...kept } = base;
+  return {
+    ...kept,
+    Entrypoint: [windows ? `C:\\ko-app\\${options.app}` : `/ko-app/${options.app}`],
+    Env: [
+      ...addToPath(base.Env ?? [], windows ? "C:\\ko-app" : "/ko-app"),
+      `KO_DATA_PATH=${windows ? "C:\\var\\run\\ko" : "/var/run/ko"}`,
+    ],
+    Labels: { ...base.Labels, ...options.labels },
+    ...(options.user === undefined || options.user === "" ? {} : { User: options.user }),
+  };
+}
+
+/** Appends `folder` to the first PATH (with `:` on Windows too, as the original), or adds a PATH at the end. */
+function addToPath(env: readonly string[], folder: string): readonly string[] {
+  const at = env.findIndex((entry) => entry.startsWith("PATH="));
+  return at < 0 ? [...env, `PATH=${folder}`] : env.with(at, `${env[at]}:${folder}`);
+}
+
+function timeOf(seconds: number | undefined): string {
+  return goTime(seconds === undefined ? undefined : new Date(seconds * 1000).toISOString());
+}
+
+export interface IndexChild {
+  /** What the base index says of the platform image that `image` was built on. */
+  readonly entry: Descriptor;
+  readonly image: Image;
+}
+
+/**
+ * An index of platform images, in the order given (the base index's).
+ *
+ * @param options.mediaType the base index's: OCI index or Docker list
+ */
+export function assembleIndex(
+  children: readonly IndexChild[],
+  options: { readonly mediaType: string; readonly annotations: Readonly<Record<string, string>> },
+): Index {
+  const index: IndexManifest = {
+    schemaVersion: 2,
+    mediaType: options.mediaType,
+    manifests: children.map(({ entry, image }) => ({
+      mediaType: entry.mediaType,
+      size: image.descriptor.size,
+      digest: image.descriptor.digest,
+      ...(entry.urls === undefined ? {} : { urls: entry.urls }),
+      ...(entry.annotations === undefined ? {} : { annotations: entry.annotations }),
+      ...(entry.platform === undefined ? {} : { platform: entry.platform }),
+      artifactType: image.manifest.artifactType ?? image.manifest.config.mediaType,
+    })),
+    annotations: options.annotations,
+  };
+  const bytes = encodeIndex(index);
+  return {
+    kind: "index",
+    descriptor: describe(options.mediaType, bytes),
+    bytes,
+    index,
+    children: children.map(({ image }) => image),
+  };
+}
+
+/** The platform that an image's configuration names; `linux` and `amd64` where it names none. */
+export function platformOf(image: Image): {
+  os: string;
+  architecture: string;
+  variant?: string;
+  "os.version"?: string;
+} {
+  const { os, architecture, variant } = image.config;
+  const version = image.config["os.version"];
+  return {
+    os: os || "linux",
+    architecture: architecture || "amd64",
+    ...(variant ? { variant } : {}),
+    ...(version ? { "os.version": version } : {}),
+  };
 }

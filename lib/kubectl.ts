@@ -4,8 +4,8 @@
  * Arguments for kubectl may be secret (`--token`): they are shown by {@link showArguments} only. Facts:
  * spec/behaviour.md 1.6. It knows no YAML.
  */
+import { type FlagTable, type FlagValues, takesWord } from "./cli-flags.ts";
 import { KoError } from "./errors.ts";
-import { type FlagTable, type FlagValues, takesWord } from "./flags.ts";
 import type { Host } from "./host.ts";
 import type { Log } from "./log.ts";
 

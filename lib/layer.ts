@@ -7,16 +7,13 @@
  *
  * https://github.com/opencontainers/image-spec/blob/main/layer.md
  */
-import { open, rename, rm } from "node:fs/promises";
-import type { FileHandle } from "node:fs/promises";
-import { CHUNK_BYTES, readChunks } from "./chunks.ts";
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import type { Codec, CompressionPool, EarlyCompression } from "./compress.ts";
 import { KoError, messageOf } from "./errors.ts";
+import { CHUNK_BYTES, readChunks } from "./file.ts";
 import type { Layer } from "./image.ts";
-import type { Descriptor, Digest } from "./oci.ts";
-import { verified } from "./oci.ts";
-import type { TarEntry } from "./tar.ts";
-import { packTar } from "./tar.ts";
+import { type Descriptor, type Digest, verified } from "./oci.ts";
+import { packTar, type TarEntry } from "./tar.ts";
 
 /** A layer whose compressed bytes are in a file. */
 export interface FileLayer extends Layer {

@@ -1,27 +1,27 @@
 /**
  * The registry client: manifests and blobs, read and written, in any number of registries.
  *
- * One object lives as long as a run. All doing again is here and in upload.ts (through retry.ts), so attempts do not
- * multiply. Rules: wire.md A3, A5, A6, A8, E2, E3.
+ * One object lives as long as a run. All doing again is here and in registry-upload.ts (through async.ts), so attempts do not
+ * multiply. Rules: rules.md A3, A5, A6, A8, E2, E3.
  *
  * https://github.com/opencontainers/distribution-spec/blob/main/spec.md
  */
-import type { Keychain } from "./auth.ts";
-import { BlobPusher, checkPath, type GrowingBlob, type PushResult } from "./blobpush.ts";
-import { Connection } from "./connection.ts";
-import { claimError, downloadBlob, findInlined, type ManifestContent, readManifestAnswer } from "./download.ts";
+import { type Clock, retry, systemClock } from "./async.ts";
 import { KoError, RegistryError } from "./errors.ts";
 import { createLimit } from "./host.ts";
-import type { HostMemory } from "./hostmemory.ts";
+import { DEADLINES, type Deadlines } from "./http-transfer.ts";
 import { Http, type HttpResponse } from "./http.ts";
 import type { BlobSource } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Descriptor, digestOf, isDigest, MEDIA_TYPES } from "./oci.ts";
-import { Secrets } from "./redact.ts";
 import { formatRepository, type Repository } from "./reference.ts";
-import { type Clock, retry, systemClock } from "./retry.ts";
-import { DEADLINES, type Deadlines } from "./transfer.ts";
-import { Uploader } from "./upload.ts";
+import type { Keychain } from "./registry-keychain.ts";
+import type { HostMemory } from "./registry-ping.ts";
+import { claimError, downloadBlob, findInlined, type ManifestContent, readManifestAnswer } from "./registry-pull.ts";
+import { BlobPusher, checkPath, type GrowingBlob, type PushResult } from "./registry-push.ts";
+import { Connection } from "./registry-transport.ts";
+import { Uploader } from "./registry-upload.ts";
+import { Secrets } from "./url.ts";
 
 export interface RegistryOptions {
   readonly keychain: Keychain;
@@ -61,7 +61,7 @@ export interface FindManifestOptions {
   readonly push?: boolean;
 }
 
-export type { GrowingBlob, PushResult } from "./blobpush.ts";
+export type { GrowingBlob, PushResult } from "./registry-push.ts";
 
 const ACCEPT = [MEDIA_TYPES.dockerManifest, MEDIA_TYPES.ociManifest, MEDIA_TYPES.dockerList, MEDIA_TYPES.ociIndex].join(
   ", ",

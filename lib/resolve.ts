@@ -6,15 +6,14 @@
  * bytes changes; documents keep their input order.
  */
 import { KoError, KoErrors, messageOf } from "./errors.ts";
-import type { Input } from "./inputs.ts";
-import { filterDocuments } from "./filter.ts";
+import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { Log } from "./log.ts";
-import type { FoundPrograms, Program } from "./goprograms.ts";
-import { findAlwaysPulled } from "./pullpolicy.ts";
-import { parseSelector } from "./selector.ts";
-import type { PublishedProgram, Session } from "./session.ts";
-import { joinDocuments, splitDocuments, type YamlDocument } from "./yamldocs.ts";
-import { findReferences, type ReferenceMemory, replaceReferences, type YamlReference } from "./yamlrefs.ts";
+import type { PublishedProgram, Session } from "./pipeline.ts";
+import type { Input } from "./yaml-inputs.ts";
+import { filterDocuments, findAlwaysPulled } from "./yaml-objects.ts";
+import { findReferences, type ReferenceMemory, replaceReferences, type YamlReference } from "./yaml-references.ts";
+import { parseSelector } from "./yaml-selector.ts";
+import { joinDocuments, splitDocuments, type YamlDocument } from "./yaml.ts";
 
 export interface ResolveOptions {
   readonly log: Log;

@@ -3,7 +3,7 @@
  *
  * Headers are USTAR where that can hold the entry, else PAX (POSIX.1-2001, "pax Interchange Format":
  * https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html). Owners are numbers, 0:0
- * unless given, without names (spec/wire.md D2). Hand-written because tar-stream writes PAX values as UTF-8 only
+ * unless given, without names (rules.md D2). Hand-written because tar-stream writes PAX values as UTF-8 only
  * (spec/bun.md 7).
  *
  * It reads no archives, and it does not decide what is packed: see kodata.ts.

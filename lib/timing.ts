@@ -6,8 +6,8 @@
  */
 import { resolve } from "node:path";
 import { printable } from "./errors.ts";
+import { checkWritableFile, writeOutputFile } from "./file.ts";
 import type { Host } from "./host.ts";
-import { checkWritableFile, writeOutputFile } from "./outputfile.ts";
 
 /**
  * What ko is busy with:

@@ -6,8 +6,8 @@
 import { realpath, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { KoError } from "./errors.ts";
-import { isObject } from "./gojson.ts";
 import type { Host } from "./host.ts";
+import { isObject } from "./json.ts";
 
 /** Set at compile time; empty in a build that is no release. */
 declare const KO_VERSION: string;

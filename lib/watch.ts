@@ -3,26 +3,17 @@
  *
  * Rounds never overlap. A change while programs are being built ends that round, and the next one begins with what both
  * are about; once a round hands its result on, it is let finish. What failed stays due until it has succeeded. What a round
- * does is its job's matter (watchjobs.ts).
+ * does is its job's matter (watch-programs.ts).
  */
 import { join, resolve } from "node:path";
 import { LazyCache } from "./cache.ts";
 import { describeError } from "./errors.ts";
+import { checkWritableFile, writeOutputFile } from "./file.ts";
 import { readNames } from "./fingerprint.ts";
 import { type Host, withSignal } from "./host.ts";
 import type { Log, LogLevel } from "./log.ts";
-import { checkWritableFile, writeOutputFile } from "./outputfile.ts";
 import { createTiming, type Recorder, type Timing, type TimingOutput } from "./timing.ts";
-import { Watcher, type WatchLimit } from "./watcher.ts";
-import {
-  formatCause,
-  formatCount,
-  formatPrograms,
-  formatTime,
-  formatTimes,
-  type ProgramChange,
-  WatchScreen,
-} from "./watchscreen.ts";
+import { Watcher, type WatchLimit } from "./watch-files.ts";
 import {
   type Affected,
   isAffected,
@@ -31,7 +22,16 @@ import {
   type PathChange,
   type WatchPlan,
   WatchSet,
-} from "./watchset.ts";
+} from "./watch-places.ts";
+import {
+  formatCause,
+  formatCount,
+  formatPrograms,
+  formatTime,
+  formatTimes,
+  type ProgramChange,
+  WatchScreen,
+} from "./watch-screen.ts";
 
 /** What is done in each round. */
 export interface WatchJob {

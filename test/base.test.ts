@@ -4,14 +4,14 @@ import type { BaseName } from "../lib/config.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { BlobSource, Image, ImageSource, Index } from "../lib/image.ts";
 import {
-  type Descriptor,
+  createPlatformMatcher,
   describe as descriptorOf,
+  type Descriptor,
   encodeIndex,
   encodeManifest,
   MEDIA_TYPES,
   type Platform,
 } from "../lib/oci.ts";
-import { createPlatformMatcher } from "../lib/platform.ts";
 import { parseReference } from "../lib/reference.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
 import { rejectionOf } from "./helpers/rejection.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseCommandLine } from "../lib/cli.ts";
+import { parseCommandLine } from "../lib/cli-parse.ts";
 import { CommandError, KoError, describeError } from "../lib/errors.ts";
 import { type Host, Interrupted } from "../lib/host.ts";
 import {

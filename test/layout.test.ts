@@ -3,8 +3,7 @@ import { cp, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from "node
 import { join } from "node:path";
 import { KoError } from "../lib/errors.ts";
 import type { Built, Image, Layer } from "../lib/image.ts";
-import { blobPath, openLayout } from "../lib/layout.ts";
-import { writeToLayout } from "../lib/layoutwriter.ts";
+import { blobPath, openLayout, writeToLayout } from "../lib/layout.ts";
 import { type Digest, digestOf, hexOf, MAX_DOCUMENT_BYTES, MEDIA_TYPES } from "../lib/oci.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { makeFolder } from "./helpers/folder.ts";
@@ -280,7 +279,7 @@ describe("writeToLayout()", () => {
     await using folder = await makeFolder();
     const script = join(folder.path, "add.ts");
     const layout = join(folder.path, "layout");
-    const lib = join(import.meta.dir, "..", "lib", "layoutwriter.ts");
+    const lib = join(import.meta.dir, "..", "lib", "layout.ts");
     const images = join(import.meta.dir, "helpers", "images.ts");
     await writeFile(
       script,

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { KoError, messageOf } from "../lib/errors.ts";
-import { encodeConfig, readConfig } from "../lib/imageconfig.ts";
+import { encodeConfig, readConfig } from "../lib/oci-config.ts";
 import {
   describe as descriptorOf,
   type Descriptor,

@@ -1,11 +1,11 @@
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, statSync } from "node:fs";
-import type { Destination } from "../lib/destination.ts";
+import type { Destination } from "../lib/publish-destination.ts";
 import { messageOf } from "../lib/errors.ts";
 import { silentLog } from "../lib/log.ts";
-import { createPublisher } from "../lib/publish.ts";
+import { createPublisher } from "../lib/pipeline-resources.ts";
+import { type Published, writeImageRefs } from "../lib/publish.ts";
 import { noTiming } from "../lib/timing.ts";
-import { type Published, writeImageRefs } from "../lib/publisher.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { rejectionOf } from "./helpers/rejection.ts";

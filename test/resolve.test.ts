@@ -1,7 +1,7 @@
 /**
  * `ko resolve` beside the original: the same YAML, the same programs, two registries' worth of names. What comes out is
- * parsed and compared document by document; ours keeps bytes besides, which `yamlrefs.test.ts` and
- * `knative-resolve.test.ts` show.
+ * parsed and compared document by document; ours keeps bytes besides, which `yaml-references.test.ts` and
+ * `feature-knative-resolve.test.ts` show.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { pushBases } from "./helpers/bases.ts";

@@ -1,6 +1,6 @@
 /**
  * `--watch`, end to end: ko runs as a person runs it, files change as editors change them. Registry and Go are real;
- * kubectl is a script where its behaviour is the point. On a real API server: `watchapply.test.ts`. Each fault of the
+ * kubectl is a script where its behaviour is the point. On a real API server: `feature-watch-apply.test.ts`. Each fault of the
  * original's watch (spec/behaviour.md 1.4) has its test.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";

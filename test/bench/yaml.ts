@@ -5,10 +5,10 @@
  * which parses every document. Each row is a process of its own, best of three; memory is that process's peak.
  */
 import { readFileSync } from "node:fs";
-import { filterDocuments } from "../../lib/filter.ts";
-import { parseSelector } from "../../lib/selector.ts";
-import { joinDocuments, splitDocuments, type YamlDocument } from "../../lib/yamldocs.ts";
-import { findReferences, replaceReferences } from "../../lib/yamlrefs.ts";
+import { filterDocuments } from "../../lib/yaml-objects.ts";
+import { parseSelector } from "../../lib/yaml-selector.ts";
+import { joinDocuments, splitDocuments, type YamlDocument } from "../../lib/yaml.ts";
+import { findReferences, replaceReferences } from "../../lib/yaml-references.ts";
 
 const DOCUMENTS = 5000;
 const REFERENCES = 1000;

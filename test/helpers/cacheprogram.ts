@@ -5,8 +5,7 @@
 import { readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Cache } from "../../lib/cache.ts";
-import { runCacheCommand } from "../../lib/cachecommand.ts";
-import { surveyCache } from "../../lib/cachesweep.ts";
+import { runCacheCommand, surveyCache } from "../../lib/cache-clean.ts";
 import { createHost } from "../../lib/host.ts";
 import { silentLog } from "../../lib/log.ts";
 import { digestOf } from "../../lib/oci.ts";

@@ -20,7 +20,7 @@ export type ClusterProgram = keyof typeof CLUSTER_PACKAGES;
 export type PackagedProgram = "docker-registry" | "skopeo" | "umoci" | "zstd" | "kubectl";
 export type Counterpart = GoProgram | ClusterProgram | PackagedProgram;
 
-/** The module that is the real input of `knative.test.ts`, as `module@version`. */
+/** The module that is the real input of `feature-knative.test.ts`, as `module@version`. */
 export const KNATIVE: string = `${pins.knative.module}@${pins.knative.version}`;
 /** The original, as `module@version`. */
 export const ORIGINAL: string = `${pins.ko.package}@${pins.ko.version}`;

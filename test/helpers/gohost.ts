@@ -4,10 +4,9 @@
  * Nothing comes from the network: `GOPROXY=off`. Go's build cache is the user's.
  */
 import { KoError, KoErrors } from "../../lib/errors.ts";
-import type { GoPackage } from "../../lib/golist.ts";
-import { choosePrograms, findPrograms, type ListProgramsOptions, type Program } from "../../lib/goprograms.ts";
-import type { Host } from "../../lib/host.ts";
-import { createHost } from "../../lib/host.ts";
+import type { GoPackage } from "../../lib/go.ts";
+import { choosePrograms, findPrograms, type ListProgramsOptions, type Program } from "../../lib/go-programs.ts";
+import { createHost, type Host } from "../../lib/host.ts";
 import type { Log } from "../../lib/log.ts";
 
 export interface GoWorld {

@@ -4,7 +4,7 @@
  * The content depends on `seed` alone, so that a test that fails does so again.
  */
 import type { Image, Index, Layer } from "../../lib/image.ts";
-import { type ContainerConfig, encodeConfig, type ImageConfig } from "../../lib/imageconfig.ts";
+import { type ContainerConfig, encodeConfig, type ImageConfig } from "../../lib/oci-config.ts";
 import {
   type Descriptor,
   describe,

@@ -2,16 +2,16 @@
  * docs/reference.md from the command tables: the test compares the file with this, `UPDATE=1 bun test
  * test/cli-tables.test.ts` writes it.
  */
-import { formatHelp, formatOverview } from "../../lib/cli.ts";
-import { type Command, GLOBAL_FLAGS, allCommands } from "../../lib/commandtables.ts";
-import { type FlagTable, formatDefault, formatFlagName } from "../../lib/flags.ts";
+import { formatHelp, formatOverview } from "../../lib/cli-parse.ts";
+import { type Command, GLOBAL_FLAGS, allCommands } from "../../lib/cli-commands.ts";
+import { type FlagTable, formatDefault, formatFlagName } from "../../lib/cli-flags.ts";
 
 /** The whole page. */
 export function renderReference(): string {
   return [
     "# Reference",
     "",
-    "Every command and every flag. Made from the tables in `lib/commandtables.ts`: change them there.",
+    "Every command and every flag. Made from the tables in `lib/cli-commands.ts`: change them there.",
     "",
     "A flag with a value takes it after a blank or after `=`; a list takes several with commas between, and may be",
     "repeated; `--flag[=VALUE]` takes it after `=` only. `--flag=false` turns a flag off. Flags may stand before, between",

@@ -1,0 +1,106 @@
+/**
+ * Doing failed work again: the one place where the registry client does so, so that attempts never multiply.
+ *
+ * Whether an error is worth it says the error itself (`RegistryError.retry`). Rules: rules.md A7, E2.
+ */
+import { RegistryError } from "./errors.ts";
+import type { Log } from "./log.ts";
+
+/** Time and chance, so that tests need neither. */
+export interface Clock {
+  /** Milliseconds since the epoch. */
+  now(): number;
+  /** @throws the signal's reason, when it is aborted first */
+  sleep(ms: number, signal: AbortSignal): Promise<void>;
+  /** From 0 up to, not including, 1. */
+  random(): number;
+}
+
+export interface RetryOptions {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+export const systemClock: Clock = {
+  now: () => Date.now(),
+  sleep: (ms, signal) =>
+    new Promise((resolve, reject) => {
+      signal.throwIfAborted();
+      const stop = (): void => {
+        clearTimeout(timer);
+        reject(signal.reason);
+      };
+      const timer = setTimeout(() => {
+        signal.removeEventListener("abort", stop);
+        resolve();
+      }, ms);
+      signal.addEventListener("abort", stop, { once: true });
+    }),
+  random: () => Math.random(),
+};
+
+const ATTEMPTS = 5;
+const FIRST_WAIT_MS = 1000;
+const LONGEST_WAIT_MS = 30_000;
+const LONGEST_RETRY_AFTER_MS = 60_000;
+/** All waits of one piece of work together. */
+const ALL_WAITS_MS = 180_000;
+
+/**
+ * Does `work` up to five times, until it succeeds or fails with something that another attempt cannot change.
+ *
+ * Waits: as long as the server asks (at most 60 s), else a random time below 1, 2, 4, 8 s.
+ *
+ * @param work is told which attempt it is, from 1
+ * @throws what the last attempt threw; a {@link RegistryError} then says how many there were
+ */
+export async function retry<T>(work: (attempt: number) => Promise<T>, options: RetryOptions): Promise<T> {
+  let waited = 0;
+  let once = false;
+  for (let attempt = 1; ; attempt++) {
+    options.signal.throwIfAborted();
+    try {
+      return await work(attempt);
+    } catch (error) {
+      options.signal.throwIfAborted();
+      if (!(error instanceof RegistryError) || error.retry === "never") throw error;
+      const wait = chooseWait(error, attempt, options.clock);
+      const spent = error.retry === "once" && once;
+      if (spent || attempt >= ATTEMPTS || waited + wait > ALL_WAITS_MS) {
+        throw attempt === 1 ? error : withAttempts(error, attempt);
+      }
+      if (error.retry === "once") once = true;
+      waited += wait;
+      options.log.info(`Trying again in ${(wait / 1000).toFixed(1)} s (attempt ${attempt + 1}): ${error.message}`);
+      await options.clock.sleep(wait, options.signal);
+    }
+  }
+}
+
+function chooseWait(error: RegistryError, failures: number, clock: Clock): number {
+  if (error.retryAfter !== undefined) return Math.min(Math.max(0, error.retryAfter), LONGEST_RETRY_AFTER_MS);
+  return Math.min(FIRST_WAIT_MS * 2 ** (failures - 1), LONGEST_WAIT_MS) * clock.random();
+}
+
+function withAttempts(error: RegistryError, attempts: number): RegistryError {
+  return new RegistryError(`${error.message} (after ${attempts} attempts)`, {
+    method: error.method,
+    url: error.url,
+    status: error.status,
+    codes: error.codes,
+    hint: error.hint,
+    cause: error.cause,
+    exitCode: error.exitCode,
+  });
+}
+
+/**
+ * `Retry-After` (seconds or an HTTP date) as milliseconds from `now`, or undefined.
+ */
+export function parseRetryAfter(header: string | null, now: number): number | undefined {
+  const text = header?.trim() ?? "";
+  if (/^\d{1,9}$/.test(text)) return Number(text) * 1000;
+  const date = /^[A-Z][a-z]{2},? /.test(text) ? Date.parse(text) : Number.NaN;
+  return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+}

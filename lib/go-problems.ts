@@ -1,0 +1,158 @@
+/**
+ * Why a package cannot become an image, in words a person can act on.
+ *
+ * Everything here starts from what `go list -e` says of a package; sources are read for one question only, whether files
+ * that were left out have `import "C"` (spec/demand.md row 22).
+ */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { KoError } from "./errors.ts";
+import type { GoPackage, GoProblem } from "./go.ts";
+
+export interface ExplainOptions {
+  /** The argument as the user gave it. */
+  readonly text: string;
+  /** `linux/amd64`, as the environment of go has it. */
+  readonly platform: string;
+  /** The file that the argument names in the package's folder. */
+  readonly file?: string | undefined;
+  /** Everything listed in the same run, by import path. */
+  readonly packages: ReadonlyMap<string, GoPackage>;
+  /** The command that makes the argument's module known to go, where a workspace leaves it out. */
+  readonly remedy?: string | undefined;
+  /** What the user may have meant, if anything is near. */
+  readonly suggest: () => Promise<string | undefined>;
+  /** Programs below the package's folder, as one would type them. */
+  readonly below: (importPath: string) => Promise<readonly string[]>;
+}
+
+/** How many problems of one program are told. */
+const MOST_PROBLEMS = 10;
+
+/** Why this package is no program that can be built, or undefined if it is one. */
+export async function explainPackage(found: GoPackage, options: ExplainOptions): Promise<KoError | undefined> {
+  const { text } = options;
+  if (found.problem !== undefined) {
+    if (found.dir === "") return explainAbsent(found, options);
+    if (found.problem.message.startsWith("no Go files in ")) {
+      return noProgram(`the folder ${found.dir} has no Go files`, found, options);
+    }
+    if (found.problem.message.startsWith("build constraints exclude")) {
+      return explainExcluded(found, { ...options, prefix: "" });
+    }
+  }
+  if (found.name !== "" && found.name !== "main") return noProgram(`it is package ${found.name}`, found, options);
+  if (found.problem === undefined && found.goFiles.length + found.cgoFiles.length === 0) {
+    return new KoError(`Cannot build "${text}": the folder ${found.dir} has only test files, want package main`);
+  }
+  if (found.problem !== undefined || found.dependencyProblems.length > 0) return explainFaults(found, options);
+  const { file } = options;
+  if (file !== undefined && !found.goFiles.includes(file) && !found.cgoFiles.includes(file)) {
+    return new KoError(`Cannot build "${text}": ${file} takes no part in package main of ${found.dir}`, {
+      hint: "Its build constraints leave it out, or it is a test.",
+    });
+  }
+  return undefined;
+}
+
+/** The files among those left out that have `import "C"`. */
+export async function findCgoFiles(found: GoPackage): Promise<readonly string[]> {
+  const result: string[] = [];
+  for (const name of found.ignoredGoFiles) {
+    const text = await readFile(join(found.dir, name), "utf8").catch(() => "");
+    if (/^\s*(?:import\s+)?"C"\s*(?:;|\/[/*].*)?$/m.test(text)) result.push(name);
+  }
+  return result;
+}
+
+/** What to do about cgo, in one place: the list and the compiler meet it both. */
+export function cgoHint(platform: string): string {
+  return `Set CGO_ENABLED=1 and CC to a C compiler for ${platform}, and use a base image with its C library.`;
+}
+
+/** Splits what go says into the reason and the command it offers. */
+export function splitRemedy(message: string): { readonly why: string; readonly remedy: string | undefined } {
+  const parts = /^([^]*?);? to add(?: it| missing requirements)?:\n\t([^\n]+)$/.exec(message);
+  return parts?.[1] === undefined ? { why: message, remedy: undefined } : { why: parts[1], remedy: parts[2] };
+}
+
+async function noProgram(what: string, found: GoPackage, options: ExplainOptions): Promise<KoError> {
+  const below = await options.below(found.importPath);
+  const meant = below.length > 0 ? undefined : await options.suggest();
+  const hint = below.length > 0 ? `Programs below it: ${below.join(" ")}` : meant && `Did you mean "${meant}"?`;
+  return new KoError(`Cannot build "${options.text}": ${what}, want package main`, { hint });
+}
+
+/** A package that go did not find. */
+async function explainAbsent(found: GoPackage, options: ExplainOptions): Promise<KoError> {
+  const message = found.problem?.message ?? "";
+  const missing = /^(?:pattern \S+: )?l?stat (.*): (?:directory not found|no such file or directory)$/.exec(message);
+  const { why, remedy } = splitRemedy(message);
+  if (options.remedy !== undefined && / does not contain package |workspace modules/.test(message)) {
+    return new KoError(`Cannot build "${options.text}": ${why}`, { hint: `Run: ${options.remedy}` });
+  }
+  const meant = await options.suggest();
+  const what = missing?.[1] === undefined ? why : `there is no folder ${missing[1].replace(/[/\\]$/, "")}`;
+  return new KoError(`Cannot build "${options.text}": ${what}`, {
+    hint: meant === undefined ? remedy && `Run: ${remedy}` : `Did you mean "${meant}"?`,
+  });
+}
+
+async function explainExcluded(
+  found: GoPackage,
+  { text, platform, prefix }: ExplainOptions & { readonly prefix: string },
+): Promise<KoError> {
+  const cgo = await findCgoFiles(found);
+  if (cgo.length > 0) {
+    const needs = `${prefix}${cgo.join(", ")} needs cgo (import "C"), and CGO_ENABLED=0`;
+    return new KoError(`Cannot build "${text}" for ${platform}: ${needs}`, { hint: cgoHint(platform) });
+  }
+  const files = found.ignoredGoFiles.join(", ");
+  return new KoError(
+    `Cannot build "${text}" for ${platform}: ${prefix}build constraints exclude all its Go files (${files})`,
+    { hint: "Choose another --platform, or set build tags: GOFLAGS=-tags=NAME" },
+  );
+}
+
+/** Faults of the package's own files and of what it imports, as go tells them. */
+async function explainFaults(found: GoPackage, options: ExplainOptions): Promise<KoError> {
+  const problems = [...(found.problem === undefined ? [] : [found.problem]), ...found.dependencyProblems];
+  for (const { message, importStack } of problems) {
+    const culprit = options.packages.get(importStack.at(-1) ?? "");
+    if (!message.startsWith("build constraints exclude") || culprit === undefined) continue;
+    return explainExcluded(culprit, { ...options, prefix: `${culprit.importPath}, which it imports: ` });
+  }
+  const remedies = new Set<string>();
+  const lines = new Set<string>();
+  for (const problem of problems) {
+    const { why, remedy } = describeFault(problem, found);
+    lines.add(why);
+    if (remedy !== undefined) remedies.add(remedy);
+  }
+  const shown = [...lines].slice(0, MOST_PROBLEMS);
+  if (lines.size > shown.length) shown.push(`and ${lines.size - shown.length} more`);
+  const [only, more] = remedies;
+  return new KoError(
+    `Cannot build "${options.text}": ${shown.length === 1 ? shown.join("") : `\n  ${shown.join("\n  ")}`}`,
+    { hint: only === undefined ? undefined : `Run: ${more === undefined ? only : "go mod tidy"}` },
+  );
+}
+
+function describeFault(
+  { message, position, importStack }: GoProblem,
+  found: GoPackage,
+): { readonly why: string; readonly remedy: string | undefined } {
+  const place = position === "" ? "" : `${position}: `;
+  if (message.startsWith("import cycle")) {
+    return { why: `${place}${message}: ${importStack.join(" imports ")}`, remedy: undefined };
+  }
+  const { why, remedy } = splitRemedy(message);
+  const absent = /^no required module provides package (\S+?)[;:]?$/.exec(why)?.[1];
+  const module = found.module?.path;
+  if (absent !== undefined && module !== undefined && absent.startsWith(`${module}/`)) {
+    // `go get` of a package of one's own module cannot help.
+    return { why: `${place}module ${module} has no package ${absent}`, remedy: undefined };
+  }
+  if (why.includes("-mod=vendor")) return { why: `${place}${why}`, remedy: "go mod vendor" };
+  return { why: `${place}${why}`, remedy };
+}

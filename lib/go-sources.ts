@@ -1,0 +1,353 @@
+/**
+ * What decides the bytes of a Go program, as files and folders: from what `go list -deps` tells of its packages.
+ *
+ * Modules that cannot change (those of the module cache, which go.sum guards) are left out; so is nothing else: sources,
+ * embedded files, what would newly count, the files that choose modules, versions and toolchain. Looking at them is
+ * fingerprint.ts's job. Of go.mod and go.work no more is read than which local folders they may mean.
+ */
+import { accessSync, constants, readdirSync, readFileSync } from "node:fs";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
+import { type FolderKind, type InputPlan, isWalkedName, look, readNames } from "./fingerprint.ts";
+import type { Program } from "./go-programs.ts";
+import type { GoModule, GoPackage } from "./go.ts";
+
+export interface SourcesOptions {
+  /** Absolute path of the go command. */
+  readonly go: string;
+  /** Where `go env -w` keeps settings; undefined if it does not. */
+  readonly settings: string | undefined;
+  /** Value of GOWORK, if it has one. */
+  readonly gowork: string | undefined;
+}
+
+/** Why it cannot be told from files alone that a program is what it was. */
+export interface Unprovable {
+  readonly why: string;
+}
+
+/** Folders or files that mark a work tree of a version control system; Go stamps what git and the like tell. */
+export const VCS_MARKS = [".git", ".hg", ".svn", ".bzr", ".fslckout", "_FOSSIL_"] as const;
+
+/**
+ * What has to stay the same for a build of `program` to give the same bytes, beside environment and flags.
+ *
+ * @param packages all that `go list -deps` told in the same run
+ */
+export function planSources(
+  program: Program,
+  packages: readonly GoPackage[],
+  options: SourcesOptions,
+): InputPlan | Unprovable {
+  const used = closure(program.importPath, packages);
+  if ("why" in used) return used;
+  const plan = new PlanMaker();
+  for (const each of used.packages) {
+    if (each.cgoFiles.length > 0) return { why: `${each.importPath} needs a C compiler, whose files ko does not know` };
+    if (each.standard) continue;
+    if (seenSources(each).some((name) => name.includes("\ufffd"))) {
+      return { why: `${each.importPath} has a file whose name is no valid UTF-8` };
+    }
+    if (each.module === undefined) return { why: `${each.importPath} is in no module` };
+    if (isImmutable(each)) continue;
+    // Nobody edits what is vendored.
+    plan.sources(each.dir, seenSources(each), { headers: !each.dir.includes("/vendor/") });
+    const root = each.module.dir;
+    // A go.mod on the way would cut the package off from its module.
+    if (root !== undefined) for (const dir of waysUp(each.dir, root)) plan.file(join(dir, "go.mod"));
+    for (const name of each.embedFiles) plan.file(join(each.dir, name));
+    for (const dir of embedFolders(each.dir, each.embedPatterns)) plan.names(dir, "entries");
+  }
+  const goroot = findGoroot(packages);
+  if (goroot === undefined) return { why: "go list does not tell of the package runtime" };
+  planToolchain(plan, { goroot, go: options.go, standard: packages.filter(({ standard }) => standard) });
+  planModules(plan, used.packages, { ...options, program });
+  for (const dir of new Set([...ancestors(program.dir), ...ancestors(program.workDir)])) {
+    for (const mark of VCS_MARKS) plan.file(join(dir, mark));
+  }
+  return plan.done();
+}
+
+/**
+ * What has to stay the same for an argument to name the same programs: where modules lie, and the programs' folders.
+ * What is in the sources is another question.
+ */
+export function planPlaces(
+  programs: readonly Program[],
+  packages: readonly GoPackage[],
+  options: SourcesOptions,
+): InputPlan {
+  const plan = new PlanMaker();
+  const paths = new Set(programs.map(({ importPath }) => importPath));
+  const own = packages.filter(({ importPath }) => paths.has(importPath));
+  for (const program of programs) {
+    planModules(plan, own, { ...options, program });
+    plan.file(program.dir);
+  }
+  plan.file(options.go);
+  return plan.done();
+}
+
+/**
+ * The same for a pattern such as `./...`, which also means whatever will be added below `root`.
+ *
+ * @param named the packages that the pattern matches
+ */
+export function planPattern(
+  programs: readonly Program[],
+  named: readonly GoPackage[],
+  options: SourcesOptions & { readonly root: string; readonly packages: readonly GoPackage[] },
+): InputPlan {
+  const places = planPlaces(programs, options.packages, options);
+  const plan = new PlanMaker();
+  for (const each of named) if (each.dir !== "") plan.sources(each.dir, seenSources(each));
+  walkFolders(options.root, (dir, name) => {
+    if (dir !== options.root && !isWalkedName(name)) return false;
+    plan.names(dir, "tree");
+    // Other modules are none of its business, as long as they are that.
+    return dir === options.root || look(join(dir, "go.mod")) === undefined;
+  });
+  const added = plan.done();
+  return { folders: [...places.folders, ...added.folders], files: [...places.files, ...added.files] };
+}
+
+/** The files that choose modules and their versions for a program, and the places where one could appear. */
+export function planModuleFiles(
+  program: Pick<Program, "dir" | "workDir">,
+  packages: readonly GoPackage[],
+  options: Omit<SourcesOptions, "go">,
+): readonly string[] {
+  const plan = new PlanMaker();
+  planModules(plan, packages, { ...options, program });
+  return plan.done().files;
+}
+
+/** The folders above and including `dir`, the nearest first. */
+export function ancestors(dir: string): readonly string[] {
+  const found = [dir];
+  for (let at = dir; dirname(at) !== at; at = dirname(at)) found.push(dirname(at));
+  return found;
+}
+
+class PlanMaker {
+  readonly #folders = new Map<string, InputPlan["folders"][number]>();
+  readonly #files = new Set<string>();
+
+  /** @param options.headers what `go list` reads of each file is of interest */
+  sources(dir: string, seen: readonly string[] | undefined, { headers } = { headers: false }): void {
+    const key = `sources ${dir}`;
+    if (this.#folders.get(key)?.seen !== undefined) return;
+    this.#folders.set(key, { dir, kind: "sources", seen, ...(headers ? { headers: "read" as const } : {}) });
+  }
+
+  /** A folder of which only names count. */
+  names(dir: string, kind: Exclude<FolderKind, "sources">): void {
+    this.#folders.set(`${kind} ${dir}`, { dir, kind });
+  }
+
+  /** A file, or a folder of which it counts only that it is there. */
+  file(path: string): void {
+    this.#files.add(path);
+  }
+
+  done(): InputPlan {
+    return { folders: [...this.#folders.values()], files: [...this.#files] };
+  }
+}
+
+/** A package and all that it imports, by any way; Go's own are taken all together. */
+function closure(
+  importPath: string,
+  packages: readonly GoPackage[],
+): { readonly packages: readonly GoPackage[] } | Unprovable {
+  const byPath = new Map(packages.map((each) => [each.importPath, each]));
+  const found = new Map<string, GoPackage>();
+  for (const each of packages) if (each.standard) found.set(each.importPath, each);
+  const waiting = [importPath];
+  for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+    if (found.has(path) || path === "C") continue;
+    const each = byPath.get(path);
+    if (each === undefined) return { why: `go list does not tell of ${path}` };
+    if (each.problem !== undefined || each.dir === "") return { why: `there is a problem with ${path}` };
+    found.set(path, each);
+    waiting.push(...each.imports);
+  }
+  return { packages: [...found.values()] };
+}
+
+/** Whether a package is of a module version in the module cache. With vendoring there is no folder of the module. */
+export function isImmutable({ dir, module }: GoPackage): boolean {
+  if (module === undefined || module.main || module.local) return false;
+  return module.version !== undefined && module.dir !== undefined && isBelow(dir, module.dir);
+}
+
+/** Whether a path is a folder, or lies below it. */
+export function isBelow(path: string, folder: string): boolean {
+  return path === folder || path.startsWith(folder.endsWith("/") ? folder : `${folder}/`);
+}
+
+/** The sources that the Go tool saw in a package's folder, whether they take part or not; tests left out. */
+export function seenSources(each: GoPackage): readonly string[] {
+  return [...each.goFiles, ...each.cgoFiles, ...each.ignoredGoFiles, ...each.otherFiles, ...each.ignoredOtherFiles];
+}
+
+/** The folders from that of a package up to that of its module, both left out and included: those between, and the module's. */
+function waysUp(dir: string, root: string): readonly string[] {
+  if (!isBelow(dir, root)) return [];
+  return ancestors(dir).filter((each) => isBelow(each, root));
+}
+
+/** Go's root, as the go that ran tells it: another than that of the command if a go.mod asks for another version. */
+export function findGoroot(packages: readonly GoPackage[]): string | undefined {
+  const runtime = packages.find(({ importPath, standard }) => standard && importPath === "runtime");
+  return runtime === undefined ? undefined : dirname(dirname(runtime.dir));
+}
+
+function planToolchain(
+  plan: PlanMaker,
+  options: { readonly goroot: string; readonly go: string; readonly standard: readonly GoPackage[] },
+): void {
+  const { goroot, go, standard } = options;
+  for (const path of [go, ...["VERSION", "go.env", "bin/go"].map((name) => join(goroot, name))]) plan.file(path);
+  const tools = join(goroot, "pkg", "tool");
+  for (const host of readNames(tools)) {
+    for (const tool of ["compile", "link", "asm"]) plan.file(join(tools, host, tool));
+  }
+  // Whoever may write to Go's own sources may try something out in them.
+  const open = isWritable(join(goroot, "src", "runtime"));
+  for (const each of standard) {
+    if (each.dir === "") continue;
+    if (!open) plan.names(each.dir, "entries");
+    else {
+      plan.sources(each.dir, seenSources(each));
+      for (const name of each.embedFiles) plan.file(join(each.dir, name));
+    }
+  }
+  if (open) plan.sources(join(goroot, "pkg", "include"), undefined);
+}
+
+/** The files that choose modules and their versions. */
+function planModules(
+  plan: PlanMaker,
+  packages: readonly GoPackage[],
+  { program, gowork, settings }: Omit<SourcesOptions, "go"> & { readonly program: Pick<Program, "dir" | "workDir"> },
+): void {
+  if (settings !== undefined) plan.file(settings);
+  for (const dir of new Set([...ancestors(program.workDir), ...ancestors(program.dir)])) {
+    for (const name of ["go.mod", "go.work"]) plan.file(join(dir, name));
+  }
+  const choosing = new Set<string>(gowork === undefined || gowork === "off" ? [] : [gowork]);
+  for (const dir of ancestors(program.workDir)) {
+    for (const name of ["go.mod", "go.work"]) if (look(join(dir, name)) !== undefined) choosing.add(join(dir, name));
+  }
+  for (const { module } of packages) if (isChanging(module)) choosing.add(module.goMod);
+  // What is added meanwhile has its turn too: a module of a workspace may replace others.
+  for (const path of choosing) {
+    for (const file of moduleFiles(path)) plan.file(file);
+    for (const dir of localFolders(path)) choosing.add(join(dir, "go.mod"));
+  }
+}
+
+function isChanging(module: GoModule | undefined): module is GoModule & { readonly goMod: string } {
+  return module?.goMod !== undefined && (module.main || module.local);
+}
+
+/** A go.mod or go.work with what belongs to it. */
+function moduleFiles(path: string): readonly string[] {
+  const dir = dirname(path);
+  const sum = path.endsWith(".work") ? `${path}.sum` : join(dir, "go.sum");
+  return [path, sum, join(dir, "vendor"), join(dir, "vendor", "modules.txt")];
+}
+
+/** The local folders that a go.mod (`replace`) or go.work (`use`, `replace`) may mean: any word that is a module's folder. */
+function localFolders(path: string): readonly string[] {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch {
+    return [];
+  }
+  const found = new Set<string>();
+  for (const [quoted] of text.matchAll(/"[^"\n]*"|`[^`\n]*`|[^\s"`()]+/g)) {
+    const word = quoted.replace(/^["`]|["`]$/g, "");
+    if (!word.startsWith(".") && !isAbsolute(word) && !path.endsWith(".work")) continue;
+    const dir = resolve(dirname(path), word);
+    if (look(join(dir, "go.mod")) !== undefined) found.add(dir);
+  }
+  return [...found];
+}
+
+/**
+ * The folders whose entries decide what embed patterns match. A pattern is a glob of path.Match for each element; what
+ * it matches is taken with all below, if it is a folder.
+ *
+ * https://pkg.go.dev/embed
+ */
+export function embedFolders(dir: string, patterns: readonly string[]): readonly string[] {
+  const found = new Set<string>();
+  for (const pattern of patterns) {
+    let level: readonly string[] = [dir];
+    for (const part of pattern.replace(/^all:/, "").split("/")) {
+      if (part === "." || part === "") continue;
+      if (!/[*?[\\]/.test(part)) {
+        // What a plain name means is known: its files are marked.
+        level = level.map((folder) => join(folder, part)).filter((path) => look(path)?.isDirectory());
+        continue;
+      }
+      const matches = globMatcher(part);
+      const next: string[] = [];
+      for (const folder of level) {
+        found.add(folder);
+        for (const name of readNames(folder)) if (matches(name) && !isVcsFolder(name)) next.push(join(folder, name));
+      }
+      level = next.filter((path) => look(path)?.isDirectory());
+    }
+    for (const folder of level) {
+      walkFolders(folder, (each) => {
+        found.add(each);
+        return true;
+      });
+    }
+  }
+  return [...found];
+}
+
+/** What one element of a pattern may match; more rather than less. */
+export function globMatcher(part: string): (name: string) => boolean {
+  // A class may hold anything: one character of any kind is what it matches at most.
+  const source = part
+    .replace(/\[(?:\\.|[^\]\\])*\]/g, "?")
+    .replace(/\\(.)/g, "$1")
+    .replace(/[.+^${}()|[\]\\]/g, "\\$&")
+    .replaceAll("*", ".*")
+    .replaceAll("?", ".");
+  const regex = new RegExp(`^${source}$`, "su");
+  return (name) => regex.test(name);
+}
+
+/** `folder` and all folders below it, links not followed. @param visit says whether to look at what is in it */
+function walkFolders(folder: string, visit: (dir: string, name: string) => boolean): void {
+  if (!visit(folder, basename(folder))) return;
+  let entries;
+  try {
+    entries = readdirSync(folder, { withFileTypes: true });
+  } catch {
+    return;
+  }
+  for (const entry of entries) {
+    if (entry.isDirectory() && !isVcsFolder(entry.name)) walkFolders(join(folder, entry.name), visit);
+  }
+}
+
+/** Go embeds nothing of these, and no pattern goes into them. */
+function isVcsFolder(name: string): boolean {
+  return [".git", ".hg", ".svn", ".bzr"].includes(name);
+}
+
+function isWritable(path: string): boolean {
+  try {
+    accessSync(path, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,276 @@
+/**
+ * The layers of a run: each is made once, whoever asks first, and kept for the next run under what it was made of.
+ *
+ * A program's layer is known by the digest of its tar, which stands for its binary; a kodata layer by the marks of all
+ * files in it. A kept layer that has gone or is not what it was is made again when somebody needs its bytes.
+ */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { type Cache, CacheDamage, type Kept, keyOf } from "./cache.ts";
+import type { Compression, CompressionPool, EarlyCompression } from "./compress.ts";
+import { readChunks } from "./file.ts";
+import { look, markOf, Window } from "./fingerprint.ts";
+import { createLimit, type Host } from "./host.ts";
+import type { Layer } from "./image.ts";
+import { isObject } from "./json.ts";
+import { beginLayer, measureLayer, writeLayer, type WriteLayerOptions } from "./layer.ts";
+import { type Digest, MEDIA_TYPES, verified } from "./oci.ts";
+import { packTar, type TarEntry } from "./tar.ts";
+import type { Timing } from "./timing.ts";
+
+export interface LayerStoreOptions {
+  readonly host: Host;
+  readonly cache: Cache | undefined;
+  readonly pool: CompressionPool;
+  readonly compression: Compression;
+  /** Most at once; 0 chooses by the machine. */
+  readonly jobs: number;
+  /** For layers that are not kept; must outlive the images. */
+  readonly folder: string;
+  /** Ends the making of all of them. */
+  readonly signal: AbortSignal;
+  readonly timing: Timing;
+}
+
+/** The entries of a layer: the same each time, as long as its files are. */
+export type Entries = () => Iterable<TarEntry> | AsyncIterable<TarEntry>;
+
+/** Called when a layer begins to be made, for who wants to read along. */
+export type OnStart = NonNullable<WriteLayerOptions["onStart"]>;
+
+/** The tar of a layer that was measured before. */
+export interface KnownTar {
+  readonly diffId: Digest;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/** A layer and how large its tar is. */
+export interface StoredLayer {
+  readonly layer: Layer;
+  readonly tar: KnownTar;
+}
+
+/** What is recorded of a layer: its tar, and its compressed content. */
+interface LayerRecord {
+  readonly tar: KnownTar;
+  /** Undefined for a plain tar, whose bytes are made when they are sent. */
+  readonly kept: Kept | undefined;
+}
+
+/** Other bytes from the same input want another number. */
+const FORMAT = 1;
+
+export class LayerStore {
+  readonly #options: LayerStoreOptions;
+  readonly #made = new Map<string, Promise<StoredLayer>>();
+  readonly #begun = new Map<string, EarlyCompression>();
+  readonly #limit: <T>(work: () => Promise<T>) => Promise<T>;
+
+  constructor(options: LayerStoreOptions) {
+    this.#options = options;
+    const { host, jobs } = options;
+    this.#limit = createLimit(Math.min(4, jobs > 0 ? jobs : Math.max(2, host.cpus)));
+  }
+
+  /**
+   * The layer of a program.
+   *
+   * @param key tells it from others of this run
+   * @param known its tar, if the binary is one that was packed before
+   */
+  program(
+    key: string,
+    options: { readonly entries: Entries; readonly known: KnownTar | undefined; readonly onStart?: OnStart },
+  ): Promise<StoredLayer> {
+    const { entries, known, onStart } = options;
+    return this.#once(key, async () => {
+      const recorded = known === undefined ? undefined : this.#recall(this.#tarKey(known.diffId), entries);
+      if (recorded !== undefined) return recorded;
+      if (known !== undefined && this.#options.compression.kind === "none") return this.#plain(known, entries);
+      const made = await this.#make(key, entries, onStart);
+      if (known !== undefined && made.layer.diffId !== known.diffId) throw this.#distrust(known.diffId);
+      this.#record(this.#tarKey(made.layer.diffId), made);
+      return made;
+    });
+  }
+
+  /**
+   * Begins with the layer of a program that may still change: what {@link LayerStore.program} need not do again then.
+   *
+   * @param entries as they will be, of the file where it is now
+   */
+  begin(key: string, entries: Iterable<TarEntry>): void {
+    const { compression, pool, signal } = this.#options;
+    if (compression.kind === "none" || this.#begun.has(key)) return;
+    this.#begun.set(key, beginLayer(entries, { codec: compression, pool, signal }));
+  }
+
+  /**
+   * The layer of a kodata folder.
+   *
+   * @param key tells it from others of this run
+   * @param list gives its entries; called once, and not if the layer was asked for before
+   */
+  kodata(key: string, list: () => Iterable<TarEntry>, onStart?: OnStart): Promise<StoredLayer> {
+    return this.#once(key, async () => {
+      const { cache, host } = this.#options;
+      // What the walk has to say is said once.
+      const entries = [...list()];
+      if (cache === undefined) return this.#make(key, () => entries, onStart);
+      const window = new Window(host.now().getTime(), host.now().getTime());
+      const before = this.#treeKey(entries, window);
+      const recorded = this.#recall(before.key, () => entries);
+      if (recorded !== undefined) return recorded;
+      const made = await this.#make(key, () => entries, onStart);
+      // A file may have been changed while it was packed.
+      if (before.isSettled && this.#treeKey(entries, window).key === before.key) this.#record(before.key, made);
+      return made;
+    });
+  }
+
+  /**
+   * A layer whose content is the same whenever its name is.
+   *
+   * @param name with the version of what makes the content
+   */
+  async fixed(name: string, entries: Entries): Promise<Layer> {
+    const { layer } = await this.#once(name, async () => {
+      const key = keyOf([FORMAT, Bun.version, this.#options.compression, name]);
+      const recorded = this.#recall(key, entries);
+      if (recorded !== undefined) return recorded;
+      const made = await this.#make(name, entries);
+      this.#record(key, made);
+      return made;
+    });
+    return layer;
+  }
+
+  /** Waits until none is being made. */
+  async settle(): Promise<void> {
+    await Promise.allSettled([...this.#made.values(), ...Array.from(this.#begun.values(), (early) => early.stop())]);
+  }
+
+  #once(key: string, make: () => Promise<StoredLayer>): Promise<StoredLayer> {
+    let layer = this.#made.get(key);
+    if (layer === undefined) this.#made.set(key, (layer = make()));
+    return layer;
+  }
+
+  #make(key: string, entries: Entries, onStart?: OnStart): Promise<StoredLayer> {
+    const { compression, pool, signal, timing } = this.#options;
+    return this.#limit(async () => {
+      signal.throwIfAborted();
+      return timing.time("layer", key, async () => {
+        if (compression.kind === "none") {
+          const layer = await measureLayer(entries, { mediaType: MEDIA_TYPES.ociTarLayer, signal });
+          return { layer, tar: { diffId: layer.diffId, size: layer.descriptor.size } };
+        }
+        const layer = await writeLayer(entries(), {
+          file: await this.#newFile(),
+          mediaType: this.#mediaType,
+          codec: compression,
+          pool,
+          signal,
+          onStart,
+          early: this.#begun.get(key),
+        });
+        return { layer, tar: { diffId: layer.diffId, size: layer.tarSize } };
+      });
+    });
+  }
+
+  /** Whoever puts it on a Docker base gives it Docker's. */
+  get #mediaType(): string {
+    return this.#options.compression.kind === "zstd" ? MEDIA_TYPES.ociZstdLayer : MEDIA_TYPES.ociLayer;
+  }
+
+  async #newFile(): Promise<string> {
+    const folder = join(this.#options.folder, "layers");
+    await mkdir(folder, { recursive: true });
+    return join(folder, crypto.randomUUID());
+  }
+
+  #plain({ diffId, size }: KnownTar, entries: Entries): StoredLayer {
+    const { signal } = this.#options;
+    const descriptor = { mediaType: MEDIA_TYPES.ociTarLayer, size, digest: diffId };
+    const open = async function* (this: LayerStore, openSignal?: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
+      const tar = packTar(entries(), { signal: openSignal ?? signal });
+      try {
+        yield* verified(tar, descriptor, "a layer that was measured before");
+      } catch (error) {
+        (openSignal ?? signal).throwIfAborted();
+        throw this.#distrust(diffId, error);
+      }
+    }.bind(this);
+    return { layer: { descriptor, diffId, open }, tar: { diffId, size } };
+  }
+
+  /** What was kept, or a file that it was made of, is not what it was, although nothing showed: it goes. */
+  #distrust(diffId: Digest, cause?: unknown): CacheDamage {
+    this.#options.cache?.drop(diffId);
+    return new CacheDamage(`Cannot use what is kept of the layer ${diffId}: it is not what it was`, { cause });
+  }
+
+  /** A layer from an earlier run. */
+  #recall(key: string, entries: Entries): StoredLayer | undefined {
+    const { cache, compression } = this.#options;
+    const record = cache?.read("layer", key);
+    if (cache === undefined || !isLayerRecord(record)) return undefined;
+    const { kept, tar } = record;
+    if (compression.kind === "none") return this.#plain(tar, entries);
+    if (kept === undefined) return undefined;
+    const { digest, size } = kept;
+    const descriptor = { mediaType: this.#mediaType, size, digest };
+    let again: Promise<StoredLayer> | undefined;
+    const open = async function* (this: LayerStore, openSignal?: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
+      const path = await cache.take(kept, openSignal);
+      if (path !== undefined) {
+        const what = `the layer "${cache.path(digest)}"`;
+        yield* verified(readChunks(path, { signal: openSignal, what }), descriptor, what);
+        return;
+      }
+      // It was removed, or is not what it was.
+      again ??= this.#make(key, entries);
+      const { layer } = await again;
+      if (layer.descriptor.digest !== digest) {
+        // The binary that it was made of; or a file of kodata has changed just now.
+        throw this.#distrust(tar.diffId);
+      }
+      yield* layer.open(openSignal);
+    }.bind(this);
+    return { layer: { descriptor, diffId: tar.diffId, open }, tar };
+  }
+
+  /** Keeps a layer that was made, if there is a cache. */
+  #record(key: string, { layer, tar }: StoredLayer): void {
+    const { cache, compression } = this.#options;
+    if (cache === undefined) return;
+    if (compression.kind === "none") return cache.write("layer", key, { tar });
+    const { digest } = layer.descriptor;
+    const kept = "path" in layer && typeof layer.path === "string" ? cache.keep(layer.path, digest) : undefined;
+    if (kept !== undefined) cache.write("layer", key, { tar, kept });
+  }
+
+  #tarKey(diffId: Digest): string {
+    return keyOf([FORMAT, Bun.version, this.#options.compression, diffId]);
+  }
+
+  /** Of all that decides a layer's bytes, its files by their marks. */
+  #treeKey(entries: readonly TarEntry[], window: Window): { readonly key: string; readonly isSettled: boolean } {
+    let isSettled = true;
+    const parts: unknown[] = [FORMAT, Bun.version, this.#options.compression];
+    for (const { content, ...entry } of entries) {
+      parts.push(entry);
+      if (content === undefined || !("path" in content)) continue;
+      const found = look(content.path);
+      parts.push(content.path, markOf(found));
+      isSettled &&= found !== undefined && window.judge(found) === "settled";
+    }
+    return { key: keyOf(parts), isSettled };
+  }
+}
+
+function isLayerRecord(value: unknown): value is LayerRecord {
+  return isObject(value) && isObject(value["tar"]);
+}

@@ -1,0 +1,223 @@
+/**
+ * What a run opens once and closes at its end: registry client, daemon, base images, compressors, temporary folder.
+ */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { type Base, readBase, showBase } from "./base.ts";
+import type { Cache } from "./cache.ts";
+import { CompressionPool, FAST_GZIP } from "./compress.ts";
+import { type BaseName, DEFAULT_BASE_IMAGE, parseBase } from "./config.ts";
+import type { DockerEngine } from "./docker.ts";
+import { KoError, RegistryError } from "./errors.ts";
+import type { Host } from "./host.ts";
+import type { ImageSource } from "./image.ts";
+import type { Log } from "./log.ts";
+import type { Destination, LocalTarget } from "./publish-destination.ts";
+import { dryPublisher, type Published, type Publisher, registryPublisher } from "./publish.ts";
+import { findLocalPlace, type LocalPlace, type LocalPlaceOptions, openDaemon } from "./publish-local.ts";
+import { formatReference } from "./reference.ts";
+import type { Registry } from "./registry.ts";
+import type { Timing } from "./timing.ts";
+import { koVersion } from "./version.ts";
+
+export interface ResourcesOptions {
+  readonly host: Host;
+  readonly log: Log;
+  readonly timing: Timing;
+  /** Hosts to which plain HTTP and unverified TLS are allowed. */
+  readonly insecureHosts: readonly string[];
+  /** False leaves the layers of a base from a daemon as they are: plain tars, mostly. */
+  readonly compress: boolean;
+  /** What is kept between runs; undefined if it is off. */
+  readonly cache: Cache | undefined;
+}
+
+/** Each is opened when it is first asked for. */
+export class Resources implements AsyncDisposable {
+  readonly pool: CompressionPool;
+  readonly #options: ResourcesOptions;
+  readonly #closing = new AsyncDisposableStack();
+  readonly #bases = new Map<string, Promise<Base>>();
+  #registry: Promise<Registry> | undefined;
+  #engine: Promise<DockerEngine> | undefined;
+  #place: Promise<LocalPlace> | undefined;
+  #folder: Promise<string> | undefined;
+
+  constructor(options: ResourcesOptions) {
+    this.#options = options;
+    this.pool = this.#closing.use(new CompressionPool({ workers: Math.min(options.host.cpus, 4) }));
+  }
+
+  /** The registry client, loaded when the first registry is talked to. */
+  registry(): Promise<Registry> {
+    this.#registry ??= (async () => {
+      const { cache, host, log } = this.#options;
+      const [{ Registry }, { createKeychain }, { cachedHosts }, version] = await Promise.all([
+        import("./registry.ts"),
+        import("./registry-keychain.ts"),
+        import("./registry-ping.ts"),
+        koVersion(host),
+      ]);
+      const registry = new Registry({
+        keychain: createKeychain(host, log),
+        log,
+        signal: host.signal,
+        userAgent: `ko/${version}`,
+        insecureHosts: this.#options.insecureHosts,
+        env: host.env,
+        ...(cache === undefined ? {} : { memory: cachedHosts(cache, host) }),
+      });
+      return this.#closing.use(registry);
+    })();
+    return this.#registry;
+  }
+
+  /** The local target. */
+  place(target: LocalTarget): Promise<LocalPlace> {
+    this.#place ??= findLocalPlace(target, this.#local).then((place) => this.#closing.use(place));
+    return this.#place;
+  }
+
+  /** The local daemon, for a `ko.local/…` base. */
+  #daemon(): Promise<DockerEngine> {
+    this.#engine ??= openDaemon(this.#local).then((engine) => this.#closing.use(engine));
+    return this.#engine;
+  }
+
+  get #local(): LocalPlaceOptions {
+    const { host, log } = this.#options;
+    return { host, log, signal: host.signal };
+  }
+
+  /** The run's own folder: in the cache, so that what is worth it can stay there without being copied. */
+  folder(): Promise<string> {
+    const { cache } = this.#options;
+    if (cache !== undefined) return cache.work();
+    this.#folder ??= this.#options.host.tempFolder("ko").then((folder) => this.#closing.use(folder).path);
+    return this.#folder;
+  }
+
+  /** A base by its text in the configuration; each is read once. */
+  base(text: string): Promise<Base> {
+    const known = this.#bases.get(text);
+    if (known !== undefined) return known;
+    const { host } = this.#options;
+    const base = this.#options.timing.time("base", text, async () => {
+      const spec = parseBase(text, host.cwd);
+      try {
+        return await readBase(await this.#source(spec), { spec, shown: showBase(spec), signal: host.signal });
+      } catch (error) {
+        const unreachable = error instanceof RegistryError && error.status === undefined;
+        if (text !== DEFAULT_BASE_IMAGE || !unreachable) throw error;
+        // Nobody chose this base: whoever cannot reach it wants to hear of the one that needs no network.
+        throw new KoError(error.message, {
+          hint: "Choose a base image that can be reached, or the one ko makes itself: export KO_DEFAULTBASEIMAGE=ko.builtin/static",
+        });
+      }
+    });
+    this.#bases.set(text, base);
+    return base;
+  }
+
+  async #source(spec: BaseName): Promise<ImageSource> {
+    const { host } = this.#options;
+    switch (spec.kind) {
+      case "registry": {
+        if (spec.reference.host === "ko.local") {
+          const { openDaemonBase } = await import("./base-daemon.ts");
+          const { pool } = this;
+          const { compress } = this.#options;
+          const folder = join(await this.folder(), `base-${this.#bases.size}`);
+          await mkdir(folder, { recursive: true });
+          const name = formatReference(spec.reference);
+          return openDaemonBase(await this.#daemon(), name, { folder, pool, compress, signal: host.signal });
+        }
+        const registry = await this.registry();
+        const { reference } = spec;
+        const source: ImageSource = {
+          getManifest: (name, options) => registry.getManifest(reference, name, options),
+          openBlob: (descriptor, signal) => registry.openBlob(reference, descriptor, signal),
+          blobSource: { host: reference.host, path: reference.path },
+        };
+        const { cache } = this.#options;
+        if (cache === undefined) return source;
+        const { cacheBase } = await import("./base.ts");
+        return cacheBase(source, { cache, findTag: (tag) => registry.findManifest(reference, tag) });
+      }
+      case "builtin": {
+        const [{ openBuiltin, staticEntries }, { LayerStore }, version] = await Promise.all([
+          import("./base-builtin.ts"),
+          import("./layer-cache.ts"),
+          koVersion(host),
+        ]);
+        const { pool } = this;
+        const folder = await this.folder();
+        const { cache, timing } = this.#options;
+        const { signal } = host;
+        const store = new LayerStore({ host, cache, pool, compression: FAST_GZIP, folder, signal, timing, jobs: 0 });
+        return openBuiltin(await store.fixed(`ko.builtin/static of ko ${version}`, staticEntries));
+      }
+      case "scratch": {
+        const { openScratch } = await import("./base-builtin.ts");
+        return openScratch();
+      }
+      case "layout": {
+        const { openLayout } = await import("./layout.ts");
+        return openLayout(spec.path);
+      }
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // What nobody waited for may still be on its way: let it settle, so that nothing outlives the run.
+    await Promise.allSettled([...this.#bases.values(), this.#registry, this.#place, this.#engine, this.#folder]);
+    await this.#closing.disposeAsync();
+  }
+}
+
+export interface PublisherOptions {
+  readonly destination: Destination;
+  readonly openRegistry: () => Promise<Registry>;
+  /** The local target, if there is one. */
+  readonly openPlace: () => Promise<LocalPlace>;
+  readonly host: Host;
+  readonly log: Log;
+  readonly timing: Timing;
+}
+
+/** The publisher for `destination`; of several places the last one's reference counts: files, then the target. */
+export async function createPublisher(options: PublisherOptions): Promise<Publisher> {
+  const { destination, host, log } = options;
+  const { target, layoutPath, tarball, ociArchive } = destination;
+  const publishers: Publisher[] = [];
+  if (layoutPath !== undefined || tarball !== undefined || ociArchive !== undefined) {
+    const { archivePublisher, layoutPublisher } = await import("./publish-files.ts");
+    const files = { destination, host, log };
+    if (layoutPath !== undefined) publishers.push(layoutPublisher(layoutPath, files));
+    if (tarball !== undefined) publishers.push(archivePublisher("tarball", tarball, files));
+    if (ociArchive !== undefined) publishers.push(archivePublisher("oci-archive", ociArchive, files));
+  }
+  if (target === "registry") publishers.push(registryPublisher(options));
+  else if (target !== undefined) {
+    const { localPublisher } = await import("./publish-local.ts");
+    publishers.push(localPublisher(options));
+  }
+  if (publishers.length === 0) publishers.push(dryPublisher(options));
+  return {
+    publish: async (built, name, how) => {
+      let published: Published | undefined;
+      for (const publisher of publishers) published = await publisher.publish(built, name, how);
+      if (published === undefined) throw new RangeError("no publisher");
+      return published;
+    },
+    expect: (name) => {
+      for (const publisher of publishers) publisher.expect?.(name);
+    },
+    stage: (growing, name, how) => {
+      for (const publisher of publishers) publisher.stage?.(growing, name, how);
+    },
+    finish: async () => {
+      for (const publisher of publishers) await publisher.finish?.();
+    },
+  };
+}

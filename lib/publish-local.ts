@@ -1,0 +1,274 @@
+/**
+ * Publishing to places on this machine: the Docker or podman daemon, the nodes of kind, k3d and minikube.
+ *
+ * They keep images under tags, one platform each. The reference is a tag that names the content: the manifest's digest.
+ *
+ * A place on this machine that images are loaded into: the Docker or podman daemon, the nodes of kind or k3d, minikube.
+ *
+ * Found before anything is built, so that a daemon that is not there is told of at once.
+ *
+ * An image into a daemon: sent only where the daemon lacks it, verified, then named.
+ *
+ * The image arrives under its content tag alone; the other names follow when it is known to be there, so that no name
+ * ever stands for half an image. Rules: rules.md C2.5, C2.6, C2.11-C2.14.
+ */
+import { packArchive } from "./archive.ts";
+import { DaemonRefusal } from "./docker-transport.ts";
+import type { DockerEngine, EngineImage, StoreKind } from "./docker.ts";
+import { KoError, messageOf } from "./errors.ts";
+import { createLimit, type Host } from "./host.ts";
+import type { Built, Image } from "./image.ts";
+import type { Log } from "./log.ts";
+import { type Digest, formatPlatform, hexOf, type Platform } from "./oci.ts";
+import type { Destination, LocalTarget } from "./publish-destination.ts";
+import type { Publisher } from "./publish.ts";
+import { formatRepository, parseReference } from "./reference.ts";
+
+export interface LocalPublisherOptions {
+  readonly destination: Destination;
+  readonly openPlace: () => Promise<LocalPlace>;
+  readonly log: Log;
+}
+
+export function localPublisher({ destination, openPlace, log }: LocalPublisherOptions): Publisher {
+  return {
+    publish: async (built, name) => {
+      const place = await openPlace();
+      const image = built.kind === "image" ? built : pickImage(built, await place.platform());
+      if (built.kind === "index") {
+        const { os, architecture } = image.config;
+        log.warn(`${name}: of ${built.children.length} platforms only ${os}/${architecture} is loaded`);
+      }
+      const content = `${name}:${hexOf(image.descriptor.digest)}`;
+      const names = [content, ...destination.tags.map((tag) => `${name}:${tag}`)];
+      const reference = destination.tagOnly ? `${name}:${destination.tags[0] ?? "latest"}` : content;
+      const done = await place.load(image, names);
+      log.info(done === "present" ? `Already there: ${reference}` : `Loaded ${reference}`);
+      return { reference, all: [reference] };
+    },
+  };
+}
+
+/** The image of an index that the target can run. */
+function pickImage(built: Extract<Built, { kind: "index" }>, own: Platform): Image {
+  const at = built.index.manifests.findIndex(
+    ({ platform }) => platform?.os === own.os && platform.architecture === own.architecture,
+  );
+  const image = built.children[at];
+  if (image !== undefined) return image;
+  const wanted = `${own.os}/${own.architecture}`;
+  const has = built.index.manifests.map(({ platform }) => (platform === undefined ? "?" : formatPlatform(platform)));
+  throw new KoError(`Cannot load for ${wanted}: the image is for ${has.join(", ")}`, {
+    hint: `Add ${wanted} to --platform.`,
+  });
+}
+
+/** A local target that was found. */
+export interface LocalPlace extends AsyncDisposable {
+  /** What it runs. */
+  platform(): Promise<Platform>;
+  /**
+   * Loads an image under full names with tags; the first one names the content.
+   *
+   * @throws {KoError} If it is not there under all names afterwards.
+   */
+  load(image: Image, names: readonly string[]): Promise<"present" | "loaded">;
+}
+
+export interface LocalPlaceOptions {
+  readonly host: Host;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+/** @throws {KoError} If the target is not there, or cannot be asked. */
+export async function findLocalPlace(target: LocalTarget, options: LocalPlaceOptions): Promise<LocalPlace> {
+  switch (target) {
+    case "daemon":
+      return daemonPlace(await openDaemon(options), options);
+    case "kind":
+    case "k3d": {
+      const [{ findNodes, nodesPlatform }, { loadIntoNodes }] = await Promise.all([
+        import("./cluster.ts"),
+        import("./cluster-load.ts"),
+      ]);
+      const nodes = await findNodes(target, options);
+      return {
+        platform: () => nodesPlatform(nodes, options),
+        load: async (image, names) => {
+          await loadIntoNodes(nodes, [{ image, names }], options);
+          return "loaded";
+        },
+        [Symbol.asyncDispose]: () => Promise.resolve(),
+      };
+    }
+    case "minikube": {
+      const { findMinikube, loadIntoMinikube, minikubePlatform } = await import("./cluster-minikube.ts");
+      const found = await findMinikube(options);
+      if (found.way === "docker") {
+        const { env } = found;
+        return daemonPlace(await openDaemon({ ...options, host: { ...options.host, env } }), options);
+      }
+      const { profile } = found;
+      return {
+        platform: () => minikubePlatform(profile, options),
+        load: async (image, names) => {
+          await loadIntoMinikube(profile, [{ image, names }], options);
+          return "loaded";
+        },
+        [Symbol.asyncDispose]: () => Promise.resolve(),
+      };
+    }
+  }
+}
+
+/** The daemon that the host's environment, its Docker context or a well-known socket names. */
+export async function openDaemon({ host, log, signal }: LocalPlaceOptions): Promise<DockerEngine> {
+  const [{ findDaemon }, { DockerEngine }] = await Promise.all([import("./docker-host.ts"), import("./docker.ts")]);
+  return DockerEngine.open(await findDaemon(host), { log, signal });
+}
+
+function daemonPlace(engine: DockerEngine, { log, signal }: LocalPlaceOptions): LocalPlace {
+  return {
+    platform: () => engine.platform(),
+    load: (image, names) => loadImage(engine, image, names, { log, signal }),
+    [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
+  };
+}
+
+export interface LoadImageOptions {
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+/** Images of the daemon that are looked into for layers, at most. */
+const MAX_INSPECTED = 400;
+const INSPECT_JOBS = 8;
+
+/**
+ * Makes `image` known to the daemon under all `names`.
+ *
+ * @param names full references with a tag; the first is the content tag (`ko.local/app:<hex of the manifest's digest>`)
+ * @returns "present" if nothing had to be sent
+ * @throws {KoError} If the daemon does not take it. A name that was not there before is not there then either.
+ */
+export async function loadImage(
+  engine: DockerEngine,
+  image: Image,
+  names: readonly string[],
+  options: LoadImageOptions,
+): Promise<"present" | "loaded"> {
+  const { signal } = options;
+  const [content] = names;
+  if (content === undefined) throw new RangeError("an image is loaded under at least one name");
+  const kind = await engine.storeKind();
+  const named = await engine.inspectImage(content);
+  const isNamed = named !== undefined && isOurs(named, image);
+  const isPresent = isNamed || (kind !== "containerd" && (await hasConfiguration(engine, image)));
+  if (!isPresent) await send(engine, { ...options, image, content, kind, isNew: named === undefined });
+  const source = isNamed || !isPresent ? content : image.manifest.config.digest;
+  for (const name of names) {
+    signal.throwIfAborted();
+    if (name === source) continue;
+    const { tag, ...repository } = parseReference(name);
+    if (tag === undefined) throw new RangeError(`no tag in ${name}`);
+    await engine.tagImage(source, { repository: formatRepository(repository), tag });
+  }
+  return isPresent ? "present" : "loaded";
+}
+
+/** The ID is the configuration's digest, in a containerd store the manifest's. */
+function isOurs(found: EngineImage, image: Image): boolean {
+  const isId = found.id === image.manifest.config.digest || found.id === image.descriptor.digest;
+  const isSame = found.diffIds.join() === image.layers.map(({ diffId }) => diffId).join();
+  return isId && isSame && found.isComplete;
+}
+
+async function hasConfiguration(engine: DockerEngine, image: Image): Promise<boolean> {
+  const found = await engine.inspectImage(image.manifest.config.digest);
+  return found !== undefined && isOurs(found, image);
+}
+
+interface SendOptions extends LoadImageOptions {
+  readonly image: Image;
+  readonly content: string;
+  readonly kind: StoreKind;
+  /** True if nothing had that name before. */
+  readonly isNew: boolean;
+}
+
+async function send(engine: DockerEngine, options: SendOptions): Promise<void> {
+  const { image, content, kind, log, signal } = options;
+  try {
+    const omit = kind === "classic" ? await knownLayers(engine, options) : new Set<Digest>();
+    try {
+      await sendWithout(engine, omit, options);
+    } catch (error) {
+      // Somebody removed the image that had the layers.
+      if (omit.size === 0 || !(error instanceof DaemonRefusal) || !/no such file/i.test(error.reason)) throw error;
+      log.debug(`${messageOf(error)}; sending all layers`);
+      await sendWithout(engine, new Set(), options);
+    }
+    signal.throwIfAborted();
+    const found = await engine.inspectImage(content);
+    if (found !== undefined && isOurs(found, image)) return;
+    const is =
+      found === undefined
+        ? "the name is not there"
+        : found.isComplete
+          ? `the name stands for ${found.id} with the layers ${found.diffIds.join(", ")}`
+          : `parts of ${found.id} are missing`;
+    throw new KoError(`Cannot trust ${engine.name}: it said that it loaded "${content}", but ${is}`);
+  } catch (error) {
+    // A containerd store names the image before it has unpacked it.
+    if (options.isNew) {
+      await engine.removeTag(content, { farewell: true }).catch((failure: unknown) => log.debug(messageOf(failure)));
+    }
+    throw error;
+  }
+}
+
+async function sendWithout(engine: DockerEngine, omit: ReadonlySet<Digest>, options: SendOptions): Promise<void> {
+  const { image, content, signal } = options;
+  const archive = packArchive([{ image, names: [content] }], { omit, signal });
+  await engine.loadArchive(archive, { expect: content, signal });
+}
+
+/**
+ * The layers whose bytes a classic store does not look at: those it has on top of the same layers as in our image.
+ * Another image's layer with the same digest on something else does not count (rules.md C2.11).
+ */
+async function knownLayers(
+  engine: DockerEngine,
+  { image, content, log }: Pick<SendOptions, "image" | "content" | "log">,
+): Promise<ReadonlySet<Digest>> {
+  const wanted = image.layers.map(({ diffId }) => diffId);
+  const { tag: _, digest: __, ...repository } = parseReference(content);
+  const near = `${formatRepository(repository)}:`;
+  const isNear = (tags: readonly string[]): boolean => tags.some((tag) => tag.startsWith(near));
+  // The last builds of the same program share most: they come first, and make most lookups needless.
+  const all = [...(await engine.listImages())].sort(
+    (a, b) => Number(isNear(b.tags)) - Number(isNear(a.tags)) || b.created - a.created,
+  );
+  const limit = createLimit(INSPECT_JOBS);
+  let known = 0;
+  await Promise.all(
+    all.slice(0, MAX_INSPECTED).map(({ id }) =>
+      limit(async () => {
+        if (known >= wanted.length - 1) return;
+        const found = await engine.inspectImage(id);
+        if (found !== undefined) known = Math.max(known, sharedLength(found.diffIds, wanted));
+      }),
+    ),
+  );
+  log.debug(`${engine.name} has ${known} of the ${wanted.length} layers of "${content}"`);
+  const needed = new Set(image.layers.slice(known).map(({ descriptor }) => descriptor.digest));
+  const digests = image.layers.slice(0, known).map(({ descriptor }) => descriptor.digest);
+  return new Set(digests.filter((digest) => !needed.has(digest)));
+}
+
+/** How many first items are the same. */
+function sharedLength(a: readonly Digest[], b: readonly Digest[]): number {
+  const end = b.findIndex((item, i) => a[i] !== item);
+  return end < 0 ? b.length : end;
+}

@@ -1,0 +1,208 @@
+/**
+ * Where a request may go: loopback and private addresses, the way through a proxy.
+ *
+ * A registry names other hosts (token realms, upload Locations, redirects, foreign URLs). None of them may lead to this
+ * machine, its cloud's metadata service or a private literal address, unless the registry itself is there
+ * (rules.md A1.2-A1.4, A2.12, A2.13, A4.7). The proxy rules are those of Go's net/http.
+ *
+ * Keeps secrets out of everything a person or a log file sees: URLs, registries' error texts, messages of `fetch`.
+ *
+ * Rules: rules.md B6. It does not decide what is shown, only what must not be in it.
+ */
+import { lookup } from "node:dns/promises";
+import { BlockList, isIP } from "node:net";
+import { printable } from "./errors.ts";
+
+/** Ranges that a public registry has no business to point to. */
+export type AddressRange = "loopback" | "link-local" | "metadata" | "private" | "unspecified";
+
+const RANGES: readonly (readonly [AddressRange, readonly string[]])[] = [
+  ["loopback", ["127.0.0.0/8", "::1/128"]],
+  ["metadata", ["100.100.100.200/32", "fd00:ec2::/32"]],
+  ["link-local", ["169.254.0.0/16", "fe80::/10"]],
+  ["private", ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"]],
+  ["unspecified", ["0.0.0.0/8", "::/128"]],
+];
+
+/** The special range that an IP address is in, or undefined for a public one (or no IP address at all). */
+export function findRange(address: string): AddressRange | undefined {
+  const mapped = /^::ffff:(?:(\d+\.\d+\.\d+\.\d+)|([0-9a-f]{1,4}):([0-9a-f]{1,4}))$/i.exec(address);
+  if (mapped !== null) {
+    const [, dotted, high = "0", low = "0"] = mapped;
+    const [a, b] = [Number.parseInt(high, 16), Number.parseInt(low, 16)];
+    return findRange(dotted ?? `${a >> 8}.${a & 255}.${b >> 8}.${b & 255}`);
+  }
+  return RANGES.find(([, blocks]) => blocks.some((block) => isInBlock(address, block)))?.[0];
+}
+
+/** An IP address without the brackets of a URL, or undefined when `hostname` is a name. */
+export function findLiteral(hostname: string): string | undefined {
+  const bare = hostname.replace(/^\[|\]$/g, "");
+  return isIP(bare) === 0 ? undefined : bare;
+}
+
+/** Whether `host[:port]` is this machine: `localhost`, `*.localhost`, 127.0.0.0/8, `::1`. */
+export function isLoopback(host: string): boolean {
+  const { hostname } = splitPort(host);
+  const literal = findLiteral(hostname);
+  if (literal !== undefined) return findRange(literal) === "loopback";
+  const name = hostname.toLowerCase();
+  return name === "localhost" || name.endsWith(".localhost");
+}
+
+/**
+ * Why `target`, which `origin` (the registry) names, must not be asked, or undefined.
+ *
+ * @param names also looks names up; pass false where a proxy does that
+ */
+export async function whyForbidden(
+  target: URL,
+  origin: URL,
+  options: { readonly names: boolean },
+): Promise<string | undefined> {
+  if (target.host === origin.host) return undefined;
+  const literal = findLiteral(target.hostname);
+  if (literal === undefined && !options.names) return undefined;
+  const ranges = await rangesOf(target.hostname);
+  // By name, private addresses are what a company's own storage has; by number they are a guess of somebody's.
+  if (literal === undefined) ranges.delete("private");
+  if (ranges.size === 0) return undefined;
+  const own = await rangesOf(origin.hostname);
+  const foreign = [...ranges].find((range) => !own.has(range));
+  return foreign === undefined ? undefined : `${target.hostname} is a ${foreign} address`;
+}
+
+/** Names that cannot be resolved have no ranges: the request will say so itself. */
+async function rangesOf(hostname: string): Promise<Set<AddressRange>> {
+  const literal = findLiteral(hostname);
+  let addresses: readonly string[];
+  if (literal !== undefined) addresses = [literal];
+  else if (isLoopback(hostname)) return new Set<AddressRange>(["loopback"]);
+  else {
+    const found = await lookup(hostname, { all: true }).catch(() => []);
+    addresses = found.map(({ address }) => address);
+  }
+  const ranges = addresses.map(findRange).filter((range) => range !== undefined);
+  return new Set(ranges);
+}
+
+/**
+ * The proxy for `url`, or false for none: `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` in either case.
+ *
+ * Loopback is never proxied. Bun would do so, and would read `ALL_PROXY`, which Go does not (spec/bun.md 4).
+ */
+export function chooseProxy(url: URL, env: Readonly<Record<string, string>>): string | false {
+  if (isLoopback(url.host)) return false;
+  const name = url.protocol === "https:" ? "HTTPS_PROXY" : "HTTP_PROXY";
+  const proxy = env[name] || env[name.toLowerCase()] || "";
+  if (proxy === "" || isExempt(url, env["NO_PROXY"] || env["no_proxy"] || "")) return false;
+  return proxy.includes("://") ? proxy : `http://${proxy}`;
+}
+
+function isExempt(url: URL, noProxy: string): boolean {
+  const port = url.port || (url.protocol === "https:" ? "443" : "80");
+  const literal = findLiteral(url.hostname);
+  return noProxy
+    .toLowerCase()
+    .split(",")
+    .map((entry) => entry.trim())
+    .filter((entry) => entry !== "")
+    .some((entry) => {
+      if (entry === "*") return true;
+      if (entry.includes("/")) return literal !== undefined && isInBlock(literal, entry);
+      const wanted = splitPort(entry);
+      if (wanted.port !== undefined && wanted.port !== port) return false;
+      if (literal !== undefined) return findLiteral(wanted.hostname) === literal;
+      const name = wanted.hostname.replace(/^\*/, "");
+      if (name.startsWith(".")) return url.hostname.endsWith(name);
+      return url.hostname === name || url.hostname.endsWith(`.${name}`);
+    });
+}
+
+/** Splits `host[:port]`; a bare IPv6 address has no port. */
+export function splitPort(host: string): { readonly hostname: string; readonly port: string | undefined } {
+  if (isIP(host) === 6) return { hostname: host, port: undefined };
+  const match = /^(.*?)(?::(\d+))?$/.exec(host);
+  return { hostname: match?.[1] ?? host, port: match?.[2] };
+}
+
+function isInBlock(address: string, block: string): boolean {
+  const [network = "", bits = ""] = block.split("/");
+  const family = isIP(network);
+  if (family === 0 || isIP(address) !== family || !/^\d{1,3}$/.test(bits)) return false;
+  if (Number(bits) > (family === 4 ? 32 : 128)) return false;
+  const list = new BlockList();
+  list.addSubnet(network, Number(bits), family === 4 ? "ipv4" : "ipv6");
+  return list.check(address, family === 4 ? "ipv4" : "ipv6");
+}
+
+/** Query parameters whose values tell nothing secret; every other value is hidden. */
+const SHOWN_PARAMETERS: ReadonlySet<string> = new Set(["scope", "service", "mount", "from", "digest", "n", "last"]);
+
+const HIDDEN = "REDACTED";
+
+/** Shorter ones would hide half of every message; no registry hands out tokens that short. */
+const MIN_SECRET_CHARS = 4;
+
+/** A URL without userinfo and fragment, and with the values of all unknown query parameters hidden. */
+export function redactUrl(url: URL | string): string {
+  const text = String(url);
+  const parsed = URL.canParse(text) ? new URL(text) : undefined;
+  if (parsed === undefined) return HIDDEN;
+  const query = parsed.search
+    .slice(1)
+    .split("&")
+    .filter((part) => part !== "")
+    .map((part) => {
+      const at = part.indexOf("=");
+      // A parameter without "=" may be a bare signature.
+      if (at < 0) return HIDDEN;
+      const name = part.slice(0, at);
+      return SHOWN_PARAMETERS.has(name) ? part : `${name}=${HIDDEN}`;
+    });
+  return `${parsed.protocol}//${parsed.host}${parsed.pathname}${query.length === 0 ? "" : `?${query.join("&")}`}`;
+}
+
+/** What must never be shown, collected while it is learned (passwords, tokens), and a filter for texts. */
+export class Secrets {
+  readonly #known = new Set<string>();
+
+  /** From now on `secret` is hidden, in clear, base64 and percent-encoded. */
+  add(...secrets: readonly string[]): void {
+    for (const secret of secrets) {
+      for (const form of formsOf(secret)) if (form.length >= MIN_SECRET_CHARS) this.#known.add(form);
+    }
+  }
+
+  /** `text` with every known secret hidden and every URL in it redacted. */
+  hide(text: string): string {
+    let result = text.replace(/\bhttps?:\/\/[^\s"'<>\\]+/gi, (url) => redactUrl(url));
+    // Longest first: a password may be part of the token made of it.
+    const known = [...this.#known].sort((a, b) => b.length - a.length);
+    for (const secret of known) result = result.replaceAll(secret, HIDDEN);
+    return result;
+  }
+
+  /** At most three lines and 400 characters of a foreign text, safe for a terminal, without secrets. */
+  excerpt(text: string): string {
+    const lines = this.hide(text)
+      .split(/\r\n|\r|\n/)
+      .map((line) => line.trim())
+      .filter((line) => line !== "");
+    return printable(lines.slice(0, 3).join("; "), 400);
+  }
+}
+
+function formsOf(secret: string): readonly string[] {
+  const base64 = Buffer.from(secret).toString("base64");
+  return [
+    secret,
+    encodeURIComponent(secret),
+    encodeURIComponent(secret).replace(/%[0-9A-F]{2}/g, (code) => code.toLowerCase()),
+    JSON.stringify(secret).slice(1, -1),
+    base64,
+    base64.replace(/=+$/, ""),
+    Buffer.from(secret).toString("base64url"),
+    encodeURIComponent(base64),
+  ];
+}

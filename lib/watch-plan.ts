@@ -1,0 +1,287 @@
+/**
+ * Where the places to watch come from: what `go list -deps` tells of a program, its kodata tree through its links, what
+ * `-f`, `-R` and `-k` name, and where the configuration is or could appear.
+ *
+ * Of Go's own files and of modules in the module cache nothing is watched: they do not change. Nothing fails here: what
+ * cannot be looked at is what somebody is about to mend.
+ */
+import { type Dirent, readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { look } from "./fingerprint.ts";
+import { findWorkTree } from "./git.ts";
+import type { Program } from "./go-programs.ts";
+import { ancestors, embedFolders, isBelow, isImmutable, planModuleFiles } from "./go-sources.ts";
+import type { GoPackage } from "./go.ts";
+import { findLinkRules, findLinkTarget, type LinkRules } from "./kodata.ts";
+import { joinPlaces, NOWHERE, type Places, type WatchedKind } from "./watch-places.ts";
+import { isUrl } from "./yaml-inputs-url.ts";
+import type { InputRequest } from "./yaml-inputs.ts";
+
+export interface PlanOptions {
+  /** Absolute. */
+  readonly cwd: string;
+  readonly env: Readonly<Record<string, string>>;
+}
+
+type Folder = Places["folders"][number];
+
+/** Names of configuration files that ko reads. */
+const CONFIG_NAMES = [".ko.yaml", ".ko.yml", ".ko.json"] as const;
+/** How deep kustomizations may name each other. */
+const MAX_BASES = 100;
+
+/**
+ * What a program is compiled from.
+ *
+ * @param packages what go told: a list for each time it was asked
+ */
+export function planProgram(
+  program: Program,
+  packages: readonly (readonly GoPackage[])[],
+  options: PlanOptions,
+): Places {
+  const places = packages.map((list) => {
+    const used = reach(program.importPath, list);
+    return joinPlaces([planPackages(used, list), planModules(program, used, options)]);
+  });
+  return joinPlaces(places);
+}
+
+/**
+ * What decides whether arguments name programs, while something is wrong: all packages that go told of, and where those
+ * that are missing would be; `go.mod` and its like around.
+ */
+export function planArguments(
+  args: readonly string[],
+  packages: readonly (readonly GoPackage[])[],
+  options: PlanOptions,
+): Places {
+  const { cwd } = options;
+  const paths = args.flatMap((text) => {
+    const name = text.replace(/^ko:\/\//, "");
+    if (!/^\.{0,2}(?:\/|$)/.test(name)) return [];
+    const at = name.indexOf("...");
+    return [resolve(cwd, at < 0 ? name : name.slice(0, name.lastIndexOf("/", at) + 1))];
+  });
+  const around = [cwd, ...paths].map((dir) => planModules({ dir, workDir: cwd }, packages.flat(), options));
+  const named = paths.map((path): Places => {
+    const dir = path.endsWith(".go") ? dirname(path) : path;
+    return { ...NOWHERE, folders: [{ dir, kind: "sources" }] };
+  });
+  return joinPlaces([...around, ...named, ...packages.map((list) => planPackages(list, list))]);
+}
+
+/** What patterns such as `./...` can come to mean: sources in all folders that go walks, and folders that appear in them. */
+export function planPatterns(args: readonly string[], { cwd }: PlanOptions): Places {
+  const isWalked = (dir: string, name: string): boolean =>
+    !/^[._]|^(?:testdata|vendor|node_modules)$/.test(name) && look(join(dir, "go.mod")) === undefined;
+  const roots = args.flatMap((text) => {
+    const name = text.replace(/^ko:\/\//, "");
+    const at = name.indexOf("...");
+    return at < 0 || !/^(?:\.{1,2})?\//.test(name) ? [] : [resolve(cwd, name.slice(0, name.lastIndexOf("/", at) + 1))];
+  });
+  const dirs = new Set(roots.flatMap((root) => walk(root, isWalked)));
+  return { ...NOWHERE, folders: Array.from(dirs, (dir): Folder => ({ dir, kind: "source tree" })) };
+}
+
+/** What `-f`, `-R` and `-k` name, new files included. */
+export function planInputs({ files, recursive, kustomize }: InputRequest, { cwd }: PlanOptions): Places {
+  const places = files.map((file): Places => {
+    if (file === "-" || isUrl(file)) return NOWHERE;
+    const path = resolve(cwd, file);
+    if (/^\/(dev|proc)\//.test(path)) return NOWHERE;
+    if (look(path)?.isDirectory() !== true) return { ...NOWHERE, files: [path, ...realPaths([path])] };
+    const visible = (_dir: string, name: string): boolean => !name.startsWith(".") && !name.endsWith("~");
+    const kind: WatchedKind = recursive ? "yaml tree" : "yaml";
+    const dirs = recursive ? walk(path, visible) : [path];
+    return { ...NOWHERE, files: [path, ...realPaths([path])], folders: dirs.map((dir) => ({ dir, kind })) };
+  });
+  if (kustomize !== undefined && !isUrl(kustomize)) places.push(planKustomization(resolve(cwd, kustomize)));
+  return joinPlaces(places);
+}
+
+/** `.ko.yaml`: where it is, or where it could appear. */
+export function planConfig({ cwd, env }: PlanOptions): Places {
+  const override = env["KO_CONFIG_PATH"] ?? "";
+  const path = resolve(cwd, override);
+  if (override !== "" && look(path)?.isDirectory() !== true) return { ...NOWHERE, files: [path, ...realPaths([path])] };
+  const files = CONFIG_NAMES.map((name) => join(path, name));
+  return { ...NOWHERE, files: [...files, ...realPaths(files)] };
+}
+
+/** A package and all that it imports by any way, as far as go knows them. */
+function reach(importPath: string, packages: readonly GoPackage[]): readonly GoPackage[] {
+  const byPath = new Map(packages.map((each) => [each.importPath, each]));
+  const found = new Map<string, GoPackage>();
+  const waiting = [importPath];
+  for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+    const each = byPath.get(path);
+    if (each === undefined || found.has(path)) continue;
+    found.set(path, each);
+    waiting.push(...each.imports);
+  }
+  return [...found.values()];
+}
+
+/** @param all where modules are known from, for packages that are missing */
+function planPackages(packages: readonly GoPackage[], all: readonly GoPackage[]): Places {
+  const folders: Folder[] = [];
+  const files: string[] = [];
+  const embeds: Places["embeds"][number][] = [];
+  for (const each of packages) {
+    if (each.standard || isImmutable(each)) continue;
+    const { dir, embedFiles, embedPatterns, module } = each;
+    if (dir === "") {
+      folders.push(...whereItCouldBe(each.importPath, all).map((path): Folder => ({ dir: path, kind: "sources" })));
+      continue;
+    }
+    folders.push({ dir, kind: "sources" });
+    // A go.mod on the way would cut the package off from its module.
+    for (const above of ancestors(dir)) {
+      if (module?.dir === undefined || !isBelow(above, module.dir)) break;
+      files.push(join(above, "go.mod"));
+    }
+    if (embedPatterns.length === 0) continue;
+    embeds.push(...embedPatterns.map((pattern) => ({ dir, pattern })));
+    const inside = [...embedFolders(dir, embedPatterns), ...embedFiles.map((name) => dirname(join(dir, name)))];
+    for (const folder of new Set(inside)) folders.push({ dir: folder, kind: "embed" });
+    // A plain name need not be there yet.
+    for (const pattern of embedPatterns)
+      if (!/[*?[\\]/.test(pattern)) files.push(join(dir, pattern.replace(/^all:/, "")));
+  }
+  return { files, folders, embeds };
+}
+
+/** The folders in which modules that can change would have a package that is missing. */
+function whereItCouldBe(importPath: string, packages: readonly GoPackage[]): readonly string[] {
+  const found = new Set<string>();
+  for (const { module } of packages) {
+    if (module?.dir === undefined || !(module.main || module.local)) continue;
+    if (importPath === module.path) found.add(module.dir);
+    else if (importPath.startsWith(`${module.path}/`)) {
+      found.add(join(module.dir, importPath.slice(module.path.length + 1)));
+    }
+  }
+  return [...found];
+}
+
+/** The files that choose modules; of those that are not there only where they could appear in the same work tree. */
+function planModules(
+  place: Pick<Program, "dir" | "workDir">,
+  packages: readonly GoPackage[],
+  { env }: PlanOptions,
+): Places {
+  const files = planModuleFiles(place, packages, { settings: undefined, gowork: env["GOWORK"] || undefined });
+  const tree = findWorkTree(place.dir);
+  const module = ancestors(place.dir).find((dir) => look(join(dir, "go.mod")) !== undefined);
+  const top = tree.kind === "git" ? tree.root : (module ?? place.dir);
+  const isOfModule = (dir: string): boolean => look(join(dir, "go.mod")) !== undefined;
+  const counts = (path: string): boolean =>
+    isBelow(path, top) || look(path) !== undefined || isOfModule(dirname(path)) || isOfModule(dirname(dirname(path)));
+  return { ...NOWHERE, files: files.filter(counts) };
+}
+
+/** `kodata` beside a program's sources, through its links. */
+export function planKodata(dir: string, { env }: Pick<PlanOptions, "env">): Places {
+  const kodata = join(dir, "kodata");
+  const real = realPath(kodata);
+  if (real === undefined) return { ...NOWHERE, files: [kodata] };
+  const rules = findLinkRules(real, env["KO_DATA_PATH_ALLOWED_ROOT"] || undefined);
+  const folders = new Map<string, Folder>();
+  const files: string[] = [kodata];
+  const visit = (folder: string): void => {
+    if (folders.has(folder)) return;
+    folders.set(folder, { dir: folder, kind: "all" });
+    for (const entry of readEntries(folder)) {
+      const path = join(folder, entry.name);
+      if (entry.isDirectory()) visit(path);
+      else if (entry.isSymbolicLink()) {
+        const target = followLink(path, rules);
+        if (target === undefined) continue;
+        if (target.info.isDirectory()) visit(target.path);
+        else files.push(target.path);
+      }
+    }
+  };
+  visit(real);
+  return { ...NOWHERE, files, folders: [...folders.values()] };
+}
+
+function followLink(path: string, rules: LinkRules): ReturnType<typeof findLinkTarget> {
+  try {
+    return findLinkTarget(path, rules);
+  } catch {
+    return undefined;
+  }
+}
+
+/** A kustomization: all files of its folder, and of the folders and files that it names, by whatever field. */
+function planKustomization(root: string): Places {
+  const folders = new Map<string, Folder>();
+  const files = new Set<string>();
+  const waiting = [root];
+  for (let dir = waiting.pop(); dir !== undefined && folders.size < MAX_BASES; dir = waiting.pop()) {
+    if (folders.has(dir)) continue;
+    folders.set(dir, { dir, kind: "all" });
+    for (const name of ["kustomization.yaml", "kustomization.yml", "Kustomization"]) {
+      for (const [word] of readText(join(dir, name)).matchAll(/[^\s"',[\]{}=]+/g)) {
+        const path = resolve(dir, word);
+        const found = word === "." || /^[-#:]/.test(word) ? undefined : look(path);
+        if (found?.isDirectory() === true) waiting.push(path);
+        else if (found !== undefined && dirname(path) !== dir) files.add(path);
+      }
+    }
+  }
+  return { ...NOWHERE, files: [...files], folders: [...folders.values()] };
+}
+
+/** A folder and those below it, links followed, each once. */
+function walk(root: string, isWalked: (dir: string, name: string) => boolean): readonly string[] {
+  const seen = new Set<string>();
+  const found: string[] = [];
+  const visit = (dir: string): void => {
+    const real = realPath(dir);
+    if (real === undefined || seen.has(real)) return;
+    seen.add(real);
+    found.push(dir);
+    for (const entry of readEntries(dir)) {
+      const path = join(dir, entry.name);
+      const isFolder = entry.isDirectory() || (entry.isSymbolicLink() && look(path)?.isDirectory() === true);
+      if (isFolder && isWalked(path, basename(path))) visit(path);
+    }
+  };
+  visit(root);
+  return found;
+}
+
+/** Where links lead, for those paths that are or lie behind one. */
+function realPaths(paths: readonly string[]): readonly string[] {
+  return paths.flatMap((path) => {
+    const real = realPath(path);
+    return real === undefined || real === path ? [] : [real];
+  });
+}
+
+function realPath(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+function readEntries(dir: string): readonly Dirent[] {
+  try {
+    return readdirSync(dir, { withFileTypes: true });
+  } catch {
+    return [];
+  }
+}
+
+function readText(path: string): string {
+  try {
+    return statSync(path).size < 1024 * 1024 ? readFileSync(path, "utf8") : "";
+  } catch {
+    return "";
+  }
+}

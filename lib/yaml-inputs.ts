@@ -1,0 +1,324 @@
+/**
+ * What `-f`, `-R` and `-k` name, as bytes in the order given.
+ *
+ * Files of any name; of folders the `.yaml`, `.yml` and `.json` files, without dotfiles and editors' `*~`; URLs; `-`;
+ * `kubectl kustomize DIR`. Nothing is read twice, however it is named. It does not look into the YAML. Rules:
+ * design.md 1, rules.md E9.
+ */
+import type { Stats } from "node:fs";
+import { constants, open, readdir, realpath, stat } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { findNearest, KoError, KoErrors, messageOf, UsageError } from "./errors.ts";
+import { createLimit, type Host } from "./host.ts";
+import { findKubectl } from "./kubectl.ts";
+import type { Log } from "./log.ts";
+import { redactUrl } from "./url.ts";
+import { fetchInput, isUrl } from "./yaml-inputs-url.ts";
+
+export interface InputRequest {
+  /** The values of `-f`, each one name. */
+  readonly files: readonly string[];
+  readonly recursive: boolean;
+  readonly kustomize: string | undefined;
+}
+
+export interface ReadInputsOptions {
+  readonly host: Host;
+  readonly log: Log;
+  readonly signal: AbortSignal;
+  /** The most that one file, or standard input, may hold. @default 256 MiB */
+  readonly maxBytes?: number;
+  /**
+   * Keeps what can be read once only, or is not watched (standard input, pipes, URLs), for the next reading.
+   *
+   * @default nothing is kept
+   */
+  readonly kept?: Map<string, Uint8Array>;
+}
+
+export interface Input {
+  /** As a person knows it: the path as given, `-`, a URL without secrets, `kubectl kustomize DIR`. */
+  readonly name: string;
+  readonly bytes: Uint8Array;
+}
+
+/** Something to read that is not read yet. */
+interface Source {
+  readonly name: string;
+  /** Equal for what is the same thing under two names. */
+  readonly identity: string;
+  read(): Promise<Uint8Array>;
+}
+
+const MAX_BYTES = 256 * 1024 * 1024;
+
+/** Files that are open at once. */
+const AT_ONCE = 16;
+
+/**
+ * Reads all inputs of a command.
+ *
+ * @throws {UsageError} If none is named.
+ * @throws {KoError} If one cannot be read, or there is none in the folders that are named; all such errors at once.
+ */
+export async function readInputs(request: InputRequest, options: ReadInputsOptions): Promise<readonly Input[]> {
+  checkRequest(request);
+  const { files, kustomize } = request;
+  const limit = createLimit(AT_ONCE);
+  const found = await allOf(files.map((file) => limit(() => findSources(file, { ...options, ...request }))));
+  const sources = new Map<string, Source>();
+  for (const source of [...found.flat(), ...(kustomize === undefined ? [] : [kustomizeSource(kustomize, options)])]) {
+    if (!sources.has(source.identity)) sources.set(source.identity, source);
+  }
+  if (sources.size === 0) {
+    throw new KoError(
+      `Cannot find any YAML in ${files.map((file) => `"${file}"`).join(", ")}: there is no .yaml, .yml or .json file`,
+      {
+        hint: request.recursive ? undefined : "Add -R to read the subfolders too.",
+      },
+    );
+  }
+  const inputs = [...sources.values()].map((source) => {
+    return limit(async () => ({ name: source.name, bytes: await source.read() }));
+  });
+  return allOf(inputs);
+}
+
+/** @throws {UsageError} If nothing is named, or a name is empty. */
+export function checkRequest({ files, kustomize }: InputRequest): void {
+  if (files.length === 0 && kustomize === undefined) {
+    throw new UsageError("Cannot read any YAML: neither -f nor -k says where it is", {
+      hint: "Name files, folders or URLs, as in -f config/",
+    });
+  }
+  if (files.includes("")) throw new UsageError("Cannot use --filename: one of its values is empty");
+  if (kustomize === "") throw new UsageError("Cannot use --kustomize: its value is empty");
+}
+
+/** Waits for all, so that nothing outlives the call. @throws {KoError} What all failures were, in order. */
+async function allOf<T>(works: readonly Promise<T>[]): Promise<readonly T[]> {
+  const results = await Promise.allSettled(works);
+  const failures: unknown[] = results.flatMap((result) => (result.status === "rejected" ? [result.reason] : []));
+  const [first] = failures;
+  const errors = failures.filter((failure) => failure instanceof KoError);
+  // An interruption fails all of them alike.
+  if (failures.length > 1 && errors.length === failures.length && new Set(errors).size > 1) throw new KoErrors(errors);
+  if (failures.length > 0) throw first;
+  return results.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
+}
+
+type FindOptions = ReadInputsOptions & Pick<InputRequest, "recursive">;
+
+/** What one value of `-f` stands for. */
+async function findSources(file: string, options: FindOptions): Promise<readonly Source[]> {
+  const { host, log, signal, maxBytes = MAX_BYTES } = options;
+  signal.throwIfAborted();
+  if (file === "-" || file === "/dev/stdin") {
+    return [{ name: "-", identity: "-", read: () => keep("-", options, () => host.readStdin(maxBytes)) }];
+  }
+  if (isUrl(file)) {
+    const read = (): Promise<Uint8Array> => keep(file, options, () => fetchInput(file, { host, signal }));
+    return [{ name: redactUrl(file), identity: file, read }];
+  }
+  const path = resolve(host.cwd, file);
+  // The shell's <(command): its pipe has no other name, and its writer is there.
+  if (/^\/(dev|proc\/self)\/fd\/\d+$/.test(path)) {
+    const read = (): Promise<Uint8Array> => readPipe(path, { name: file, signal, maxBytes });
+    return [{ name: file, identity: path, read: () => keep(path, options, read) }];
+  }
+  const info = await look(path, file);
+  if (!info.isDirectory()) return [await fileSource(path, { ...options, name: file, info })];
+  const sources = await walk(path, { ...options, name: file, seen: new Set() });
+  if (sources.length === 0) {
+    const subfolders = options.recursive ? "" : "; -R reads its subfolders too";
+    log.warn(`folder "${file}" holds no .yaml, .yml or .json file${subfolders}`);
+  }
+  return sources;
+}
+
+async function keep(
+  identity: string,
+  { kept }: ReadInputsOptions,
+  read: () => Promise<Uint8Array>,
+): Promise<Uint8Array> {
+  const bytes = kept?.get(identity) ?? (await read());
+  kept?.set(identity, bytes);
+  return bytes;
+}
+
+interface WalkOptions extends FindOptions {
+  readonly name: string;
+  /** Real paths of the folders that were read: links may lead in a circle. */
+  readonly seen: Set<string>;
+}
+
+/** The files of a folder that are input, by name; those of subfolders stand where the subfolder's name does. */
+async function walk(path: string, options: WalkOptions): Promise<readonly Source[]> {
+  const { name, seen, recursive, signal } = options;
+  signal.throwIfAborted();
+  const real = await realpath(path).catch((error: unknown) => refuse(name, error));
+  if (seen.has(real)) return [];
+  seen.add(real);
+  const entries = await readdir(path, { withFileTypes: true }).catch((error: unknown) => refuse(name, error));
+  const sorted = entries
+    .filter((entry) => isVisible(entry.name))
+    .sort((a, b) => Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)));
+  const sources: Source[] = [];
+  for (const entry of sorted) {
+    const wanted = isYamlName(entry.name);
+    if (!wanted && !recursive) continue;
+    const at = { ...options, name: join(name, entry.name) };
+    const place = join(path, entry.name);
+    if (entry.isFile()) {
+      if (wanted) sources.push(plainSource(place, { ...at, identity: join(real, entry.name) }));
+      continue;
+    }
+    const info = await look(place, at.name, { mayBeMissing: !wanted });
+    if (info?.isDirectory() === true) {
+      if (recursive) sources.push(...(await walk(place, at)));
+    } else if (info !== undefined && wanted) sources.push(await fileSource(place, { ...at, info }));
+  }
+  return sources;
+}
+
+/** Whether a file of a folder is input, by its name. */
+export function isYamlName(name: string): boolean {
+  return isVisible(name) && /\.(yaml|yml|json)$/.test(name);
+}
+
+/** Neither hidden nor an editor's backup. */
+function isVisible(name: string): boolean {
+  return !name.startsWith(".") && !name.endsWith("~");
+}
+
+interface FileSourceOptions extends ReadInputsOptions {
+  readonly name: string;
+  readonly info: Stats;
+}
+
+async function fileSource(path: string, options: FileSourceOptions): Promise<Source> {
+  const { name, info } = options;
+  if (!info.isFile()) throw new KoError(`Cannot read "${name}": it is ${kindOf(info)}, wanted a file or a folder`);
+  const identity = await realpath(path).catch((error: unknown) => refuse(name, error));
+  return plainSource(path, { ...options, identity });
+}
+
+function plainSource(path: string, options: ReadInputsOptions & Omit<Source, "read">): Source {
+  const { name, identity, signal, maxBytes = MAX_BYTES } = options;
+  return { name, identity, read: () => readWhole(path, { name, signal, maxBytes }) };
+}
+
+interface ReadOptions {
+  readonly name: string;
+  readonly signal: AbortSignal;
+  readonly maxBytes: number;
+}
+
+async function readWhole(path: string, { name, signal, maxBytes }: ReadOptions): Promise<Uint8Array> {
+  signal.throwIfAborted();
+  const tooLarge = (): KoError => new KoError(`Cannot read "${name}": it is more than ${maxBytes} bytes`);
+  try {
+    // Not to hang on what has become a pipe meanwhile.
+    await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    const info = await file.stat();
+    if (!info.isFile()) throw new KoError(`Cannot read "${name}": it is ${kindOf(info)} now, wanted a file`);
+    if (info.size > maxBytes) throw tooLarge();
+    const bytes = await file.readFile({ signal });
+    // It may grow while it is read.
+    if (bytes.byteLength > maxBytes) throw tooLarge();
+    return new Uint8Array(bytes);
+  } catch (error) {
+    signal.throwIfAborted();
+    return error instanceof KoError ? Promise.reject(error) : refuse(name, error);
+  }
+}
+
+async function readPipe(path: string, { name, signal, maxBytes }: ReadOptions): Promise<Uint8Array> {
+  signal.throwIfAborted();
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  const reader = Bun.file(path).stream().getReader();
+  const stop = (): void => void reader.cancel().catch(() => {});
+  signal.addEventListener("abort", stop, { once: true });
+  try {
+    for (let read = await reader.read(); !read.done; read = await reader.read()) {
+      size += read.value.byteLength;
+      if (size > maxBytes) throw new KoError(`Cannot read "${name}": it is more than ${maxBytes} bytes`);
+      chunks.push(read.value);
+    }
+  } catch (error) {
+    signal.throwIfAborted();
+    return error instanceof KoError ? Promise.reject(error) : refuse(name, error);
+  } finally {
+    signal.removeEventListener("abort", stop);
+    stop();
+  }
+  signal.throwIfAborted();
+  return new Uint8Array(Buffer.concat(chunks));
+}
+
+/** `-k`: what kubectl makes of a kustomization. */
+function kustomizeSource(folder: string, { host, log, signal }: ReadInputsOptions): Source {
+  const name = `kubectl kustomize ${isUrl(folder) ? redactUrl(folder) : folder}`;
+  const read = async (): Promise<Uint8Array> => {
+    log.debug(name);
+    try {
+      const argv = [findKubectl(host), "kustomize", "--", folder] as const;
+      const { stdout } = await host.run(argv, { signal, stderr: "inherit" });
+      return stdout;
+    } catch (cause) {
+      signal.throwIfAborted();
+      throw new KoError(`Cannot read "${name}"`, { cause });
+    }
+  };
+  return { name, identity: `kustomize ${folder}`, read };
+}
+
+async function look(path: string, name: string): Promise<Stats>;
+async function look(path: string, name: string, options: { mayBeMissing: boolean }): Promise<Stats | undefined>;
+async function look(path: string, name: string, options = { mayBeMissing: false }): Promise<Stats | undefined> {
+  try {
+    return await stat(path);
+  } catch (error) {
+    if (options.mayBeMissing) return undefined;
+    const near = codeOf(error) === "ENOENT" ? await nearestTo(path) : undefined;
+    return refuse(
+      name,
+      error,
+      near === undefined ? undefined : `Type -f "${join(dirname(name), near)}" if you mean that.`,
+    );
+  }
+}
+
+async function nearestTo(path: string): Promise<string | undefined> {
+  const names = await readdir(dirname(path)).catch(() => []);
+  // A link that leads nowhere is there itself.
+  return findNearest(
+    basename(path),
+    names.filter((name) => name !== basename(path)),
+  );
+}
+
+function refuse(name: string, error: unknown, hint?: string): never {
+  const reasons: Readonly<Record<string, string>> = {
+    ENOENT: "there is no such file",
+    ENOTDIR: "a part of the path is no folder",
+    EACCES: "permission denied",
+    EPERM: "permission denied",
+    ELOOP: "its symbolic links lead in a circle",
+    ENXIO: "nobody writes to it",
+  };
+  const why = reasons[codeOf(error)];
+  if (why !== undefined) throw new KoError(`Cannot read "${name}": ${why}`, { hint });
+  throw new KoError(`Cannot read "${name}": ${messageOf(error)}`, { cause: error });
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : "";
+}
+
+function kindOf(info: Stats): string {
+  if (info.isFIFO()) return "a named pipe";
+  if (info.isSocket()) return "a socket";
+  return info.isCharacterDevice() || info.isBlockDevice() ? "a device" : "no file";
+}

@@ -1,0 +1,225 @@
+/**
+ * Label selectors, `-l` of kubectl: `app=web,tier in (front, back),!legacy`.
+ *
+ * Grammar: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors, and what the real
+ * parser takes beyond it: `==`, `>`, `<`, empty values, `in` and `notin` as names. Checked against
+ * k8s.io/apimachinery/pkg/labels by the tests. Where labels come from is `yaml-objects.ts`'s job.
+ */
+import { UsageError } from "./errors.ts";
+
+/** Labels of an object, by key. */
+export type Labels = ReadonlyMap<string, string>;
+
+/** Says whether an object with these labels is wanted. */
+export type Selector = (labels: Labels) => boolean;
+
+type Operator = "=" | "!=" | "in" | "notin" | ">" | "<" | "exists" | "absent";
+
+interface Requirement {
+  readonly key: string;
+  readonly operator: Operator;
+  readonly values: readonly string[];
+}
+
+interface Token {
+  readonly text: string;
+  /** From 1. */
+  readonly position: number;
+  readonly kind: "word" | "sign" | "end";
+}
+
+const OPERATORS: Readonly<Record<string, Operator>> = {
+  "=": "=",
+  "==": "=",
+  "!=": "!=",
+  in: "in",
+  notin: "notin",
+  ">": ">",
+  "<": "<",
+};
+
+const TOKEN = /[ \t\r\n]*(?:(==|!=|[=!(),<>])|([^ \t\r\n=!(),<>]+))/y;
+
+/** Most characters of the name in a key, and of a value. */
+const MAX_NAME = 63;
+const MAX_PREFIX = 253;
+const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?$/;
+const PREFIX = /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*$/;
+
+const INT64_MIN = -(2n ** 63n);
+const INT64_MAX = 2n ** 63n - 1n;
+
+/**
+ * Reads a selector; an empty one wants everything. The comma is an and.
+ *
+ * @throws {UsageError} If it breaks the grammar, or a key or value is none that a label can have.
+ */
+export function parseSelector(text: string): Selector {
+  const requirements = new Parser(text).parse();
+  return (labels) => requirements.every((requirement) => meets(requirement, labels));
+}
+
+function meets({ key, operator, values }: Requirement, labels: Labels): boolean {
+  const value = labels.get(key);
+  switch (operator) {
+    case "exists":
+      return value !== undefined;
+    case "absent":
+      return value === undefined;
+    case "=":
+    case "in":
+      return value !== undefined && values.includes(value);
+    case "!=":
+    case "notin":
+      return value === undefined || !values.includes(value);
+    default: {
+      const [left, right] = [parseInt64(value ?? ""), parseInt64(values[0] ?? "")];
+      if (left === undefined || right === undefined) return false;
+      return operator === ">" ? left > right : left < right;
+    }
+  }
+}
+
+/** As Go's strconv.ParseInt reads base 10. */
+function parseInt64(text: string): bigint | undefined {
+  if (!/^[+-]?[0-9]+$/.test(text)) return undefined;
+  const value = BigInt(text.replace(/^\+/, ""));
+  return value < INT64_MIN || value > INT64_MAX ? undefined : value;
+}
+
+class Parser {
+  readonly #text: string;
+  readonly #tokens: readonly Token[];
+  #next = 0;
+
+  constructor(text: string) {
+    this.#text = text;
+    this.#tokens = readTokens(text);
+  }
+
+  parse(): readonly Requirement[] {
+    const requirements: Requirement[] = [];
+    if (this.#peek().kind === "end") return requirements;
+    for (;;) {
+      requirements.push(this.#parseRequirement());
+      const token = this.#take();
+      if (token.kind === "end") return requirements;
+      if (token.text !== ",") throw this.#refuse(token, "a comma or the end");
+    }
+  }
+
+  #parseRequirement(): Requirement {
+    const negated = this.#skip("!");
+    const key = this.#take();
+    if (key.kind !== "word") throw this.#refuse(key, negated ? "a key" : "a key or !");
+    const why = whyBadKey(key.text);
+    if (why !== undefined) throw this.#mistake(key, why);
+    if (negated) return { key: key.text, operator: "absent", values: [] };
+    if (this.#endsRequirement()) return { key: key.text, operator: "exists", values: [] };
+    const sign = this.#take();
+    const operator = Object.hasOwn(OPERATORS, sign.text) ? OPERATORS[sign.text] : undefined;
+    if (operator === undefined) throw this.#refuse(sign, "one of = == != in notin > <, a comma or the end");
+    const tokens = operator === "in" || operator === "notin" ? this.#parseSet() : [this.#parseValue()];
+    for (const token of tokens) this.#checkValue(token, operator);
+    return { key: key.text, operator, values: tokens.map((token) => token.text) };
+  }
+
+  /** One value, which may be empty: `app=`. */
+  #parseValue(): Token {
+    if (this.#endsRequirement()) return { ...this.#peek(), text: "" };
+    const token = this.#take();
+    if (token.kind !== "word") throw this.#refuse(token, "a value");
+    return token;
+  }
+
+  /** Values in parentheses, each of which may be empty: `(a,,b)`. */
+  #parseSet(): readonly Token[] {
+    const open = this.#take();
+    if (open.text !== "(") throw this.#refuse(open, "( and values");
+    const values: Token[] = [];
+    for (;;) {
+      const token = this.#peek();
+      if (token.kind === "word") values.push(this.#take());
+      else if (token.text === "," || token.text === ")") values.push({ ...token, text: "" });
+      else throw this.#refuse(token, "a value or )");
+      const next = this.#take();
+      if (next.text === ")") return values;
+      if (next.text !== ",") throw this.#refuse(next, "a comma or )");
+    }
+  }
+
+  #checkValue(token: Token, operator: Operator): void {
+    const { text } = token;
+    if (text.length > MAX_NAME) throw this.#mistake(token, `it has ${text.length} characters, at most ${MAX_NAME} fit`);
+    if (text !== "" && !NAME.test(text)) {
+      throw this.#mistake(
+        token,
+        "a value is made of letters, digits, - _ . and begins and ends with a letter or digit",
+      );
+    }
+    if ((operator === ">" || operator === "<") && parseInt64(text) === undefined) {
+      throw this.#mistake(token, `${operator} compares whole numbers`);
+    }
+  }
+
+  #endsRequirement(): boolean {
+    const { kind, text } = this.#peek();
+    return kind === "end" || text === ",";
+  }
+
+  #peek(): Token {
+    return this.#tokens[this.#next] ?? { kind: "end", text: "", position: this.#text.length + 1 };
+  }
+
+  #take(): Token {
+    const token = this.#peek();
+    this.#next++;
+    return token;
+  }
+
+  #skip(text: string): boolean {
+    if (this.#peek().text !== text) return false;
+    this.#next++;
+    return true;
+  }
+
+  #refuse(token: Token, wanted: string): UsageError {
+    const what = token.kind === "end" ? "it ends there" : `there is "${token.text}"`;
+    return this.#error(token, `${what}, wanted ${wanted}`);
+  }
+
+  #mistake(token: Token, why: string): UsageError {
+    return this.#error(token, `"${token.text}": ${why}`);
+  }
+
+  #error({ position }: Token, why: string): UsageError {
+    return new UsageError(`Cannot read the selector "${this.#text}" at character ${position}: ${why}`, {
+      hint: 'A selector looks like -l "app=web,tier in (front, back),!legacy".',
+    });
+  }
+}
+
+function readTokens(text: string): readonly Token[] {
+  const tokens: Token[] = [];
+  TOKEN.lastIndex = 0;
+  for (let match = TOKEN.exec(text); match !== null; match = TOKEN.exec(text)) {
+    const [all, sign, word] = match;
+    const found = sign ?? word ?? "";
+    const position = match.index + all.length - found.length + 1;
+    tokens.push({ text: found, position, kind: sign === undefined ? "word" : "sign" });
+  }
+  return tokens;
+}
+
+function whyBadKey(key: string): string | undefined {
+  const parts = key.split("/");
+  const name = parts.at(-1) ?? "";
+  const prefix = parts.length === 1 ? undefined : parts[0];
+  if (parts.length > 2) return "a key has one slash at most";
+  if (prefix !== undefined && (prefix.length > MAX_PREFIX || !PREFIX.test(prefix))) {
+    return "what is before the slash of a key is a lower-case DNS name";
+  }
+  if (name.length > MAX_NAME) return `the name in it has ${name.length} characters, at most ${MAX_NAME} fit`;
+  if (NAME.test(name)) return undefined;
+  return "a key is made of letters, digits, - _ . and begins and ends with a letter or digit";
+}

@@ -1,0 +1,135 @@
+import { describe, expect, test } from "bun:test";
+import { parseCommandLine } from "../lib/cli-parse.ts";
+import { UsageError } from "../lib/errors.ts";
+import { type BuildOptions, readBuildOptions } from "../lib/cli-options.ts";
+
+function read(...flags: readonly string[]): BuildOptions {
+  const invocation = parseCommandLine(["build", ...flags]);
+  if (invocation.command !== "build") throw new TypeError(`not a build: ${flags.join(" ")}`);
+  return readBuildOptions(invocation.flags, invocation.given);
+}
+
+const DEFAULTS: BuildOptions = {
+  naming: "md5",
+  tags: ["latest"],
+  tagOnly: false,
+  push: true,
+  pushGiven: false,
+  platforms: [],
+  imageRefs: undefined,
+  layoutPath: undefined,
+  tarball: undefined,
+  ociArchive: undefined,
+  local: false,
+  insecureRegistry: false,
+  jobs: 0,
+  disableOptimizations: false,
+  compression: { kind: "gzip", level: 1 },
+  compressionGiven: false,
+  labels: new Map(),
+  annotations: new Map(),
+  user: undefined,
+  explain: false,
+  timing: undefined,
+  warnings: [],
+};
+
+describe("readBuildOptions()", () => {
+  test.each<[readonly string[], Partial<BuildOptions>]>([
+    [[], {}],
+    [["-P"], { naming: "preserve" }],
+    [["-B"], { naming: "base" }],
+    [["--bare"], { naming: "bare" }],
+    [["-L"], { local: true }],
+    [["--tarball", "a.tar", "--oci-archive=-"], { tarball: "a.tar", ociArchive: "-" }],
+    [["--push"], { pushGiven: true }],
+    [["--push=false"], { push: false, pushGiven: true }],
+    [["-t", "a,b", "-t", "a,c"], { tags: ["a", "b", "c"] }],
+    [["--tags=", "--push=false"], { tags: [], push: false, pushGiven: true }],
+    [["--tag-only", "-t", "v1"], { tagOnly: true, tags: ["v1"] }],
+    [["--tag-only", "-t", "v1,v1"], { tagOnly: true, tags: ["v1"] }],
+    // Nothing is pushed: the original prints the first tag, whatever it is.
+    [["--tag-only", "--push=false"], { tagOnly: true, push: false, pushGiven: true }],
+    [["--tag-only", "--push=false", "-t", "a,b"], { tagOnly: true, push: false, pushGiven: true, tags: ["a", "b"] }],
+    [["--platform=linux/amd64,linux/arm64"], { platforms: ["linux/amd64", "linux/arm64"] }],
+    [["--platform", "all"], { platforms: ["all"] }],
+    [
+      ["--image-label", "a=1,b=x=y", "--image-label=c="],
+      {
+        labels: new Map([
+          ["a", "1"],
+          ["b", "x=y"],
+          ["c", ""],
+        ]),
+      },
+    ],
+    [["--image-label", '"a=1,2"', "--image-label", "a=3"], { labels: new Map([["a", "3"]]) }],
+    [["--image-annotation", '"a=1,2"'], { annotations: new Map([["a", "1,2"]]) }],
+    [
+      ["--image-refs", "r", "--oci-layout-path", "l", "--insecure-registry", "-j3", "--disable-optimizations"],
+      { imageRefs: "r", layoutPath: "l", insecureRegistry: true, jobs: 3, disableOptimizations: true },
+    ],
+    [["--image-user", "1000:1000"], { user: "1000:1000" }],
+    [["--compression=gzip"], { compressionGiven: true }],
+    [["--compression=gzip:1"], { compressionGiven: true }],
+    [["--compression", "gzip:9"], { compression: { kind: "gzip", level: 9 }, compressionGiven: true }],
+    [["--compression=zstd"], { compression: { kind: "zstd" }, compressionGiven: true }],
+    [["--compression=none"], { compression: { kind: "none" }, compressionGiven: true }],
+    [["--image-refs=", "--image-user="], {}],
+    [["--explain"], { explain: true }],
+    [["--timing"], { timing: "table" }],
+    [["--timing=true"], { timing: "table" }],
+    [["--timing=a.json"], { timing: { file: "a.json" } }],
+    // The last one counts; an empty value is none, and false is no file name.
+    [["--timing=a.json", "--timing"], { timing: "table" }],
+    [["--timing", "--timing="], {}],
+    [["--timing=false"], {}],
+    [
+      ["-B", "--bare"],
+      {
+        naming: "base",
+        warnings: ["--bare has no effect: --base-import-paths is set and beats it"],
+      },
+    ],
+    [
+      ["-P", "-B"],
+      {
+        naming: "preserve",
+        warnings: ["--base-import-paths has no effect: --preserve-import-paths is set and beats it"],
+      },
+    ],
+  ])("reads %j", (flags, options) => {
+    expect(read(...flags)).toEqual({ ...DEFAULTS, ...options });
+  });
+
+  test.each<[readonly string[], string]>([
+    [["-t", "a b"], 'Cannot use --tags="a b": the tag "a b" may hold'],
+    [["-t", "a,"], "the tag is empty"],
+    [["-t", "-x"], "begins with a letter"],
+    [["--tags="], "there is no tag, wanted at least one for a push"],
+    [["--tag-only"], 'Cannot use --tag-only: the tag is "latest"'],
+    [["--tag-only", "-t", "a,b"], "Cannot use --tag-only: there are 2 tags, wanted exactly one"],
+    [["--tag-only", "-t=", "--push=false"], "Cannot use --tag-only: there are 0 tags, wanted exactly one"],
+    [["--platform=all,linux/amd64"], '"all" stands beside others, wanted alone'],
+    [["--platform=linux/a/b/c"], "Cannot use --platform"],
+    [["--image-label", "a=1,b"], 'Cannot use --image-label="b": there is no "=", wanted KEY=VALUE'],
+    [["--image-label", "=b"], 'Cannot use --image-label="=b": the key is empty, wanted KEY=VALUE'],
+    [["--compression=gzip:10"], 'Cannot use --compression="gzip:10": the level is "10", wanted 1 (fast) to 9 (small)'],
+    [["--compression=gzip:0"], 'the level is "0", wanted 1 (fast) to 9 (small)'],
+    [["--compression=gzip:"], 'the level is "", wanted 1 (fast) to 9 (small)'],
+    [["--compression=gzip:1:2"], 'the level is "1:2", wanted 1 (fast) to 9 (small)'],
+    [["--compression=zstd:3"], 'Cannot use --compression="zstd:3": zstd has no level, only gzip has'],
+    [["--compression=none:"], "none has no level, only gzip has"],
+    [
+      ["--compression=gizp:9"],
+      'Cannot use --compression="gizp:9": wanted gzip, gzip:1 to gzip:9, zstd or none, the nearest is "gzip"',
+    ],
+    [["--compression=estargz"], 'Cannot use --compression="estargz": wanted gzip, gzip:1 to gzip:9, zstd or none'],
+    [["--compression="], 'Cannot use --compression="": wanted gzip, gzip:1 to gzip:9, zstd or none'],
+    [["--image-annotation", "b"], 'Cannot use --image-annotation="b": there is no "="'],
+    [["--timing=-"], 'Cannot use --timing="-": stdout is for the results, a file is wanted'],
+  ])("refuses %j", (flags, message) => {
+    expect(() => read(...flags)).toThrow(UsageError);
+    expect(() => read(...flags)).toThrow(message);
+  });
+});

@@ -1,0 +1,116 @@
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { BuildMemory } from "../lib/build-cache.ts";
+import { Cache } from "../lib/cache.ts";
+import { DEFAULT_PLATFORM } from "../lib/go.ts";
+import { choosePrograms } from "../lib/go-programs.ts";
+import { Outdated, ProgramFinder } from "../lib/go-programs-cache.ts";
+import { createTiming } from "../lib/timing.ts";
+import { goWorld } from "./helpers/gohost.ts";
+import { rejectionOf } from "./helpers/rejection.ts";
+import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
+import { type Tree, writeTree } from "./helpers/tree.ts";
+
+let tree: Tree;
+let lists = 0;
+
+beforeEach(async () => {
+  tree = writeTree(MODULES);
+  lists = 0;
+  await Bun.sleep(SETTLED_MS);
+});
+
+afterEach(() => tree[Symbol.dispose]());
+
+/** As each run has its own. */
+function open(kocache = tree.at("cache")): ProgramFinder {
+  const world = goWorld(tree.at("app"), { KOCACHE: kocache });
+  const { log } = world;
+  const host = {
+    ...world.host,
+    run: (...[argv, options]: Parameters<typeof world.host.run>) => {
+      if (argv.includes("-deps")) lists++;
+      return world.host.run(argv, options);
+    },
+  };
+  const cache = Cache.open(host, log);
+  const memory = cache === undefined ? undefined : new BuildMemory({ cache, host, log, go: "go" });
+  return new ProgramFinder({ host, log, go: "go", timing: createTiming(() => 0), platform: undefined, cache, memory });
+}
+
+const ARGS = ["./cmd/app"];
+
+describe("ProgramFinder", () => {
+  test("asks go once, and then not again", async () => {
+    const first = await open().find(ARGS);
+    const second = await open().find(ARGS);
+    expect(lists).toBe(1);
+    expect(choosePrograms(second)).toEqual([...choosePrograms(first)]);
+    expect([typeof first.startedAt, second.startedAt]).toEqual(["number", undefined]);
+  });
+
+  test("asks go always without a cache", async () => {
+    await open("off").find(ARGS);
+    await open("off").find(ARGS);
+    expect(lists).toBe(2);
+  });
+
+  test("asks go after all, once, when something has to be compiled", async () => {
+    await open().find(ARGS);
+    const finder = open();
+    const found = await finder.find(ARGS);
+    const programs = choosePrograms(found);
+    const [a, b] = await Promise.all([1, 2].map(() => finder.list(found, DEFAULT_PLATFORM, programs)));
+    expect(lists).toBe(2);
+    expect(a).toBe(b);
+    expect(a?.packages.get(tree.at("app"))?.some(({ importPath }) => importPath === "example.com/dep")).toBe(true);
+  });
+
+  test("finds out that a program is none any more, and forgets it", async () => {
+    await open().find(ARGS);
+    tree.write({ "app/cmd/app/main.go": "package app\n" });
+    const finder = open();
+    const found = await finder.find(ARGS);
+    expect(await rejectionOf(finder.list(found, DEFAULT_PLATFORM, choosePrograms(found)))).toBeInstanceOf(Outdated);
+    const before = lists;
+    await open().find(ARGS);
+    expect(lists).toBe(before + 1);
+  });
+
+  test("lists anew for another platform, and tells nothing if that fails", async () => {
+    const finder = open();
+    const found = await finder.find(ARGS);
+    const programs = choosePrograms(found);
+    const list = await finder.list(found, { os: "linux", architecture: "arm64" }, programs);
+    expect([lists, list.packages.size]).toEqual([2, 1]);
+    const lost = programs.map((program) => ({ ...program, workDir: tree.at("nowhere") }));
+    const none = await finder.list(found, { os: "linux", architecture: "arm64" }, lost);
+    expect(none.packages.size).toBe(0);
+  });
+
+  test("asks what programs depend on, as far as it was not told", async () => {
+    await open().find(ARGS);
+    const finder = open();
+    const programs = choosePrograms(await finder.find(ARGS));
+    expect([lists, finder.told]).toEqual([1, []]);
+    const platforms = [DEFAULT_PLATFORM, { os: "linux", architecture: "arm64" }];
+    const wanted = programs.map((program) => ({ program, platforms }));
+    const asked = await finder.ask(wanted);
+    expect([...asked]).toEqual([["example.com/app/cmd/app", expect.stringMatching(/^([0-9a-f]{40}) \1$/)]]);
+    expect(await finder.ask(wanted)).toEqual(asked);
+    await finder.ask(programs.map((program) => ({ program, platforms: undefined })));
+    expect([lists, finder.told.length]).toEqual([3, 2]);
+    expect(finder.told.map((list) => list.some(({ importPath }) => importPath === "example.com/dep"))).toEqual([
+      true,
+      true,
+    ]);
+  });
+
+  test("asks what arguments name if they name no program", async () => {
+    tree.write({ "app/cmd/app/main.go": 'package main\n\nimport _ "example.com/app/none"\n\nfunc main() {}\n' });
+    const finder = open();
+    await finder.find(ARGS);
+    await finder.ask([]);
+    expect(lists).toBe(1);
+    expect(finder.told.flat().some(({ importPath }) => importPath === "example.com/app/none")).toBe(true);
+  });
+});

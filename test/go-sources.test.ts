@@ -1,0 +1,165 @@
+import { afterEach, describe, expect, test } from "bun:test";
+import { relative } from "node:path";
+import { embedFolders, planPattern, planSources } from "../lib/go-sources.ts";
+import type { GoPackage } from "../lib/go.ts";
+import { type Files, goMod } from "./helpers/case.ts";
+import { goWorld, listPrograms } from "./helpers/gohost.ts";
+import { MODULES } from "./helpers/scene.ts";
+import { type Tree, writeTree } from "./helpers/tree.ts";
+
+let tree: Tree;
+
+afterEach(() => tree[Symbol.dispose]());
+
+describe("embedFolders()", () => {
+  const FILES: Files = {
+    "static/a.txt": "",
+    "static/sub/b.txt": "",
+    "static/empty": null,
+    "other/c.txt": "",
+    "top.txt": "",
+    "static/.git/x": "",
+  };
+  test.each<[string, readonly string[]]>([
+    ["top.txt", []],
+    ["*.txt", [""]],
+    ["static", ["static", "static/empty", "static/sub"]],
+    ["all:static", ["static", "static/empty", "static/sub"]],
+    ["static/a.txt", []],
+    ["static/*", ["static", "static/empty", "static/sub"]],
+    ["static/*.txt", ["static"]],
+    ["stat*/a.txt", [""]],
+    ["*/sub", ["", "static/sub"]],
+    ["[os]t[a-z]tic", ["", "static", "static/empty", "static/sub"]],
+    ["nothing", []],
+    ["stat\\ic", ["", "static", "static/empty", "static/sub"]],
+  ])("%s", (pattern, folders) => {
+    tree = writeTree(FILES);
+    const found = embedFolders(tree.path, [pattern]).map((dir) => relative(tree.path, dir));
+    expect(found.sort()).toEqual([...folders]);
+  });
+});
+
+async function plan(args: readonly string[], files: Files = {}, cwd = "app"): Promise<ReturnType<typeof planSources>> {
+  tree = writeTree({ ...MODULES, ...files });
+  const world = goWorld(tree.at(cwd));
+  const { packages, programs } = await listPrograms(args, { ...world, platform: undefined });
+  const [first] = programs;
+  if (first === undefined) throw new Error("no program");
+  const options = { go: Bun.which("go") ?? "", settings: undefined, gowork: undefined };
+  return planSources(first, [...packages.values()].flat(), options);
+}
+
+describe("planSources()", () => {
+  test("names what decides, and nothing of what does not", async () => {
+    const found = await plan(["./cmd/app"], { "app/go.sum": "" });
+    if ("why" in found) throw new Error(found.why);
+    const below = (paths: readonly string[]): readonly string[] =>
+      paths
+        .filter((path) => path.startsWith(tree.path))
+        .map((path) => relative(tree.path, path))
+        .sort();
+    expect(below(found.folders.map(({ dir }) => dir))).toEqual(["app/cmd/app", "app/lib", "dep"]);
+    const files = below(found.files).filter((path) => !/\.(?:git|hg|svn|bzr|fslckout)$|_FOSSIL_$/.test(path));
+    expect(files).toEqual([
+      "app/cmd/app/go.mod",
+      "app/cmd/app/go.work",
+      "app/cmd/go.mod",
+      "app/cmd/go.work",
+      "app/go.mod",
+      "app/go.sum",
+      "app/go.work",
+      "app/lib/go.mod",
+      "app/vendor",
+      "app/vendor/modules.txt",
+      "dep/go.mod",
+      "dep/go.sum",
+      "dep/vendor",
+      "dep/vendor/modules.txt",
+      "go.mod",
+      "go.work",
+    ]);
+    expect(found.files.some((path) => path.endsWith("/compile"))).toBe(true);
+    expect(found.folders.some(({ dir }) => dir.endsWith("/src/runtime"))).toBe(true);
+  });
+
+  test("follows a workspace to all that it uses and replaces", async () => {
+    const found = await plan(["./cmd/app"], {
+      "go.work": 'go 1.21\n\nuse (\n\t./app\n\t"./my third"\n)\n',
+      "my third/go.mod": goMod(
+        "example.com/third",
+        '\nrequire example.com/x v0.0.0\n\nreplace example.com/x => "../x y"\n',
+      ),
+      "x y/go.mod": goMod("example.com/x"),
+    });
+    if ("why" in found) throw new Error(found.why);
+    expect(found.files).toContain(tree.at("my third/go.mod"));
+    expect(found.files).toContain(tree.at("x y/go.mod"));
+    expect(found.files).toContain(tree.at("go.work.sum"));
+  });
+
+  test("says why it cannot", async () => {
+    tree = writeTree(MODULES);
+    const { packages, programs } = await listPrograms(["./cmd/app"], {
+      ...goWorld(tree.at("app")),
+      platform: undefined,
+    });
+    const all = [...packages.values()].flat();
+    const [app] = programs;
+    const why = (change: (each: GoPackage) => GoPackage | undefined): unknown =>
+      app &&
+      planSources(
+        app,
+        all.flatMap((each) => change(each) ?? []),
+        { go: "", settings: undefined, gowork: undefined },
+      );
+    const only =
+      (path: string, change: Partial<GoPackage>) =>
+      (each: GoPackage): GoPackage =>
+        each.importPath === path ? { ...each, ...change } : each;
+    expect(why(() => undefined)).toEqual({ why: "go list does not tell of example.com/app/cmd/app" });
+    expect(why((each) => (each.importPath === "example.com/dep" ? undefined : each))).toEqual({
+      why: "go list does not tell of example.com/dep",
+    });
+    expect(why(only("runtime", { cgoFiles: ["x.go"] }))).toEqual({
+      why: "runtime needs a C compiler, whose files ko does not know",
+    });
+    expect(why(only("example.com/dep", { module: undefined }))).toEqual({ why: "example.com/dep is in no module" });
+    expect(why(only("example.com/dep", { goFiles: ["\ufffd.go"] }))).toEqual({
+      why: "example.com/dep has a file whose name is no valid UTF-8",
+    });
+    expect(why(only("example.com/dep", { dir: "" }))).toEqual({ why: "there is a problem with example.com/dep" });
+  });
+});
+
+test("planPattern() looks where go would, and only at names", async () => {
+  tree = writeTree({
+    ...MODULES,
+    "app/_skip/x.go": "",
+    "app/testdata/x.go": "",
+    "app/nested/go.mod": "module x\n",
+    "app/nested/deep/x": "",
+    "app/empty": null,
+  });
+  const { packages, programs } = await listPrograms(["./..."], { ...goWorld(tree.at("app")), platform: undefined });
+  const all = [...packages.values()].flat();
+  const named = all.filter(({ depOnly, standard }) => !depOnly && !standard);
+  const options = { go: "", settings: undefined, gowork: undefined, root: tree.at("app"), packages: all };
+  const found = planPattern(programs, named, options).folders;
+  const of = (kind: string): readonly string[] =>
+    found
+      .filter((each) => each.kind === kind)
+      .map(({ dir }) => relative(tree.path, dir))
+      .sort();
+  expect(of("tree")).toEqual([
+    "app",
+    "app/cmd",
+    "app/cmd/app",
+    "app/cmd/app/kodata",
+    "app/empty",
+    "app/lib",
+    "app/nested",
+    "app/other",
+  ]);
+  expect(of("sources")).toEqual(["app/cmd/app", "app/lib", "app/other"]);
+});

@@ -1,0 +1,109 @@
+import { describe, expect, test } from "bun:test";
+import { GrowingBody } from "../lib/http-transfer.ts";
+import { type Digest, describe as describeBytes } from "../lib/oci.ts";
+import { readAll } from "./helpers/client.ts";
+
+const pieces = [1, 2, 3].map((value) => new Uint8Array(10).fill(value));
+const whole = new Uint8Array(Buffer.concat(pieces));
+const { digest, size } = describeBytes("", whole);
+const never = new AbortController().signal;
+
+/** Gives the pieces and then does `last`. */
+async function* make(last: () => Promise<void> | void = () => undefined): AsyncGenerator<Uint8Array> {
+  yield* pieces;
+  await last();
+}
+
+describe("GrowingBody", () => {
+  test("gives all bytes, those that were waited for too, and knows that they are right", async () => {
+    const body = new GrowingBody(() => make());
+    expect(await body.begin(15)).toBe(true);
+    expect(await readAll(body.open(never))).toEqual(whole);
+    expect(body.isWhole({ digest, size })).toBe(true);
+  });
+
+  test.each<[string, number, Digest]>([
+    ["size", size + 1, digest],
+    ["digest", size, `sha256:${"0".repeat(64)}`],
+  ])("is not whole with another %s", async (_, otherSize, otherDigest) => {
+    const body = new GrowingBody(() => make());
+    await readAll(body.open(never));
+    expect(body.isWhole({ digest: otherDigest, size: otherSize })).toBe(false);
+  });
+
+  test("says when there is too little to begin with", async () => {
+    expect(await new GrowingBody(() => make()).begin(30)).toBe(true);
+    expect(await new GrowingBody(() => make()).begin(31)).toBe(false);
+  });
+
+  test("is empty the second time, and not whole any more", async () => {
+    const body = new GrowingBody(() => make());
+    await readAll(body.open(never));
+    expect(await readAll(body.open(never))).toEqual(new Uint8Array(0));
+    expect(body.isWhole({ digest, size })).toBe(false);
+  });
+
+  test("ends early where its source fails", async () => {
+    const body = new GrowingBody(() =>
+      make(() => {
+        throw new Error("the disk is gone");
+      }),
+    );
+    expect(await readAll(body.open(never))).toEqual(whole);
+    expect(body.isWhole({ digest, size })).toBe(false);
+  });
+
+  test("ends early where it cannot even begin", async () => {
+    const body = new GrowingBody(() => {
+      throw new Error("no such file");
+    });
+    expect(await body.begin(1)).toBe(false);
+    expect(await readAll(body.open(never))).toEqual(new Uint8Array(0));
+  });
+
+  test.each<[string, (body: GrowingBody, controller: AbortController) => void]>([
+    ["when it is stopped", (body) => body.stop()],
+    ["when its reader's signal says so", (_, controller) => controller.abort()],
+  ])("does not wait for a source that hangs %s, and lets it know", async (_, end) => {
+    const told = Promise.withResolvers<void>();
+    const controller = new AbortController();
+    const body = new GrowingBody((signal) => {
+      signal.addEventListener("abort", () => told.resolve());
+      return make(() => new Promise<void>(() => undefined));
+    });
+    const bytes: Uint8Array[] = [];
+    for await (const chunk of body.open(controller.signal)) {
+      // Still in time to be asked for the end, which never comes.
+      if (bytes.push(chunk) === 3) queueMicrotask(() => end(body, controller));
+    }
+    await told.promise;
+    expect({ length: bytes.length, whole: body.isWhole({ digest, size }) }).toEqual({ length: 3, whole: false });
+  });
+
+  test("holds nothing of what was taken", async () => {
+    const taken: WeakRef<Uint8Array>[] = [];
+    const body = new GrowingBody(async function* () {
+      for (let i = 0; i < 50; i++) yield new Uint8Array(1024 * 1024);
+    });
+    for await (const chunk of body.open(never)) taken.push(new WeakRef(chunk));
+    // A new turn of the event loop: what a turn has looked at through a WeakRef stays until its end.
+    await new Promise((resolve) => setImmediate(resolve));
+    Bun.gc(true);
+    expect(taken.filter((ref) => ref.deref() !== undefined).length).toBeLessThan(5);
+    expect(body.isWhole({ size: 0, digest })).toBe(false);
+  });
+
+  test("asks for no more than was taken", async () => {
+    let given = 0;
+    const body = new GrowingBody(async function* () {
+      for (const piece of pieces) {
+        given++;
+        yield piece;
+      }
+    });
+    const reader = body.open(never);
+    await reader.next();
+    expect(given).toBe(1);
+    await reader.return();
+  });
+});

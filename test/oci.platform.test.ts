@@ -1,0 +1,119 @@
+import { describe, expect, test } from "bun:test";
+import { messageOf, UsageError } from "../lib/errors.ts";
+import { choosePlatforms, createPlatformMatcher, parsePlatform, type Platform } from "../lib/oci.ts";
+import { rejectionOf } from "./helpers/rejection.ts";
+
+describe("parsePlatform()", () => {
+  test.each<[string, Platform]>([
+    ["linux", { os: "linux", architecture: "" }],
+    ["linux/amd64", { os: "linux", architecture: "amd64" }],
+    [" linux/amd64 ", { os: "linux", architecture: "amd64" }],
+    ["linux/arm/v7", { os: "linux", architecture: "arm", variant: "v7" }],
+    ["windows/amd64:10.0.20348", { os: "windows", architecture: "amd64", "os.version": "10.0.20348" }],
+    ["windows:10.0.20348.1", { os: "windows", architecture: "", "os.version": "10.0.20348.1" }],
+  ])("reads %j", (text, platform) => {
+    expect(parsePlatform(text)).toEqual(platform);
+  });
+
+  test.each([
+    ["", "it is empty"],
+    ["linux/", "a part of it is empty"],
+    ["/amd64", "a part of it is empty"],
+    ["linux//v7", "a part of it is empty"],
+    ["windows/amd64:", "a part of it is empty"],
+    ["linux/arm/v7/x", "it has more than two slashes"],
+    ["windows/amd64:10:20", "it has more than one colon"],
+    ["linux/amd64,linux/arm64", "is in no platform's name"],
+    ["linux amd64", '" " is in no platform\'s name'],
+  ])("refuses %j", (text, why) => {
+    expect(() => parsePlatform(text)).toThrow(why);
+  });
+});
+
+describe("createPlatformMatcher()", () => {
+  const amd64: Platform = { os: "linux", architecture: "amd64" };
+  const arm64v8: Platform = { os: "linux", architecture: "arm64", variant: "v8" };
+  const windows = (version: string): Platform => ({ os: "windows", architecture: "amd64", "os.version": version });
+  const build = windows("10.0.17763.1234");
+
+  test.each<[string, readonly string[], Platform | undefined, boolean]>([
+    ["all takes an entry without platform", ["all"], undefined, true],
+    ["a platform does not", ["linux/amd64"], undefined, false],
+    ["all takes anything", ["all"], build, true],
+    ["all leaves attestations out", ["all"], { os: "unknown", architecture: "unknown" }, false],
+    ["an unknown architecture is enough for that", ["all"], { os: "linux", architecture: "unknown" }, false],
+    ["an equal one", ["linux/amd64"], amd64, true],
+    ["the operating system alone", ["linux"], arm64v8, true],
+    ["another operating system", ["linux"], build, false],
+    ["another architecture", ["linux/arm64"], amd64, false],
+    ["no variant asked for", ["linux/arm64"], arm64v8, true],
+    ["the variant asked for", ["linux/arm64/v8"], arm64v8, true],
+    ["another variant", ["linux/arm64/v9"], arm64v8, false],
+    ["a variant where there is none", ["linux/amd64/v2"], amd64, false],
+    ["one of several", ["linux/s390x", "linux/amd64"], amd64, true],
+    ["none of several", ["linux/amd64", "linux/arm64/v9"], arm64v8, false],
+    ["nothing asked for", [], amd64, false],
+    ["no Windows version asked for", ["windows/amd64"], build, true],
+    ["the whole Windows version", ["windows/amd64:10.0.17763.1234"], build, true],
+    ["X.Y.Z takes every build of it", ["windows/amd64:10.0.17763"], build, true],
+    ["X.Y.Z takes itself", ["windows/amd64:10.0.17763"], windows("10.0.17763"), true],
+    ["another X.Y.Z", ["windows/amd64:10.0.20348"], build, false],
+    ["X.Y.Z is no prefix of digits", ["windows/amd64:10.0.1776"], build, false],
+    ["X is too short", ["windows/amd64:10"], build, false],
+    ["X.Y is too short", ["windows/amd64:10.0"], build, false],
+    ["X.Y.Z.B asked for, X.Y.Z there", ["windows/amd64:10.0.17763.1234"], windows("10.0.17763"), false],
+    ["more parts than four", ["windows/amd64:10.0.17763"], windows("10.0.17763.1.2"), false],
+    ["a version asked for, none there", ["windows/amd64:10.0.17763"], { os: "windows", architecture: "amd64" }, false],
+    ["only Windows is taken by prefix", ["linux/amd64:1.2.3"], { ...amd64, "os.version": "1.2.3.4" }, false],
+    ["any system by the whole version", ["linux/amd64:1.2.3"], { ...amd64, "os.version": "1.2.3" }, true],
+  ])("%s: %j and %j", (_, platforms, platform, matches) => {
+    expect(createPlatformMatcher(platforms)(platform)).toBe(matches);
+  });
+
+  test("refuses what is no platform before any entry is looked at", () => {
+    expect(() => createPlatformMatcher(["linux/a/b/c"])).toThrow("more than two slashes");
+  });
+});
+
+describe("choosePlatforms()", () => {
+  test.each<[string, readonly string[], readonly string[], Record<string, string>, readonly string[]]>([
+    ["the flag first", ["linux/arm64"], ["linux/s390x"], {}, ["linux/arm64"]],
+    ["then the configuration", [], ["linux/s390x", "linux/amd64"], {}, ["linux/s390x", "linux/amd64"]],
+    ["then GOOS and GOARCH", [], [], { GOOS: "windows", GOARCH: "arm64" }, ["windows/arm64"]],
+    ["GOARM is the variant of arm", [], [], { GOOS: "linux", GOARCH: "arm", GOARM: "6" }, ["linux/arm/v6"]],
+    ["GOARM without its float mode", [], [], { GOOS: "linux", GOARCH: "arm", GOARM: "7,softfloat" }, ["linux/arm/v7"]],
+    ["GOARM says nothing of arm64", [], [], { GOOS: "linux", GOARCH: "arm64", GOARM: "7" }, ["linux/arm64"]],
+    ["GOOS alone is not enough", [], [], { GOOS: "windows" }, ["linux/amd64"]],
+    ["GOARCH alone is not enough", [], [], { GOARCH: "arm", GOARM: "7" }, ["linux/amd64"]],
+    ["linux/amd64 at last", [], [], {}, ["linux/amd64"]],
+    ["an empty variable is not set", ["all"], [], { GOOS: "", GOARCH: "" }, ["all"]],
+  ])("takes %s", async (_, requested, defaults, env, platforms) => {
+    expect(await choosePlatforms(requested, { defaults, env })).toEqual(platforms);
+    const fallback = (): Promise<string> => Promise.resolve("linux/riscv64");
+    const own =
+      env["GOOS"] && env["GOARCH"]
+        ? platforms
+        : platforms.map((each) =>
+            each === "linux/amd64" && requested.length + defaults.length === 0 ? "linux/riscv64" : each,
+          );
+    expect(await choosePlatforms(requested, { defaults, env, fallback })).toEqual(own);
+  });
+
+  test.each<[readonly string[], readonly string[], Record<string, string>, string]>([
+    [
+      ["linux/arm64"],
+      [],
+      { GOARCH: "amd64" },
+      'Cannot use --platform "linux/arm64": the environment says GOARCH="amd64"',
+    ],
+    [[], ["linux"], { GOARM: "7" }, 'Cannot use defaultPlatforms "linux": the environment says GOARM="7"'],
+    [["all", "linux"], [], {}, 'Cannot use --platform "all,linux": "all" stands beside others, wanted alone'],
+    [[], ["linux", "all"], {}, 'Cannot use defaultPlatforms "linux,all": "all" stands beside others, wanted alone'],
+    [[""], [], {}, "Cannot use --platform"],
+    [[], [], { GOOS: "linux/x", GOARCH: "a/b" }, "Cannot use GOOS, GOARCH and GOARM"],
+  ])("refuses %j, %j with %j", async (requested, defaults, env, message) => {
+    const error = await rejectionOf(choosePlatforms(requested, { defaults, env }));
+    expect(error).toBeInstanceOf(UsageError);
+    expect(messageOf(error)).toContain(message);
+  });
+});

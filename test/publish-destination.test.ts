@@ -1,0 +1,327 @@
+import { describe, expect, test } from "bun:test";
+import { type Compression, FAST_GZIP } from "../lib/compress.ts";
+import { type Destination, planDestination } from "../lib/publish-destination.ts";
+import { describeError, UsageError } from "../lib/errors.ts";
+import type { BuildOptions } from "../lib/cli-options.ts";
+import { rejectionOf } from "./helpers/rejection.ts";
+import { writeTree } from "./helpers/tree.ts";
+
+const FLAGS: BuildOptions = {
+  naming: "md5",
+  tags: ["latest"],
+  tagOnly: false,
+  push: true,
+  pushGiven: false,
+  platforms: [],
+  imageRefs: undefined,
+  layoutPath: undefined,
+  tarball: undefined,
+  ociArchive: undefined,
+  local: false,
+  insecureRegistry: false,
+  jobs: 0,
+  disableOptimizations: false,
+  compression: { kind: "gzip", level: 1 },
+  compressionGiven: false,
+  labels: new Map(),
+  annotations: new Map(),
+  user: undefined,
+  explain: false,
+  timing: undefined,
+  warnings: [],
+};
+
+interface Refusal {
+  readonly message: string;
+  readonly hint: string | undefined;
+}
+
+async function refusal(
+  flags: Partial<BuildOptions>,
+  options: { readonly dockerRepo: string | undefined; readonly cwd?: string },
+): Promise<Refusal> {
+  const work = planDestination({ ...FLAGS, ...flags }, { cwd: "/", ...options });
+  const error = await rejectionOf(work);
+  if (!(error instanceof UsageError)) throw new Error("no UsageError", { cause: error });
+  return { message: error.message, hint: error.hint };
+}
+
+/** Local targets take plain layers. */
+const LOCAL = { compression: { kind: "none" } };
+
+describe("planDestination()", () => {
+  const plain = {
+    repository: "gcr.io/me",
+    naming: "md5",
+    tags: ["latest"],
+    tagOnly: false,
+    target: "registry",
+    layoutPath: undefined,
+    tarball: undefined,
+    ociArchive: undefined,
+    imageRefs: undefined,
+    insecureHosts: [],
+    compression: { kind: "gzip", level: 1 },
+    warnings: [],
+  };
+
+  test("takes a repository", async () => {
+    const planned: unknown = await planDestination(FLAGS, { dockerRepo: "gcr.io/me", cwd: "/" });
+    expect(planned).toEqual(plain);
+  });
+
+  test.each<[string, Partial<BuildOptions>, string | undefined, Readonly<Record<string, unknown>>]>([
+    ["cuts slashes at the end", {}, "gcr.io/me//", {}],
+    ["takes a host alone", {}, "localhost:5000", { repository: "localhost:5000" }],
+    ["takes a repository of Docker Hub", {}, "me", { repository: "me" }],
+    [
+      "keeps what the flags say",
+      { naming: "bare", tags: ["a", "b"], tagOnly: true },
+      "gcr.io/me",
+      {
+        naming: "bare",
+        tags: ["a", "b"],
+        tagOnly: true,
+      },
+    ],
+    ["pushes nothing if so told", { push: false, pushGiven: true }, "gcr.io/me", { target: undefined }],
+    ["needs no repository then", { push: false, pushGiven: true }, undefined, { target: undefined, repository: "" }],
+    ["takes an empty variable for none", { push: false, pushGiven: true }, "", { target: undefined, repository: "" }],
+    [
+      "pushes nothing if there is only a layout",
+      { layoutPath: "l" },
+      undefined,
+      {
+        target: undefined,
+        repository: "",
+        layoutPath: "l",
+      },
+    ],
+    [
+      "needs no repository for a tarball",
+      { tarball: "-" },
+      undefined,
+      { target: undefined, repository: "", tarball: "-" },
+    ],
+    [
+      "loads into the daemon with -L, whatever the variable says",
+      { local: true },
+      "gcr.io/me",
+      { ...LOCAL, target: "daemon", repository: "ko.local", naming: "preserve" },
+    ],
+    [
+      "and also with --push=false",
+      { local: true, push: false, pushGiven: true },
+      undefined,
+      { ...LOCAL, target: "daemon", repository: "ko.local", naming: "preserve" },
+    ],
+    [
+      "lets -B name what is loaded",
+      { local: true, naming: "base" },
+      undefined,
+      { ...LOCAL, target: "daemon", repository: "ko.local", naming: "base" },
+    ],
+    [
+      "takes ko.local for the daemon",
+      {},
+      "ko.local",
+      { ...LOCAL, target: "daemon", repository: "ko.local", naming: "preserve" },
+    ],
+    [
+      "takes ko.local/me for the daemon",
+      {},
+      "ko.local/me/",
+      { ...LOCAL, target: "daemon", repository: "ko.local/me", naming: "preserve" },
+    ],
+    ["takes kind.local for kind", {}, "kind.local", { ...LOCAL, target: "kind", repository: "kind.local" }],
+    ["takes k3d.local for k3d", {}, "k3d.local/me", { ...LOCAL, target: "k3d", repository: "k3d.local/me" }],
+    [
+      "takes minikube.local for minikube",
+      {},
+      "minikube.local",
+      { ...LOCAL, target: "minikube", repository: "minikube.local" },
+    ],
+    ["pushes besides a layout if it has where to", { layoutPath: "l" }, "gcr.io/me", { layoutPath: "l" }],
+    [
+      "allows plain HTTP to the repository's host only",
+      { insecureRegistry: true },
+      "r.example:5000/me",
+      {
+        repository: "r.example:5000/me",
+        insecureHosts: ["r.example:5000"],
+      },
+    ],
+    [
+      "knows Docker Hub's host",
+      { insecureRegistry: true },
+      "me",
+      {
+        repository: "me",
+        insecureHosts: ["index.docker.io"],
+      },
+    ],
+    [
+      "allows it to nobody without a repository",
+      { insecureRegistry: true, push: false },
+      undefined,
+      {
+        target: undefined,
+        repository: "",
+      },
+    ],
+  ])("%s", async (_, flags, dockerRepo, expected) => {
+    using tree = writeTree({});
+    const planned: unknown = await planDestination({ ...FLAGS, ...flags }, { dockerRepo, cwd: tree.path });
+    expect(planned).toEqual({ ...plain, ...expected });
+  });
+
+  const none: Compression = { kind: "none" };
+  const zstd: Compression = { kind: "zstd" };
+  const noEffect = "--compression has no effect: local daemons and clusters take plain layers";
+  const oldDocker = "Docker before 23 cannot load layers compressed with zstd; any can with --compression=gzip";
+  test.each<[string, Partial<BuildOptions>, string, Pick<Destination, "compression" | "warnings">]>([
+    ["as asked for", { compression: zstd }, "gcr.io/me", { compression: zstd, warnings: [] }],
+    ["never for a daemon", { local: true, compression: zstd }, "", { compression: none, warnings: [noEffect] }],
+    ["never for nodes", { compression: FAST_GZIP }, "kind.local", { compression: none, warnings: [noEffect] }],
+    ["never for a daemon, as asked for", { local: true, compression: none }, "", { compression: none, warnings: [] }],
+    ["for files", { tarball: "-", compression: FAST_GZIP }, "", { compression: FAST_GZIP, warnings: [] }],
+    [
+      "for files that docker reads",
+      { tarball: "-", compression: zstd },
+      "",
+      { compression: zstd, warnings: [oldDocker] },
+    ],
+    ["for other files", { ociArchive: "-", compression: zstd }, "", { compression: zstd, warnings: [] }],
+    [
+      "for files beside a daemon",
+      { local: true, layoutPath: "l", compression: zstd },
+      "",
+      { compression: zstd, warnings: [oldDocker] },
+    ],
+    [
+      "for files beside nodes",
+      { layoutPath: "l", compression: zstd },
+      "kind.local",
+      { compression: zstd, warnings: [] },
+    ],
+  ])("compresses layers %s", async (_, flags, dockerRepo, expected) => {
+    const given = { ...FLAGS, ...flags, compressionGiven: true };
+    const { compression, warnings } = await planDestination(given, { dockerRepo, cwd: "/" });
+    expect({ compression, warnings }).toEqual(expected);
+  });
+
+  const unset = {
+    message: "Cannot publish: KO_DOCKER_REPO is not set, so there is no registry to push to",
+    hint:
+      "export KO_DOCKER_REPO=registry.example.com/me   to push to a registry\n" +
+      "ko … -L                                         to load into the local Docker or podman daemon\n" +
+      "ko … --oci-layout-path DIR                      to write an OCI layout, without a registry",
+  };
+  test.each<[string, Partial<BuildOptions>, string | undefined]>([
+    ["no variable", {}, undefined],
+    ["an empty one", {}, ""],
+    ["slashes alone", {}, "//"],
+    ["--push beside a layout", { layoutPath: "l", pushGiven: true }, undefined],
+  ])("asks for a repository: %s", async (_, flags, dockerRepo) => {
+    expect(await refusal(flags, { dockerRepo })).toEqual(unset);
+  });
+
+  const characters = `may hold lower-case letters, digits, ".", "_", "-" and "/"`;
+  test.each<[string, string, string | undefined]>([
+    ["https://gcr.io/me", "it is a URL, a name without scheme is wanted", "export KO_DOCKER_REPO=gcr.io/me"],
+    ["HTTP://localhost:5000", "it is a URL, a name without scheme is wanted", "export KO_DOCKER_REPO=localhost:5000"],
+    ["gcr.io/Me", '"Me" has an upper-case letter, repository names are lower case', undefined],
+    ["gcr.io/me:v1", `"me:v1" ${characters}`, undefined],
+    ["gcr.io//me", `"/me" ${characters}`, undefined],
+    ["gcr.io/me there", `"me there" ${characters}`, undefined],
+    [" gcr.io/me", '" gcr.io" is no host name with an optional port', undefined],
+    ["gcr.io:port/me", '"gcr.io:port" is no host name with an optional port', undefined],
+    ["localhost:", '"localhost:" is no host name with an optional port', undefined],
+    ["./here", '"." is no host name with an optional port', undefined],
+    ["ko://example.com", "it is a URL, a name without scheme is wanted", "export KO_DOCKER_REPO=example.com"],
+    [`gcr.io/${"p".repeat(256)}`, "the repository name has 256 characters, the limit is 255", undefined],
+  ])("refuses KO_DOCKER_REPO=%s", async (dockerRepo, why, hint) => {
+    expect(await refusal({}, { dockerRepo })).toEqual({
+      message: `Cannot use KO_DOCKER_REPO="${dockerRepo.replace(/\/+$/, "")}": ${why}`,
+      hint,
+    });
+  });
+
+  test.each(["ko.local.example/me", "ko.locals/me", "me/ko.local", "ko.local:5000/me"])(
+    "does not take %s for the daemon",
+    async (dockerRepo) => {
+      const planned = await planDestination(FLAGS, { dockerRepo, cwd: "/" });
+      expect([planned.repository, planned.target]).toEqual([dockerRepo, "registry"]);
+    },
+  );
+
+  test.each([
+    "user:CANARY@gcr.io/me",
+    "https://user:CANARY@gcr.io/me",
+    "CANARY@gcr.io",
+    "user:CAN@NARY@gcr.io/me",
+    "@CANARY",
+    "gcr.io/me@sha256:CANARY",
+  ])("does not show what may be a password: %s", async (dockerRepo) => {
+    const error = await rejectionOf(planDestination(FLAGS, { dockerRepo, cwd: "/" }));
+    expect(describeError(error)).toBe(
+      'Error: Cannot use KO_DOCKER_REPO: it holds an "@", a name without user, password or digest is wanted\n' +
+        "  Credentials belong into the Docker config file: docker login HOST",
+    );
+  });
+
+  test("checks a repository that is not pushed to, too: it names the image", async () => {
+    expect((await refusal({ push: false }, { dockerRepo: "gcr.io/Me" })).message).toStartWith(
+      "Cannot use KO_DOCKER_REPO",
+    );
+  });
+});
+
+describe("planDestination() and files", () => {
+  const dockerRepo = "gcr.io/me";
+
+  test("takes files that can be written, and makes --image-refs absolute", async () => {
+    using tree = writeTree({ "old.txt": "old", "link.txt": { link: "old.txt" }, "dir/x": "" });
+    for (const imageRefs of ["new.txt", "old.txt", "link.txt", "dir/new.txt", tree.at("abs.txt")]) {
+      const planned = await planDestination({ ...FLAGS, imageRefs }, { dockerRepo, cwd: tree.path });
+      expect(planned.imageRefs).toBe(imageRefs.startsWith("/") ? imageRefs : tree.at(imageRefs));
+    }
+  });
+
+  test("takes a device", async () => {
+    const planned = await planDestination({ ...FLAGS, imageRefs: "/dev/null" }, { dockerRepo, cwd: "/" });
+    expect(planned.imageRefs).toBe("/dev/null");
+  });
+
+  test.each([
+    ["dir", "it is a folder"],
+    ["missing/refs.txt", "the folder $DIR/missing does not exist"],
+    ["file/refs.txt", "the folder $DIR/file does not exist"],
+  ])("refuses --image-refs %s", async (imageRefs, why) => {
+    using tree = writeTree({ dir: null, file: "" });
+    const { message } = await refusal({ imageRefs }, { dockerRepo, cwd: tree.path });
+    expect(message.replaceAll(tree.path, "$DIR")).toBe(`Cannot write --image-refs "$DIR/${imageRefs}": ${why}`);
+  });
+
+  test.each(["layout", "new/deep/layout", "."])("takes --oci-layout-path %s", async (layoutPath) => {
+    using tree = writeTree({ layout: null });
+    const planned = await planDestination({ ...FLAGS, layoutPath }, { dockerRepo, cwd: tree.path });
+    expect(planned.layoutPath).toBe(layoutPath);
+  });
+
+  test.each(["file", "file/below", "file/far/below"])("refuses --oci-layout-path %s", async (layoutPath) => {
+    using tree = writeTree({ file: "" });
+    const { message } = await refusal({ layoutPath }, { dockerRepo, cwd: tree.path });
+    expect(message.replaceAll(tree.path, "$DIR")).toBe(
+      `Cannot write --oci-layout-path "$DIR/${layoutPath}": $DIR/file is no folder`,
+    );
+  });
+
+  // Access rights bind everybody but root.
+  test.skipIf(process.getuid?.() === 0)("refuses folders that cannot be written to", async () => {
+    for (const flag of ["imageRefs", "layoutPath"] as const) {
+      const { message } = await refusal({ [flag]: "/usr/ko-test" }, { dockerRepo });
+      expect(message).toEndWith(`"/usr/ko-test": the folder /usr cannot be written to`);
+    }
+  });
+});

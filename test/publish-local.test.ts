@@ -1,0 +1,98 @@
+import { describe, expect, test } from "bun:test";
+import type { Destination } from "../lib/publish-destination.ts";
+import { describeError } from "../lib/errors.ts";
+import { type LocalPlace, localPublisher } from "../lib/publish-local.ts";
+import type { Log } from "../lib/log.ts";
+import { hexOf, type Platform } from "../lib/oci.ts";
+import { randomImage, randomIndex } from "./helpers/images.ts";
+import { rejectionOf } from "./helpers/rejection.ts";
+
+const DESTINATION: Destination = {
+  repository: "ko.local",
+  naming: "preserve",
+  tags: ["latest"],
+  tagOnly: false,
+  target: "daemon",
+  layoutPath: undefined,
+  tarball: undefined,
+  ociArchive: undefined,
+  imageRefs: undefined,
+  insecureHosts: [],
+  compression: { kind: "none" },
+  warnings: [],
+};
+
+interface World {
+  readonly publisher: ReturnType<typeof localPublisher>;
+  /** What was loaded: a digest and names. */
+  readonly loaded: (readonly [string, readonly string[]])[];
+  readonly said: string[];
+}
+
+function makeWorld(
+  changes: Partial<Destination> = {},
+  place: { readonly platform?: Platform; readonly outcome?: "present" | "loaded" } = {},
+): World {
+  const { platform = { os: "linux", architecture: "arm64" }, outcome = "loaded" } = place;
+  const loaded: World["loaded"] = [];
+  const said: string[] = [];
+  const log: Log = { info: (text) => void said.push(text), warn: (text) => void said.push(text), debug: () => {} };
+  const found: LocalPlace = {
+    platform: async () => platform,
+    load: async (image, names) => {
+      loaded.push([image.descriptor.digest, names]);
+      return outcome;
+    },
+    [Symbol.asyncDispose]: async () => {},
+  };
+  const destination = { ...DESTINATION, ...changes };
+  return { publisher: localPublisher({ destination, openPlace: async () => found, log }), loaded, said };
+}
+
+describe("localPublisher()", () => {
+  test.each<[string, Partial<Destination>, readonly string[], string]>([
+    ["the default tag", {}, ["latest"], "HEX"],
+    ["two tags, in their order", { tags: ["v2", "v1"] }, ["v2", "v1"], "HEX"],
+    ["--tag-only", { tags: ["v1"], tagOnly: true }, ["v1"], "v1"],
+    ["no tag", { tags: [] }, [], "HEX"],
+  ])("loads under the content's tag and %s", async (_what, changes, tags, shown) => {
+    const { publisher, loaded, said } = makeWorld(changes);
+    const image = await randomImage();
+    const name = "ko.local/example.com/app";
+    const hex = hexOf(image.descriptor.digest);
+    const reference = `${name}:${shown.replace("HEX", hex)}`;
+    expect(await publisher.publish(image, name, { isReused: false })).toEqual({ reference, all: [reference] });
+    expect(loaded).toEqual([[image.descriptor.digest, [hex, ...tags].map((tag) => `${name}:${tag}`)]]);
+    expect(said).toEqual([`Loaded ${reference}`]);
+  });
+
+  test("says when nothing had to be sent", async () => {
+    const { publisher, said } = makeWorld({ tags: ["v1"], tagOnly: true }, { outcome: "present" });
+    await publisher.publish(await randomImage(), "ko.local/app", { isReused: false });
+    expect(said).toEqual(["Already there: ko.local/app:v1"]);
+  });
+
+  test("loads of an index the image that the target runs, with a notice", async () => {
+    const { publisher, loaded, said } = makeWorld();
+    const index = await randomIndex();
+    const own = index.children[1];
+    if (own === undefined) throw new Error("one image only");
+    const reference = `ko.local/app:${hexOf(own.descriptor.digest)}`;
+    expect(await publisher.publish(index, "ko.local/app", { isReused: false })).toEqual({
+      reference,
+      all: [reference],
+    });
+    expect(loaded).toEqual([[own.descriptor.digest, [reference, "ko.local/app:latest"]]]);
+    expect(said).toEqual(["ko.local/app: of 2 platforms only linux/arm64 is loaded", `Loaded ${reference}`]);
+  });
+
+  test("refuses an index without an image for the target", async () => {
+    const { publisher, loaded } = makeWorld({}, { platform: { os: "linux", architecture: "s390x" } });
+    const error = await rejectionOf(publisher.publish(await randomIndex(), "ko.local/app", { isReused: false }));
+    expect(describeError(error)).toBe(
+      "Error: Cannot load for linux/s390x: the image is for linux/amd64, linux/arm64/v8\n" +
+        "  Add linux/s390x to --platform.",
+    );
+    expect(loaded).toEqual([]);
+  });
+});

@@ -1,0 +1,174 @@
+import { describe, expect, test } from "bun:test";
+import { CommandError, KoError, KoErrors } from "../lib/errors.ts";
+import {
+  formatCause,
+  formatFailure,
+  formatPrograms,
+  formatTime,
+  formatTimes,
+  shortDigest,
+  WatchScreen,
+} from "../lib/watch-screen.ts";
+import { hostAt } from "./helpers/hostat.ts";
+
+const digest = (character: string): string => `r.example/x/web@sha256:${character.repeat(64)}`;
+
+describe("formatCause()", () => {
+  test.each<[readonly string[], string]>([
+    [["/w/pkg/web/handler.go"], "pkg/web/handler.go"],
+    [["/w/a.go", "/w/b.go", "/w/c.go"], "a.go, b.go, c.go"],
+    [["/w/a.go", "/w/b.go", "/w/c.go", "/w/d.go"], "a.go and 3 more"],
+    [["/w"], "."],
+    [["/elsewhere/x.go"], "/elsewhere/x.go"],
+    [["/w/a\u001b[31m.go"], "a\\x1b[31m.go"],
+  ])("shows %j as %s", (paths, shown) => {
+    expect(formatCause(paths, "/w")).toBe(shown);
+  });
+});
+
+describe("formatPrograms()", () => {
+  test("shows digests before and after, in columns", () => {
+    const changes = [
+      { importPath: "example.com/web", before: digest("a"), after: digest("b") },
+      { importPath: "example.com/worker", before: undefined, after: digest("c") },
+      { importPath: "example.com/x", before: digest("d"), after: digest("d") },
+    ];
+    expect(formatPrograms(changes)).toBe(
+      [
+        "  example.com/web     aaaaaaaaaaaa -> bbbbbbbbbbbb",
+        "  example.com/worker  cccccccccccc",
+        "  example.com/x       dddddddddddd, the same as before",
+        "",
+      ].join("\n"),
+    );
+  });
+});
+
+describe("shortDigest()", () => {
+  test.each([
+    [digest("a"), "a".repeat(12)],
+    [`ko.local/example.com/x:${"b".repeat(64)}`, "b".repeat(12)],
+    ["r.example:5000/x:v1", "v1"],
+    ["r.example:5000/x", "r.example:5000/x"],
+  ])("of %s is %s", (reference, short) => {
+    expect(shortDigest(reference)).toBe(short);
+  });
+});
+
+describe("formatTimes()", () => {
+  test("shows the whole, and the stages that took a moment", () => {
+    const stages = [
+      ["check", 2],
+      ["compile", 310.4],
+      ["upload", 80],
+    ] as const;
+    expect(formatTimes({ took: 618, stages })).toBe("0.62 s: compile 0.31 s, upload 0.08 s");
+    expect(formatTimes({ took: 3, stages: [] })).toBe("0.00 s");
+  });
+});
+
+describe("formatTime()", () => {
+  test("shows the clock on the wall", () => {
+    expect(formatTime(new Date(2026, 0, 2, 3, 4, 5))).toBe("03:04:05");
+  });
+});
+
+describe("formatFailure()", () => {
+  const compile = (stderr: string): CommandError =>
+    new CommandError(`Cannot build "example.com/app" for linux/amd64: go build failed (exit code 1)\n${stderr}`, {
+      ...{ argv: ["go"], code: 1, stderr },
+    });
+
+  test.each<[string, unknown, readonly string[]]>([
+    [
+      "a compile error: the place on top",
+      compile("# example.com/app/pkg\npkg/a.go:3:1: undefined: x\n\thave (int)"),
+      [
+        "pkg/a.go:3:1: undefined: x",
+        'Error: Cannot build "example.com/app" for linux/amd64: go build failed (exit code 1)',
+        "\thave (int)",
+      ],
+    ],
+    [
+      "two packages",
+      compile("# a\n./a.go:1:2: x\n# b\nb/b.go:3: y"),
+      ["./a.go:1:2: x", "b/b.go:3: y", expect.stringContaining("Error: Cannot build")],
+    ],
+    [
+      "a place in the first line",
+      new KoError("config/a.yaml:3:5: ko://x: no package", { hint: "Run: go get x" }),
+      ["Error: config/a.yaml:3:5: ko://x: no package", "  Run: go get x"],
+    ],
+    [
+      "several errors",
+      new KoErrors([new KoError("a.yaml:1:1: x"), new KoError("b.yaml:2:2: y")]),
+      ["Error: a.yaml:1:1: x", "Error: b.yaml:2:2: y"],
+    ],
+    [
+      "no place",
+      new KoError("Cannot reach r.example:5000: it is away"),
+      ["Error: Cannot reach r.example:5000: it is away"],
+    ],
+  ])("%s", (_what, error, lines) => {
+    expect(formatFailure(error).trimEnd().split("\n")).toEqual([...lines]);
+  });
+});
+
+describe("WatchScreen", () => {
+  function open(
+    isTerminal: boolean,
+    level: "quiet" | "normal" | "verbose" = "normal",
+  ): { screen: WatchScreen; written: string[] } {
+    const written: string[] = [];
+    const host = hostAt("/w", {
+      stderrIsTerminal: isTerminal,
+      stderrColumns: isTerminal ? 20 : undefined,
+      err: (text) => void written.push(text),
+      out: async (data) => void written.push(`out:${String(data)}`),
+    });
+    return { screen: new WatchScreen(host, level), written };
+  }
+
+  test("on a terminal the status line makes way for lines, and comes back", async () => {
+    const { screen, written } = open(true);
+    screen.status("watching 3 packages, 7 files");
+    screen.say("block\n");
+    await screen.host.out("data\n");
+    screen.status("short");
+    screen.hide();
+    const clear = "\r\u001b[K";
+    expect(written).toEqual([
+      `${clear}watching 3 package…`,
+      clear,
+      "block\n",
+      `${clear}watching 3 package…`,
+      clear,
+      "out:data\n",
+      `${clear}short`,
+      clear,
+    ]);
+  });
+
+  test("without a terminal there are lines only, and no escape sequence", () => {
+    const { screen, written } = open(false);
+    screen.status("watching");
+    screen.log.info("Building x");
+    screen.say("block\n");
+    screen.log.warn("once");
+    screen.log.warn("once");
+    screen.fail(new KoError("broken"));
+    expect(written).toEqual(["block\n", "Warning: once\n", "Error: broken\n"]);
+  });
+
+  test("-q leaves warnings and errors, -v tells all", () => {
+    const quiet = open(true, "quiet");
+    quiet.screen.status("watching");
+    quiet.screen.say("block\n");
+    quiet.screen.fail(new KoError("broken"));
+    expect(quiet.written).toEqual(["Error: broken\n"]);
+    const verbose = open(false, "verbose");
+    verbose.screen.log.info("Building x");
+    verbose.screen.log.debug("go list");
+    expect(verbose.written).toEqual(["Building x\n", "go list\n"]);
+  });
+});
