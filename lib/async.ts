@@ -1,7 +1,8 @@
 /**
- * Doing failed work again: the one place where the registry client does so, so that attempts never multiply.
+ * Concurrency helpers: retry with back-off, a limit on parallel work, one promise per key, work in the background.
  *
- * Whether an error is worth it says the error itself (`RegistryError.retry`). Rules: rules.md A7, E2.
+ * `retry()` is the only place where the registry client retries, so that attempts never multiply. Whether an error is
+ * worth a retry is its own property (`RegistryError.retry`). Rules: rules.md A7, E2.
  */
 import { RegistryError } from "./errors.ts";
 import type { Log } from "./log.ts";
@@ -103,4 +104,52 @@ export function parseRetryAfter(header: string | null, now: number): number | un
   if (/^\d{1,9}$/.test(text)) return Number(text) * 1000;
   const date = /^[A-Z][a-z]{2},? /.test(text) ? Date.parse(text) : Number.NaN;
   return Number.isNaN(date) ? undefined : Math.max(0, date - now);
+}
+
+/**
+ * Lets at most `size` of the given works run at once; the others wait in the order they came.
+ */
+export function createLimit(size: number): <T>(work: () => Promise<T>) => Promise<T> {
+  let free = size;
+  const waiting: (() => void)[] = [];
+  return async (work) => {
+    if (free > 0) free--;
+    else await new Promise<void>((wake) => waiting.push(wake));
+    try {
+      return await work();
+    } finally {
+      const next = waiting.shift();
+      if (next === undefined) free++;
+      else next();
+    }
+  };
+}
+
+/** Returns the promise stored under `key`; calls `work` and stores its promise if there is none yet. */
+export function once<T>(known: Map<string, Promise<T>>, key: string, work: () => Promise<T>): Promise<T> {
+  let value = known.get(key);
+  if (value === undefined) known.set(key, (value = work()));
+  return value;
+}
+
+/**
+ * Waits for `work`, or until the signal aborts.
+ *
+ * @throws the signal's reason, if it aborts first
+ */
+export function until<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const ended = Promise.withResolvers<never>();
+  const end = (): void => ended.reject(signal.reason);
+  if (signal.aborted) end();
+  signal.addEventListener("abort", end, { once: true });
+  return Promise.race([work, ended.promise]).finally(() => signal.removeEventListener("abort", end));
+}
+
+/**
+ * Marks work that runs in the background, so that its failure is no unhandled rejection. Awaiting the returned promise
+ * still throws.
+ */
+export function inBackground<T>(work: Promise<T>): Promise<T> {
+  work.catch(() => {});
+  return work;
 }

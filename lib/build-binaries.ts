@@ -17,6 +17,7 @@ import {
   type Listed,
   type Reason,
 } from "./build-cache.ts";
+import { createLimit } from "./async.ts";
 import type { JobPlan } from "./build-jobs.ts";
 import { type Cache, CacheDamage } from "./cache.ts";
 import { messageOf } from "./errors.ts";
@@ -25,7 +26,7 @@ import { buildArguments, type CompiledBinary, compilePrograms, LinkWatch } from 
 import type { PackageList } from "./go-programs-cache.ts";
 import type { Program } from "./go-programs.ts";
 import { buildEnvironment } from "./go.ts";
-import { createLimit, type Host } from "./host.ts";
+import type { Host } from "./host.ts";
 import type { Log } from "./log.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 import type { Timing } from "./timing.ts";

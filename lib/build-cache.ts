@@ -8,6 +8,7 @@
  */
 import { realpathSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
+import { once } from "./async.ts";
 import { type Cache, type Kept, keyOf } from "./cache.ts";
 import {
   confirmInputs,
@@ -427,12 +428,6 @@ export class Confirmation {
   git(root: string, env: Readonly<Record<string, string>>): Promise<string> {
     return once(this.#states, root, () => readGitState(root, { host: this.#host, env }));
   }
-}
-
-function once<T>(known: Map<string, Promise<T>>, key: string, work: () => Promise<T>): Promise<T> {
-  let value = known.get(key);
-  if (value === undefined) known.set(key, (value = work()));
-  return value;
 }
 
 /** What {@link BuildMemory.draft} found. */

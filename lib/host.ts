@@ -430,22 +430,3 @@ function killGroup(pid: number, signal: "SIGTERM" | "SIGKILL"): void {
     // It has ended meanwhile.
   }
 }
-
-/**
- * Lets at most `size` of the given works run at once; the others wait in the order they came.
- */
-export function createLimit(size: number): <T>(work: () => Promise<T>) => Promise<T> {
-  let free = size;
-  const waiting: (() => void)[] = [];
-  return async (work) => {
-    if (free > 0) free--;
-    else await new Promise<void>((wake) => waiting.push(wake));
-    try {
-      return await work();
-    } finally {
-      const next = waiting.shift();
-      if (next === undefined) free++;
-      else next();
-    }
-  };
-}

@@ -6,11 +6,12 @@
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { createLimit } from "./async.ts";
 import { type Cache, CacheDamage, type Kept, keyOf } from "./cache.ts";
 import type { Compression, CompressionPool, EarlyCompression } from "./compress.ts";
 import { readChunks } from "./file.ts";
 import { look, markOf, Window } from "./fingerprint.ts";
-import { createLimit, type Host } from "./host.ts";
+import type { Host } from "./host.ts";
 import type { Layer } from "./image.ts";
 import { isObject } from "./json.ts";
 import { beginLayer, measureLayer, writeLayer, type WriteLayerOptions } from "./layer.ts";

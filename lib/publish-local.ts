@@ -12,11 +12,12 @@
  * The image arrives under its content tag alone; the other names follow when it is known to be there, so that no name
  * ever stands for half an image. Rules: rules.md C2.5, C2.6, C2.11-C2.14.
  */
+import { createLimit } from "./async.ts";
 import { packArchive } from "./archive.ts";
 import { DaemonRefusal } from "./docker-transport.ts";
 import type { DockerEngine, EngineImage, StoreKind } from "./docker.ts";
 import { KoError, messageOf } from "./errors.ts";
-import { createLimit, type Host } from "./host.ts";
+import type { Host } from "./host.ts";
 import type { Built, Image } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Digest, formatPlatform, hexOf, type Platform } from "./oci.ts";

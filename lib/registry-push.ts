@@ -3,6 +3,7 @@
  *
  * How a blob is sent is registry-upload.ts's matter. Rules: rules.md A3.1, A4.14.
  */
+import { until } from "./async.ts";
 import { KoError, RegistryError } from "./errors.ts";
 import { type Descriptor, isForeignLayer } from "./oci.ts";
 import { formatRepository, type Repository, whyBadPath } from "./reference.ts";
@@ -134,13 +135,4 @@ export function checkPath(repository: Repository): void {
 
 function keyOf({ path }: Repository, { descriptor }: UploadBlob): string {
   return `${path}@${descriptor.digest}`;
-}
-
-/** What `work` gives, unless the signal comes first. */
-function until<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const ended = Promise.withResolvers<never>();
-  const end = (): void => ended.reject(signal.reason);
-  if (signal.aborted) end();
-  signal.addEventListener("abort", end, { once: true });
-  return Promise.race([work, ended.promise]).finally(() => signal.removeEventListener("abort", end));
 }

@@ -6,9 +6,8 @@
  *
  * https://github.com/opencontainers/distribution-spec/blob/main/spec.md
  */
-import { type Clock, retry, systemClock } from "./async.ts";
+import { createLimit, type Clock, retry, systemClock } from "./async.ts";
 import { KoError, RegistryError } from "./errors.ts";
-import { createLimit } from "./host.ts";
 import { DEADLINES, type Deadlines } from "./http-transfer.ts";
 import { Http, type HttpResponse } from "./http.ts";
 import type { BlobSource } from "./image.ts";

@@ -8,8 +8,9 @@
 import type { Stats } from "node:fs";
 import { constants, open, readdir, realpath, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
+import { createLimit } from "./async.ts";
 import { findNearest, KoError, KoErrors, messageOf, UsageError } from "./errors.ts";
-import { createLimit, type Host } from "./host.ts";
+import type { Host } from "./host.ts";
 import { findKubectl } from "./kubectl.ts";
 import type { Log } from "./log.ts";
 import { redactUrl } from "./url.ts";

@@ -1,8 +1,9 @@
 import { describe, expect, test } from "bun:test";
-import { RegistryError, type RegistryErrorOptions } from "../lib/errors.ts";
+import { KoError, RegistryError, type RegistryErrorOptions } from "../lib/errors.ts";
 import { silentLog } from "../lib/log.ts";
 import { reasonOf } from "./helpers/client.ts";
-import { type Clock, parseRetryAfter, retry } from "../lib/async.ts";
+import { rejectionOf } from "./helpers/rejection.ts";
+import { type Clock, createLimit, inBackground, once, parseRetryAfter, retry, until } from "../lib/async.ts";
 
 type Worth = Pick<RegistryErrorOptions, "retry" | "retryAfter">;
 
@@ -78,5 +79,71 @@ describe("parseRetryAfter()", () => {
     [null, undefined],
   ])("%p: %p", (header, wanted) => {
     expect(parseRetryAfter(header, now)).toBe(wanted);
+  });
+});
+
+describe("createLimit()", () => {
+  test("runs at most so many at once, in the order they came", async () => {
+    const limit = createLimit(2);
+    const events: string[] = [];
+    const ends: (() => void)[] = [];
+    const work = ["a", "b", "c", "d"].map((name) =>
+      limit(async () => {
+        events.push(`+${name}`);
+        await new Promise<void>((resolve) => ends.push(resolve));
+        events.push(`-${name}`);
+        return name;
+      }),
+    );
+    const settle = async (): Promise<void> => {
+      for (let i = 0; i < 20; i++) await Promise.resolve();
+    };
+    await settle();
+    expect(events).toEqual(["+a", "+b"]);
+    ends[1]?.();
+    await settle();
+    expect(events).toEqual(["+a", "+b", "-b", "+c"]);
+    ends[0]?.();
+    ends[2]?.();
+    await settle();
+    expect(events.slice(4).sort()).toEqual(["+d", "-a", "-c"]);
+    ends[3]?.();
+    expect(await Promise.all(work)).toEqual(["a", "b", "c", "d"]);
+  });
+
+  test("goes on after a failure", async () => {
+    const limit = createLimit(1);
+    const failing = limit(() => Promise.reject(new KoError("no")));
+    const next = limit(async () => "next");
+    expect(await rejectionOf(failing)).toEqual(new KoError("no"));
+    expect(await next).toBe("next");
+  });
+});
+
+describe("once()", () => {
+  test("starts the work of a key one time", async () => {
+    const known = new Map<string, Promise<number>>();
+    let started = 0;
+    const work = (): Promise<number> => Promise.resolve(++started);
+    expect([await once(known, "a", work), await once(known, "a", work), await once(known, "b", work)]).toEqual([
+      1, 1, 2,
+    ]);
+  });
+});
+
+describe("until()", () => {
+  test("returns the result, or throws the reason of a signal that aborts first", async () => {
+    const controller = new AbortController();
+    expect(await until(Promise.resolve(1), controller.signal)).toBe(1);
+    const waiting = until(new Promise<never>(() => {}), controller.signal);
+    controller.abort(new Error("told to end"));
+    expect(await reasonOf(waiting)).toEqual(new Error("told to end"));
+    expect(await reasonOf(until(new Promise<never>(() => {}), controller.signal))).toEqual(new Error("told to end"));
+  });
+});
+
+describe("inBackground()", () => {
+  test("hands on the failure to the caller that awaits it", async () => {
+    expect(await reasonOf(inBackground(Promise.reject(new Error("no"))))).toEqual(new Error("no"));
   });
 });

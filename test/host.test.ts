@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { CommandError, KoError } from "../lib/errors.ts";
-import { createHost, createLimit, type Host, Interrupted, type RunOptions, withSignal } from "../lib/host.ts";
+import { createHost, type Host, Interrupted, type RunOptions, withSignal } from "../lib/host.ts";
 import { rejectionOf } from "./helpers/rejection.ts";
 import { writeTree } from "./helpers/tree.ts";
 
@@ -506,43 +506,5 @@ describe("withSignal()", () => {
     expect(await rejectionOf(running)).toBe(reason);
     expect(textOf((await own).stdout)).toBe("own\n");
     expect(world.signal.aborted).toBe(true);
-  });
-});
-
-describe("createLimit()", () => {
-  test("runs at most so many at once, in the order they came", async () => {
-    const limit = createLimit(2);
-    const events: string[] = [];
-    const ends: (() => void)[] = [];
-    const work = ["a", "b", "c", "d"].map((name) =>
-      limit(async () => {
-        events.push(`+${name}`);
-        await new Promise<void>((resolve) => ends.push(resolve));
-        events.push(`-${name}`);
-        return name;
-      }),
-    );
-    const settle = async (): Promise<void> => {
-      for (let i = 0; i < 20; i++) await Promise.resolve();
-    };
-    await settle();
-    expect(events).toEqual(["+a", "+b"]);
-    ends[1]?.();
-    await settle();
-    expect(events).toEqual(["+a", "+b", "-b", "+c"]);
-    ends[0]?.();
-    ends[2]?.();
-    await settle();
-    expect(events.slice(4).sort()).toEqual(["+d", "-a", "-c"]);
-    ends[3]?.();
-    expect(await Promise.all(work)).toEqual(["a", "b", "c", "d"]);
-  });
-
-  test("goes on after a failure", async () => {
-    const limit = createLimit(1);
-    const failing = limit(() => Promise.reject(new KoError("no")));
-    const next = limit(async () => "next");
-    expect(await rejectionOf(failing)).toEqual(new KoError("no"));
-    expect(await next).toBe("next");
   });
 });
