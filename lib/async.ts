@@ -58,7 +58,7 @@ const ALL_WAITS_MS = 180_000;
  */
 export async function retry<T>(work: (attempt: number) => Promise<T>, options: RetryOptions): Promise<T> {
   let waited = 0;
-  let once = false;
+  let triedOnce = false;
   for (let attempt = 1; ; attempt++) {
     options.signal.throwIfAborted();
     try {
@@ -67,11 +67,11 @@ export async function retry<T>(work: (attempt: number) => Promise<T>, options: R
       options.signal.throwIfAborted();
       if (!(error instanceof RegistryError) || error.retry === "never") throw error;
       const wait = chooseWait(error, attempt, options.clock);
-      const spent = error.retry === "once" && once;
+      const spent = error.retry === "once" && triedOnce;
       if (spent || attempt >= ATTEMPTS || waited + wait > ALL_WAITS_MS) {
         throw attempt === 1 ? error : withAttempts(error, attempt);
       }
-      if (error.retry === "once") once = true;
+      if (error.retry === "once") triedOnce = true;
       waited += wait;
       options.log.info(`Trying again in ${(wait / 1000).toFixed(1)} s (attempt ${attempt + 1}): ${error.message}`);
       await options.clock.sleep(wait, options.signal);

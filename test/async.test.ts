@@ -28,13 +28,13 @@ async function run(
 describe("retry()", () => {
   const often: Worth = { retry: "often" };
   const nine = (failure: Worth): Worth[] => Array.from({ length: 9 }, () => failure);
-  const once: Worth = { retry: "once" };
+  const single: Worth = { retry: "once" };
   test.each<[string, (Worth | Error)[], number, number[], string]>([
     ["a success is not repeated", [], 1, [], ""],
     ["waits grow", [often, often, often, often], 5, [500, 1000, 2000, 4000], ""],
     ["five attempts are all", nine(often), 5, [500, 1000, 2000, 4000], "RegistryError: no (after 5 attempts)"],
     ["what is final is final", [{ retry: "never" }, often], 1, [], "RegistryError: no"],
-    ["once is once", [once, once, once], 2, [500], "RegistryError: no (after 2 attempts)"],
+    ["once is once", [single, single, single], 2, [500], "RegistryError: no (after 2 attempts)"],
     ["other errors are final", [new TypeError("bug")], 1, [], "TypeError: bug"],
     ["the server says how long", [{ retry: "often", retryAfter: 7000 }], 2, [7000], ""],
     ["but not for ever", [{ retry: "often", retryAfter: 1e9 }], 2, [60_000], ""],

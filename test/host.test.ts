@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { CommandError, KoError } from "../lib/errors.ts";
+import { CommandError } from "../lib/errors.ts";
 import { createHost, type Host, Interrupted, type RunOptions, withSignal } from "../lib/host.ts";
 import { rejectionOf } from "./helpers/rejection.ts";
 import { writeTree } from "./helpers/tree.ts";
