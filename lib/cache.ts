@@ -47,6 +47,9 @@ export interface Kept {
   readonly size: number;
 }
 
+/** The part of a {@link Cache} that stores records. A test may pass a fake over a `Map`. */
+export type Records = Pick<Cache, "read" | "write" | "remove">;
+
 /**
  * Seconds since 1970 that all kept content has as its modification time: whoever writes to it changes that. Archives that
  * carry the folder from one machine to another preserve it, inodes they do not.
