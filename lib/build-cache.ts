@@ -15,12 +15,11 @@ import {
   type Draft,
   type InputPlan,
   type Inputs,
-  Looks,
   Prover,
   refreshInputs,
   takeInputs,
-  TICK_MS,
-} from "./fingerprint.ts";
+} from "./fingerprint-inputs.ts";
+import { Looks, TICK_MS } from "./fingerprint.ts";
 import { findWorkTree, planTags, readGitState } from "./git.ts";
 import type { Program } from "./go-programs.ts";
 import { findGoroot, isBelow, planSources, type SourcesOptions, type Unprovable } from "./go-sources.ts";

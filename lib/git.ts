@@ -10,7 +10,8 @@
  */
 import { type Dirent, existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { type InputPlan, look } from "./fingerprint.ts";
+import type { InputPlan } from "./fingerprint-inputs.ts";
+import { look } from "./fingerprint.ts";
 import { ancestors, VCS_MARKS } from "./go-sources.ts";
 import type { Host } from "./host.ts";
 

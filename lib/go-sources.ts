@@ -7,7 +7,8 @@
  */
 import { accessSync, constants, readdirSync, readFileSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
-import { type FolderKind, type InputPlan, isWalkedName, look, readNames } from "./fingerprint.ts";
+import type { InputPlan } from "./fingerprint-inputs.ts";
+import { type FolderKind, isWalkedName, look, readNames } from "./fingerprint.ts";
 import type { Program } from "./go-programs.ts";
 import type { GoModule, GoPackage } from "./go.ts";
 

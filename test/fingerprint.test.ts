@@ -1,42 +1,7 @@
-import { afterEach, describe, expect, test } from "bun:test";
-import { chmodSync, renameSync, statSync, symlinkSync, unlinkSync, utimesSync, writeFileSync } from "node:fs";
-import {
-  type Change,
-  confirmInputs,
-  type Draft,
-  type InputPlan,
-  type Inputs,
-  isSourceName,
-  Looks,
-  Prover,
-  refreshInputs,
-  takeInputs,
-  Window,
-} from "../lib/fingerprint.ts";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { statSync } from "node:fs";
+import { digestOfHeader, findHeaderEnd, isSourceName, Window } from "../lib/fingerprint.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
-
-let tree: Tree = writeTree({});
-
-afterEach(() => tree[Symbol.dispose]());
-
-/** An hour from now: everything has settled. */
-const LATER = (): number => Date.now() + 3_600_000;
-/** A moment from now: what was just written is racy. */
-const SOON = (): number => Date.now() + 500;
-
-function take(plan: Partial<InputPlan>, now: number = LATER(), before?: Prover): Draft | Change {
-  const whole = { folders: [], files: [], ...plan };
-  return takeInputs(whole, { startedAt: now, now, ...(before === undefined ? {} : { before }) });
-}
-
-function inputsOf(draft: Draft | Change): Inputs {
-  if (!("inputs" in draft)) throw new Error(`${draft.path} ${draft.what}`);
-  return draft.inputs;
-}
-
-const lib = (kind: "sources" | "tree" | "entries" = "sources"): Partial<InputPlan> => ({
-  folders: [{ dir: tree.at("lib"), kind }],
-});
 
 describe("isSourceName()", () => {
   test.each([
@@ -55,150 +20,6 @@ describe("isSourceName()", () => {
   ])("%s: %p", (name, is) => expect(isSourceName(name)).toBe(is));
 });
 
-describe("Prover#findChange()", () => {
-  const changes: readonly (readonly [string, () => unknown, Change["what"] | undefined, string])[] = [
-    ["nothing", () => {}, undefined, ""],
-    ["a file is written", () => writeFileSync(tree.at("lib/a.go"), "b"), "changed", "lib/a.go"],
-    ["a file's mode", () => chmodSync(tree.at("lib/a.go"), 0o700), "changed", "lib/a.go"],
-    ["a file's time", () => utimesSync(tree.at("lib/a.go"), 1, 1), "changed", "lib/a.go"],
-    ["a source is added", () => writeFileSync(tree.at("lib/b.go"), ""), "added", "lib/b.go"],
-    ["a source goes", () => unlinkSync(tree.at("lib/a.go")), "removed", "lib/a.go"],
-    ["another file is added", () => writeFileSync(tree.at("lib/x.txt"), ""), undefined, ""],
-    ["the folder goes", () => renameSync(tree.at("lib"), tree.at("lib2")), "removed", "lib"],
-    ["a file appears that was not there", () => writeFileSync(tree.at("go.work"), ""), "added", "go.work"],
-    [
-      "a folder in the place of a file",
-      () => {
-        unlinkSync(tree.at("go.mod"));
-        tree.write({ "go.mod/x": "" });
-      },
-      "changed",
-      "go.mod",
-    ],
-  ];
-  test.each(changes)("%s", (_name, change, what, path) => {
-    tree = writeTree({ "lib/a.go": "a", "go.mod": "" });
-    const inputs = inputsOf(take({ ...lib(), files: [tree.at("go.mod"), tree.at("go.work")] }));
-    change();
-    expect(new Prover().findChange(inputs)).toEqual(what === undefined ? undefined : { path: tree.at(path), what });
-  });
-
-  test.each([
-    ["entries", "x.txt", true],
-    ["entries", "sub/x", true],
-    ["tree", "x.txt", false],
-    ["tree", "x.go", true],
-    ["tree", "sub/x", true],
-    ["tree", "_sub/x", false],
-    ["tree", "testdata/x", false],
-  ] as const)("of %s, that %s is added counts: %p", (kind, name, counts) => {
-    tree = writeTree({ "lib/a.go": "a" });
-    const inputs = inputsOf(take(lib(kind)));
-    tree.write({ [`lib/${name}`]: "" });
-    expect(new Prover().findChange(inputs) !== undefined).toBe(counts);
-  });
-
-  test("compares what is racy by its content", () => {
-    tree = writeTree({ "lib/a.go": "a" });
-    const inputs = inputsOf(take(lib(), SOON()));
-    expect(inputs.racy.map(([path]) => path)).toEqual([tree.at("lib/a.go")]);
-    expect(new Prover().findChange(inputs)).toBeUndefined();
-    const lied = { ...inputs, racy: [[tree.at("lib/a.go"), "0"]] as const };
-    expect(new Prover().findChange(lied)).toEqual({ path: tree.at("lib/a.go"), what: "changed" });
-  });
-
-  test("looks once at what several records share", () => {
-    tree = writeTree({ "lib/a.go": "a" });
-    const inputs = inputsOf(take(lib()));
-    const prover = new Prover();
-    expect(prover.findChange(inputs)).toBeUndefined();
-    writeFileSync(tree.at("lib/a.go"), "b");
-    expect(prover.findChange(inputs)).toBeUndefined();
-    expect(new Prover().findChange(inputs)).toBeDefined();
-  });
-});
-
-describe("takeInputs()", () => {
-  test("does not take what may have changed meanwhile", () => {
-    tree = writeTree({ "lib/a.go": "a" });
-    expect(take(lib(), statSync(tree.at("lib/a.go")).ctimeMs)).toEqual({ path: tree.at("lib"), what: "changed" });
-  });
-
-  test("takes a folder that changes all the time, if its names were known before", () => {
-    tree = writeTree({ "lib/a.go": "a" });
-    const before = new Prover();
-    before.noteNames(inputsOf(take(lib())));
-    const startedAt = statSync(tree.at("lib/a.go")).ctimeMs + 100;
-    while (Date.now() <= startedAt + 20) Bun.sleepSync(5);
-    tree.write({ "lib/x.txt": "" });
-    const draft = take(lib(), startedAt, before);
-    expect(inputsOf(draft).folders[0]?.names).toEqual(["a.go"]);
-    // But not for ever: a source may have come and gone.
-    if ("inputs" in draft) {
-      tree.write({ "lib/b.go": "" });
-      unlinkSync(tree.at("lib/b.go"));
-      expect(confirmInputs(draft, { now: LATER(), prover: new Prover(), looks: new Looks() })).toEqual({
-        path: tree.at("lib"),
-        what: "changed",
-      });
-    }
-  });
-
-  test("does not take a link that was led elsewhere, whatever its target's age", () => {
-    tree = writeTree({
-      "lib/a.go": { link: "../x.go" },
-      "x.go": "",
-      "y.go": "",
-      current: { link: "v1" },
-      "v1/a.go": "",
-      "v2/a.go": "",
-    });
-    const startedAt = Date.now() + 50;
-    while (Date.now() <= startedAt + 20) Bun.sleepSync(5);
-    unlinkSync(tree.at("lib/a.go"));
-    unlinkSync(tree.at("current"));
-    symlinkSync("../y.go", tree.at("lib/a.go"));
-    symlinkSync("v2", tree.at("current"));
-    const plan = { folders: [], files: [tree.at("lib/a.go")] };
-    expect(takeInputs(plan, { startedAt, now: Date.now() })).toEqual({ path: tree.at("lib/a.go"), what: "changed" });
-    const folder = { folders: [{ dir: tree.at("current"), kind: "sources" as const }], files: [] };
-    expect(takeInputs(folder, { startedAt, now: Date.now() })).toEqual({ path: tree.at("current"), what: "changed" });
-  });
-
-  test("does not take what Go has not seen, or what leads nowhere", () => {
-    tree = writeTree({ "lib/a.go": "a", "broken/a.go": { link: "nowhere" } });
-    const folder = { dir: tree.at("lib"), kind: "sources" as const };
-    expect(take({ folders: [{ ...folder, seen: ["a.go", "b.go"] }] })).toEqual({
-      path: tree.at("lib"),
-      what: "changed",
-    });
-    expect(take({ folders: [{ ...folder, seen: [] }] })).toEqual({ path: tree.at("lib"), what: "changed" });
-    expect("inputs" in take({ folders: [{ ...folder, seen: ["a.go", "a_test.go"] }] })).toBe(true);
-    expect(take({ folders: [{ dir: tree.at("broken"), kind: "sources" }] })).toEqual({
-      path: tree.at("broken/a.go"),
-      what: "removed",
-    });
-  });
-});
-
-describe("refreshInputs()", () => {
-  test("has better marks when time has gone by, and the same proof", () => {
-    tree = writeTree({ "lib/a.go": "a" });
-    const inputs = inputsOf(take(lib(), SOON()));
-    const better = refreshInputs(inputs, LATER());
-    expect(better?.racy).toEqual([]);
-    expect(better === undefined ? "nothing" : new Prover().findChange(better)).toBeUndefined();
-    expect(better === undefined ? "nothing" : refreshInputs(better, LATER())).toBeUndefined();
-  });
-
-  test("gives nothing if something changed meanwhile", () => {
-    tree = writeTree({ "lib/a.go": "a" });
-    const inputs = inputsOf(take(lib(), SOON()));
-    writeFileSync(tree.at("lib/a.go"), "b");
-    expect(refreshInputs(inputs, LATER())).toBeUndefined();
-  });
-});
-
 describe("Window#judge()", () => {
   const START = 1_000_000_007;
   test.each([
@@ -208,14 +29,95 @@ describe("Window#judge()", () => {
     ["afterwards", 5, 1000, "unsettled"],
     ["in the far future", 3_600_000, 1000, "racy"],
   ] as const)("%s", (_name, changed, now, judgement) => {
-    tree = writeTree({ a: "" });
+    using tree = writeTree({ a: "" });
     const found = Object.assign(statSync(tree.at("a")), { ctimeMs: START + changed });
     expect(new Window(START, START + now).judge(found)).toBe(judgement);
   });
 
   test("takes a time in whole seconds for that of a coarse clock", () => {
-    tree = writeTree({ a: "" });
+    using tree = writeTree({ a: "" });
     const found = Object.assign(statSync(tree.at("a")), { ctimeMs: 1_000_000_000 });
     expect(new Window(1_000_001_500, 1_000_001_500).judge(found)).toBe("unsettled");
+  });
+});
+
+/** The header of a source, or undefined. */
+function headerOf(text: string): string | undefined {
+  const end = findHeaderEnd(text);
+  return end === undefined ? undefined : text.slice(0, end);
+}
+
+const REST = "func main() {}\n";
+
+describe("findHeaderEnd()", () => {
+  test.each([
+    ["a package clause", "package main\n\n"],
+    ["one import", 'package main\n\nimport "fmt"\n'],
+    ["several, with names", 'package main\n\nimport (\n\t"fmt"\n\t. "os"\n\t_ "io"\n\tx `net`\n)\n\nimport y "a/b"\n'],
+    ["on one line", 'package main; import "fmt"; import ("os"; "io")\n'],
+    ["no imports in brackets", "package main\nimport ()\n"],
+    [
+      "constraints and comments anywhere",
+      '// c\n//go:build linux && !cgo\n\n/* a\n * b */ package /* x */ main // end\n// import "C"\nimport /* a */ ( // b\n "fmt" // "embed"\n/* "C" */ )\n\n// Package docs.\n',
+    ],
+    ["carriage returns", 'package main\r\n\r\nimport "fmt"\r\n\r\n'],
+    ["names in UTF-8, as bytes", "package m\u00c3\u00a4in\n"],
+  ])("ends before the first declaration: %s", (_what, header) => {
+    for (const rest of [REST, "type x int\n", 'var a = `import "C"`\n', "const a = 1\n"]) {
+      expect([rest, headerOf(header + rest)]).toEqual([rest, header]);
+    }
+    expect(headerOf(header)).toBe(header);
+  });
+
+  test("a comment before the first declaration belongs to it", () => {
+    expect(headerOf(`package main\n\n// one\n${REST}`)).not.toBe(headerOf(`package main\n\n// two\n${REST}`));
+  });
+
+  test.each([
+    ["cgo", 'package main\n\n// #include <stdio.h>\nimport "C"\n'],
+    ["cgo among others", 'package main\nimport (\n"fmt"\n"C"\n)\n'],
+    ["embedding", 'package main\nimport _ "embed"\n'],
+    ["embedding in other quotes", "package main\nimport _ `embed`\n"],
+    ["an escape, which could be any import", 'package main\nimport "\\x43"\n'],
+    ["nothing", ""],
+    ["only a comment", "// hello\n"],
+    ["a comment that does not end", "package main\n/* hello\n"],
+    ["a syntax error", "pakcage main\n"],
+    ["an import that lacks its end", 'package main\nimport "fmt\n'],
+    ["two imports on a line", 'package main\nimport "fmt" "os"\n'],
+    ["a list that lacks its end", 'package main\nimport (\n"fmt"\n'],
+    ["something else where declarations stand", "package main\nif x {}\n"],
+    ["no line end where one belongs", "package main import"],
+    ["a byte order mark", "\u00ef\u00bb\u00bfpackage main\n"],
+    ["a byte that Go refuses", "package main\n\0"],
+  ])("has none of %s", (_what, text) => {
+    expect(headerOf(text)).toBeUndefined();
+    if (text !== "") expect(headerOf(text + REST)).toBeUndefined();
+  });
+});
+
+describe("digestOfHeader()", () => {
+  let tree: Tree;
+  beforeAll(() => {
+    tree = writeTree({
+      "a.go": `package main\n\nimport "fmt"\n\n${REST}`,
+      "b.go": `package main\n\nimport "fmt"\n\nfunc main() { other() }\n`,
+      "c.go": `package main\n\nimport "os"\n\n${REST}`,
+      "long.go": `// ${"x".repeat(64 * 1024)}\npackage main\n\n${REST}`,
+      "large.go": `package main\n\nimport "fmt"\n\nfunc main() {}\n// ${"x".repeat(1024 * 1024)}\n`,
+    });
+  });
+  afterAll(() => tree[Symbol.dispose]());
+
+  test("depends on the header, and on nothing else", () => {
+    const [a, b, c, long, large] = ["a", "b", "c", "long", "large"].map((name) =>
+      digestOfHeader(tree.at(`${name}.go`)),
+    );
+    expect(a).toMatch(/^[0-9a-f]{16}$/);
+    expect([b, large]).toEqual([a, a]);
+    expect(c).not.toBe(a);
+    expect(c).toBeDefined();
+    expect(long).toBeUndefined();
+    expect(digestOfHeader(tree.at("none.go"))).toBeUndefined();
   });
 });
