@@ -10,6 +10,7 @@ import { realpathSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { once } from "./async.ts";
 import { type Cache, type Kept, keyOf } from "./cache.ts";
+import { isInside } from "./file.ts";
 import {
   confirmInputs,
   type Draft,
@@ -22,7 +23,7 @@ import {
 import { Looks, TICK_MS } from "./fingerprint.ts";
 import { findWorkTree, planTags, readGitState } from "./git.ts";
 import type { Program } from "./go-programs.ts";
-import { findGoroot, isBelow, planSources, type SourcesOptions, type Unprovable } from "./go-sources.ts";
+import { findGoroot, planSources, type SourcesOptions, type Unprovable } from "./go-sources.ts";
 import { type GoPackage, readVariable, runGo, settingsFile, splitQuoted } from "./go.ts";
 import type { Host } from "./host.ts";
 import { isObject } from "./json.ts";
@@ -270,7 +271,7 @@ export class BuildMemory {
     const goroot = findGoroot(packages) ?? "";
     const standard = join(goroot, "src");
     const whole = { folders: [...plan.folders, ...tags.folders], files: [...plan.files, ...tags.files] };
-    const isOwn = (path: string): boolean => !isBelow(path, standard);
+    const isOwn = (path: string): boolean => !isInside(path, standard);
     const folders = whole.folders.filter(({ dir }) => isOwn(dir));
     const dirs = new Set(folders.map(({ dir }) => dir));
     const patterns = packages.filter(({ dir, embedPatterns }) => embedPatterns.length > 0 && dirs.has(dir));

@@ -124,6 +124,11 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** The code of a failed system call, such as `ENOENT`; undefined if the error has none. */
+export function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+}
+
 /**
  * What a person sees of a failure: the chain of causes on as few lines as will do, then the hints.
  *

@@ -1,20 +1,10 @@
 /**
- * The bytes of a file as a stream of pieces: one way to read layers and blobs, whoever keeps them.
+ * Files: what a path leads to, bytes in chunks, output files that appear complete, and a lock between processes.
  *
- * A text file that a flag names for ko to write: checked before the work, written in one step after it.
- *
- * Archives are streamed: file.ts.
- *
- * Writes an archive to where `--tarball FILE` or `--oci-archive FILE` says: a file, a device, a pipe, or stdout.
- *
- * A file appears when it is complete; one that was there stays as it was until then. What is in the archive is decided
- * in archive.ts.
- *
- * One at a time: a lock between processes that work on the same folder.
- *
- * The kernel holds the lock (through SQLite, which knows how on every system) and lets go of it when the process ends,
- * however it ends: there is no stale lock to guess about. The lock file itself is empty and is removed afterwards.
+ * An output file is written beside its place and renamed; devices and pipes are written to. The content of archives is
+ * decided in archive.ts.
  */
+import { type Dirent, lstatSync, readdirSync, realpathSync, type Stats, statSync } from "node:fs";
 import {
   access,
   constants,
@@ -27,24 +17,97 @@ import {
   unlink,
   writeFile,
 } from "node:fs/promises";
-import { dirname } from "node:path";
+import { dirname, win32 } from "node:path";
 import { setTimeout } from "node:timers/promises";
-import { KoError, messageOf, UsageError } from "./errors.ts";
+import { codeOf, KoError, messageOf, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
-
-/** Bytes of a piece: 256 KiB. */
-export const CHUNK_BYTES: number = 256 * 1024;
 
 export interface ReadChunksOptions {
   readonly signal?: AbortSignal | undefined;
-  /** What an error calls it. @default the path, in quotes */
+  /** The file's name in an error. @default the path, in quotes */
   readonly what?: string;
 }
 
+export interface WriteArchiveFileOptions {
+  readonly host: Host;
+  readonly signal: AbortSignal;
+}
+
+export interface WithLockOptions {
+  readonly signal: AbortSignal;
+  /** Milliseconds to wait for other processes. @default 60000 */
+  readonly patience?: number;
+}
+
+/** Bytes of a chunk: 256 KiB. */
+export const CHUNK_BYTES: number = 256 * 1024;
+
+const WINDOWS_PATH = /^(?:[A-Za-z]:|\\\\)/;
+const POLL_MS = 20;
+
+/** The stat of a path, symlinks followed; undefined if it does not exist or cannot be reached. */
+export function look(path: string): Stats | undefined {
+  try {
+    return statSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
+}
+
+/** The stat of a path itself, which may be a symlink; undefined if it does not exist or cannot be reached. */
+export function lookAtLink(path: string): Stats | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false });
+  } catch {
+    return undefined;
+  }
+}
+
+/** The path without symlinks; undefined if it does not exist or cannot be reached. */
+export function realPath(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The names in a folder, sorted; none if it cannot be read. */
+export function readNames(dir: string): readonly string[] {
+  try {
+    return readdirSync(dir).sort();
+  } catch {
+    return [];
+  }
+}
+
+/** The entries of a folder; none if it cannot be read. */
+export function readEntries(dir: string): readonly Dirent[] {
+  try {
+    return readdirSync(dir, { withFileTypes: true });
+  } catch {
+    return [];
+  }
+}
+
+/** Reports whether a path is a folder or lies in it. Both are absolute and normalized; Windows paths ignore case. */
+export function isInside(path: string, folder: string): boolean {
+  if (WINDOWS_PATH.test(folder)) {
+    const way = win32.relative(folder, path);
+    return way !== ".." && !way.startsWith("..\\") && !win32.isAbsolute(way);
+  }
+  return path === folder || path.startsWith(folder.endsWith("/") ? folder : `${folder}/`);
+}
+
+/** Reports whether a path lies in a folder and is not the folder itself. The paths are those of {@link isInside}. */
+export function isBelow(path: string, folder: string): boolean {
+  return isInside(path, folder) && !isInside(folder, path);
+}
+
 /**
- * Reads a file from its start; each piece has memory of its own, which the reader may keep.
+ * Reads a file from its start. Each chunk has its own memory, so the reader may keep it.
  *
- * @throws {KoError} If it cannot be opened or read.
+ * @throws {KoError} If the file cannot be opened or read.
  */
 export async function* readChunks(
   path: string,
@@ -72,17 +135,17 @@ export async function* readChunks(
 }
 
 /**
- * Checks that a file can be written later, without a trace.
+ * Checks that a file can be written later, and leaves no trace.
  *
  * @param path absolute
- * @param flag who names it: `--image-refs`
- * @throws {UsageError} If it is a folder, or its folder does not exist or cannot be written to.
+ * @param flag the flag that names the file, such as `--image-refs`
+ * @throws {UsageError} If the path is a folder, or its parent folder does not exist or is not writable.
  */
 export async function checkWritableFile(path: string, flag: string): Promise<void> {
   const fail = (why: string): UsageError => new UsageError(`Cannot write ${flag} "${path}": ${why}`);
   const found = await stat(path).catch(() => undefined);
   if (found?.isDirectory()) throw fail("it is a folder");
-  // A device or a pipe is written to, not replaced.
+  // Devices and pipes are written to, not replaced: their folder need not be writable.
   if (found !== undefined && !found.isFile()) return;
   const folder = dirname(await realpath(path).catch(() => path));
   const parent = await stat(folder).catch(() => undefined);
@@ -93,18 +156,17 @@ export async function checkWritableFile(path: string, flag: string): Promise<voi
 }
 
 /**
- * Writes a file in one step: what was there stays until all of `text` is. A symbolic link stays one; a device or a pipe
- * is written to.
+ * Writes a file in one step: an existing file stays as it is until the new one is complete. A symlink stays a symlink.
  *
  * @param path absolute
- * @param flag who names it: `--image-refs`
- * @throws {KoError} If it cannot be written; nothing is left behind then.
+ * @param flag the flag that names the file, such as `--image-refs`
+ * @throws {KoError} If the file cannot be written. No temporary file is left then.
  */
 export async function writeOutputFile(path: string, text: string, flag: string): Promise<void> {
   try {
     const target = await realpath(path).catch(() => path);
     const found = await stat(target).catch(() => undefined);
-    // To rename a file over /dev/null or /dev/stdout would take the device away.
+    // Renaming a file over /dev/null or /dev/stdout would replace the device.
     if (found !== undefined && !found.isFile()) return await writeFile(target, text);
     const temporary = `${target}.${crypto.randomUUID()}.tmp`;
     try {
@@ -118,14 +180,12 @@ export async function writeOutputFile(path: string, text: string, flag: string):
   }
 }
 
-export interface WriteArchiveFileOptions {
-  readonly host: Host;
-  readonly signal: AbortSignal;
-}
-
 /**
+ * Writes an archive to the file, device, pipe or stdout that `--tarball` or `--oci-archive` names.
+ *
  * @param path absolute, or `-` for standard output
- * @throws {KoError} If it cannot be written; or what `chunks` throws. No file is left behind or changed then.
+ * @throws {KoError} If the archive cannot be written. No file is left behind or changed then.
+ * @throws Errors of `chunks`.
  */
 export async function writeArchiveFile(
   path: string,
@@ -140,18 +200,55 @@ export async function writeArchiveFile(
     }
     return;
   }
-  // A symbolic link stays one. What is no path (/dev/stdout that is a pipe) stays as it is.
+  // A symlink stays a symlink. /dev/stdout that is a pipe has no real path.
   const target = await realpath(path).catch(() => path);
   const found = await stat(target).catch(() => undefined);
   if (found === undefined || found.isFile()) return writeWhole(target, chunks, signal);
   if (found.isDirectory()) throw new KoError(`Cannot write the archive "${path}": it is a folder, a file is wanted`);
-  // To rename a file over /dev/stdout would take the device away.
+  // Renaming a file over /dev/stdout would replace the device.
   const probe = found.isFIFO() ? await waitForReader(target, signal) : undefined;
   try {
     const handle = await writing(target, () => open(target, "w"));
     await writeChunks(target, { handle, chunks, signal });
   } finally {
     await probe?.close();
+  }
+}
+
+/**
+ * Runs `work` while no other process, and no other call in this process, holds the lock.
+ *
+ * The kernel holds the lock, through SQLite, and releases it when the process ends, however it ends: no lock is stale.
+ *
+ * @param file the lock file: absolute, in an existing folder. It stays empty and is removed afterwards.
+ * @throws {KoError} If another process holds the lock for longer than `patience`, or the file system has no locks.
+ */
+export async function withLock<T>(
+  file: string,
+  work: () => Promise<T>,
+  { signal, patience = 60_000 }: WithLockOptions,
+): Promise<T> {
+  for (let waited = 0; ; waited += POLL_MS) {
+    signal.throwIfAborted();
+    const held = await tryLock(file);
+    if (held !== undefined) {
+      try {
+        return await work();
+      } finally {
+        // Removed while it is still held: processes that wait for this file notice that it is gone, and make a new one.
+        await unlink(file).catch(() => {});
+        held.release();
+      }
+    }
+    if (waited >= patience) {
+      throw new KoError(
+        `Cannot lock "${file}": another process has held it for ${Math.round(patience / 1000)} seconds`,
+        {
+          hint: "Wait for the other ko to end, then try again",
+        },
+      );
+    }
+    await setTimeout(POLL_MS, undefined, { signal });
   }
 }
 
@@ -168,7 +265,7 @@ async function writeWhole(target: string, chunks: AsyncIterable<Uint8Array>, sig
 }
 
 interface WriteChunksOptions {
-  /** Is closed at the end. */
+  /** Closed at the end. */
   readonly handle: FileHandle;
   readonly chunks: AsyncIterable<Uint8Array>;
   readonly signal: AbortSignal;
@@ -187,15 +284,13 @@ async function writeChunks(target: string, { handle, chunks, signal }: WriteChun
   }
 }
 
-const POLL_MS = 20;
-
-/** Waits for somebody to read the named pipe. Opening it would wait too, but in a way that Ctrl-C could not end. */
+/** Waits for a reader of the named pipe. A blocking open would wait too, but Ctrl-C could not interrupt it. */
 async function waitForReader(pipe: string, signal: AbortSignal): Promise<FileHandle> {
   for (;;) {
     try {
       return await open(pipe, constants.O_WRONLY | constants.O_NONBLOCK);
     } catch (cause) {
-      if (!(cause instanceof Error && "code" in cause && cause.code === "ENXIO")) throw cannotWrite(pipe, cause);
+      if (codeOf(cause) !== "ENXIO") throw cannotWrite(pipe, cause);
       await setTimeout(POLL_MS, undefined, { signal });
     }
   }
@@ -213,50 +308,12 @@ function cannotWrite(target: string, cause: unknown): KoError {
   return new KoError(`Cannot write the archive "${target}": ${messageOf(cause)}`, { cause });
 }
 
-export interface WithLockOptions {
-  readonly signal: AbortSignal;
-  /** Milliseconds to wait for others. @default 60000 */
-  readonly patience?: number;
-}
-
-/**
- * Runs `work` while no other process, and no other call in this one, holds the lock `file`.
- *
- * @param file absolute path; its folder must exist
- * @throws {KoError} If the lock cannot be had: others hold it for too long, or the file system has no locks.
- */
-export async function withLock<T>(
-  file: string,
-  work: () => Promise<T>,
-  { signal, patience = 60_000 }: WithLockOptions,
-): Promise<T> {
-  for (let waited = 0; ; waited += POLL_MS) {
-    signal.throwIfAborted();
-    const held = await tryLock(file);
-    if (held !== undefined) {
-      try {
-        return await work();
-      } finally {
-        // Removed while it is still held: whoever waits on this file notices that it is gone, and takes a new one.
-        await unlink(file).catch(() => {});
-        held.release();
-      }
-    }
-    if (waited >= patience) {
-      throw new KoError(`Cannot lock "${file}": another process holds it for ${Math.round(patience / 1000)} seconds`, {
-        hint: "Wait for the other ko to end, then try again",
-      });
-    }
-    await setTimeout(POLL_MS, undefined, { signal });
-  }
-}
-
 async function tryLock(file: string): Promise<{ release(): void } | undefined> {
   const { Database, SQLiteError } = await import("bun:sqlite");
   let database: InstanceType<typeof Database> | undefined;
   try {
-    // Nothing is ever written to the file. It is looked at before it is opened and after it is locked: the same file
-    // both times is the one that was opened. Otherwise the one before us removed it, and what we hold is no lock.
+    // If the file has another identity after it is locked than before it was opened, the previous holder has removed it
+    // in between: then we hold a lock on a deleted file, which keeps no other process out.
     let before = await identify(file);
     if (before === undefined) {
       new Database(file).close();
@@ -277,7 +334,7 @@ async function tryLock(file: string): Promise<{ release(): void } | undefined> {
   }
 }
 
-/** Inode and birth: a number alone may be used again at once. */
+/** Inode and birth time: a file system may reuse the inode number of a removed file at once. */
 async function identify(file: string): Promise<string | undefined> {
   try {
     const { ino, birthtimeNs } = await stat(file, { bigint: true });

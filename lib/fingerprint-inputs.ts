@@ -5,6 +5,7 @@
  * names that count are compared, and only where its own mark has changed.
  */
 import { join } from "node:path";
+import { look } from "./file.ts";
 import {
   ABSENT,
   digestOfFile,
@@ -12,7 +13,6 @@ import {
   fileMarkOf,
   type FolderKind,
   isSourceName,
-  look,
   Looks,
   markOf,
   namesIn,

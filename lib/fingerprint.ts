@@ -4,19 +4,9 @@
  * A file that changed within the resolution of the file system's clock is racy (https://git-scm.com/docs/racy-git): its
  * mark alone proves nothing. The header of a Go source file is everything that `go list` reads of it.
  */
-import {
-  closeSync,
-  type Dirent,
-  lstatSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  readSync,
-  type Stats,
-  statSync,
-} from "node:fs";
+import { closeSync, lstatSync, openSync, readFileSync, readlinkSync, readSync, type Stats } from "node:fs";
 import { dirname, resolve } from "node:path";
+import { look, readEntries, readNames } from "./file.ts";
 
 /** Which names of a folder count. */
 export type FolderKind =
@@ -157,24 +147,6 @@ function isRenamed(found: Stats): boolean {
   return found.isSymbolicLink() || (found.isDirectory() && found.ctimeMs !== found.mtimeMs);
 }
 
-/** What `stat` tells, or undefined if it is not there or cannot be reached. */
-export function look(path: string): Stats | undefined {
-  try {
-    return statSync(path, { throwIfNoEntry: false });
-  } catch {
-    return undefined;
-  }
-}
-
-/** The names in a folder, sorted; none if it is not there or cannot be read. */
-export function readNames(dir: string): readonly string[] {
-  try {
-    return readdirSync(dir).sort();
-  } catch {
-    return [];
-  }
-}
-
 /** Judges times of change by the moment at which the Go tool was started. */
 export class Window {
   readonly #startedAt: number;
@@ -199,18 +171,11 @@ export class Window {
 }
 
 export function namesIn(dir: string, kind: FolderKind): readonly string[] {
-  try {
-    if (kind === "entries") return readdirSync(dir).sort();
-    const entries = readdirSync(dir, { withFileTypes: true });
-    const isWanted = (entry: Dirent): boolean =>
-      entry.isDirectory() ? kind === "tree" && isWalkedName(entry.name) : isSourceName(entry.name);
-    return entries
-      .filter(isWanted)
-      .map(({ name }) => name)
-      .sort();
-  } catch {
-    return [];
-  }
+  if (kind === "entries") return readNames(dir);
+  return readEntries(dir)
+    .filter((entry) => (entry.isDirectory() ? kind === "tree" && isWalkedName(entry.name) : isSourceName(entry.name)))
+    .map(({ name }) => name)
+    .sort();
 }
 
 export function digestOfFile(path: string): string {

@@ -8,10 +8,10 @@
  *
  * https://git-scm.com/docs/gitrepository-layout
  */
-import { type Dirent, existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { look, readEntries } from "./file.ts";
 import type { InputPlan } from "./fingerprint-inputs.ts";
-import { look } from "./fingerprint.ts";
 import { ancestors, VCS_MARKS } from "./go-sources.ts";
 import type { Host } from "./host.ts";
 
@@ -75,14 +75,6 @@ export function planTags(root: string): InputPlan {
   }
   const exists = (dir: string): boolean => look(dir)?.isDirectory() === true;
   return { folders: folders.filter(exists).map((dir) => ({ dir, kind: "entries" })), files };
-}
-
-function readEntries(dir: string): readonly Dirent[] {
-  try {
-    return readdirSync(dir, { withFileTypes: true });
-  } catch {
-    return [];
-  }
 }
 
 /** The folder that all work trees share, of the one in `root`; undefined if that cannot be told: then git cannot tell either. */

@@ -18,7 +18,7 @@ import { mkdir } from "node:fs/promises";
 import { join, posix, relative } from "node:path";
 import { countOomKills } from "./build-jobs.ts";
 import { CommandError, KoError, printable } from "./errors.ts";
-import { look, readNames } from "./fingerprint.ts";
+import { look, readNames } from "./file.ts";
 import { cgoHint, findCgoFiles } from "./go-problems.ts";
 import type { Program } from "./go-programs.ts";
 import {

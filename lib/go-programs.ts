@@ -12,6 +12,7 @@
 import { readdir, readFile, stat } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, posix, relative, resolve } from "node:path";
 import { findNearest, KoError, KoErrors, UsageError } from "./errors.ts";
+import { isBelow } from "./file.ts";
 import { explainPackage } from "./go-problems.ts";
 import {
   buildEnvironment,
@@ -184,11 +185,7 @@ async function placeFor(argument: Argument, here: Surroundings, host: Host): Pro
   const owner = await findModuleDir(argument.dir);
   if (owner === undefined || owner === here.moduleDir) return host.cwd;
   // A module beside ours may be a replacement in our go.mod: go, run here, knows. One inside ours never is visible.
-  return here.moduleDir === undefined || isInside(owner, here.moduleDir) ? owner : host.cwd;
-}
-
-function isInside(path: string, folder: string): boolean {
-  return path !== folder && !/^\.\.([/\\]|$)/.test(relative(folder, path));
+  return here.moduleDir === undefined || isBelow(owner, here.moduleDir) ? owner : host.cwd;
 }
 
 /** Folders of other modules for the arguments that go did not find here. */
@@ -272,7 +269,7 @@ function createAdvice(here: Surroundings, options: CreateAdviceOptions): Advice 
     below: async (importPath, argument) => {
       const path = argument.dir;
       const inside = (main: { importPath: string; dir: string }): boolean =>
-        path === undefined ? main.importPath.startsWith(`${importPath}/`) : isInside(main.dir, path);
+        path === undefined ? main.importPath.startsWith(`${importPath}/`) : isBelow(main.dir, path);
       return (await mains())
         .filter(inside)
         .slice(0, 5)

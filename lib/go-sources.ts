@@ -5,10 +5,11 @@
  * embedded files, what would newly count, the files that choose modules, versions and toolchain. Looking at them is
  * fingerprint.ts's job. Of go.mod and go.work no more is read than which local folders they may mean.
  */
-import { accessSync, constants, readdirSync, readFileSync } from "node:fs";
+import { accessSync, constants, readFileSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
+import { isInside, look, readEntries, readNames } from "./file.ts";
 import type { InputPlan } from "./fingerprint-inputs.ts";
-import { type FolderKind, isWalkedName, look, readNames } from "./fingerprint.ts";
+import { type FolderKind, isWalkedName } from "./fingerprint.ts";
 import type { Program } from "./go-programs.ts";
 import type { GoModule, GoPackage } from "./go.ts";
 
@@ -178,12 +179,7 @@ function closure(
 /** Whether a package is of a module version in the module cache. With vendoring there is no folder of the module. */
 export function isImmutable({ dir, module }: GoPackage): boolean {
   if (module === undefined || module.main || module.local) return false;
-  return module.version !== undefined && module.dir !== undefined && isBelow(dir, module.dir);
-}
-
-/** Whether a path is a folder, or lies below it. */
-export function isBelow(path: string, folder: string): boolean {
-  return path === folder || path.startsWith(folder.endsWith("/") ? folder : `${folder}/`);
+  return module.version !== undefined && module.dir !== undefined && isInside(dir, module.dir);
 }
 
 /** The sources that the Go tool saw in a package's folder, whether they take part or not; tests left out. */
@@ -193,8 +189,8 @@ export function seenSources(each: GoPackage): readonly string[] {
 
 /** The folders from that of a package up to that of its module, both left out and included: those between, and the module's. */
 function waysUp(dir: string, root: string): readonly string[] {
-  if (!isBelow(dir, root)) return [];
-  return ancestors(dir).filter((each) => isBelow(each, root));
+  if (!isInside(dir, root)) return [];
+  return ancestors(dir).filter((each) => isInside(each, root));
 }
 
 /** Go's root, as the go that ran tells it: another than that of the command if a go.mod asks for another version. */
@@ -328,13 +324,7 @@ export function globMatcher(part: string): (name: string) => boolean {
 /** `folder` and all folders below it, links not followed. @param visit says whether to look at what is in it */
 function walkFolders(folder: string, visit: (dir: string, name: string) => boolean): void {
   if (!visit(folder, basename(folder))) return;
-  let entries;
-  try {
-    entries = readdirSync(folder, { withFileTypes: true });
-  } catch {
-    return;
-  }
-  for (const entry of entries) {
+  for (const entry of readEntries(folder)) {
     if (entry.isDirectory() && !isVcsFolder(entry.name)) walkFolders(join(folder, entry.name), visit);
   }
 }

@@ -14,8 +14,9 @@
  * It reads links and git's pointer files, no content.
  */
 import { existsSync, lstatSync, readdirSync, readlinkSync, realpathSync, type Stats, statSync } from "node:fs";
-import { dirname, isAbsolute, join, parse, relative, resolve, sep } from "node:path";
-import { KoError, messageOf } from "./errors.ts";
+import { dirname, isAbsolute, join, parse, resolve, sep } from "node:path";
+import { codeOf, KoError, messageOf } from "./errors.ts";
+import { isInside, realPath } from "./file.ts";
 import { readCommonFolder, readGitFile } from "./git.ts";
 import type { Log } from "./log.ts";
 import type { TarEntry } from "./tar.ts";
@@ -137,7 +138,7 @@ function* followLink({ path, name, place }: LinkPlace, options: WalkOptions): Ge
     return;
   }
   const chain = [...place.chain, place.directory];
-  if (chain.some((folder) => isInside(target.path, folder))) {
+  if (chain.some((folder) => isInside(folder, target.path))) {
     throw new KoError(`Cannot pack the link "${path}": it leads to "${target.path}", which holds it: there is no end`, {
       hint: "Let it lead to a folder that does not hold the link.",
     });
@@ -225,8 +226,8 @@ const MAX_HOPS = 40;
  */
 export function findLinkRules(kodata: string, allowedRoot: string | undefined): LinkRules {
   if (allowedRoot !== undefined) {
-    const root = findRealPath(resolve(allowedRoot));
-    if (root !== undefined && isInside(root, kodata)) return { kodata, root, ignoredRoot: undefined };
+    const root = realPath(resolve(allowedRoot));
+    if (root !== undefined && isInside(kodata, root)) return { kodata, root, ignoredRoot: undefined };
   }
   let root = kodata;
   for (let at = dirname(kodata); ; at = dirname(at)) {
@@ -257,20 +258,14 @@ export function findLinkTarget(link: string, rules: LinkRules): LinkTarget | und
       hint: "Remove the link, or let it lead to a file or a folder.",
     });
   }
-  if (!isInside(rules.root, path)) throw outside(link, { path, rules });
+  if (!isInside(path, rules.root)) throw outside(link, { path, rules });
   return { path, info: statSync(path) };
-}
-
-/** Whether `path` is `folder` or below it; both absolute, without links. */
-export function isInside(folder: string, path: string): boolean {
-  const way = relative(folder, path);
-  return way !== ".." && !way.startsWith(`..${sep}`) && !isAbsolute(way);
 }
 
 function outside(link: string, options: { readonly path: string; readonly rules: LinkRules }): KoError {
   const { path, rules } = options;
   let common = dirname(rules.kodata);
-  while (!isInside(common, path) && common !== dirname(common)) common = dirname(common);
+  while (!isInside(path, common) && common !== dirname(common)) common = dirname(common);
   const ignored =
     rules.ignoredRoot === undefined
       ? ""
@@ -305,7 +300,7 @@ function followGitFile(link: string, rules: LinkRules): string | undefined {
     }
     const rest = parts.filter((name) => name !== "" && name !== ".");
     if (info.isFile() && rest.length > 0) {
-      return part === ".git" && isInside(rules.root, next) ? findInGitFolder(next, rest) : undefined;
+      return part === ".git" && isInside(next, rules.root) ? findInGitFolder(next, rest) : undefined;
     }
     at = next;
   }
@@ -315,14 +310,14 @@ function followGitFile(link: string, rules: LinkRules): string | undefined {
 function findInGitFolder(file: string, rest: readonly string[]): string | undefined {
   if (rest.includes("..")) return undefined;
   const named = readGitFile(file);
-  const own = named === undefined ? undefined : findRealPath(named);
+  const own = named === undefined ? undefined : realPath(named);
   if (own === undefined) return undefined;
-  const shared = findRealPath(readCommonFolder(own));
+  const shared = realPath(readCommonFolder(own));
   // A `.git` file that came with a download could point at any folder: only a repository will do.
   if (shared === undefined || !existsSync(join(own, "HEAD"))) return undefined;
   if (!["HEAD", "objects", "refs"].every((name) => existsSync(join(shared, name)))) return undefined;
-  const target = findRealPath(join(isShared(rest) ? shared : own, ...rest));
-  return target !== undefined && (isInside(own, target) || isInside(shared, target)) ? target : undefined;
+  const target = realPath(join(isShared(rest) ? shared : own, ...rest));
+  return target !== undefined && (isInside(target, own) || isInside(target, shared)) ? target : undefined;
 }
 
 /** Whether all work trees of a repository share `.git/<rest>` (gitrepository-layout, "$GIT_COMMON_DIR"). */
@@ -331,16 +326,4 @@ function isShared([first = "", second = ""]: readonly string[]): boolean {
   if (first === "logs") return second !== "HEAD";
   const names = "branches common config description hooks info modules objects packed-refs remotes shallow worktrees";
   return names.split(" ").includes(first);
-}
-
-function findRealPath(path: string): string | undefined {
-  try {
-    return realpathSync(path);
-  } catch {
-    return undefined;
-  }
-}
-
-function codeOf(error: unknown): unknown {
-  return error instanceof Error && "code" in error ? error.code : undefined;
 }

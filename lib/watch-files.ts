@@ -8,7 +8,8 @@
 import { type Stats, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import type { FSWatcher } from "chokidar";
-import { look, readNames, TICK_MS } from "./fingerprint.ts";
+import { look, readNames } from "./file.ts";
+import { TICK_MS } from "./fingerprint.ts";
 import type { PathChange } from "./watch-places.ts";
 
 export interface WatcherOptions {

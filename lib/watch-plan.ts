@@ -7,10 +7,10 @@
  */
 import { type Dirent, readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { look } from "./fingerprint.ts";
+import { isInside, look } from "./file.ts";
 import { findWorkTree } from "./git.ts";
 import type { Program } from "./go-programs.ts";
-import { ancestors, embedFolders, isBelow, isImmutable, planModuleFiles } from "./go-sources.ts";
+import { ancestors, embedFolders, isImmutable, planModuleFiles } from "./go-sources.ts";
 import type { GoPackage } from "./go.ts";
 import { findLinkRules, findLinkTarget, type LinkRules } from "./kodata.ts";
 import { joinPlaces, NOWHERE, type Places, type WatchedKind } from "./watch-places.ts";
@@ -138,7 +138,7 @@ function planPackages(packages: readonly GoPackage[], all: readonly GoPackage[])
     folders.push({ dir, kind: "sources" });
     // A go.mod on the way would cut the package off from its module.
     for (const above of ancestors(dir)) {
-      if (module?.dir === undefined || !isBelow(above, module.dir)) break;
+      if (module?.dir === undefined || !isInside(above, module.dir)) break;
       files.push(join(above, "go.mod"));
     }
     if (embedPatterns.length === 0) continue;
@@ -177,7 +177,7 @@ function planModules(
   const top = tree.kind === "git" ? tree.root : (module ?? place.dir);
   const isOfModule = (dir: string): boolean => look(join(dir, "go.mod")) !== undefined;
   const counts = (path: string): boolean =>
-    isBelow(path, top) || look(path) !== undefined || isOfModule(dirname(path)) || isOfModule(dirname(dirname(path)));
+    isInside(path, top) || look(path) !== undefined || isOfModule(dirname(path)) || isOfModule(dirname(dirname(path)));
   return { ...NOWHERE, files: files.filter(counts) };
 }
 

@@ -9,7 +9,7 @@ import { join, resolve } from "node:path";
 import { LazyCache } from "./cache.ts";
 import { describeError } from "./errors.ts";
 import { checkWritableFile, writeOutputFile } from "./file.ts";
-import { readNames } from "./fingerprint.ts";
+import { readNames } from "./file.ts";
 import { type Host, withSignal } from "./host.ts";
 import type { Log, LogLevel } from "./log.ts";
 import { createTiming, type Recorder, type Timing, type TimingOutput } from "./timing.ts";

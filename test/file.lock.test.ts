@@ -73,7 +73,7 @@ describe("withLock()", () => {
     try {
       const late = withLock(file, async () => "no", { signal, patience: 40 });
       expect(await late.catch((error: unknown) => error)).toEqual(
-        new KoError(`Cannot lock "${file}": another process holds it for 0 seconds`, {
+        new KoError(`Cannot lock "${file}": another process has held it for 0 seconds`, {
           hint: "Wait for the other ko to end, then try again",
         }),
       );

@@ -1,8 +1,71 @@
 import { describe, expect, test } from "bun:test";
-import { readChunks } from "../lib/file.ts";
 import { messageOf } from "../lib/errors.ts";
+import { isBelow, isInside, look, lookAtLink, readChunks, readEntries, readNames, realPath } from "../lib/file.ts";
 import { rejectionOf } from "./helpers/rejection.ts";
 import { writeTree } from "./helpers/tree.ts";
+
+describe("isInside() and isBelow()", () => {
+  test.each([
+    ["/a", "/a", "itself"],
+    ["/a/b", "/a", "below"],
+    ["/a/..b", "/a", "below"],
+    ["/a", "/", "below"],
+    ["/", "/", "itself"],
+    ["/ab", "/a", "outside"],
+    ["/a", "/a/b", "outside"],
+    ["/a/c", "/a/b", "outside"],
+    ["/", "/a", "outside"],
+    ["/a\\b", "/a", "outside"],
+    ["C:\\a", "C:\\a", "itself"],
+    ["c:\\A", "C:\\a", "itself"],
+    ["C:\\a\\b", "C:\\a", "below"],
+    ["C:/a/b", "C:\\a", "below"],
+    ["C:\\a", "C:\\", "below"],
+    ["C:\\a\\..b", "C:\\a", "below"],
+    ["C:\\ab", "C:\\a", "outside"],
+    ["C:\\a", "C:\\a\\b", "outside"],
+    ["D:\\a\\b", "C:\\a", "outside"],
+    ["\\\\host\\share\\a", "\\\\host\\share", "below"],
+  ] as const)("%s is, seen from %s, %s", (path, folder, place) => {
+    expect({ inside: isInside(path, folder), below: isBelow(path, folder) }).toEqual({
+      inside: place !== "outside",
+      below: place === "below",
+    });
+  });
+});
+
+describe("look(), lookAtLink(), realPath(), readNames() and readEntries()", () => {
+  test("tell a file, a folder, a symlink and one that leads nowhere apart", () => {
+    using tree = writeTree({
+      file: "x",
+      "dir/b": "",
+      "dir/a": "",
+      link: { link: "file" },
+      broken: { link: "nowhere" },
+    });
+    const names = ["file", "dir", "link", "broken", "gone", "file/below"];
+    const kind = (stats: ReturnType<typeof look>): string =>
+      stats === undefined ? "none" : stats.isSymbolicLink() ? "link" : stats.isDirectory() ? "dir" : "file";
+    expect(
+      names.map((name) => {
+        const path = tree.at(name);
+        return [kind(look(path)), kind(lookAtLink(path)), realPath(path)?.slice(tree.path.length + 1)];
+      }),
+    ).toEqual([
+      ["file", "file", "file"],
+      ["dir", "dir", "dir"],
+      ["file", "link", "file"],
+      ["none", "link", undefined],
+      ["none", "none", undefined],
+      ["none", "none", undefined],
+    ]);
+    expect({ names: readNames(tree.at("dir")), entries: readEntries(tree.at("dir")).length }).toEqual({
+      names: ["a", "b"],
+      entries: 2,
+    });
+    expect([readNames(tree.at("file")), readEntries(tree.at("gone"))]).toEqual([[], []]);
+  });
+});
 
 describe("readChunks()", () => {
   test.each([0, 1, 256 * 1024, 700_000])(

@@ -2,7 +2,6 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { isInside } from "../lib/kodata.ts";
 import { walkFailure, walkKodata } from "./helpers/kodata.ts";
 
 /** Without links in its path. */
@@ -12,21 +11,6 @@ beforeEach(() => {
   folder = realpathSync(mkdtempSync(join(tmpdir(), "ko-links-test-")));
 });
 afterEach(() => rmSync(folder, { recursive: true, force: true }));
-
-describe("isInside()", () => {
-  test.each([
-    ["/a", "/a", true],
-    ["/a", "/a/b", true],
-    ["/a", "/a/..b", true],
-    ["/", "/a", true],
-    ["/a", "/ab", false],
-    ["/a/b", "/a", false],
-    ["/a/b", "/a/c", false],
-    ["/a", "/", false],
-  ])("of %s and %s", (outer, path, inside) => {
-    expect(isInside(outer, path)).toBe(inside);
-  });
-});
 
 describe("findLinkTarget() and git", () => {
   /** A repository with a commit, `kodata/HEAD` and `kodata/refs` linked to `.git` as ko's documentation says. */
