@@ -2,7 +2,7 @@
  * Compiles ko: `./ko` for this machine, or with `--release` one executable per system into dist/, with SHA256SUMS.
  *
  * Same commit, same Bun: same bytes, wherever the folder is. What the executable must not do in the folder that it runs
- * in (load .env, bunfig.toml, tsconfig.json, package.json) is switched off here; test/compile.test.ts shows it.
+ * in (load .env, bunfig.toml, tsconfig.json, package.json) is switched off here; test/feature-compile.test.ts shows it.
  *
  * usage: bun .ci/build.ts [--release] [--outfile FILE]
  */

@@ -1,10 +1,10 @@
 /**
- * The rules of the house, checked against the sources: imports form no cycle, and only `lib/host.ts` touches the outside
- * world.
+ * The rules of the house, checked against the sources: imports form no cycle, only `lib/host.ts` touches the outside
+ * world, comments cite pages and rules that exist, and links in the documentation lead somewhere.
  */
 import { describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 
 const ROOT = join(import.meta.dir, "..");
 
@@ -67,6 +67,101 @@ describe("lib/", () => {
     },
   );
 });
+
+/** Every TypeScript file with comments of ours, by its path in the repository. */
+const commented: readonly string[] = [
+  "ko.ts",
+  ...["lib", ".ci", "test"].flatMap((folder) =>
+    readdirSync(join(ROOT, folder), { recursive: true, encoding: "utf8" })
+      .filter((name) => name.endsWith(".ts") && !name.includes("fixtures"))
+      .map((name) => `${folder}/${name}`)
+      .sort(),
+  ),
+];
+
+/** Files that comments name without meaning one of this repository: pages of the image spec, examples. */
+const EXAMPLES: ReadonlySet<string> = new Set(["descriptor.md", "manifest.md", "image-index.md", "./x.ts", "./y.ts"]);
+
+/** Files whose comments still cite pages under their old names. Must become empty. */
+const PENDING: ReadonlySet<string> = new Set<string>([
+  ...`archive async base-daemon build-jobs cluster-load cluster-minikube cluster compress compress.worker docker-host
+    docker-ssh docker-transport docker go-build go-problems go-programs go host http-transfer http image kodata
+    kubectl layout publish-local reference registry-auth registry-errors registry-keychain registry-ping registry-pull registry-push registry-transport registry-upload registry tar url yaml-inputs-url yaml-inputs yaml-objects
+    yaml-references`
+    .split(/\s+/)
+    .map((name) => `lib/${name}.ts`),
+  ...`feature-secrets.test helpers/apiserver helpers/case helpers/reference-page reference.names.test watch.test`
+    .split(/\s+/)
+    .map((name) => `test/${name}.ts`),
+]);
+
+const rules = findAnchors(readFileSync(join(ROOT, "docs", "rules.md"), "utf8"));
+
+describe("findCitations()", () => {
+  test.each<[string, readonly string[]]>([
+    ["(docs/rules.md A3.1)", ["A3.1"]],
+    ["Rules: docs/rules.md A4, A5, A7.5.", ["A4", "A5", "A7.5"]],
+    ["Rules: docs/rules.md A2.2-A2.4 and B1.", ["A2.2", "A2.3", "A2.4", "B1"]],
+    ["(docs/rules.md, Bun 4, A11 and E1)", ["Bun 4", "A11", "E1"]],
+    ["As A4.8 says, since Bun 1.4.5 and Go 1.26.", ["A4.8"]],
+    ["One per host (E1). See docs/rules.md.", []],
+  ])("%s", (comment, expected) => {
+    expect(findCitations(comment)).toEqual([...expected]);
+  });
+});
+
+describe("comments", () => {
+  test.each(commented.filter((file) => !PENDING.has(file)))("of %s name files and rules that exist", (file) => {
+    const comment = commentsOf(readFileSync(join(ROOT, file), "utf8"));
+    const files = findFileNames(comment).filter((name) => !EXAMPLES.has(name) && !isInRepository(name, file));
+    const numbers = findCitations(comment).filter((number) => !rules.has(number));
+    expect({ files, numbers }).toEqual({ files: [], numbers: [] });
+  });
+});
+
+/** The text of all comments, without the marks of comments and without URLs. */
+function commentsOf(source: string): string {
+  const comments = source.split("\n").flatMap((line) => {
+    const [, own] = /^\s*(?:\/\/|\/?\*+(?=\s|\/|$)\/?)\s?(.*)$/.exec(line) ?? [];
+    const [, trailing] = /[;,{})] \/\/ (.*)$/.exec(line) ?? [];
+    return own ?? trailing ?? [];
+  });
+  return comments.join(" ").replace(/https?:\/\/\S+/g, "");
+}
+
+function findFileNames(comment: string): readonly string[] {
+  return Array.from(comment.matchAll(/(?<![\w/.*<>-])[\w.-]+(?:\/[\w.-]+)*\.(?:md|ts)\b/g), ([name]) => name);
+}
+
+/** A page is named by its path; for a module its name will do. */
+function isInRepository(name: string, citedBy: string): boolean {
+  if (existsSync(join(ROOT, name))) return true;
+  if (!name.endsWith(".ts")) return false;
+  return [dirname(citedBy), "lib", "test", "test/helpers"].some((folder) => existsSync(join(ROOT, folder, name)));
+}
+
+/** The rules that a comment cites, in order, ranges spelled out: `A3.1`, `A4`, `Bun 4`. */
+function findCitations(comment: string): string[] {
+  const number = String.raw`(?:[A-E]\d+(?:\.\d+)?|(?:Bun|Go|YAML) \d+(?!\.?\d))`;
+  const pages = new RegExp(String.raw`docs/rules\.md,? (${number}(?:(?:, (?:and )?| and |-)${number})*)`, "g");
+  const loose = /\b[A-E]\d+\.\d+(?:-[A-E]\d+\.\d+)?\b/g;
+  const lists = [...comment.matchAll(pages)].map(([, list = ""]) => list);
+  const rest = comment.replaceAll(pages, "").match(loose) ?? [];
+  return [...lists, ...rest].flatMap((list) => list.split(/, (?:and )?| and /)).flatMap(spellOut);
+}
+
+function spellOut(range: string): readonly string[] {
+  const [, section, first, last] = /^([A-E]\d+)\.(\d+)-\1\.(\d+)$/.exec(range) ?? [];
+  if (first === undefined) return [range];
+  const count = Number(last) - Number(first) + 1;
+  return Array.from({ length: count }, (_, i) => `${section}.${Number(first) + i}`);
+}
+
+/** The numbers of docs/rules.md: the first word of a heading or of a list item in bold. */
+function findAnchors(page: string): ReadonlySet<string> {
+  const found = page.matchAll(/^(?:#+ ((?:Bun|Go|YAML) \d+|[A-E]\d+)\b|- \*\*([A-E]\d+(?:\.\d+)?)\*\* )/gm);
+  return new Set(Array.from(found, ([, heading, item]) => heading ?? item ?? ""));
+}
 
 /** The modules of lib/ that a source imports, each once, sorted. A worker is started by path: that is no import. */
 function findImports(source: string): string[] {
