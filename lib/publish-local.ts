@@ -88,33 +88,21 @@ export async function findLocalPlace(target: LocalTarget, options: LocalPlaceOpt
     case "daemon":
       return daemonPlace(await openDaemon(options), options);
     case "kind":
-    case "k3d": {
-      const [{ findNodes, nodesPlatform }, { loadIntoNodes }] = await Promise.all([
+    case "k3d":
+    case "minikube": {
+      const [{ clusterPlatform, findCluster }, { loadIntoCluster }] = await Promise.all([
         import("./cluster.ts"),
         import("./cluster-load.ts"),
       ]);
-      const nodes = await findNodes(target, options);
-      return {
-        platform: () => nodesPlatform(nodes, options),
-        load: async (image, names) => {
-          await loadIntoNodes(nodes, [{ image, names }], options);
-          return "loaded";
-        },
-        [Symbol.asyncDispose]: () => Promise.resolve(),
-      };
-    }
-    case "minikube": {
-      const { findMinikube, loadIntoMinikube, minikubePlatform } = await import("./cluster-minikube.ts");
-      const found = await findMinikube(options);
-      if (found.way === "docker") {
-        const { env } = found;
-        return daemonPlace(await openDaemon({ ...options, host: { ...options.host, env } }), options);
+      const cluster = await findCluster(target, options);
+      if (cluster.kind === "minikube" && cluster.dockerEnv !== undefined) {
+        const host = { ...options.host, env: cluster.dockerEnv };
+        return daemonPlace(await openDaemon({ ...options, host }), options);
       }
-      const { profile } = found;
       return {
-        platform: () => minikubePlatform(profile, options),
+        platform: () => clusterPlatform(cluster, options),
         load: async (image, names) => {
-          await loadIntoMinikube(profile, [{ image, names }], options);
+          await loadIntoCluster(cluster, [{ image, names }], options);
           return "loaded";
         },
         [Symbol.asyncDispose]: () => Promise.resolve(),

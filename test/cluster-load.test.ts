@@ -1,12 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import type { ArchiveItem } from "../lib/archive.ts";
+import { loadIntoCluster } from "../lib/cluster-load.ts";
+import type { ClusterOptions, ContainerCluster } from "../lib/cluster.ts";
 import { describeError, KoError } from "../lib/errors.ts";
 import { Interrupted } from "../lib/host.ts";
 import type { Image } from "../lib/image.ts";
 import { silentLog } from "../lib/log.ts";
-import { loadIntoNodes } from "../lib/cluster-load.ts";
-import type { Nodes, NodesOptions } from "../lib/cluster.ts";
 import { describe as describeBytes, encodeManifest, hexOf } from "../lib/oci.ts";
 import {
   SNAPSHOTTER,
@@ -21,7 +21,7 @@ import { runToEnd } from "./helpers/programs.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
 const NAMES = ["kind-control-plane", "kind-worker"] as const;
-const NODES: Nodes = { kind: "kind", cluster: "kind", program: "docker", names: NAMES };
+const CLUSTER: ContainerCluster = { kind: "kind", name: "kind", program: "docker", nodes: NAMES };
 
 /** The item of an image, as a publisher makes it: the digest's name first. */
 function item(image: Image, name: string, ...tags: readonly string[]): ArchiveItem {
@@ -33,7 +33,7 @@ function layersOf(image: Image): readonly string[] {
   return image.layers.map(({ descriptor }) => hexOf(descriptor.digest));
 }
 
-describe.skipIf(whyNoContainerd() !== undefined)("loadIntoNodes()", () => {
+describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
   const stack = new AsyncDisposableStack();
   let real: Record<(typeof NAMES)[number], TestContainerd>;
   let tree: Tree;
@@ -46,7 +46,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoNodes()", () => {
   });
   afterAll(() => stack.disposeAsync());
 
-  function options(changes: Partial<NodesOptions> = {}): NodesOptions {
+  function options(changes: Partial<ClusterOptions> = {}): ClusterOptions {
     const host = hostAt(tree.path, { env: { ...process.env, PATH: `${tree.at("bin")}:${process.env["PATH"] ?? ""}` } });
     return { host, log: silentLog, signal: new AbortController().signal, ...changes };
   }
@@ -54,12 +54,12 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoNodes()", () => {
   /** Loads, and gives what was asked of docker. */
   async function load(
     items: readonly ArchiveItem[],
-    changes: Partial<NodesOptions> & { readonly nodes?: Nodes } = {},
+    changes: Partial<ClusterOptions> & { readonly cluster?: ContainerCluster } = {},
   ): Promise<readonly string[]> {
     tree.write({ calls: "" });
     for (const name of NAMES) rmSync(tree.at(`${name}.tar`), { force: true });
-    const { nodes = NODES, ...rest } = changes;
-    await loadIntoNodes(nodes, items, options(rest));
+    const { cluster = CLUSTER, ...rest } = changes;
+    await loadIntoCluster(cluster, items, options(rest));
     return readFileSync(tree.at("calls"), "utf8").trim().split("\n").sort();
   }
 
@@ -144,7 +144,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoNodes()", () => {
 
   test("fills each node with what it lacks itself", async () => {
     const image = await daemonImage({ base: "own-base", seed: "own" });
-    await load([item(image, "own")], { nodes: { ...NODES, names: ["kind-worker"] } });
+    await load([item(image, "own")], { cluster: { ...CLUSTER, nodes: ["kind-worker"] } });
     await load([item(image, "own")]);
     expect(await sentTo("kind-worker")).toEqual([]);
     expect(await sentTo("kind-control-plane")).toEqual(
@@ -232,7 +232,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoNodes()", () => {
 
   test("names a node that is not there any more", async () => {
     const image = await daemonImage({ seed: "gone" });
-    expect(await failure(load([item(image, "gone")], { nodes: { ...NODES, names: ["kind-gone"] } }))).toBe(
+    expect(await failure(load([item(image, "gone")], { cluster: { ...CLUSTER, nodes: ["kind-gone"] } }))).toBe(
       'Error: Cannot load images into the node "kind-gone" of the kind cluster "kind": ' +
         "Error response from daemon: No such container: kind-gone: Cannot run docker: exit code 1",
     );
@@ -247,7 +247,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoNodes()", () => {
       },
     });
     const [name = ""] = item(image, "other").names;
-    expect(await failure(load([item(image, "other")], { nodes: { ...NODES, program: "silent" } }))).toContain(
+    expect(await failure(load([item(image, "other")], { cluster: { ...CLUSTER, program: "silent" } }))).toContain(
       `"${name}" is missing after loading, wanted ${image.descriptor.digest}`,
     );
   });
@@ -279,7 +279,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoNodes()", () => {
       },
     });
     const work = load([item({ ...small, layers: [layer] }, "large")], {
-      nodes: { ...NODES, program: "slow", names: ["kind-worker"] },
+      cluster: { ...CLUSTER, program: "slow", nodes: ["kind-worker"] },
     });
     await failure(work);
     expect(made).toBe(size);

@@ -1,10 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { KoError } from "../lib/errors.ts";
-import type { Log } from "../lib/log.ts";
-import { findNodes, machinePlatform, nodesPlatform, type NodesKind, runInNode } from "../lib/cluster.ts";
+import { type ClusterKind, clusterPlatform, type ContainerCluster, findCluster, runInNode } from "../lib/cluster.ts";
+import { KoError, messageOf } from "../lib/errors.ts";
+import { type Log, silentLog } from "../lib/log.ts";
+import type { Platform } from "../lib/oci.ts";
 import { type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { output } from "./helpers/oracle.ts";
+import { rejectionOf } from "./helpers/rejection.ts";
 import { type TreeEntry, writeTree } from "./helpers/tree.ts";
 
 /** A line of `docker ps --format '{{json .}}'`, as Docker 28 writes it. */
@@ -52,19 +54,20 @@ function podmanList(...names: readonly string[]): string {
   );
 }
 
-/** Programs on PATH, each with what its `ps` prints; a failure has the text it ends with. */
+/** Programs on PATH, each with the output of its `ps`; one that fails has its stderr. */
 type Programs = Readonly<Record<string, string | { readonly fails: string }>>;
 
-interface Outcome {
-  readonly program?: string;
-  readonly cluster?: string;
-  readonly names?: readonly string[];
+interface Outcome extends Partial<ContainerCluster> {
   readonly error?: string;
   readonly hint?: string | undefined;
   readonly warnings?: readonly string[];
 }
 
-async function find(kind: NodesKind, programs: Programs, env: Readonly<Record<string, string>> = {}): Promise<Outcome> {
+async function find(
+  kind: ClusterKind,
+  programs: Programs,
+  env: Readonly<Record<string, string>> = {},
+): Promise<Outcome> {
   const files: Record<string, TreeEntry> = { bin: null };
   for (const [name, answer] of Object.entries(programs)) {
     const text = typeof answer === "string" ? `cat <<'END'\n${answer}\nEND` : `echo '${answer.fails}' >&2; exit 1`;
@@ -76,17 +79,23 @@ async function find(kind: NodesKind, programs: Programs, env: Readonly<Record<st
   const host = hostAt(tree.path, { env: { PATH: tree.at("bin"), ...env } });
   const said = (): Outcome => (warnings.length === 0 ? {} : { warnings });
   try {
-    const { program, cluster, names } = await findNodes(kind, { host, log, signal: host.signal });
-    return { program, cluster, names, ...said() };
+    const cluster = await findCluster(kind, { host, log, signal: host.signal });
+    if (cluster.kind === "minikube") throw new Error("a minikube profile");
+    return { ...cluster, ...said() };
   } catch (error) {
     if (!(error instanceof KoError)) throw error;
     return { error: error.message, hint: error.hint, ...said() };
   }
 }
 
-describe("findNodes()", () => {
+describe("findCluster()", () => {
   const kind = [kindNode("kind-worker"), kindNode("kind-control-plane", { role: "control-plane" })].join("\n");
-  const found = { program: "docker", cluster: "kind", names: ["kind-control-plane", "kind-worker"] };
+  const found: ContainerCluster = {
+    kind: "kind",
+    name: "kind",
+    program: "docker",
+    nodes: ["kind-control-plane", "kind-worker"],
+  };
 
   test.each<readonly [string, Programs, Readonly<Record<string, string>>, Outcome]>([
     ["all nodes, sorted", { docker: kind }, {}, found],
@@ -106,34 +115,29 @@ describe("findNodes()", () => {
       "the cluster that is named",
       { docker: `${kind}\n${kindNode("dev-control-plane", { cluster: "dev", role: "control-plane" })}` },
       { KIND_CLUSTER_NAME: "dev" },
-      { program: "docker", cluster: "dev", names: ["dev-control-plane"] },
+      { ...found, name: "dev", nodes: ["dev-control-plane"] },
     ],
-    [
-      "nodes of podman",
-      { podman: podmanList("a", "b") },
-      {},
-      { program: "podman", cluster: "kind", names: ["a", "b"] },
-    ],
-    ["nodes of podman that is called docker", { docker: podmanList("a") }, {}, { ...found, names: ["a"] }],
+    ["nodes of podman", { podman: podmanList("a", "b") }, {}, { ...found, program: "podman", nodes: ["a", "b"] }],
+    ["nodes of podman that is called docker", { docker: podmanList("a") }, {}, { ...found, nodes: ["a"] }],
     ["nodes of nerdctl", { nerdctl: kind }, {}, { ...found, program: "nerdctl" }],
     ["docker's nodes before podman's", { docker: kind, podman: podmanList("a") }, {}, found],
     [
       "podman's nodes if docker has none",
       { docker: "", podman: podmanList("a") },
       {},
-      { ...found, program: "podman", names: ["a"] },
+      { ...found, program: "podman", nodes: ["a"] },
     ],
     [
       "podman's nodes if docker does not answer",
       { docker: { fails: "Cannot connect to the Docker daemon" }, podman: podmanList("a") },
       {},
-      { ...found, program: "podman", names: ["a"] },
+      { ...found, program: "podman", nodes: ["a"] },
     ],
     [
       "nodes of the program that kind is told to use",
       { docker: kind, podman: podmanList("a") },
       { KIND_EXPERIMENTAL_PROVIDER: "podman" },
-      { ...found, program: "podman", names: ["a"] },
+      { ...found, program: "podman", nodes: ["a"] },
     ],
     [
       "nodes as ever if kind is told to use what it does not know",
@@ -142,7 +146,7 @@ describe("findNodes()", () => {
       {
         ...found,
         warnings: [
-          'KIND_EXPERIMENTAL_PROVIDER="lxc" is ignored, as kind does: it is none of docker, nerdctl, finch, nerdctl.lima, podman',
+          'KIND_EXPERIMENTAL_PROVIDER="lxc" is ignored, as kind does: wanted one of docker, nerdctl, finch, nerdctl.lima, podman',
         ],
       },
     ],
@@ -175,7 +179,7 @@ describe("findNodes()", () => {
       {},
       {
         error:
-          'Cannot load into the kind cluster "kind": its node "kind-worker2" does not run (Exited (137) 2 hours ago)',
+          'Cannot load into the kind cluster "kind": its node "kind-worker2" is not running (Exited (137) 2 hours ago)',
         hint: "docker start kind-worker2",
       },
     ],
@@ -184,7 +188,7 @@ describe("findNodes()", () => {
       { docker: kindNode("kind-worker", { status: "Up 2 hours (Paused)" }) },
       {},
       {
-        error: 'Cannot load into the kind cluster "kind": its node "kind-worker" does not run (Up 2 hours (Paused))',
+        error: 'Cannot load into the kind cluster "kind": its node "kind-worker" is not running (Up 2 hours (Paused))',
         hint: "docker unpause kind-worker",
       },
     ],
@@ -211,7 +215,7 @@ describe("findNodes()", () => {
       "an answer that is no list",
       { docker: "NAMES\nkind" },
       {},
-      { error: expect.stringContaining('Cannot read what "docker ps" lists: '), hint: undefined },
+      { error: expect.stringContaining('Cannot read the output of "docker ps": '), hint: undefined },
     ],
   ])("refuses %s", async (_what, programs, env, outcome) => {
     expect(await find("kind", programs, env)).toEqual(outcome);
@@ -230,13 +234,13 @@ describe("findNodes()", () => {
       "servers and agents of the only cluster",
       { docker: k3d },
       {},
-      { program: "docker", cluster: "dev", names: ["k3d-dev-agent-0", "k3d-dev-server-0"] },
+      { kind: "k3d", name: "dev", program: "docker", nodes: ["k3d-dev-agent-0", "k3d-dev-server-0"] },
     ],
     [
       "those of the one that is named",
       { docker: two },
       { K3D_CLUSTER: "prod" },
-      { program: "docker", cluster: "prod", names: ["k3d-prod-server-0"] },
+      { kind: "k3d", name: "prod", program: "docker", nodes: ["k3d-prod-server-0"] },
     ],
     [
       "none among several",
@@ -250,7 +254,7 @@ describe("findNodes()", () => {
   });
 });
 
-describe("findNodes() with a real docker", () => {
+describe("findCluster() with a real docker", () => {
   let daemon: TestDaemon | undefined;
   beforeAll(async () => {
     daemon = Bun.which("docker") === null ? undefined : await tryStartDaemon("classic");
@@ -269,56 +273,46 @@ describe("findNodes() with a real docker", () => {
     const flags = Object.entries(labels).flatMap(([key, value]) => ["--label", `${key}=${value}`]);
     await docker("create", "--name", "dev-worker", "--network=none", ...flags, "empty:1", "/program");
     const host = hostAt(tree.path, { env: { ...env, KIND_CLUSTER_NAME: "dev", KIND_EXPERIMENTAL_PROVIDER: "docker" } });
-    const log: Log = { info: () => {}, warn: () => {}, debug: () => {} };
-    expect(findNodes("kind", { host, log, signal: host.signal })).rejects.toThrow(
-      'Cannot load into the kind cluster "dev": its node "dev-worker" does not run (Created)',
+    const finding = findCluster("kind", { host, log: silentLog, signal: host.signal });
+    expect(messageOf(await rejectionOf(finding))).toBe(
+      'Cannot load into the kind cluster "dev": its node "dev-worker" is not running (Created)',
     );
-    await findNodes("kind", { host, log, signal: host.signal }).catch(() => {});
   }, 60_000);
 });
 
-describe("nodesPlatform()", () => {
-  test("asks the first node", async () => {
-    using tree = writeTree({
-      "bin/podman": {
-        executable: `#!/bin/sh\n[ "$*" = "exec --privileged one uname -m" ] && echo aarch64\n`,
-      },
-    });
+describe("clusterPlatform()", () => {
+  /** Asks the first of two nodes, in which `uname -m` prints `machine`. */
+  async function platformOf(machine: string): Promise<Platform> {
+    const script = `#!/bin/sh\n[ "$*" = "exec --privileged one uname -m" ] && echo '${machine}'\n`;
+    using tree = writeTree({ "bin/podman": { executable: script } });
     const host = hostAt(tree.path, { env: { PATH: `${tree.at("bin")}:${process.env["PATH"] ?? ""}` } });
-    const log: Log = { info: () => {}, warn: () => {}, debug: () => {} };
-    const nodes = { kind: "kind", cluster: "kind", program: "podman", names: ["one", "two"] } as const;
-    expect(await nodesPlatform(nodes, { host, log, signal: host.signal })).toEqual({
-      os: "linux",
-      architecture: "arm64",
-    });
-  });
-});
+    const cluster = { kind: "kind", name: "kind", program: "podman", nodes: ["one", "two"] } as const;
+    return await clusterPlatform(cluster, { host, log: silentLog, signal: host.signal });
+  }
 
-describe("machinePlatform()", () => {
   test.each([
     ["x86_64", { os: "linux", architecture: "amd64" }],
     ["aarch64", { os: "linux", architecture: "arm64" }],
     ["armv7l", { os: "linux", architecture: "arm", variant: "v7" }],
     ["s390x", { os: "linux", architecture: "s390x" }],
-  ])("knows %s", (machine, platform) => {
-    expect(machinePlatform(machine)).toEqual(platform);
+  ])("knows %s", async (machine, platform) => {
+    expect(await platformOf(machine)).toEqual(platform);
   });
 
-  test.each(["sparc64", "", "constructor"])("refuses %p", (machine) => {
-    expect(() => machinePlatform(machine)).toThrow(`its machine is "${machine}"`);
+  test.each(["sparc64", "", "constructor"])("refuses %p", async (machine) => {
+    expect(messageOf(await rejectionOf(platformOf(machine)))).toContain(`its machine is "${machine}"`);
   });
 });
 
 describe("runInNode()", () => {
-  test("keeps standard input closed unless there is something to read", async () => {
+  test("keeps stdin closed unless there is something to read", async () => {
     using tree = writeTree({ "bin/docker": { executable: `#!/bin/sh\necho "$*"; cat\n` } });
     const host = hostAt(tree.path, { env: { PATH: `${tree.at("bin")}:${process.env["PATH"] ?? ""}` } });
-    const log: Log = { info: () => {}, warn: () => {}, debug: () => {} };
-    const nodes = { kind: "kind", cluster: "kind", program: "docker", names: ["one"] } as const;
-    const options = { host, log, signal: host.signal };
+    const cluster = { kind: "kind", name: "kind", program: "docker", nodes: ["one"] } as const;
+    const options = { host, log: silentLog, signal: host.signal };
     const stdin = new Blob(["text"]).stream();
     const text = async (more: object): Promise<string> =>
-      new TextDecoder().decode((await runInNode(nodes, "one", ["cat"], { ...options, ...more })).stdout);
+      new TextDecoder().decode((await runInNode(cluster, "one", ["cat"], { ...options, ...more })).stdout);
     expect(await text({})).toBe("exec --privileged one cat\n");
     expect(await text({ stdin })).toBe("exec --privileged -i one cat\ntext");
   });

@@ -1,19 +1,22 @@
 /**
- * minikube as a protocol: a script that answers as minikube does, written after its sources. No real one runs here.
+ * minikube, played by a script that answers as minikube's sources do: finding a profile, its platform, loading into it.
  */
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import type { ArchiveItem } from "../lib/archive.ts";
+import { type ClusterOptions, clusterPlatform, findCluster, type MinikubeProfile } from "../lib/cluster.ts";
+import { loadIntoCluster } from "../lib/cluster-load.ts";
 import { KoError } from "../lib/errors.ts";
 import { type Log, silentLog } from "../lib/log.ts";
-import { findMinikube, loadIntoMinikube, type MinikubeOptions, minikubePlatform } from "../lib/cluster-minikube.ts";
 import { hexOf } from "../lib/oci.ts";
 import { daemonImage } from "./helpers/daemonimage.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { runToEnd } from "./helpers/programs.ts";
 import { type Tree, type TreeEntry, writeTree } from "./helpers/tree.ts";
 
-/** What `minikube docker-env --shell bash` prints. */
+const PROFILE: MinikubeProfile = { kind: "minikube", name: "minikube", dockerEnv: undefined };
+
+/** The output of `minikube docker-env --shell bash`. */
 function dockerEnv(host = "tcp://192.168.49.2:2376", profile = "minikube"): string {
   return `export DOCKER_TLS_VERIFY="1"
 export DOCKER_HOST="${host}"
@@ -70,7 +73,7 @@ esac
   return tree;
 }
 
-function optionsFor(tree: Tree, env: Readonly<Record<string, string>> = {}): MinikubeOptions {
+function optionsFor(tree: Tree, env: Readonly<Record<string, string>> = {}): ClusterOptions {
   const path = `${tree.at("bin")}:${process.env["PATH"] ?? ""}`;
   const host = hostAt(tree.path, { env: { PATH: path, HOME: tree.path, TMPDIR: tree.path, ...env } });
   return { host, log: silentLog, signal: host.signal };
@@ -87,15 +90,15 @@ async function failureOf(
   return { message: error.message, hint: error.hint };
 }
 
-describe("findMinikube()", () => {
-  test("leads to the daemon of the profile, whatever the environment says", async () => {
+describe("findCluster() for minikube", () => {
+  test("gives the environment of the profile's daemon, without the host's own Docker settings", async () => {
     using tree = writeMinikube({ "docker-env": dockerEnv(), "docker-env.err": "" });
     const { host, ...rest } = optionsFor(tree, { DOCKER_CONTEXT: "x", DOCKER_TLS: "1", DOCKER_API_VERSION: "1.41" });
     const { PATH = "" } = host.env;
-    expect(await findMinikube({ host, ...rest })).toEqual({
-      way: "docker",
-      profile: "minikube",
-      env: {
+    expect(await findCluster("minikube", { host, ...rest })).toEqual({
+      kind: "minikube",
+      name: "minikube",
+      dockerEnv: {
         PATH,
         HOME: tree.path,
         TMPDIR: tree.path,
@@ -133,8 +136,11 @@ describe("findMinikube()", () => {
   ])("takes the profile from %s", async (_what, files, env, profile) => {
     using tree = writeMinikube({ "docker-env": dockerEnv(), "docker-env.err": "", ...files });
     const home = env["MINIKUBE_HOME"];
-    const found = await findMinikube(optionsFor(tree, home === undefined ? env : { MINIKUBE_HOME: tree.at(home) }));
-    expect(found.profile).toBe(profile);
+    const found = await findCluster(
+      "minikube",
+      optionsFor(tree, home === undefined ? env : { MINIKUBE_HOME: tree.at(home) }),
+    );
+    expect(found.name).toBe(profile);
     expect(readFileSync(tree.at("calls"), "utf8")).toBe(`-p ${profile} docker-env --shell bash\n`);
   });
 
@@ -146,13 +152,13 @@ describe("findMinikube()", () => {
     ["a daemon behind ssh", { "docker-env": dockerEnv("ssh://docker@127.0.0.1:33000"), "docker-env.err": "" }, 1],
   ])("loads images where there is %s", async (_what, files, asked) => {
     using tree = writeMinikube(files);
-    expect(await findMinikube(optionsFor(tree))).toEqual({ way: "images", profile: "minikube" });
+    expect(await findCluster("minikube", optionsFor(tree))).toEqual(PROFILE);
     expect(readFileSync(tree.at("calls"), "utf8").split("\n").length - 1).toBe(asked);
   });
 
   test("says what minikube says when the profile does not run", async () => {
     using tree = writeMinikube({ "docker-env.err": NOT_RUNNING });
-    expect(await failureOf(findMinikube(optionsFor(tree)))).toEqual({
+    expect(await failureOf(findCluster("minikube", optionsFor(tree)))).toEqual({
       message:
         'Cannot use the minikube profile "minikube": The control-plane node minikube host is not running: state=Stopped',
       hint: "minikube -p minikube status",
@@ -161,28 +167,28 @@ describe("findMinikube()", () => {
 
   test("refuses an answer without a daemon", async () => {
     using tree = writeMinikube({ "docker-env": "# nothing\n", "docker-env.err": "" });
-    expect((await failureOf(findMinikube(optionsFor(tree)))).message).toBe(
-      'Cannot use the minikube profile "minikube": "minikube docker-env" names no DOCKER_HOST',
+    expect((await failureOf(findCluster("minikube", optionsFor(tree)))).message).toBe(
+      'Cannot use the minikube profile "minikube": "minikube docker-env" does not set DOCKER_HOST',
     );
   });
 
   test("says that minikube is not there", async () => {
     using tree = writeTree({ bin: null });
     const host = hostAt(tree.path, { env: { PATH: tree.at("bin"), HOME: tree.path } });
-    expect((await failureOf(findMinikube({ host, log: silentLog, signal: host.signal }))).message).toBe(
+    expect((await failureOf(findCluster("minikube", { host, log: silentLog, signal: host.signal }))).message).toBe(
       'Cannot use the minikube profile "minikube": Cannot run minikube: it is not installed, or not on PATH',
     );
   });
 });
 
-describe("minikubePlatform()", () => {
+describe("clusterPlatform() of minikube", () => {
   test("asks the node", async () => {
     using tree = writeMinikube({});
-    expect(await minikubePlatform("minikube", optionsFor(tree))).toEqual({ os: "linux", architecture: "arm64" });
+    expect(await clusterPlatform(PROFILE, optionsFor(tree))).toEqual({ os: "linux", architecture: "arm64" });
   });
 });
 
-describe("loadIntoMinikube()", () => {
+describe("loadIntoCluster() of minikube", () => {
   async function makeItem(tags: readonly string[]): Promise<ArchiveItem> {
     const image = await daemonImage({ seed: "minikube" });
     const own = `minikube.local/app:${hexOf(image.descriptor.digest)}`;
@@ -192,7 +198,7 @@ describe("loadIntoMinikube()", () => {
   test("loads an archive with the first names, then moves the others, and leaves no file behind", async () => {
     using tree = writeMinikube({});
     const item = await makeItem(["latest"]);
-    await loadIntoMinikube("dev", [item], optionsFor(tree));
+    await loadIntoCluster({ ...PROFILE, name: "dev" }, [item], optionsFor(tree));
     const [own = ""] = item.names;
     const calls = readFileSync(tree.at("calls"), "utf8").replace(/\S+\/images\.tar/, "FILE");
     expect(calls).toBe(
@@ -211,7 +217,7 @@ describe("loadIntoMinikube()", () => {
   test("does not load what is there", async () => {
     const item = await makeItem([]);
     using tree = writeMinikube({ images: `${item.names[0] ?? ""}\n` });
-    await loadIntoMinikube("minikube", [item], optionsFor(tree));
+    await loadIntoCluster(PROFILE, [item], optionsFor(tree));
     expect(existsSync(tree.at("loaded.tar"))).toBe(false);
   });
 
@@ -221,7 +227,7 @@ describe("loadIntoMinikube()", () => {
       "load.err": `\n❌  ${why}\n\n╭───╮\n│ 😿  If the above advice does not help │\n╰───╯\n`,
     });
     const item = await makeItem([]);
-    expect(await failureOf(loadIntoMinikube("minikube", [item], optionsFor(tree)))).toEqual({
+    expect(await failureOf(loadIntoCluster(PROFILE, [item], optionsFor(tree)))).toEqual({
       message: `Cannot use the minikube profile "minikube": ${why}`,
       hint: "minikube -p minikube status",
     });
@@ -231,7 +237,7 @@ describe("loadIntoMinikube()", () => {
   test("notices that minikube has loaded nothing although it says so", async () => {
     using tree = writeMinikube({ "load.silent": "" });
     const item = await makeItem([]);
-    expect(await failureOf(loadIntoMinikube("minikube", [item], optionsFor(tree)))).toEqual({
+    expect(await failureOf(loadIntoCluster(PROFILE, [item], optionsFor(tree)))).toEqual({
       message: `Cannot load images into the minikube profile "minikube": "${item.names[0] ?? ""}" is missing after loading`,
       hint: "minikube -p minikube logs",
     });
@@ -243,7 +249,7 @@ describe("loadIntoMinikube()", () => {
     using tree = writeMinikube({ "load.err": "it broke\n" });
     tree.write({ "bin/mv": { executable: "#!/bin/sh\nexit 1\n" } });
     const item = await makeItem([]);
-    await failureOf(loadIntoMinikube("minikube", [item], { ...optionsFor(tree), log }));
+    await failureOf(loadIntoCluster(PROFILE, [item], { ...optionsFor(tree), log }));
     expect(told).toEqual([`Cannot remove ${item.names[0] ?? ""} from minikube: Cannot run minikube: exit code 1`]);
   });
 });
