@@ -13,6 +13,7 @@ import {
   appName,
   assembleImage,
   assembleIndex,
+  type BlobStream,
   type Built,
   type Image,
   type IndexChild,
@@ -21,7 +22,7 @@ import {
 } from "./image.ts";
 import { binaryEntries, kodataEntries } from "./kodata.ts";
 import { LayerStore, type OnStart, type StoredLayer } from "./layer-cache.ts";
-import { type GrowingLayer, retypeLayer } from "./layer.ts";
+import { retypeLayer } from "./layer.ts";
 import { ALL_PLATFORMS, createPlatformMatcher, type Digest, parsePlatform, type Platform } from "./oci.ts";
 import type { TarEntry } from "./tar.ts";
 
@@ -83,7 +84,7 @@ export async function planBuilds(programs: readonly Program[], options: BuildSet
 /** A layer that is being made. */
 export interface StartedLayer {
   readonly plan: Plan;
-  readonly growing: GrowingLayer;
+  readonly stream: BlobStream;
   /** An earlier run built the same otherwise: it is new to whoever has that one. */
   readonly isChange: boolean;
 }
@@ -142,7 +143,7 @@ export async function buildImages<T>(
           const binary = await byKey.get(key)?.binaries.get(importPath);
           if (binary === undefined) throw new RangeError(`no binary of ${importPath} for ${key}`);
           const isChange = binary.why?.file !== undefined;
-          const onStart = (growing: GrowingLayer): void => options.onLayer({ plan, growing, isChange });
+          const onStart = (stream: BlobStream): void => options.onLayer({ plan, stream, isChange });
           const stored = await makeProgram({ importPath, binary, target, layers, onStart });
           keeping.push(binary.keep(stored.tar));
           const [base, data] = await Promise.all([bases[i]?.[j], kodata[i]?.[j]]);
@@ -198,8 +199,8 @@ async function makeKodata(
       allowedRoot: host.env["KO_DATA_PATH_ALLOWED_ROOT"] || undefined,
       log,
     });
-  const { layer } = await layers.kodata(`${importPath} ${kind}`, list, (growing) =>
-    options.onLayer({ plan, growing, isChange: false }),
+  const { layer } = await layers.kodata(`${importPath} ${kind}`, list, (stream) =>
+    options.onLayer({ plan, stream, isChange: false }),
   );
   return layer;
 }

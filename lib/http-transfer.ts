@@ -6,7 +6,7 @@
  * A request body that is still being made while it is sent: read once, hashed on its way, ended whenever it must.
  *
  * It never fails: what does not come, or is not wanted any more, is missing at its end, and
- * {@link GrowingBody.isWhole} tells. So the exchange ends as it should, and the server can be told to drop what it got.
+ * {@link StreamBody.isWhole} tells. So the exchange ends as it should, and the server can be told to drop what it got.
  *
  * Waiting for somebody who may be silent for long and yet be at work: a daemon says nothing while it unpacks a large
  * image. So silence alone ends nothing; silence of somebody who does not answer a question either does.
@@ -154,14 +154,14 @@ function asSourceFailure(error: unknown): KoError {
   return new KoError(`Cannot read what is to be sent: ${messageOf(error)}`, { cause: error });
 }
 
-export class GrowingBody implements RequestBody {
+export class StreamBody implements RequestBody {
   readonly size = undefined;
   readonly #make: (signal: AbortSignal) => AsyncIterable<Uint8Array>;
   readonly #gone = new AbortController();
   /** Ends the waiting for a chunk. Not one promise for all of them: it would hold every chunk that it raced with. */
   #wake: () => void = () => {};
   readonly #hash = new Bun.CryptoHasher("sha256");
-  /** Read by {@link GrowingBody.begin}, not sent yet. */
+  /** Read by {@link StreamBody.begin}, not sent yet. */
   readonly #first: Uint8Array[] = [];
   #source: AsyncIterator<Uint8Array> | undefined;
   #sentBytes = 0;

@@ -22,7 +22,7 @@ import {
   MEDIA_TYPES,
 } from "./oci.ts";
 
-/** Where a blob already is in a registry, so that another repository of the same registry can mount it. */
+/** A repository that holds a blob: other repositories of the same registry can mount the blob from there. */
 export interface BlobSource {
   /** `host[:port]` as in `Repository.host` of reference.ts. */
   readonly host: string;
@@ -30,15 +30,31 @@ export interface BlobSource {
   readonly path: string;
 }
 
-export interface Layer {
+/** Content that its digest names: a layer or a configuration. */
+export interface Blob {
   readonly descriptor: Descriptor;
+  readonly source?: BlobSource;
+  /** Returns the bytes. Each call starts at the first byte. */
+  open(signal?: AbortSignal): AsyncIterable<Uint8Array>;
+}
+
+/** A blob that is an archive of files. Its bytes are verified while they are read. */
+export interface Layer extends Blob {
   /** Digest of the uncompressed tar. */
   readonly diffId: Digest;
-  readonly source?: BlobSource;
+}
+
+/** A blob that is still being made: its size and digest are known at its end. */
+export interface BlobStream<T extends Blob = Blob> {
   /**
-   * The bytes that the descriptor describes, verified while they are read. Each call starts anew.
+   * Returns the bytes as they are made. Each call starts at the first byte.
+   *
+   * If making the blob fails, the bytes end early and `done` rejects. A reader may stop early: `signal` ends the wait
+   * for more. A slow reader may slow down the blob, but must not stop it. The memory of a chunk is never reused.
    */
-  open(signal?: AbortSignal): AsyncIterable<Uint8Array>;
+  read(signal: AbortSignal): AsyncIterable<Uint8Array>;
+  /** The complete blob. Rejects if making it fails. */
+  readonly done: Promise<T>;
 }
 
 export interface Image {

@@ -12,9 +12,9 @@ import type { Compression, CompressionPool, EarlyCompression } from "./compress.
 import { look, readChunks } from "./file.ts";
 import { markOf, Window } from "./fingerprint.ts";
 import type { Host } from "./host.ts";
-import type { Layer } from "./image.ts";
+import type { BlobStream, Layer } from "./image.ts";
 import { isObject } from "./json.ts";
-import { beginLayer, measureLayer, writeLayer, type WriteLayerOptions } from "./layer.ts";
+import { beginLayer, measureLayer, writeLayer } from "./layer.ts";
 import { type Digest, MEDIA_TYPES, verified } from "./oci.ts";
 import { packTar, type TarEntry } from "./tar.ts";
 import type { Timing } from "./timing.ts";
@@ -37,7 +37,7 @@ export interface LayerStoreOptions {
 export type Entries = () => Iterable<TarEntry> | AsyncIterable<TarEntry>;
 
 /** Called when a layer begins to be made, for who wants to read along. */
-export type OnStart = NonNullable<WriteLayerOptions["onStart"]>;
+export type OnStart = (stream: BlobStream) => void;
 
 /** The tar of a layer that was measured before. */
 export interface KnownTar {
@@ -167,15 +167,16 @@ export class LayerStore {
           const layer = await measureLayer(entries, { mediaType: MEDIA_TYPES.ociTarLayer, signal });
           return { layer, tar: { diffId: layer.diffId, size: layer.descriptor.size } };
         }
-        const layer = await writeLayer(entries(), {
+        const stream = writeLayer(entries(), {
           file: await this.#newFile(),
           mediaType: this.#mediaType,
           codec: compression,
           pool,
           signal,
-          onStart,
           early: this.#begun.get(key),
         });
+        onStart?.(stream);
+        const layer = await stream.done;
         return { layer, tar: { diffId: layer.diffId, size: layer.tarSize } };
       });
     });

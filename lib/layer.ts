@@ -8,10 +8,11 @@
  * https://github.com/opencontainers/image-spec/blob/main/layer.md
  */
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { inBackground } from "./async.ts";
 import type { Codec, CompressionPool, EarlyCompression } from "./compress.ts";
 import { KoError, messageOf } from "./errors.ts";
 import { CHUNK_BYTES, readChunks } from "./file.ts";
-import type { Layer } from "./image.ts";
+import type { BlobStream, Layer } from "./image.ts";
 import { type Descriptor, type Digest, verified } from "./oci.ts";
 import { packTar, type TarEntry } from "./tar.ts";
 
@@ -35,47 +36,39 @@ export interface WriteLayerOptions {
   readonly codec: Codec;
   readonly pool: CompressionPool;
   readonly signal: AbortSignal;
-  /** Called once, before the first byte is there, for who wants to read along. */
-  readonly onStart?: ((growing: GrowingLayer) => void) | undefined;
-  /** What was compressed of it in advance: {@link beginLayer}. */
+  /** Output of {@link beginLayer} for the same layer. */
   readonly early?: EarlyCompression | undefined;
 }
 
-/** A layer that is being made. */
-export interface GrowingLayer {
-  /** The compressed bytes from the start, as they come. It ends early if making the layer fails: then `done` tells why. */
-  stream(signal: AbortSignal): AsyncIterable<Uint8Array>;
-  /** The layer, when it is complete. */
-  readonly done: Promise<FileLayer>;
-}
-
 /**
- * Packs, compresses and writes a layer. Equal entries give equal bytes, whatever the number of threads.
+ * Starts to pack, compress and write a layer. Equal entries give equal bytes for any number of threads.
  *
- * If it fails or `signal` is aborted, no file is left behind, nor is one that was there changed.
+ * If this fails or `signal` is aborted, no new file is left behind and an existing file stays as it was.
  *
- * @throws {KoError} If an entry's file cannot be read or changes meanwhile, or the layer cannot be written.
+ * @returns the layer as a stream, at once. `done` rejects with a {@link KoError} if an entry's file cannot be read or
+ * changes meanwhile, or the layer cannot be written.
  */
-export async function writeLayer(
+export function writeLayer(
   entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
   options: WriteLayerOptions,
+): BlobStream<WrittenLayer> {
+  const output = new LayerFile(options.file);
+  const done = write(entries, options, output).finally(() => output.end());
+  return { read: (signal) => output.read(signal), done: inBackground(done) };
+}
+
+async function write(
+  entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
+  options: WriteLayerOptions,
+  output: LayerFile,
 ): Promise<WrittenLayer> {
   const { early, file, mediaType, codec, pool, signal } = options;
   const tar = measure(packTar(entries, { signal, reuse: true }));
   const packed = measure(pool.compress(tar, { codec, signal, early }));
-  const growing = new GrowingFile(file);
-  options.onStart?.(growing);
-  try {
-    await writeWhole(file, packed, growing);
-    const { digest, size } = packed.total();
-    const { digest: diffId, size: tarSize } = tar.total();
-    const layer = { ...fileLayer({ path: file, diffId, descriptor: { mediaType, size, digest } }), tarSize };
-    growing.end(layer);
-    return layer;
-  } catch (error) {
-    growing.fail(error);
-    throw error;
-  }
+  await output.write(packed);
+  const { digest, size } = packed.total();
+  const { digest: diffId, size: tarSize } = tar.total();
+  return { ...fileLayer({ path: file, diffId, descriptor: { mediaType, size, digest } }), tarSize };
 }
 
 /** Begins to compress a layer whose files may still change. */
@@ -163,70 +156,53 @@ export function measure(source: AsyncIterable<Uint8Array>): Measured {
 }
 
 /**
- * The file's content is not forced to the disk: what a power cut leaves is caught by its digest when it is read.
+ * A layer's file: written once, and read by any number of readers meanwhile.
+ *
+ * The file has a temporary name until it is complete. Each reader has a file descriptor of its own, so the rename does
+ * not disturb it.
  */
-async function writeWhole(file: string, chunks: AsyncIterable<Uint8Array>, growing: GrowingFile): Promise<void> {
-  const writing = async <T>(work: () => Promise<T>): Promise<T> => {
-    try {
-      return await work();
-    } catch (cause) {
-      throw new KoError(`Cannot write the layer "${file}": ${messageOf(cause)}`, { cause });
-    }
-  };
-  const temporary = `${file}.${crypto.randomUUID()}.tmp`;
-  const handle = await writing(() => open(temporary, "wx"));
-  try {
-    try {
-      for await (const chunk of chunks) {
-        await writing(() => writeAll(handle, chunk));
-        growing.grow(temporary, chunk.byteLength);
-      }
-    } finally {
-      await writing(() => handle.close());
-    }
-    await writing(() => rename(temporary, file));
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
-}
-
-/** A file that is read while it is written: by its own descriptor, which stays good when the file gets its name. */
-class GrowingFile implements GrowingLayer {
-  readonly done: Promise<FileLayer>;
-  readonly #result = Promise.withResolvers<FileLayer>();
+class LayerFile {
+  readonly #file: string;
+  /** Where the bytes are now. */
   #path: string;
   #size = 0;
   #ended = false;
   #changed = Promise.withResolvers<void>();
 
-  constructor(path: string) {
-    this.#path = path;
-    this.done = this.#result.promise;
-    // Whoever makes it tells of its failure.
-    this.done.catch(() => {});
+  constructor(file: string) {
+    this.#file = file;
+    this.#path = `${file}.${crypto.randomUUID()}.tmp`;
   }
 
-  grow(path: string, bytes: number): void {
-    this.#path = path;
-    this.#size += bytes;
-    this.#wake();
+  /** Without fsync: after a power cut, verification on reading finds a damaged file. */
+  async write(chunks: AsyncIterable<Uint8Array>): Promise<void> {
+    const temporary = this.#path;
+    const handle = await this.#attempt(() => open(temporary, "wx"));
+    try {
+      try {
+        for await (const chunk of chunks) {
+          await this.#attempt(() => writeAll(handle, chunk));
+          this.#size += chunk.byteLength;
+          this.#wake();
+        }
+      } finally {
+        await this.#attempt(() => handle.close());
+      }
+      await this.#attempt(() => rename(temporary, this.#file));
+      this.#path = this.#file;
+    } catch (error) {
+      await rm(temporary, { force: true });
+      throw error;
+    }
   }
 
-  end(layer: FileLayer): void {
-    this.#path = layer.path;
+  /** Ends the readers' wait for more bytes. */
+  end(): void {
     this.#ended = true;
-    this.#result.resolve(layer);
     this.#wake();
   }
 
-  fail(error: unknown): void {
-    this.#ended = true;
-    this.#result.reject(error);
-    this.#wake();
-  }
-
-  async *stream(signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
+  async *read(signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
     while (this.#size === 0 && !this.#ended) await this.#changed.promise;
     if (signal.aborted || this.#size === 0) return;
     const handle = await open(this.#path);
@@ -244,6 +220,14 @@ class GrowingFile implements GrowingLayer {
       }
     } finally {
       await handle.close();
+    }
+  }
+
+  async #attempt<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (cause) {
+      throw new KoError(`Cannot write the layer "${this.#file}": ${messageOf(cause)}`, { cause });
     }
   }
 

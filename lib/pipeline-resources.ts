@@ -213,8 +213,8 @@ export async function createPublisher(options: PublisherOptions): Promise<Publis
     expect: (name) => {
       for (const publisher of publishers) publisher.expect?.(name);
     },
-    stage: (growing, name, how) => {
-      for (const publisher of publishers) publisher.stage?.(growing, name, how);
+    stage: (stream, name, how) => {
+      for (const publisher of publishers) publisher.stage?.(stream, name, how);
     },
     finish: async () => {
       for (const publisher of publishers) await publisher.finish?.();

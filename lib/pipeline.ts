@@ -209,8 +209,7 @@ async function startRun(options: RunOptions): Promise<Run> {
     const reports = new Map<Program, BuildReport>();
     const published = await buildImages(plans, {
       ...settings,
-      onLayer: ({ growing, isChange, plan }) =>
-        publisher.stage?.(growing, nameOf(plan.program.importPath), { isChange }),
+      onLayer: ({ stream, isChange, plan }) => publisher.stage?.(stream, nameOf(plan.program.importPath), { isChange }),
       use: async (report, built): Promise<PublishedProgram> => {
         const { program } = report;
         reports.set(program, report);

@@ -6,8 +6,7 @@
  * Publishing to a registry. A tag is moved only after everything that it names is in place.
  */
 import { writeOutputFile } from "./file.ts";
-import type { Built, Image } from "./image.ts";
-import type { GrowingLayer } from "./layer.ts";
+import type { Blob, BlobStream, Built, Image } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Descriptor, type Digest, isForeignLayer } from "./oci.ts";
 import type { Destination } from "./publish-destination.ts";
@@ -31,7 +30,7 @@ export interface Publisher {
    *
    * @param options.isChange the place has an earlier one, if it has any
    */
-  stage?(growing: GrowingLayer, name: string, options: { readonly isChange: boolean }): void;
+  stage?(stream: BlobStream, name: string, options: { readonly isChange: boolean }): void;
   /** Called once, when all images of the run have been published. */
   finish?(): Promise<void>;
 }
@@ -95,13 +94,13 @@ export function registryPublisher(options: RegistryPublisherOptions): Publisher 
       asked.catch(() => {});
       expected.set(name, asked);
     },
-    stage: (growing, name, { isChange }) => {
+    stage: (stream, name, { isChange }) => {
       const push = async (): Promise<void> => {
         const [registry, found] = await Promise.all([openRegistry(), expected.get(name)]);
         const repository = parseRepository(name);
         // Where an image is, and nothing is known of the last one, this layer may well be there: then it waits for its digest.
-        if (isChange || found === undefined) await registry.streamBlob(repository, growing);
-        else await registry.pushBlob(repository, await growing.done);
+        if (isChange || found === undefined) await registry.streamBlob(repository, stream);
+        else await registry.pushBlob(repository, await stream.done);
       };
       // If it fails, it is tried again with its image, and told of then.
       timing.time("upload", `a layer of ${name}`, push).catch(() => {});
@@ -136,7 +135,7 @@ export function registryPublisher(options: RegistryPublisherOptions): Publisher 
 /** Everything that the top manifest names: blobs first, then the manifests of an index's images. */
 async function pushContent(registry: Registry, repository: Repository, built: Built): Promise<void> {
   const images = built.kind === "image" ? [built] : built.children;
-  const blobs = new Map<Digest, Parameters<Registry["pushBlob"]>[1]>();
+  const blobs = new Map<Digest, Blob>();
   for (const image of images) {
     for (const layer of image.layers) {
       if (!isForeignLayer(layer.descriptor.mediaType)) blobs.set(layer.descriptor.digest, layer);
@@ -149,7 +148,7 @@ async function pushContent(registry: Registry, repository: Repository, built: Bu
   }
 }
 
-function configBlob(image: Image): Parameters<Registry["pushBlob"]>[1] {
+function configBlob(image: Image): Blob {
   return {
     descriptor: image.manifest.config,
     open: async function* () {

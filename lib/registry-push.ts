@@ -5,24 +5,13 @@
  */
 import { until } from "./async.ts";
 import { KoError, RegistryError } from "./errors.ts";
+import type { Blob, BlobStream } from "./image.ts";
 import { type Descriptor, isForeignLayer } from "./oci.ts";
 import { formatRepository, type Repository, whyBadPath } from "./reference.ts";
-import type { UploadBlob, Uploader, UploadStreamResult } from "./registry-upload.ts";
+import type { Uploader, UploadStreamResult } from "./registry-upload.ts";
 
 /** How a blob got to where it is. */
 export type PushResult = "present" | "mounted" | "uploaded";
-
-/** Content whose digest is known only at its end. */
-export interface GrowingBlob {
-  /**
-   * The bytes from the start, as they come; called at most once, perhaps late, perhaps never. It may be left early
-   * (`signal` tells) without harm to `done`, and slow reading may slow the making, but never stop it for good.
-   * A chunk's memory must not change once it was given.
-   */
-  stream(signal: AbortSignal): AsyncIterable<Uint8Array>;
-  /** What it has become. It rejects if making it failed. */
-  readonly done: Promise<UploadBlob>;
-}
 
 export interface BlobPusherOptions {
   readonly uploader: Uploader;
@@ -42,7 +31,7 @@ export class BlobPusher {
   }
 
   /** See `Registry.pushBlob`. */
-  push(repository: Repository, blob: UploadBlob): Promise<PushResult> {
+  push(repository: Repository, blob: Blob): Promise<PushResult> {
     const known = this.#pushed.get(keyOf(repository, blob));
     if (known !== undefined) return known;
     // A foreign layer's licence forbids it; the manifest names where it is.
@@ -51,14 +40,14 @@ export class BlobPusher {
   }
 
   /** See `Registry.streamBlob`. */
-  stream(repository: Repository, growing: GrowingBlob): Promise<PushResult> {
+  stream(repository: Repository, stream: BlobStream): Promise<PushResult> {
     const { signal, uploader } = this.#options;
     const fate = Promise.withResolvers<Descriptor | undefined>();
-    const sent = uploader.stream(repository, { make: (gone) => growing.stream(gone), fate: fate.promise });
+    const sent = uploader.stream(repository, { make: (gone) => stream.read(gone), fate: fate.promise });
     // Whoever needs it waits for it; the end of the run is told below.
     sent.catch(() => undefined);
     // Before anybody else can hear of the end, so that who pushes the blob then finds that it is being sent.
-    const finished = growing.done.then((blob) => this.#finish(repository, blob, { sent, decide: fate.resolve }));
+    const finished = stream.done.then((blob) => this.#finish(repository, blob, { sent, decide: fate.resolve }));
     const streaming = until(finished, signal).finally(() => {
       fate.resolve(undefined);
       this.#streaming.delete(streaming);
@@ -73,7 +62,7 @@ export class BlobPusher {
     await this.#options.uploader.settle();
   }
 
-  #share(repository: Repository, blob: UploadBlob, work: () => Promise<PushResult>): Promise<PushResult> {
+  #share(repository: Repository, blob: Blob, work: () => Promise<PushResult>): Promise<PushResult> {
     const key = keyOf(repository, blob);
     const pushing = work();
     this.#pushed.set(key, pushing);
@@ -82,7 +71,7 @@ export class BlobPusher {
     return pushing;
   }
 
-  async #push(repository: Repository, blob: UploadBlob): Promise<PushResult> {
+  async #push(repository: Repository, blob: Blob): Promise<PushResult> {
     checkPath(repository);
     const { heads, retry, uploader } = this.#options;
     const look = heads(() => retry(() => uploader.isPresent(repository, blob.descriptor, true)));
@@ -95,7 +84,7 @@ export class BlobPusher {
     return uploader.push(repository, blob);
   }
 
-  #finish(repository: Repository, blob: UploadBlob, stream: Stream): Promise<PushResult> {
+  #finish(repository: Repository, blob: Blob, stream: Stream): Promise<PushResult> {
     const known = this.#pushed.get(keyOf(repository, blob));
     if (known === undefined && !isForeignLayer(blob.descriptor.mediaType)) {
       return this.#share(repository, blob, () => this.#finishStream(repository, blob, stream));
@@ -104,7 +93,7 @@ export class BlobPusher {
     return known ?? Promise.resolve("present");
   }
 
-  async #finishStream(repository: Repository, blob: UploadBlob, { decide, sent }: Stream): Promise<PushResult> {
+  async #finishStream(repository: Repository, blob: Blob, { decide, sent }: Stream): Promise<PushResult> {
     const { heads, signal, uploader } = this.#options;
     // One question, while the last bytes are on their way; without an answer the stream goes on.
     const present = await heads(() => uploader.isPresent(repository, blob.descriptor, true)).catch(() => undefined);
@@ -133,6 +122,6 @@ export function checkPath(repository: Repository): void {
   if (why !== undefined) throw new KoError(`Cannot push to "${formatRepository(repository)}": ${why}`);
 }
 
-function keyOf({ path }: Repository, { descriptor }: UploadBlob): string {
+function keyOf({ path }: Repository, { descriptor }: Blob): string {
   return `${path}@${descriptor.digest}`;
 }

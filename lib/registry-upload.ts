@@ -8,21 +8,14 @@
  */
 import { retry } from "./async.ts";
 import { KoError, RegistryError } from "./errors.ts";
-import { GrowingBody, type RequestBody } from "./http-transfer.ts";
+import { StreamBody, type RequestBody } from "./http-transfer.ts";
 import type { Http, HttpResponse } from "./http.ts";
-import type { BlobSource } from "./image.ts";
+import type { Blob } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Descriptor, type Digest, verified } from "./oci.ts";
 import { formatRepository, type Repository } from "./reference.ts";
 import type { Connection } from "./registry-transport.ts";
 import { redactUrl } from "./url.ts";
-
-/** Content that can be sent any number of times. */
-export interface UploadBlob {
-  readonly descriptor: Descriptor;
-  readonly source?: BlobSource;
-  open(signal?: AbortSignal): AsyncIterable<Uint8Array>;
-}
 
 export interface UploaderOptions {
   readonly connection: Connection;
@@ -34,7 +27,7 @@ export interface UploaderOptions {
 }
 
 export interface UploadStreamOptions {
-  /** The bytes; see {@link GrowingBody}. */
+  /** The bytes; see {@link StreamBody}. */
   readonly make: (signal: AbortSignal) => AsyncIterable<Uint8Array>;
   /** Tells what they became, or with undefined that they are not wanted. It must come at last, and never rejects. */
   readonly fate: Promise<Descriptor | undefined>;
@@ -85,7 +78,7 @@ export class Uploader {
   }
 
   /** Mounts or uploads a blob that is not there. */
-  push(repository: Repository, blob: UploadBlob): Promise<"mounted" | "uploaded"> {
+  push(repository: Repository, blob: Blob): Promise<"mounted" | "uploaded"> {
     const { http, limit, log, signal } = this.#options;
     return limit(async () => {
       const mount = await this.#mount(repository, blob);
@@ -126,7 +119,7 @@ export class Uploader {
 
   async #stream(repository: Repository, { fate, make }: UploadStreamOptions): Promise<UploadStreamResult> {
     const { log, signal } = this.#options;
-    const body = new GrowingBody(make);
+    const body = new StreamBody(make);
     const over = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
     // Ending the body lets the registry end its part before it is told to drop it: else the two may cross.
@@ -175,7 +168,7 @@ export class Uploader {
   }
 
   /** @returns "mounted", a session that the registry opened instead, or undefined when neither worked */
-  async #mount(repository: Repository, blob: UploadBlob): Promise<"mounted" | UploadSession | undefined> {
+  async #mount(repository: Repository, blob: Blob): Promise<"mounted" | UploadSession | undefined> {
     const { connection, log, signal } = this.#options;
     const { descriptor, source } = blob;
     // Another registry must not learn which base we use, and `mount` without `from` fails on Quay.
@@ -233,7 +226,7 @@ export class Uploader {
     return { location: await this.#options.connection.resolve(location, response.url, action) };
   }
 
-  async #upload(repository: Repository, blob: UploadBlob, session: UploadSession): Promise<void> {
+  async #upload(repository: Repository, blob: Blob, session: UploadSession): Promise<void> {
     const { digest, size } = blob.descriptor;
     const body: RequestBody = { size, open: (signal) => checked(blob, signal) };
     let at = session;
@@ -375,7 +368,7 @@ function withDigest(location: URL, digest: string): URL {
  * A blob's bytes, checked, with the last chunk held back until the digest is known to be right: wrong bytes never
  * become a complete upload (A4.13).
  */
-async function* checked(blob: UploadBlob, signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
+async function* checked(blob: Blob, signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
   let held: Uint8Array | undefined;
   try {
     for await (const chunk of verified(blob.open(signal), blob.descriptor, `blob ${blob.descriptor.digest}`)) {

@@ -6,18 +6,18 @@
  *
  * https://github.com/opencontainers/distribution-spec/blob/main/spec.md
  */
-import { createLimit, type Clock, retry, systemClock } from "./async.ts";
+import { createLimit, type Clock, inBackground, retry, systemClock } from "./async.ts";
 import { KoError, RegistryError } from "./errors.ts";
 import { DEADLINES, type Deadlines } from "./http-transfer.ts";
 import { Http, type HttpResponse } from "./http.ts";
-import type { BlobSource } from "./image.ts";
+import type { Blob, BlobStream } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Descriptor, digestOf, isDigest, MEDIA_TYPES } from "./oci.ts";
 import { formatRepository, type Repository } from "./reference.ts";
 import type { Keychain } from "./registry-keychain.ts";
 import type { HostMemory } from "./registry-ping.ts";
 import { claimError, downloadBlob, findInlined, type ManifestContent, readManifestAnswer } from "./registry-pull.ts";
-import { BlobPusher, checkPath, type GrowingBlob, type PushResult } from "./registry-push.ts";
+import { BlobPusher, checkPath, type PushResult } from "./registry-push.ts";
 import { Connection } from "./registry-transport.ts";
 import { Uploader } from "./registry-upload.ts";
 import { Secrets } from "./url.ts";
@@ -40,15 +40,6 @@ export interface RegistryOptions {
   readonly memory?: HostMemory | undefined;
 }
 
-/** Content that can be pushed; `Layer` of image.ts is one. */
-export interface Blob {
-  readonly descriptor: Descriptor;
-  /** Where it can be mounted from. */
-  readonly source?: BlobSource;
-  /** The bytes, from the start at each call. */
-  open(signal?: AbortSignal): AsyncIterable<Uint8Array>;
-}
-
 export interface GetManifestOptions {
   /** From the index that names this manifest: digest, size and media type must be the same. */
   readonly expected?: Descriptor;
@@ -60,7 +51,7 @@ export interface FindManifestOptions {
   readonly push?: boolean;
 }
 
-export type { GrowingBlob, PushResult } from "./registry-push.ts";
+export type { PushResult } from "./registry-push.ts";
 
 const ACCEPT = [MEDIA_TYPES.dockerManifest, MEDIA_TYPES.ociManifest, MEDIA_TYPES.dockerList, MEDIA_TYPES.ociIndex].join(
   ", ",
@@ -213,15 +204,14 @@ export class Registry implements AsyncDisposable {
    * As {@link Registry.pushBlob}, but sends the content while it is still being made, where that works. Where it does
    * not, the blob is pushed when it is complete: streaming is never the reason of a failure.
    *
-   * To be called before anybody else waits for `growing.done`: a `pushBlob` after that finds the blob on its way.
+   * A `pushBlob` of the same blob joins this upload, if it is called by code that awaited `stream.done` later.
    *
-   * @throws what `growing.done` rejects with; else as `pushBlob`
+   * @throws what `stream.done` rejects with; else as `pushBlob`
    */
-  async streamBlob(repository: Repository, growing: GrowingBlob): Promise<PushResult> {
-    // The failure of a blob that nobody can push is its maker's alone.
-    growing.done.catch(() => undefined);
+  async streamBlob(repository: Repository, stream: BlobStream): Promise<PushResult> {
+    void inBackground(stream.done);
     checkPath(repository);
-    return this.#host(repository.host).blobs.stream(repository, growing);
+    return this.#host(repository.host).blobs.stream(repository, stream);
   }
 
   /**

@@ -39,7 +39,7 @@ async function openStatic(folder: string, workers = 0): Promise<ImageSource> {
   await using pool = new CompressionPool({ workers });
   const file = join(folder, "static.tar.gz");
   const how = { file, mediaType: MEDIA_TYPES.ociLayer, codec: FAST_GZIP, pool, signal };
-  return openBuiltin(await writeLayer(staticEntries(), how));
+  return openBuiltin(await writeLayer(staticEntries(), how).done);
 }
 
 /** Every linux platform that the Go tool here can compile for, as `GOARCH`. */

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { GrowingBody } from "../lib/http-transfer.ts";
+import { StreamBody } from "../lib/http-transfer.ts";
 import { type Digest, describe as describeBytes } from "../lib/oci.ts";
 import { readAll } from "./helpers/client.ts";
 
@@ -14,9 +14,9 @@ async function* make(last: () => Promise<void> | void = () => undefined): AsyncG
   await last();
 }
 
-describe("GrowingBody", () => {
+describe("StreamBody", () => {
   test("gives all bytes, those that were waited for too, and knows that they are right", async () => {
-    const body = new GrowingBody(() => make());
+    const body = new StreamBody(() => make());
     expect(await body.begin(15)).toBe(true);
     expect(await readAll(body.open(never))).toEqual(whole);
     expect(body.isWhole({ digest, size })).toBe(true);
@@ -26,25 +26,25 @@ describe("GrowingBody", () => {
     ["size", size + 1, digest],
     ["digest", size, `sha256:${"0".repeat(64)}`],
   ])("is not whole with another %s", async (_, otherSize, otherDigest) => {
-    const body = new GrowingBody(() => make());
+    const body = new StreamBody(() => make());
     await readAll(body.open(never));
     expect(body.isWhole({ digest: otherDigest, size: otherSize })).toBe(false);
   });
 
   test("says when there is too little to begin with", async () => {
-    expect(await new GrowingBody(() => make()).begin(30)).toBe(true);
-    expect(await new GrowingBody(() => make()).begin(31)).toBe(false);
+    expect(await new StreamBody(() => make()).begin(30)).toBe(true);
+    expect(await new StreamBody(() => make()).begin(31)).toBe(false);
   });
 
   test("is empty the second time, and not whole any more", async () => {
-    const body = new GrowingBody(() => make());
+    const body = new StreamBody(() => make());
     await readAll(body.open(never));
     expect(await readAll(body.open(never))).toEqual(new Uint8Array(0));
     expect(body.isWhole({ digest, size })).toBe(false);
   });
 
   test("ends early where its source fails", async () => {
-    const body = new GrowingBody(() =>
+    const body = new StreamBody(() =>
       make(() => {
         throw new Error("the disk is gone");
       }),
@@ -54,20 +54,20 @@ describe("GrowingBody", () => {
   });
 
   test("ends early where it cannot even begin", async () => {
-    const body = new GrowingBody(() => {
+    const body = new StreamBody(() => {
       throw new Error("no such file");
     });
     expect(await body.begin(1)).toBe(false);
     expect(await readAll(body.open(never))).toEqual(new Uint8Array(0));
   });
 
-  test.each<[string, (body: GrowingBody, controller: AbortController) => void]>([
+  test.each<[string, (body: StreamBody, controller: AbortController) => void]>([
     ["when it is stopped", (body) => body.stop()],
     ["when its reader's signal says so", (_, controller) => controller.abort()],
   ])("does not wait for a source that hangs %s, and lets it know", async (_, end) => {
     const told = Promise.withResolvers<void>();
     const controller = new AbortController();
-    const body = new GrowingBody((signal) => {
+    const body = new StreamBody((signal) => {
       signal.addEventListener("abort", () => told.resolve());
       return make(() => new Promise<void>(() => undefined));
     });
@@ -82,7 +82,7 @@ describe("GrowingBody", () => {
 
   test("holds nothing of what was taken", async () => {
     const taken: WeakRef<Uint8Array>[] = [];
-    const body = new GrowingBody(async function* () {
+    const body = new StreamBody(async function* () {
       for (let i = 0; i < 50; i++) yield new Uint8Array(1024 * 1024);
     });
     for await (const chunk of body.open(never)) taken.push(new WeakRef(chunk));
@@ -95,7 +95,7 @@ describe("GrowingBody", () => {
 
   test("asks for no more than was taken", async () => {
     let given = 0;
-    const body = new GrowingBody(async function* () {
+    const body = new StreamBody(async function* () {
       for (const piece of pieces) {
         given++;
         yield piece;

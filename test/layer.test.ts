@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { gunzipSync, zstdDecompressSync } from "node:zlib";
 import { KoError } from "../lib/errors.ts";
 import { CompressionPool, FAST_GZIP } from "../lib/compress.ts";
-import type { Layer } from "../lib/image.ts";
+import type { BlobStream, Layer } from "../lib/image.ts";
 import { binaryEntries, kodataEntries } from "../lib/kodata.ts";
 import { type WriteLayerOptions, fileLayer, measure, retypeLayer, writeLayer } from "../lib/layer.ts";
 import { silentLog } from "../lib/log.ts";
@@ -63,14 +63,14 @@ describe("writeLayer()", () => {
       ],
     ];
     test.each(cases)("%s", async (what, entries, diffId) => {
-      const layer = await writeLayer(entries(), options({ file: what }));
+      const layer = await writeLayer(entries(), options({ file: what })).done;
       expect(layer.diffId).toBe(diffId);
     });
   });
 
   test("describes the bytes of its file, which unpack to the tar", async () => {
     const entries = someEntries();
-    const layer = await writeLayer(entries, options({ file: "described" }));
+    const layer = await writeLayer(entries, options({ file: "described" })).done;
     const bytes = readFileSync(layer.path);
     expect(layer.path).toBe(join(folder, "described"));
     expect(layer.descriptor).toEqual({
@@ -83,11 +83,30 @@ describe("writeLayer()", () => {
     expect(layer.diffId).toBe(digestOf(tar));
   });
 
+  test("can be read while it is written, by two readers", async () => {
+    const layer = writeLayer(someEntries(), options({ file: "followed" }));
+    const [early, late] = await Promise.all([
+      readStream(layer),
+      // The file has its final name by then.
+      layer.done.then(() => readStream(layer)),
+    ]);
+    const { digest } = (await layer.done).descriptor;
+    expect([digestOf(early), digestOf(late)]).toEqual([digest, digest]);
+  });
+
+  test("ends what is read early when an entry cannot be read", async () => {
+    const missing: TarEntry = { ...FILE, name: "b", size: 1, content: { path: join(folder, "no such file") } };
+    const layer = writeLayer([...someEntries(), missing], options({ file: "cut short" }));
+    const whole = await writeLayer(someEntries(), options({ file: "whole" })).done;
+    expect((await readStream(layer)).byteLength).toBeLessThan(whole.descriptor.size);
+    expect(await layer.done.catch(String)).toContain("no such file");
+  });
+
   test("makes a layer of zstd with the same diffID", async () => {
     const entries = someEntries();
-    const gzip = await writeLayer(entries, options({ file: "gzip" }));
+    const gzip = await writeLayer(entries, options({ file: "gzip" })).done;
     const mediaType = MEDIA_TYPES.ociZstdLayer;
-    const zstd = await writeLayer(entries, { ...options({ file: "zstd" }), codec: { kind: "zstd" }, mediaType });
+    const zstd = await writeLayer(entries, { ...options({ file: "zstd" }), codec: { kind: "zstd" }, mediaType }).done;
     const bytes = readFileSync(zstd.path);
     expect(zstd.descriptor).toEqual({ mediaType, size: bytes.byteLength, digest: digestOf(bytes) });
     expect(zstd.diffId).toBe(gzip.diffId);
@@ -98,8 +117,8 @@ describe("writeLayer()", () => {
   test("makes the same layer again, in another place, with another number of workers", async () => {
     await using other = new CompressionPool({ workers: 0 });
     const [first, second] = [
-      await writeLayer(someEntries(), options({ file: "first" })),
-      await writeLayer(someEntries(), { ...options({ file: "second" }), pool: other }),
+      await writeLayer(someEntries(), options({ file: "first" })).done,
+      await writeLayer(someEntries(), { ...options({ file: "second" }), pool: other }).done,
     ];
     expect({ ...second, path: "", open: undefined }).toEqual({ ...first, path: "", open: undefined });
   });
@@ -109,7 +128,7 @@ describe("writeLayer()", () => {
     mkdirSync(place);
     writeFileSync(join(place, "layer"), "old");
     const missing: TarEntry = { ...FILE, name: "b", size: 1, content: { path: join(folder, "no such file") } };
-    const error = await writeLayer([...someEntries(), missing], options({ file: "failing/layer" })).catch(String);
+    const error = await writeLayer([...someEntries(), missing], options({ file: "failing/layer" })).done.catch(String);
     expect(error).toContain("no such file");
     expect(readdirSync(place)).toEqual(["layer"]);
     expect(readFileSync(join(place, "layer"), "utf8")).toBe("old");
@@ -126,12 +145,14 @@ describe("writeLayer()", () => {
       yield* someEntries();
     }
     const stopped = options({ file: "stopped/layer" });
-    expect(await writeLayer(entries(), { ...stopped, signal: controller.signal }).catch(String)).toBe("Error: enough");
+    expect(await writeLayer(entries(), { ...stopped, signal: controller.signal }).done.catch(String)).toBe(
+      "Error: enough",
+    );
     expect(readdirSync(place)).toEqual([]);
   });
 
   test("names the file that it cannot write", async () => {
-    const error = await writeLayer(someEntries(), options({ file: "no/such/folder/layer" })).catch(
+    const error = await writeLayer(someEntries(), options({ file: "no/such/folder/layer" })).done.catch(
       (thrown: unknown) => thrown,
     );
     expect(error).toBeInstanceOf(KoError);
@@ -145,7 +166,7 @@ describe("writeLayer()", () => {
       return console.warn("skipped: the test may not mount a file system");
     }
     try {
-      const error = await writeLayer(someEntries(), options({ file: "full/layer" })).catch(String);
+      const error = await writeLayer(someEntries(), options({ file: "full/layer" })).done.catch(String);
       expect(error).toContain(`Cannot write the layer "${place}/layer": ENOSPC`);
       expect(readdirSync(place)).toEqual([]);
     } finally {
@@ -156,7 +177,7 @@ describe("writeLayer()", () => {
 
 describe("fileLayer()", () => {
   test("opens again and again", async () => {
-    const layer = await writeLayer(someEntries(), options({ file: "again" }));
+    const layer = await writeLayer(someEntries(), options({ file: "again" })).done;
     const known = fileLayer({ path: layer.path, descriptor: layer.descriptor, diffId: layer.diffId });
     for (let i = 0; i < 2; i++) expect(digestOf(await read(known))).toBe(layer.descriptor.digest);
   });
@@ -166,7 +187,7 @@ describe("fileLayer()", () => {
     ["changed", (path: string) => flipByte(path), "Cannot trust the layer in"],
     ["gone", (path: string) => rmSync(path), "Cannot read the layer"],
   ])("does not pass on a file that was %s", async (what, harm, message) => {
-    const layer = await writeLayer(someEntries(), options({ file: what }));
+    const layer = await writeLayer(someEntries(), options({ file: what })).done;
     harm(layer.path);
     const error = await read(layer).catch(String);
     expect(error).toContain(message);
@@ -174,7 +195,7 @@ describe("fileLayer()", () => {
   });
 
   test("stops reading when it is told to", async () => {
-    const layer = await writeLayer(someEntries(), options({ file: "told" }));
+    const layer = await writeLayer(someEntries(), options({ file: "told" })).done;
     expect(await read(layer, AbortSignal.abort(new Error("enough"))).catch(String)).toBe("Error: enough");
   });
 });
@@ -182,7 +203,7 @@ describe("fileLayer()", () => {
 describe("retypeLayer()", () => {
   test("changes the media type only", async () => {
     const layer: Layer = {
-      ...(await writeLayer(someEntries(), options({ file: "retyped" }))),
+      ...(await writeLayer(someEntries(), options({ file: "retyped" })).done),
       source: { host: "localhost", path: "a" },
     };
     const retyped = retypeLayer(layer, MEDIA_TYPES.dockerLayer);
@@ -227,6 +248,10 @@ function options({ file }: { readonly file: string }): WriteLayerOptions {
 
 async function read(layer: Layer, stop?: AbortSignal): Promise<Uint8Array> {
   return Buffer.concat(await Array.fromAsync(layer.open(stop)));
+}
+
+async function readStream(layer: BlobStream): Promise<Uint8Array> {
+  return Buffer.concat(await Array.fromAsync(layer.read(signal)));
 }
 
 function flipByte(path: string): void {

@@ -3,8 +3,9 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { KoError } from "../lib/errors.ts";
+import type { Blob, BlobStream } from "../lib/image.ts";
 import type { Repository } from "../lib/reference.ts";
-import type { Blob, GrowingBlob } from "../lib/registry.ts";
+
 import { bigBlob, failureOf, makeClient, reasonOf, SHORT, textBlob, user } from "./helpers/client.ts";
 import { type Fault, FaultProxy, type Rule } from "./helpers/faultproxy.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
@@ -34,7 +35,7 @@ beforeEach(() => {
   repository = { host: proxy?.host ?? "", path: `test/grow${++count}` };
 });
 
-interface TestGrowing extends GrowingBlob {
+interface TestStream extends BlobStream {
   readonly blob: ReturnType<typeof bigBlob>;
   /** Makes the second half, or fails instead. */
   finish(failure?: Error): void;
@@ -43,7 +44,7 @@ interface TestGrowing extends GrowingBlob {
 }
 
 /** Half of a blob; the other half comes when the test says so. */
-function grow(options: { readonly size?: number; readonly streamed?: Blob } = {}): TestGrowing {
+function grow(options: { readonly size?: number; readonly streamed?: Blob } = {}): TestStream {
   const blob = bigBlob(options.size ?? SIZE, count);
   const streamed = options.streamed ?? blob;
   const made = Promise.withResolvers<Blob>();
@@ -56,7 +57,7 @@ function grow(options: { readonly size?: number; readonly streamed?: Blob } = {}
     get left() {
       return left;
     },
-    stream: async function* (signal) {
+    read: async function* (signal) {
       signal.addEventListener("abort", () => (left = true));
       let size = 0;
       for await (const chunk of streamed.open(signal)) {
@@ -114,13 +115,13 @@ async function held(
 describe.skipIf(missing)("streamBlob()", () => {
   test("sends what is made while it is made", async () => {
     await using client = makeClient();
-    const growing = grow();
-    const work = client.registry.streamBlob(repository, growing);
+    const stream = grow();
+    const work = client.registry.streamBlob(repository, stream);
     await halfway();
     const early = steps();
-    growing.finish();
+    stream.finish();
     const patch = proxy.seen.find(({ method }) => method === "PATCH");
-    expect({ early, result: await work, steps: steps().toSorted(), held: await held(growing.blob) }).toEqual({
+    expect({ early, result: await work, steps: steps().toSorted(), held: await held(stream.blob) }).toEqual({
       early: ["POST 202", "PATCH -"],
       result: "uploaded",
       steps: ["HEAD 404", "PATCH 202", "POST 202", "PUT 201"],
@@ -136,12 +137,12 @@ describe.skipIf(missing)("streamBlob()", () => {
 
   test("a push of the same blob finds it on its way, or there", async () => {
     await using client = makeClient();
-    const growing = grow();
-    const work = client.registry.streamBlob(repository, growing);
-    const pushed = growing.done.then((blob) => client.registry.pushBlob(repository, blob));
+    const stream = grow();
+    const work = client.registry.streamBlob(repository, stream);
+    const pushed = stream.done.then((blob) => client.registry.pushBlob(repository, blob));
     await halfway();
-    growing.finish();
-    const results = [...(await Promise.all([work, pushed])), await client.registry.pushBlob(repository, growing.blob)];
+    stream.finish();
+    const results = [...(await Promise.all([work, pushed])), await client.registry.pushBlob(repository, stream.blob)];
     expect({ results, steps: steps().toSorted() }).toEqual({
       results: ["uploaded", "uploaded", "uploaded"],
       steps: ["HEAD 404", "PATCH 202", "POST 202", "PUT 201"],
@@ -150,28 +151,26 @@ describe.skipIf(missing)("streamBlob()", () => {
 
   test("a push that began before is waited for", async () => {
     await using client = makeClient();
-    const growing = grow();
-    const work = client.registry.streamBlob(repository, growing);
+    const stream = grow();
+    const work = client.registry.streamBlob(repository, stream);
     await halfway();
-    const pushed = client.registry.pushBlob(repository, growing.blob);
-    growing.finish();
+    const pushed = client.registry.pushBlob(repository, stream.blob);
+    stream.finish();
     const results = await Promise.all([work, pushed]);
     await client[Symbol.asyncDispose]();
-    expect({ results, puts: steps().filter((step) => step.startsWith("PUT")), held: await held(growing.blob) }).toEqual(
-      {
-        results: ["uploaded", "uploaded"],
-        puts: ["PUT 201"],
-        held: { blob: "right", uploads: [] },
-      },
-    );
+    expect({ results, puts: steps().filter((step) => step.startsWith("PUT")), held: await held(stream.blob) }).toEqual({
+      results: ["uploaded", "uploaded"],
+      puts: ["PUT 201"],
+      held: { blob: "right", uploads: [] },
+    });
   });
 
   test("two that become the same are one", async () => {
     await using client = makeClient();
     const both = [grow(), grow()];
-    const work = both.map((growing) => client.registry.streamBlob(repository, growing));
+    const work = both.map((stream) => client.registry.streamBlob(repository, stream));
     await until(() => proxy.seen.filter(({ method, size }) => method === "PATCH" && size > 200_000).length === 2);
-    for (const growing of both) growing.finish();
+    for (const stream of both) stream.finish();
     const results = await Promise.all(work);
     await client[Symbol.asyncDispose]();
     expect({ results, puts: steps().filter((step) => step.startsWith("PUT")) }).toEqual({
@@ -183,18 +182,18 @@ describe.skipIf(missing)("streamBlob()", () => {
 
   test("gives up what the registry has already", async () => {
     await using client = makeClient();
-    const growing = grow();
+    const stream = grow();
     {
       await using other = makeClient();
-      await other.registry.pushBlob(repository, growing.blob);
+      await other.registry.pushBlob(repository, stream.blob);
     }
     proxy.reset();
-    const work = client.registry.streamBlob(repository, growing);
+    const work = client.registry.streamBlob(repository, stream);
     await halfway();
-    growing.finish();
+    stream.finish();
     const result = await work;
     await client[Symbol.asyncDispose]();
-    expect({ result, steps: steps().toSorted(), left: growing.left, held: await held(growing.blob) }).toEqual({
+    expect({ result, steps: steps().toSorted(), left: stream.left, held: await held(stream.blob) }).toEqual({
       result: "present",
       steps: ["DELETE 204", "HEAD 200", "PATCH 202", "POST 202"],
       left: true,
@@ -204,31 +203,31 @@ describe.skipIf(missing)("streamBlob()", () => {
 
   test("what is small goes as a whole", async () => {
     await using client = makeClient();
-    const growing = grow({ size: 200_000 });
-    growing.finish();
-    expect(await client.registry.streamBlob(repository, growing)).toBe("uploaded");
+    const stream = grow({ size: 200_000 });
+    stream.finish();
+    expect(await client.registry.streamBlob(repository, stream)).toBe("uploaded");
     expect(steps()).toEqual(["HEAD 404", "POST 202", "PUT 201"]);
   });
 
   test("a foreign layer is not sent", async () => {
     await using client = makeClient();
-    const growing = grow();
+    const stream = grow();
     const mediaType = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
-    const done = growing.done.then((blob) => ({ ...blob, descriptor: { ...blob.descriptor, mediaType } }));
-    const work = client.registry.streamBlob(repository, { ...growing, done });
-    growing.finish();
+    const done = stream.done.then((blob) => ({ ...blob, descriptor: { ...blob.descriptor, mediaType } }));
+    const work = client.registry.streamBlob(repository, { ...stream, done });
+    stream.finish();
     expect(await work).toBe("present");
     await client[Symbol.asyncDispose]();
-    expect(await held(growing.blob)).toEqual({ blob: "nothing", uploads: [] });
+    expect(await held(stream.blob)).toEqual({ blob: "nothing", uploads: [] });
   });
 
   test("a slow source is no stall", async () => {
     await using client = makeClient({ deadlines: { ...SHORT, stall: 100 } });
-    const growing = grow();
-    const work = client.registry.streamBlob(repository, growing);
+    const stream = grow();
+    const work = client.registry.streamBlob(repository, stream);
     await halfway();
     await Bun.sleep(400);
-    growing.finish();
+    stream.finish();
     expect({ result: await work, steps: steps().toSorted() }).toEqual({
       result: "uploaded",
       steps: ["HEAD 404", "PATCH 202", "POST 202", "PUT 201"],
@@ -238,7 +237,7 @@ describe.skipIf(missing)("streamBlob()", () => {
   test("takes its turn; what is complete by then is pushed as ever", async () => {
     await using client = makeClient({ uploads: 1 });
     const [first, second] = [grow(), { ...grow({ size: SIZE - 1 }), blob: bigBlob(SIZE - 1, count) }];
-    const works = [first, second].map((growing) => client.registry.streamBlob(repository, growing));
+    const works = [first, second].map((stream) => client.registry.streamBlob(repository, stream));
     await halfway();
     second.finish();
     await until(() => steps().includes("HEAD 404"));
@@ -259,26 +258,26 @@ describe.skipIf(missing)("streamBlob()", () => {
 
   test("the bytes that its source gives stay its source's", async () => {
     await using client = makeClient();
-    const growing = grow();
-    const copy = growing.blob.bytes.slice();
-    const stream = async function* (): AsyncGenerator<Uint8Array> {
-      for (let at = 0; at < SIZE; at += 100_000) yield growing.blob.bytes.subarray(at, at + 100_000);
+    const stream = grow();
+    const copy = stream.blob.bytes.slice();
+    const read = async function* (): AsyncGenerator<Uint8Array> {
+      for (let at = 0; at < SIZE; at += 100_000) yield stream.blob.bytes.subarray(at, at + 100_000);
     };
-    const work = client.registry.streamBlob(repository, { stream, done: growing.done });
+    const work = client.registry.streamBlob(repository, { read, done: stream.done });
     await halfway();
-    growing.finish();
+    stream.finish();
     await work;
-    expect(Buffer.compare(growing.blob.bytes, copy)).toBe(0);
-    expect(await held(growing.blob)).toEqual({ blob: "right", uploads: [] });
+    expect(Buffer.compare(stream.blob.bytes, copy)).toBe(0);
+    expect(await held(stream.blob)).toEqual({ blob: "right", uploads: [] });
   });
 
   test("with a token for it", async () => {
     proxy.demand = { kind: "bearer", credential: { username: "joe", password: "s3cret-pass" } };
     await using client = makeClient({ keychain: user });
-    const growing = grow();
-    const work = client.registry.streamBlob(repository, growing);
+    const stream = grow();
+    const work = client.registry.streamBlob(repository, stream);
     await halfway();
-    growing.finish();
+    stream.finish();
     expect({ result: await work, steps: steps().toSorted() }).toEqual({
       result: "uploaded",
       steps: ["HEAD 404", "PATCH 202", "POST 202", "PUT 201"],
@@ -287,9 +286,9 @@ describe.skipIf(missing)("streamBlob()", () => {
 
   test("refuses a repository name that registries do not take", async () => {
     await using client = makeClient();
-    const growing = grow();
-    const work = client.registry.streamBlob({ ...repository, path: "a..b" }, growing);
-    growing.finish(new Error("not told twice"));
+    const stream = grow();
+    const work = client.registry.streamBlob({ ...repository, path: "a..b" }, stream);
+    stream.finish(new Error("not told twice"));
     expect((await failureOf(work)).message).toStartWith(`Cannot push to "${repository.host}/a..b"`);
     expect(proxy.seen).toEqual([]);
   });
@@ -331,17 +330,17 @@ describe.skipIf(missing)("streamBlob() pushes the whole blob where streaming fai
   ])("%s", async (_, rules, wanted) => {
     proxy.reset(rules);
     await using client = makeClient({ keychain: user, deadlines: SHORT });
-    const growing = grow();
-    const work = client.registry.streamBlob(repository, growing);
+    const stream = grow();
+    const work = client.registry.streamBlob(repository, stream);
     // Until it has failed, or will only at its end.
     const hangs = rules.some(({ fault }) => fault.kind === "hang");
     const sent = (): boolean =>
       proxy.seen.some(({ method, size }) => method === "PATCH" && size > (hangs ? -1 : 400_000));
-    await until(() => growing.left || sent());
-    growing.finish();
+    await until(() => stream.left || sent());
+    stream.finish();
     const result = await work;
     await client[Symbol.asyncDispose]();
-    const { blob, uploads } = await held(growing.blob);
+    const { blob, uploads } = await held(stream.blob);
     expect({ result, last: writes().slice(-wanted.length), blob }).toEqual({
       result: "uploaded",
       last: [...wanted],
@@ -356,27 +355,27 @@ describe.skipIf(missing)("streamBlob() pushes the whole blob where streaming fai
 
   test("bytes that are not what they became, and no more streams then", async () => {
     await using client = makeClient();
-    const growing = grow({ streamed: bigBlob(SIZE, 4711) });
-    const work = client.registry.streamBlob(repository, growing);
+    const stream = grow({ streamed: bigBlob(SIZE, 4711) });
+    const work = client.registry.streamBlob(repository, stream);
     await halfway();
-    growing.finish();
+    stream.finish();
     expect(await work).toBe("uploaded");
     const more = textBlob("more".repeat(100_000));
-    const next = client.registry.streamBlob(repository, { stream: () => more.open(), done: Promise.resolve(more) });
+    const next = client.registry.streamBlob(repository, { read: () => more.open(), done: Promise.resolve(more) });
     expect(await next).toBe("uploaded");
     await client[Symbol.asyncDispose]();
     expect(writes()).toEqual(["POST 202", "PATCH 202", "POST 202", "PUT 201", "POST 202", "PUT 201"]);
-    expect(await held(growing.blob)).toEqual({ blob: "right", uploads: [] });
+    expect(await held(stream.blob)).toEqual({ blob: "right", uploads: [] });
   });
 
   test("a PATCH that is refused is not tried with the next blob", async () => {
     proxy.reset([on("PATCH", answer(405))]);
     await using client = makeClient();
     for (const size of [SIZE, SIZE + 1]) {
-      const growing = grow({ size });
-      const work = client.registry.streamBlob(repository, growing);
-      if (size === SIZE) await until(() => growing.left);
-      growing.finish();
+      const stream = grow({ size });
+      const work = client.registry.streamBlob(repository, stream);
+      if (size === SIZE) await until(() => stream.left);
+      stream.finish();
       expect(await work).toBe("uploaded");
     }
     expect(writes()).toEqual(["POST 202", "PATCH 405", "POST 202", "PUT 201", "POST 202", "PUT 201"]);
@@ -388,13 +387,13 @@ describe.skipIf(missing)("streamBlob() fails as its content does:", () => {
 
   test("while it is sent", async () => {
     await using client = makeClient();
-    const growing = grow();
-    const work = client.registry.streamBlob(repository, growing);
+    const stream = grow();
+    const work = client.registry.streamBlob(repository, stream);
     await halfway();
-    growing.finish(failure);
+    stream.finish(failure);
     expect(await reasonOf(work)).toBe(failure);
     await client[Symbol.asyncDispose]();
-    expect({ steps: steps(), held: await held(growing.blob) }).toEqual({
+    expect({ steps: steps(), held: await held(stream.blob) }).toEqual({
       steps: ["POST 202", "PATCH 202", "DELETE 204"],
       held: { blob: "nothing", uploads: [] },
     });
@@ -402,33 +401,33 @@ describe.skipIf(missing)("streamBlob() fails as its content does:", () => {
 
   test("before it is sent", async () => {
     await using client = makeClient();
-    const growing = grow();
-    growing.finish(failure);
-    expect(await reasonOf(client.registry.streamBlob(repository, growing))).toBe(failure);
+    const stream = grow();
+    stream.finish(failure);
+    expect(await reasonOf(client.registry.streamBlob(repository, stream))).toBe(failure);
     await client[Symbol.asyncDispose]();
-    expect(await held(growing.blob)).toEqual({ blob: "nothing", uploads: [] });
+    expect(await held(stream.blob)).toEqual({ blob: "nothing", uploads: [] });
   });
 
   test("and may be tried again", async () => {
     await using client = makeClient();
-    const growing = grow();
-    const work = client.registry.streamBlob(repository, growing);
-    growing.finish(failure);
+    const stream = grow();
+    const work = client.registry.streamBlob(repository, stream);
+    stream.finish(failure);
     await reasonOf(work);
-    expect(await client.registry.pushBlob(repository, growing.blob)).toBe("uploaded");
+    expect(await client.registry.pushBlob(repository, stream.blob)).toBe("uploaded");
   });
 
   test("a stream that fails alone does not matter", async () => {
     await using client = makeClient();
-    const growing = grow();
-    const { blob, done } = growing;
-    const stream = async function* (): AsyncGenerator<Uint8Array> {
+    const stream = grow();
+    const { blob, done } = stream;
+    const read = async function* (): AsyncGenerator<Uint8Array> {
       yield blob.bytes.slice(0, FIRST_HALF);
       throw new Error("the file is gone");
     };
-    const work = client.registry.streamBlob(repository, { stream, done });
+    const work = client.registry.streamBlob(repository, { read, done });
     await until(() => steps().includes("PATCH 202"));
-    growing.finish();
+    stream.finish();
     expect(await work).toBe("uploaded");
     await client[Symbol.asyncDispose]();
     expect(await held(blob)).toEqual({ blob: "right", uploads: [] });
@@ -439,8 +438,8 @@ describe.skipIf(missing)("the end of the run ends a stream and takes it back", (
   test.each(["by its signal", "by its disposal"])("%s", async (how) => {
     const controller = new AbortController();
     await using client = makeClient({ signal: controller.signal });
-    const growing = grow();
-    const work = client.registry.streamBlob(repository, growing);
+    const stream = grow();
+    const work = client.registry.streamBlob(repository, stream);
     const failed = reasonOf(work);
     await halfway();
     const reason = new Error("interrupted");
@@ -450,7 +449,7 @@ describe.skipIf(missing)("the end of the run ends a stream and takes it back", (
     }
     await client[Symbol.asyncDispose]();
     expect(await failed).toBeInstanceOf(Error);
-    expect({ steps: steps(), left: growing.left, held: await held(growing.blob) }).toEqual({
+    expect({ steps: steps(), left: stream.left, held: await held(stream.blob) }).toEqual({
       steps: ["POST 202", "PATCH 202", "DELETE 204"],
       left: true,
       held: { blob: "nothing", uploads: [] },
@@ -461,8 +460,8 @@ describe.skipIf(missing)("the end of the run ends a stream and takes it back", (
     proxy.reset([on("PATCH", { kind: "hang" }), on("DELETE", { kind: "hang" })]);
     const controller = new AbortController();
     await using client = makeClient({ signal: controller.signal });
-    const growing = grow();
-    const work = client.registry.streamBlob(repository, growing);
+    const stream = grow();
+    const work = client.registry.streamBlob(repository, stream);
     await until(() => steps().includes("PATCH -"));
     const started = performance.now();
     const reason = new Error("interrupted");
@@ -477,15 +476,15 @@ describe.skipIf(missing)("the end of the run ends a stream and takes it back", (
     proxy.reset([on("PUT", { kind: "hang" })]);
     const controller = new AbortController();
     await using client = makeClient({ signal: controller.signal });
-    const growing = grow();
-    const work = client.registry.streamBlob(repository, growing);
-    growing.finish();
+    const stream = grow();
+    const work = client.registry.streamBlob(repository, stream);
+    stream.finish();
     await until(() => steps().includes("PUT -"));
     const reason = new Error("interrupted");
     controller.abort(reason);
     expect(await reasonOf(work)).toBe(reason);
     await client[Symbol.asyncDispose]();
-    expect(await held(growing.blob)).toEqual({ blob: "nothing", uploads: [] });
+    expect(await held(stream.blob)).toEqual({ blob: "nothing", uploads: [] });
   });
 });
 
@@ -494,11 +493,11 @@ test.skipIf(missing)("what a registry does not take is not made", async () => {
   await using client = makeClient({ deadlines: SHORT });
   const piece = new Uint8Array(1024 * 1024);
   let made = 0;
-  const stream = async function* (): AsyncGenerator<Uint8Array> {
+  const read = async function* (): AsyncGenerator<Uint8Array> {
     for (; made < 256; made++) yield piece;
   };
   const done = Promise.withResolvers<Blob>();
-  const work = client.registry.streamBlob(repository, { stream, done: done.promise });
+  const work = client.registry.streamBlob(repository, { read, done: done.promise });
   await until(() => client.said.some((line) => line.includes("no byte was taken for 1 s")));
   done.reject(new KoError("enough"));
   expect(await failureOf(work)).toMatchObject({ message: "enough" });

@@ -120,7 +120,7 @@ async function measureRow([
       kind === "program"
         ? binaryEntries({ path, name: "app", os: "linux", size: statSync(path).size })
         : kodataEntries({ directory: path, os: "linux", mtime: 0, allowedRoot: undefined, log: silentLog });
-    const layer = await writeLayer(entries, { file, mediaType: MEDIA_TYPES.ociLayer, codec, pool, signal });
+    const layer = await writeLayer(entries, { file, mediaType: MEDIA_TYPES.ociLayer, codec, pool, signal }).done;
     best = Math.min(best, (Bun.nanoseconds() - start) / 1e6);
     ({ digest } = layer.descriptor);
   }

@@ -1,8 +1,9 @@
 /** The registry client as tests use it: no waiting, everything it says is kept. */
 import type { Credential, Keychain } from "../../lib/registry-keychain.ts";
 import { KoError, RegistryError } from "../../lib/errors.ts";
+import type { Blob } from "../../lib/image.ts";
 import { type Descriptor, describe, MEDIA_TYPES } from "../../lib/oci.ts";
-import { type Blob, Registry, type RegistryOptions } from "../../lib/registry.ts";
+import { Registry, type RegistryOptions } from "../../lib/registry.ts";
 import type { Clock } from "../../lib/async.ts";
 import type { Deadlines } from "../../lib/http-transfer.ts";
 
