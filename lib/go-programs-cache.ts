@@ -9,13 +9,12 @@
  * For an import path or a folder it is proved where modules lie and that the folder is there; whether its sources still
  * make a program is found out by whoever needs to compile it. A pattern such as `./...` is proved with all it can match.
  */
-import { isAbsolute, resolve } from "node:path";
 import type { BuildMemory } from "./build-cache.ts";
 import { type Cache, keyOf } from "./cache.ts";
 import { KoError, messageOf } from "./errors.ts";
 import { type Inputs, refreshInputs, takeInputs } from "./fingerprint-inputs.ts";
 import { Looks } from "./fingerprint.ts";
-import { findPrograms, type FoundPrograms, PATTERN_WORDS, type Program } from "./go-programs.ts";
+import { findPrograms, type FoundPrograms, parseArgument, type Program } from "./go-programs.ts";
 import { planPattern, planPlaces } from "./go-sources.ts";
 import { buildEnvironment, DEFAULT_PLATFORM, type GoOptions, type GoPackage, listPackages } from "./go.ts";
 import type { Host } from "./host.ts";
@@ -254,13 +253,15 @@ export function rememberPrograms(
   const looks = new Looks();
   for (const [i, text] of args.entries()) {
     const programs = found.results[i];
-    if (programs === undefined || programs instanceof KoError || !isRememberable(text)) continue;
-    const root = patternRoot(text, host.cwd);
-    if (root === undefined && text.includes("...")) continue;
+    // A file is looked at for what is in it.
+    if (programs === undefined || programs instanceof KoError || text.endsWith(".go")) continue;
+    const { kind, dir: root } = parseArgument(text, host.cwd);
+    // Patterns of import paths, and words such as `all`, mean what go likes.
+    if (kind === "pattern" && root === undefined) continue;
     const plan =
-      root === undefined
-        ? planPlaces(programs, packages, sources)
-        : planPattern(programs, named, { ...sources, root, packages });
+      kind === "pattern" && root !== undefined
+        ? planPattern(programs, named, { ...sources, root, packages })
+        : planPlaces(programs, packages, sources);
     const draft = takeInputs(plan, { startedAt, now, before: memory.prover, looks });
     if ("path" in draft) continue;
     const record: ProgramRecord = { programs, inputs: draft.inputs };
@@ -273,25 +274,8 @@ export function forgetPrograms(args: readonly string[], options: ProgramMemoryOp
   for (const text of args) options.cache.remove("programs", keyFor(text, options));
 }
 
-/** A file is looked at for what is in it, and words such as `all` mean what go likes. */
-function isRememberable(text: string): boolean {
-  return !text.endsWith(".go") && !PATTERN_WORDS.has(withoutScheme(text));
-}
-
-/** The folder that a pattern of paths is about. */
-function patternRoot(text: string, cwd: string): string | undefined {
-  const name = withoutScheme(text);
-  const at = name.indexOf("...");
-  if (at < 0 || !(/^\.{1,2}\//.test(name) || isAbsolute(name))) return undefined;
-  return resolve(cwd, name.slice(0, name.lastIndexOf("/", at) + 1));
-}
-
 function keyFor(text: string, { env, host, memory }: ProgramMemoryOptions): string {
   return keyOf([1, host.cwd, text, memory.describe(env)]);
-}
-
-function withoutScheme(text: string): string {
-  return text.replace(/^ko:\/\//, "");
 }
 
 function isProgramRecord(value: unknown): value is ProgramRecord {

@@ -1,18 +1,13 @@
 /**
- * From what a user types (`./cmd/app`, `ko://example.com/app`, `./...`) to programs that can be compiled.
+ * Resolves arguments (`./cmd/app`, `ko://example.com/app`, `./...`) to main packages that can be compiled.
  *
- * One `go list` answers for all arguments; only for a module that lies elsewhere is go asked again, there. Every argument
- * that is bad is told of before anything is built. spec/behaviour.md 1.3, spec/demand.md rows 19, 20 and 22.
- *
- * Where modules lie on disk: which folder `go` must run in for a path or an import path.
- *
- * `go` looks for `go.mod` and `go.work` upwards only. People also name programs of modules below the folder they are in
- * (spec/demand.md row 19). Of a `go.mod` nothing but its `module` line is read.
+ * One `go list` answers for all arguments. A second one runs in the folder of another module, because `go` looks for
+ * `go.mod` and `go.work` upwards only, while users also name programs of modules below.
  */
 import { readdir, readFile, stat } from "node:fs/promises";
-import { basename, dirname, isAbsolute, join, posix, relative, resolve } from "node:path";
+import { basename, dirname, isAbsolute, join, posix, relative, resolve, sep } from "node:path";
 import { findNearest, KoError, KoErrors, UsageError } from "./errors.ts";
-import { isBelow } from "./file.ts";
+import { isBelow, look } from "./file.ts";
 import { explainPackage } from "./go-problems.ts";
 import {
   buildEnvironment,
@@ -26,65 +21,74 @@ import {
 import type { Host } from "./host.ts";
 import type { Platform } from "./oci.ts";
 
-/** A main package that can be compiled, as far as can be told without compiling. */
+/** A main package without known faults. */
 export interface Program {
   readonly importPath: string;
   /** Absolute: the package's folder; `kodata` is in it. */
   readonly dir: string;
   /** Absent outside modules (`GO111MODULE=off`) and for programs of Go itself. */
   readonly module: GoModule | undefined;
-  /** Absolute: where go must run to know `importPath`. */
+  /** Absolute: the working directory in which `go` finds `importPath`. */
   readonly workDir: string;
   /** The first argument that named it, as given. */
   readonly text: string;
 }
 
-export interface ListProgramsOptions extends GoOptions {
-  /** For build constraints. @default linux/amd64 */
+export interface FindProgramsOptions extends GoOptions {
+  /** The platform of build constraints. @default linux/amd64 */
   readonly platform: Platform | undefined;
-  /** Wins over the user's environment. */
+  /** Variables that override the user's environment. */
   readonly env?: Readonly<Record<string, string>>;
   /** Build flags that decide which files take part (`-tags`, `-mod`). */
   readonly flags?: readonly string[];
 }
 
-interface Argument {
-  readonly text: string;
-  /** A pattern: it may name any number of packages. */
-  readonly wild: boolean;
-  /** Absolute: the folder of an argument that is a path, before the first element with `...`. */
+/** An argument such as `./cmd/app`, `ko://example.com/app` or `./...`, taken apart. */
+export interface ParsedArgument {
+  /** "pattern": it may name any number of packages. */
+  readonly kind: "path" | "import" | "pattern";
+  /** Absolute: the folder that a path names, or that a pattern of paths begins with. Undefined for import paths. */
   readonly dir: string | undefined;
-  /** The import path, or what follows `dir`. */
+  /** The import path, or the part of a pattern that follows `dir`, such as `/...`. */
   readonly rest: string;
-  /** The file's name, if it named one. */
-  readonly file: string | undefined;
 }
 
-/** One run of `go list`. */
-interface Listing {
-  readonly workDir: string;
-  readonly packages: readonly GoPackage[];
-  readonly byPath: ReadonlyMap<string, GoPackage>;
-}
-
-type Answer = { readonly listing: Listing; readonly named: readonly GoPackage[] } | { readonly failure: KoError };
-
-/** Patterns of go that are words. */
-export const PATTERN_WORDS: ReadonlySet<string> = new Set(["all", "std", "cmd", "tool", "work"]);
-
-/** What an argument turned out to be. */
+/** The result of {@link findPrograms}. */
 export interface FoundPrograms {
-  /** One result per argument, in their order: the programs it stands for, or what is wrong with it. */
+  /** One result per argument, in order: its programs, or an error. */
   readonly results: readonly (readonly Program[] | KoError)[];
-  /** All packages that take part, those of Go itself included; by the folder that go ran in. */
+  /** All listed packages, those of Go itself included, by the working directory of `go list`. */
   readonly packages: ReadonlyMap<string, readonly GoPackage[]>;
 }
 
+export interface ModuleFolder {
+  /** Absolute. */
+  readonly dir: string;
+  readonly path: string;
+}
+
+/** The module context of a folder. */
+export interface Surroundings {
+  /** Absolute: the nearest folder with a `go.mod`, at or above. */
+  readonly moduleDir: string | undefined;
+  readonly workspace: boolean;
+  /** False with `GO111MODULE=off`. */
+  readonly modules: boolean;
+}
+
+/** Package patterns that are reserved words (`go help packages`). */
+const PATTERN_WORDS: ReadonlySet<string> = new Set(["all", "std", "cmd", "tool", "work"]);
+
+/** The most folders that are read in search of modules. */
+const MOST_FOLDERS = 20_000;
+
+const SKIPPED = new Set(["node_modules", "vendor", "testdata"]);
+
 /**
- * The programs that were found, in argument order, each once.
+ * Returns the programs in argument order, each once.
  *
- * @throws {KoErrors} With every bad argument, if there are several.
- * @throws {KoError} If one argument is bad.
+ * @throws {KoErrors} If several arguments have an error.
+ * @throws {KoError} If one argument has an error.
  */
 export function choosePrograms({ results }: Pick<FoundPrograms, "results">): readonly Program[] {
   const errors = new Set<KoError>();
@@ -101,16 +105,16 @@ export function choosePrograms({ results }: Pick<FoundPrograms, "results">): rea
 }
 
 /**
- * What each argument names. A pattern stands for the main packages among those it matches, in go's order.
+ * Finds the programs that each argument names. A pattern names all main packages that it matches, in the order of `go list`.
  *
- * @param args import paths, paths, Go files, patterns; `ko://` before any of them
- * @throws {KoError} If go cannot be run.
+ * @param args import paths, paths, Go files or patterns, each with or without `ko://`
+ * @throws {KoError} If the platform or GOFLAGS is refused by {@link buildEnvironment}. Errors of `go list` are results.
  */
-export async function findPrograms(args: readonly string[], options: ListProgramsOptions): Promise<FoundPrograms> {
+export async function findPrograms(args: readonly string[], options: FindProgramsOptions): Promise<FoundPrograms> {
   const { host } = options;
   const env = buildEnvironment(options.platform ?? DEFAULT_PLATFORM, host.env, options.env);
   const here = await findSurroundings(host.cwd, env);
-  const read = await Promise.all(args.map((text) => readArgument(text, host)));
+  const read = args.map((text) => readArgument(text, host.cwd));
   const listings = new Map<string, readonly GoPackage[]>();
   const answers = new Map<Argument, Answer>();
   const ask = async (places: ReadonlyMap<Argument, string>): Promise<void> => {
@@ -145,50 +149,124 @@ export async function findPrograms(args: readonly string[], options: ListProgram
   return { results, packages: listings };
 }
 
-async function readArgument(text: string, host: Host): Promise<Argument | KoError> {
-  let name = text.startsWith("ko://") ? text.slice("ko://".length) : text;
-  if (host.platform === "win32") name = name.replaceAll("\\", "/");
-  if (name === "") return new UsageError(`Cannot build "${text}": it is empty, want an import path or a folder`);
-  if (name.startsWith("-")) return new UsageError(`Cannot build "${text}": no import path begins with a dash`);
-  const file = name.endsWith(".go") && (await isFile(resolve(host.cwd, name))) ? basename(name) : undefined;
-  if (!/^\.{1,2}(\/|$)/.test(name) && !isAbsolute(name) && file === undefined) {
+/** Parses an argument, without a look at the file system. */
+export function parseArgument(text: string, cwd: string): ParsedArgument {
+  const name = withoutScheme(text);
+  if (!/^\.{0,2}(\/|$)/.test(name) && !isAbsolute(name)) {
     const rest = posix.normalize(name).replace(/\/$/, "");
-    return { text, wild: rest.includes("...") || PATTERN_WORDS.has(rest), dir: undefined, rest, file };
+    const isPattern = rest.includes("...") || PATTERN_WORDS.has(rest);
+    return { kind: isPattern ? "pattern" : "import", dir: undefined, rest };
   }
   const parts = name.split("/");
   const at = parts.findIndex((part) => part.includes("..."));
-  const folder = (at < 0 ? parts : parts.slice(0, at)).join("/") || "/";
-  const dir = resolve(host.cwd, file === undefined ? folder : dirname(name));
-  const rest = at < 0 ? "" : `/${parts.slice(at).filter(Boolean).join("/")}`;
-  return { text, wild: at >= 0, dir, rest, file };
+  if (at < 0) return { kind: "path", dir: resolve(cwd, name), rest: "" };
+  const dir = resolve(cwd, parts.slice(0, at).join("/") || "/");
+  return { kind: "pattern", dir, rest: `/${parts.slice(at).filter(Boolean).join("/")}` };
 }
 
-async function isFile(path: string): Promise<boolean> {
-  return (await stat(path).catch(() => undefined))?.isFile() ?? false;
+/** Finds the module context that `go` has in a folder with this environment. */
+export async function findSurroundings(cwd: string, env: Readonly<Record<string, string>>): Promise<Surroundings> {
+  const gowork = env["GOWORK"] ?? "";
+  const workspace = gowork === "" ? await findUpwards(cwd, "go.work") : gowork === "off" ? undefined : gowork;
+  return {
+    moduleDir: await findModuleDir(cwd),
+    workspace: workspace !== undefined,
+    modules: env["GO111MODULE"] !== "off",
+  };
 }
 
-/** As go wants it when it runs in `workDir`. */
+/** The folder of the nearest `go.mod` at or above `dir`, which need not exist itself. */
+export function findModuleDir(dir: string): Promise<string | undefined> {
+  return findUpwards(dir, "go.mod");
+}
+
+/** Finds all modules in the git work tree around `cwd`; without git, below `moduleDir` or `cwd`. Sorted by folder. */
+export async function findModulesBelow(cwd: string, moduleDir: string | undefined): Promise<readonly ModuleFolder[]> {
+  const found: ModuleFolder[] = [];
+  const folders = [(await findUpwards(cwd, ".git")) ?? moduleDir ?? cwd];
+  for (let at = 0; at < folders.length && at < MOST_FOLDERS; at++) {
+    const dir = folders[at] ?? "";
+    const entries = await readdir(dir, { withFileTypes: true }).catch(() => []);
+    for (const { name } of entries.filter((entry) => entry.isDirectory())) {
+      if (!/^[._]/.test(name) && !SKIPPED.has(name)) folders.push(join(dir, name));
+    }
+    if (!entries.some((entry) => entry.name === "go.mod")) continue;
+    const path = await readModulePath(dir);
+    if (path !== undefined) found.push({ dir, path });
+  }
+  return found.sort((a, b) => (a.dir < b.dir ? -1 : 1));
+}
+
+/** The module of an import path: the one whose path is its longest prefix. */
+export function findOwner(importPath: string, modules: readonly ModuleFolder[]): ModuleFolder | undefined {
+  let owner: ModuleFolder | undefined;
+  for (const module of modules) {
+    const leads = importPath === module.path || importPath.startsWith(`${module.path}/`);
+    if (leads && module.path.length > (owner?.path.length ?? 0)) owner = module;
+  }
+  return owner;
+}
+
+/** Reads the module path from the `go.mod` in a folder; undefined if there is none. */
+export async function readModulePath(dir: string): Promise<string | undefined> {
+  const text = await readFile(join(dir, "go.mod"), "utf8").catch(() => "");
+  return /^[ \t]*module[ \t]+["`]?([^\s"`]+)/m.exec(text)?.[1];
+}
+
+interface Argument extends ParsedArgument {
+  /** As given. */
+  readonly text: string;
+  /** The name of the Go file, if the argument is one. */
+  readonly file: string | undefined;
+}
+
+/** One run of `go list`. */
+interface Listing {
+  readonly workDir: string;
+  readonly packages: readonly GoPackage[];
+  readonly byPath: ReadonlyMap<string, GoPackage>;
+}
+
+type Answer = { readonly listing: Listing; readonly named: readonly GoPackage[] } | { readonly failure: KoError };
+
+function readArgument(text: string, cwd: string): Argument | KoError {
+  const name = withoutScheme(text);
+  if (name === "") return new UsageError(`Cannot build "${text}": it is empty, want an import path or a folder`);
+  if (name.startsWith("-")) return new UsageError(`Cannot build "${text}": no import path begins with a dash`);
+  const path = resolve(cwd, name);
+  if (name.endsWith(".go") && look(path)?.isFile() === true) {
+    return { text, kind: "path", dir: dirname(path), rest: "", file: basename(path) };
+  }
+  return { text, ...parseArgument(text, cwd), file: undefined };
+}
+
+function withoutScheme(text: string): string {
+  const name = text.replace(/^ko:\/\//, "");
+  return sep === "/" ? name : name.replaceAll("\\", "/");
+}
+
+/** The argument as a package pattern for `go` in `workDir`. */
 function patternFor(argument: Argument, workDir: string): string {
   return argument.dir === undefined ? argument.rest : showPath(argument.dir, workDir) + argument.rest;
 }
 
-/** A folder as one types it: `.`, `./cmd/app`, `../lib`. */
+/** The path to a folder as one types it: `.`, `./cmd/app`, `../lib`. */
 function showPath(dir: string, from: string): string {
   const path = relative(from, dir).replaceAll("\\", "/");
   if (path === "" || isAbsolute(path)) return path || ".";
   return /^\.\.(\/|$)/.test(path) ? path : `./${path}`;
 }
 
-/** Where go is asked first: here, but for a module that go, run here, cannot see. */
+/** The working directory of the first `go list`: the host's, unless the argument's module is invisible from there. */
 async function placeFor(argument: Argument, here: Surroundings, host: Host): Promise<string> {
   if (argument.dir === undefined || here.workspace || !here.modules) return host.cwd;
   const owner = await findModuleDir(argument.dir);
   if (owner === undefined || owner === here.moduleDir) return host.cwd;
-  // A module beside ours may be a replacement in our go.mod: go, run here, knows. One inside ours never is visible.
+  // A module outside ours may be a replacement in our go.mod, so `go list` here decides. One inside ours is never visible.
   return here.moduleDir === undefined || isBelow(owner, here.moduleDir) ? owner : host.cwd;
 }
 
-/** Folders of other modules for the arguments that go did not find here. */
+/** The folders of other modules in which to look for arguments that `go list` did not find. */
 async function findElsewhere(
   answers: ReadonlyMap<Argument, Answer>,
   here: Surroundings,
@@ -212,7 +290,7 @@ async function findElsewhere(
   return result;
 }
 
-/** What helps a user who named the wrong thing; go is asked for it once, and only then. */
+/** Hints for an argument that names no program. They start `go list` once at most, and only if an argument is wrong. */
 interface Advice {
   readonly platform: string;
   readonly remedy: (argument: Argument) => string | undefined;
@@ -220,9 +298,9 @@ interface Advice {
   readonly below: (importPath: string, argument: Argument) => Promise<readonly string[]>;
 }
 
-interface CreateAdviceOptions extends ListProgramsOptions {
+interface CreateAdviceOptions extends FindProgramsOptions {
   readonly env: Readonly<Record<string, string>>;
-  /** Folders of the modules that own arguments which go did not find here. */
+  /** The folders of {@link findElsewhere}. */
   readonly elsewhere: ReadonlyMap<Argument, string>;
 }
 
@@ -230,7 +308,7 @@ function createAdvice(here: Surroundings, options: CreateAdviceOptions): Advice 
   const { host } = options;
   const root = here.moduleDir ?? host.cwd;
   let asked: ReturnType<typeof findMains> | undefined;
-  // Advice that cannot be had is no second failure.
+  // A hint is optional: without the list the error is shown without one.
   const mains = (): ReturnType<typeof findMains> =>
     (asked ??= findMains("./...", { ...options, cwd: root }).catch(() => []));
   const show = (main: { importPath: string; dir: string }, argument: Argument): string =>
@@ -242,18 +320,18 @@ function createAdvice(here: Surroundings, options: CreateAdviceOptions): Advice 
       return here.workspace && owner !== undefined ? `go work use ${showPath(owner, host.cwd)}` : undefined;
     },
     suggest: async (argument) => {
-      if (argument.wild) {
+      if (argument.kind === "pattern") {
         if (here.moduleDir !== undefined || argument.dir === undefined) return undefined;
         const [module] = await findModulesBelow(argument.dir, undefined);
         return module && `${showPath(module.dir, host.cwd)}/...`;
       }
       if (argument.dir === undefined) {
-        // `cmd/app` for `./cmd/app`.
+        // The user typed `cmd/app` and meant `./cmd/app`.
         const folder = join(host.cwd, argument.rest);
         if ((await stat(folder).catch(() => undefined))?.isDirectory()) return showPath(folder, host.cwd);
       }
       const module = (await readModulePath(root)) ?? "";
-      // Only what is below the module is compared: a long common beginning would make everything near.
+      // Without the module's path, whose length would bring all names within the edit distance.
       const shorten = (name: string): string => (name.startsWith(`${module}/`) ? name.slice(module.length + 1) : name);
       const word = argument.dir === undefined ? shorten(argument.rest) : relative(root, argument.dir);
       const near = new Map<string, string>();
@@ -278,7 +356,7 @@ function createAdvice(here: Surroundings, options: CreateAdviceOptions): Advice 
   };
 }
 
-/** The programs that an argument stands for, or what is wrong with it. */
+/** Returns the programs of an argument, or the error that explains why it has none. */
 async function judge(
   argument: Argument,
   answer: Answer | undefined,
@@ -291,9 +369,9 @@ async function judge(
   const errors: KoError[] = [];
   const programs: Program[] = [];
   for (const found of named) {
-    if (argument.wild && !mayBeProgram(found, patternFor(argument, listing.workDir))) continue;
+    if (argument.kind === "pattern" && !mayBeProgram(found, patternFor(argument, listing.workDir))) continue;
     const error = await explainPackage(found, {
-      text: argument.wild && found.dir !== "" ? found.importPath : text,
+      text: argument.kind === "pattern" && found.dir !== "" ? found.importPath : text,
       platform: advice.platform,
       file: argument.file,
       packages: listing.byPath,
@@ -315,7 +393,7 @@ async function judge(
   return new KoError(`Cannot build "${text}": ${why}`);
 }
 
-/** Of what a pattern matches: a program, something broken that may be one, or the pattern itself when it is no good. */
+/** True for a program, for a broken package that may be one, and for an error about the pattern itself. */
 function mayBeProgram(found: GoPackage, pattern: string): boolean {
   if (found.name === "main") return found.problem !== undefined || found.goFiles.length + found.cgoFiles.length > 0;
   return found.problem !== undefined && found.name === "" && (found.dir !== "" || found.importPath === pattern);
@@ -325,78 +403,7 @@ function pick(found: GoPackage): Pick<Program, "importPath" | "dir" | "module"> 
   return { importPath: found.importPath, dir: found.dir, module: found.module };
 }
 
-export interface ModuleFolder {
-  /** Absolute. */
-  readonly dir: string;
-  readonly path: string;
-}
-
-/** What `go` finds when it is run in a folder. */
-export interface Surroundings {
-  /** Absolute: the nearest folder with a `go.mod`, upwards. */
-  readonly moduleDir: string | undefined;
-  readonly workspace: boolean;
-  /** False with `GO111MODULE=off`. */
-  readonly modules: boolean;
-}
-
-/** How many folders are looked at in search of modules below the work tree. */
-const MOST_FOLDERS = 20_000;
-
-const SKIPPED = new Set(["node_modules", "vendor", "testdata"]);
-
-/** What rules a run of `go` in `cwd` with this environment. */
-export async function findSurroundings(cwd: string, env: Readonly<Record<string, string>>): Promise<Surroundings> {
-  const gowork = env["GOWORK"] ?? "";
-  const workspace = gowork === "" ? await findUpwards(cwd, "go.work") : gowork === "off" ? undefined : gowork;
-  return {
-    moduleDir: await findModuleDir(cwd),
-    workspace: workspace !== undefined,
-    modules: env["GO111MODULE"] !== "off",
-  };
-}
-
-/** The folder of the nearest `go.mod` at or above `dir`, which need not exist itself. */
-export function findModuleDir(dir: string): Promise<string | undefined> {
-  return findUpwards(dir, "go.mod");
-}
-
-/**
- * All modules in the git work tree around `cwd`, else below the module or folder it is in, sorted by folder.
- */
-export async function findModulesBelow(cwd: string, moduleDir: string | undefined): Promise<readonly ModuleFolder[]> {
-  const found: ModuleFolder[] = [];
-  const folders = [(await findUpwards(cwd, ".git")) ?? moduleDir ?? cwd];
-  for (let at = 0; at < folders.length && at < MOST_FOLDERS; at++) {
-    const dir = folders[at] ?? "";
-    const entries = await readdir(dir, { withFileTypes: true }).catch(() => []);
-    for (const { name } of entries.filter((entry) => entry.isDirectory())) {
-      if (!/^[._]/.test(name) && !SKIPPED.has(name)) folders.push(join(dir, name));
-    }
-    if (!entries.some((entry) => entry.name === "go.mod")) continue;
-    const path = await readModulePath(dir);
-    if (path !== undefined) found.push({ dir, path });
-  }
-  return found.sort((a, b) => (a.dir < b.dir ? -1 : 1));
-}
-
-/** The module that owns an import path: the one with the longest path that leads it. */
-export function findOwner(importPath: string, modules: readonly ModuleFolder[]): ModuleFolder | undefined {
-  let owner: ModuleFolder | undefined;
-  for (const module of modules) {
-    const leads = importPath === module.path || importPath.startsWith(`${module.path}/`);
-    if (leads && module.path.length > (owner?.path.length ?? 0)) owner = module;
-  }
-  return owner;
-}
-
-/** The `module` line of the `go.mod` in a folder. */
-export async function readModulePath(dir: string): Promise<string | undefined> {
-  const text = await readFile(join(dir, "go.mod"), "utf8").catch(() => "");
-  return /^[ \t]*module[ \t]+["`]?([^\s"`]+)/m.exec(text)?.[1];
-}
-
-/** The nearest folder at or above `dir` that holds a file (for `.git`: or a folder) of this name. */
+/** The nearest folder at or above `dir` with a file of this name; `.git` may be a folder too. */
 async function findUpwards(dir: string, name: string): Promise<string | undefined> {
   for (let at = resolve(dir); ; at = dirname(at)) {
     const found = await stat(join(at, name)).catch(() => undefined);

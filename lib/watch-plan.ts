@@ -9,7 +9,7 @@ import { type Dirent, readdirSync, readFileSync, realpathSync, statSync } from "
 import { basename, dirname, join, resolve } from "node:path";
 import { isInside, look } from "./file.ts";
 import { findWorkTree } from "./git.ts";
-import type { Program } from "./go-programs.ts";
+import { parseArgument, type Program } from "./go-programs.ts";
 import { ancestors, embedFolders, isImmutable, planModuleFiles } from "./go-sources.ts";
 import type { GoPackage } from "./go.ts";
 import { findLinkRules, findLinkTarget, type LinkRules } from "./kodata.ts";
@@ -58,10 +58,8 @@ export function planArguments(
 ): Places {
   const { cwd } = options;
   const paths = args.flatMap((text) => {
-    const name = text.replace(/^ko:\/\//, "");
-    if (!/^\.{0,2}(?:\/|$)/.test(name)) return [];
-    const at = name.indexOf("...");
-    return [resolve(cwd, at < 0 ? name : name.slice(0, name.lastIndexOf("/", at) + 1))];
+    const { dir } = parseArgument(text, cwd);
+    return dir === undefined ? [] : [dir];
   });
   const around = [cwd, ...paths].map((dir) => planModules({ dir, workDir: cwd }, packages.flat(), options));
   const named = paths.map((path): Places => {
@@ -76,9 +74,8 @@ export function planPatterns(args: readonly string[], { cwd }: PlanOptions): Pla
   const isWalked = (dir: string, name: string): boolean =>
     !/^[._]|^(?:testdata|vendor|node_modules)$/.test(name) && look(join(dir, "go.mod")) === undefined;
   const roots = args.flatMap((text) => {
-    const name = text.replace(/^ko:\/\//, "");
-    const at = name.indexOf("...");
-    return at < 0 || !/^(?:\.{1,2})?\//.test(name) ? [] : [resolve(cwd, name.slice(0, name.lastIndexOf("/", at) + 1))];
+    const { kind, dir } = parseArgument(text, cwd);
+    return kind === "pattern" && dir !== undefined ? [dir] : [];
   });
   const dirs = new Set(roots.flatMap((root) => walk(root, isWalked)));
   return { ...NOWHERE, folders: Array.from(dirs, (dir): Folder => ({ dir, kind: "source tree" })) };

@@ -5,7 +5,7 @@
  */
 import { KoError, KoErrors } from "../../lib/errors.ts";
 import type { GoPackage } from "../../lib/go.ts";
-import { choosePrograms, findPrograms, type ListProgramsOptions, type Program } from "../../lib/go-programs.ts";
+import { choosePrograms, findPrograms, type FindProgramsOptions, type Program } from "../../lib/go-programs.ts";
 import { createHost, type Host } from "../../lib/host.ts";
 import type { Log } from "../../lib/log.ts";
 
@@ -81,7 +81,7 @@ export async function failuresOf(work: Promise<unknown>, root: string): Promise<
 /** The programs that arguments name, and all packages that take part; fails as a command does. */
 export async function listPrograms(
   args: readonly string[],
-  options: ListProgramsOptions,
+  options: FindProgramsOptions,
 ): Promise<{ readonly programs: readonly Program[]; readonly packages: ReadonlyMap<string, readonly GoPackage[]> }> {
   const found = await findPrograms(args, options);
   return { programs: choosePrograms(found), packages: found.packages };
