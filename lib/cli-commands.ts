@@ -1,237 +1,64 @@
 /**
- * ko's commands and flags as data.
+ * The table of ko's commands.
  *
- * The tables feed the parser (cli-parse.ts), `--help`, docs/reference.md and shell completion: a flag or a command is one
- * entry here. What a flag's value means beyond its kind is checked where it is used.
+ * The parser (cli-parse.ts), `--help`, docs/reference.md and shell completion read it: a command is one entry here. The
+ * flags are in cli-flag-groups.ts.
  */
+import { APPLY_FLAGS, BUILD_COMMAND_FLAGS, GLOBAL_FLAGS, RESOLVE_FLAGS, RUN_FLAGS } from "./cli-flag-groups.ts";
 import type { FlagTable } from "./cli-flags.ts";
-import { KUBECTL_FLAGS } from "./kubectl.ts";
 
 export interface Command {
   /** One line, for the overview. */
   readonly summary: string;
   readonly aliases: readonly string[];
-  /** The words after the command, as `--help` shows them; empty if it takes none. */
+  /** The arguments and required flags in the usage line. */
   readonly words: string;
-  /** The fewest words it takes. @default 0 */
+  /** The minimum number of arguments. @default 0 */
   readonly minWords?: number;
-  /** The most words it takes. @default any number */
+  /** The maximum number of arguments. @default unlimited */
   readonly maxWords?: number;
-  /** What its words are, for shell completion: one of these values, or a Go program. */
+  /** The arguments that shell completion offers: these values, commands, or main packages. */
   readonly completes?: readonly string[] | "command" | "package";
   /**
-   * Whose the words after `--` are: the command's own, like all others, or another program's.
+   * The receiver of the words after `--`: the command, as of all other arguments, or another program.
    *
    * @default "own"
    */
   readonly afterDashes?: "own" | "other";
-  /** True hands all words after the command, flags too, to another program; `--help` is still ko's. @default false */
+  /** True passes all words after the command, including flags but not `--help`, to another program. @default false */
   readonly raw?: boolean;
-  /** Paragraphs with an empty line between; a line that begins with two blanks is shown as it is. */
+  /** Paragraphs with an empty line between them; a line that begins with two blanks is not wrapped. */
   readonly about: string;
-  /** What one wants to do, and what one types for it. */
-  readonly examples: readonly (readonly [aim: string, typed: string])[];
+  readonly examples: readonly Example[];
   readonly flags: FlagTable;
+  /** Environment variables, with one or two sentences each. */
+  readonly environment: Readonly<Record<string, string>>;
 }
 
-/** Flags that stand before or after the command. */
-export const GLOBAL_FLAGS = {
-  verbose: { kind: "bool", short: "v", default: false, help: "Tell more on stderr: requests, programs that are run." },
-  quiet: { kind: "bool", short: "q", default: false, help: "Tell nothing but warnings and errors on stderr." },
+/** A purpose, and the lines to type for it. */
+export type Example = readonly [purpose: string, typed: string];
+
+const CACHE_VARIABLES = {
+  KOCACHE: "Cache directory; off disables the cache. (default: ko in the user's cache directory)",
+  KO_CACHE_MAX: "Maximum size of the cache, such as 20GB.",
 } as const;
 
-const BUILD_FLAGS = {
-  platform: {
-    kind: "list",
-    default: [],
-    placeholder: "PLATFORM",
-    values: ["all", "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/s390x", "linux/ppc64le", "windows/amd64"],
-    help: `What to build for: "all" (whatever the base image has), or a list of OS[/ARCH[/VARIANT]]. Without it: defaultPlatforms of .ko.yaml, else $GOOS/$GOARCH if both are set, else linux/amd64.`,
-  },
-  jobs: {
-    kind: "int",
-    short: "j",
-    default: 0,
-    min: 0,
-    help: "How many compilers, linkers and layers may be at work at once; 0 means as many as processors and memory allow.",
-  },
-  "disable-optimizations": {
-    kind: "bool",
-    default: false,
-    help: "Compile for a debugger: no optimizations, no inlining.",
-  },
-  compression: {
-    kind: "text",
-    default: "gzip",
-    placeholder: "KIND",
-    values: ["gzip", "gzip:9", "none", "zstd"],
-    help: "How layers are compressed: gzip or gzip:1 (fast) to gzip:9 (small), zstd (on OCI bases only; Docker loads it from 23 on), none. Local daemons and clusters take plain layers in any case.",
-  },
-  "image-label": {
-    kind: "list",
-    default: [],
-    placeholder: "KEY=VALUE",
-    help: "Labels to set in the image's configuration.",
-  },
-  "image-annotation": {
-    kind: "list",
-    default: [],
-    placeholder: "KEY=VALUE",
-    help: "Annotations to set on the manifests (OCI images only).",
-  },
-  "image-user": {
-    kind: "text",
-    default: "",
-    placeholder: "USER[:GROUP]",
-    help: "The user the program runs as. Without it: the base image's.",
-  },
-  explain: {
-    kind: "bool",
-    default: false,
-    help: "Tell on stderr, for each image, whether it was reused or rebuilt, and the first input that changed.",
-  },
-  timing: {
-    kind: "optional",
-    default: false,
-    placeholder: "FILE",
-    completes: "file",
-    help: "Show where the time went: a table on stderr, or with =FILE a Chrome trace in that file.",
-  },
+/** The environment variables of the commands that build. */
+const BUILD_VARIABLES = {
+  KO_DOCKER_REPO:
+    "Repository for the images, such as registry.example.com/team. ko.local loads them into the local daemon, and kind.local, k3d.local or minikube.local into that cluster.",
+  KO_DEFAULTBASEIMAGE:
+    "Base image. Overrides defaultBaseImage in .ko.yaml. (default: gcr.io/distroless/static:nonroot)",
+  KO_BASEIMAGEOVERRIDES: "Base images by import path, as a JSON object. Overrides baseImageOverrides in .ko.yaml.",
+  KO_DEFAULTPLATFORMS: "Platforms without --platform. Overrides defaultPlatforms in .ko.yaml.",
+  KO_CONFIG_PATH: "Configuration file, or the directory of .ko.yaml. (default: the working directory)",
+  KO_GO_PATH: "The go command. (default: go)",
+  KO_DATA_PATH_ALLOWED_ROOT: "Directory that symlinks in kodata/ may point into, besides the source tree.",
+  KO_TOKEN_HOSTS: "Token servers that may receive a registry's credentials: a list of REGISTRY=SERVER.",
+  SOURCE_DATE_EPOCH: "Creation time of the images, in seconds since 1970.",
+  KO_DATA_DATE_EPOCH: "Modification time of files in kodata/, in seconds since 1970.",
+  ...CACHE_VARIABLES,
 } as const;
-
-const PUBLISH_FLAGS = {
-  tags: {
-    kind: "list",
-    short: "t",
-    default: ["latest"],
-    placeholder: "TAG",
-    help: "Tags to give the image. One tag other than latest becomes part of the reference that is printed.",
-  },
-  "tag-only": {
-    kind: "bool",
-    default: false,
-    help: "Print NAME:TAG without the digest. Needs exactly one tag other than latest.",
-  },
-  push: {
-    kind: "bool",
-    default: true,
-    help: "Push to KO_DOCKER_REPO. --push=false builds only, and prints name, tag and digest.",
-  },
-  "preserve-import-paths": {
-    kind: "bool",
-    short: "P",
-    default: false,
-    help: "Name images KO_DOCKER_REPO/IMPORTPATH.",
-  },
-  "base-import-paths": {
-    kind: "bool",
-    short: "B",
-    default: false,
-    help: "Name images KO_DOCKER_REPO/LAST, the last element of the import path, without the MD5.",
-  },
-  bare: {
-    kind: "bool",
-    default: false,
-    help: "Name images KO_DOCKER_REPO alone.",
-  },
-  "image-refs": {
-    kind: "text",
-    default: "",
-    placeholder: "FILE",
-    completes: "file",
-    help: "Write the references to this file too, one per line, when everything has succeeded.",
-  },
-  "oci-layout-path": {
-    kind: "text",
-    default: "",
-    placeholder: "DIR",
-    completes: "directory",
-    help: "Add the images to the OCI image layout in this folder.",
-  },
-  tarball: {
-    kind: "text",
-    default: "",
-    placeholder: "FILE",
-    completes: "file",
-    help: "Write all images into one file that docker load reads; - for stdout.",
-  },
-  "oci-archive": {
-    kind: "text",
-    default: "",
-    placeholder: "FILE",
-    completes: "file",
-    help: "Write all images, of all platforms, into one file: an OCI image layout in a tar; - for stdout.",
-  },
-  local: {
-    kind: "bool",
-    short: "L",
-    default: false,
-    help: "Load the images into the local Docker or podman daemon, as ko.local/IMPORTPATH. Beats KO_DOCKER_REPO.",
-  },
-  "insecure-registry": {
-    kind: "bool",
-    default: false,
-    help: "Take plain HTTP and certificates that nobody vouches for, for the host in KO_DOCKER_REPO.",
-  },
-} as const;
-
-const YAML_FLAGS = {
-  filename: {
-    kind: "list",
-    short: "f",
-    default: [],
-    placeholder: "FILE",
-    completes: "file",
-    help: "The YAML or JSON to read: files, folders (.yaml, .yml and .json in them), URLs, - for standard input.",
-  },
-  recursive: {
-    kind: "bool",
-    short: "R",
-    default: false,
-    help: "Read the subfolders of the folders too.",
-  },
-  kustomize: {
-    kind: "text",
-    short: "k",
-    default: "",
-    placeholder: "DIR",
-    completes: "directory",
-    help: `Read what "kubectl kustomize DIR" prints.`,
-  },
-  selector: {
-    kind: "text",
-    short: "l",
-    default: "",
-    placeholder: "SELECTOR",
-    help: "Take only the objects whose labels match, such as app=web,tier!=test. Others are neither built nor passed on.",
-  },
-  strict: {
-    kind: "bool",
-    default: true,
-    help: "Fail on a ko:// reference that is no main package. --strict=false leaves it as it is, with a warning.",
-  },
-} as const;
-
-const WATCH_FLAGS = {
-  watch: {
-    kind: "bool",
-    short: "W",
-    default: false,
-    help: "Go on: whenever something changes that decides the result, build what it affects, and hand on what is new. Ctrl-C ends it.",
-  },
-} as const;
-
-type BuildFlagTable = typeof PUBLISH_FLAGS & typeof BUILD_FLAGS & typeof GLOBAL_FLAGS;
-
-const BUILD_COMMAND_FLAGS: BuildFlagTable = { ...PUBLISH_FLAGS, ...BUILD_FLAGS, ...GLOBAL_FLAGS };
-const WATCHED_BUILD_FLAGS: typeof WATCH_FLAGS & BuildFlagTable = { ...WATCH_FLAGS, ...BUILD_COMMAND_FLAGS };
-const RESOLVE_FLAGS: typeof YAML_FLAGS & typeof WATCHED_BUILD_FLAGS = { ...YAML_FLAGS, ...WATCHED_BUILD_FLAGS };
-const RUN_FLAGS: typeof KUBECTL_FLAGS & BuildFlagTable = { ...KUBECTL_FLAGS, ...BUILD_COMMAND_FLAGS };
-const APPLY_FLAGS: typeof YAML_FLAGS & typeof WATCH_FLAGS & typeof RUN_FLAGS = {
-  ...YAML_FLAGS,
-  ...WATCH_FLAGS,
-  ...RUN_FLAGS,
-};
 
 /** The shells that completion scripts are made for. */
 export const SHELLS = ["bash", "zsh", "fish", "powershell"] as const;
@@ -240,7 +67,7 @@ export type Shell = (typeof SHELLS)[number];
 
 /** The flags of each command. */
 export interface FlagsOf {
-  readonly build: typeof WATCHED_BUILD_FLAGS;
+  readonly build: typeof BUILD_COMMAND_FLAGS;
   readonly resolve: typeof RESOLVE_FLAGS;
   readonly apply: typeof APPLY_FLAGS;
   readonly create: typeof APPLY_FLAGS;
@@ -254,6 +81,24 @@ export interface FlagsOf {
 
 export type CommandName = keyof FlagsOf;
 
+/** The examples of `ko --help`. */
+export const OVERVIEW_EXAMPLES: readonly Example[] = [
+  [
+    "Build the program in ./cmd/api, and push the image",
+    "export KO_DOCKER_REPO=registry.example.com/team\nko build ./cmd/api",
+  ],
+  ["Load it into the local Docker daemon instead", "ko build -L ./cmd/api"],
+  ["Build, push and deploy the programs that config/ references", "ko apply -f config/"],
+];
+
+/** The environment variables that matter most; `ko build --help` lists all. */
+export const MAIN_VARIABLES: Readonly<Record<string, string>> = {
+  KO_DOCKER_REPO: BUILD_VARIABLES.KO_DOCKER_REPO,
+  KO_DEFAULTBASEIMAGE: BUILD_VARIABLES.KO_DEFAULTBASEIMAGE,
+  KO_CONFIG_PATH: BUILD_VARIABLES.KO_CONFIG_PATH,
+  KOCACHE: BUILD_VARIABLES.KOCACHE,
+};
+
 /** All commands by name, in the order of the overview. */
 export const COMMANDS: { readonly [N in CommandName]: Command & { readonly flags: FlagsOf[N] } } = {
   build: {
@@ -261,124 +106,146 @@ export const COMMANDS: { readonly [N in CommandName]: Command & { readonly flags
     aliases: ["publish"],
     words: "[IMPORTPATH...]",
     completes: "package",
-    about: `Builds each program, puts it on the base image, and pushes the image to the registry in KO_DOCKER_REPO. The references of the images are printed on stdout, one per line, in the order of the arguments.
+    about: `Builds each program, adds it to a base image, and pushes the image to the registry in KO_DOCKER_REPO. Prints the image references on stdout, one per line, in the order of the arguments.
 
-A program is named by its import path, by a relative path such as ./cmd/app, or by a pattern such as ./..., which stands for every main package it matches; without an argument it is the package in this folder. The prefix ko:// may be there or not.
+IMPORTPATH is an import path, a relative path such as ./cmd/app, or a pattern such as ./..., which stands for every main package it matches. It defaults to the package in the working directory. A ko:// prefix is optional.
 
-An image is named KO_DOCKER_REPO/LAST-MD5: the last element of the import path, and the MD5 of the whole. -P, -B and --bare name it otherwise; -P beats -B, and -B beats --bare.`,
+Images are named KO_DOCKER_REPO/LAST-MD5: LAST is the last element of the import path, MD5 the hash of the whole path. -P, -B and --bare choose other names; -P takes precedence over -B, and -B over --bare.
+
+The file .ko.yaml in the working directory sets the base image, base images by import path, and the platforms: defaultBaseImage, baseImageOverrides, defaultPlatforms.`,
     examples: [
-      ["Build the program in this folder and push it", "KO_DOCKER_REPO=registry.example.com/team ko build"],
-      ["Two programs, two platforms", "ko build --platform linux/amd64,linux/arm64 ./cmd/api ./cmd/worker"],
-      ["Every program below this folder, tagged as a release", "ko build -B -t v1.2.3,latest ./..."],
       [
-        "No registry: into a folder that skopeo and others read",
-        "ko build --push=false --oci-layout-path dist ./cmd/api",
+        "Build the program in the working directory, and push the image",
+        "KO_DOCKER_REPO=registry.example.com/team ko build",
       ],
-      ["Hand the image to another program", "kubectl create deployment api --image=$(ko build ./cmd/api)"],
+      ["Build for two platforms", "ko build --platform linux/amd64,linux/arm64 ./cmd/api ./cmd/worker"],
+      [
+        "Push all programs of the module with two tags, and save the references",
+        "ko build -B -t v1.2.3,latest --image-refs images.txt ./...",
+      ],
+      ["Load the image into the local Docker daemon, again on every change", "ko build -L -W ./cmd/api"],
+      ["Write an OCI layout, without a registry", "ko build --push=false --oci-layout-path dist ./cmd/api"],
     ],
-    flags: WATCHED_BUILD_FLAGS,
+    flags: BUILD_COMMAND_FLAGS,
+    environment: BUILD_VARIABLES,
   },
   resolve: {
-    summary: "Print YAML with its ko:// references built, published and replaced.",
+    summary: "Print YAML with ko:// references replaced by images.",
     aliases: [],
-    words: "",
+    words: "(-f FILE | -k DIR)",
     maxWords: 0,
-    about: `Reads the YAML that -f and -k name, builds and publishes every Go program that it names as ko://IMPORTPATH, and prints the YAML with the images' references in their place. All else in it stays as it is, to the byte. Each program is built once, however often it is named.
+    about: `Reads the YAML given by -f and -k, builds and publishes every Go program that it references as ko://IMPORTPATH, and prints the YAML with the references of the images instead. Everything else stays unchanged, byte by byte. Each program is built once, however often it is referenced.
 
-A bad reference fails the command before anything is built. Nothing is printed unless everything has succeeded.`,
+An invalid reference fails the command before anything is built. Nothing is printed unless everything has succeeded.`,
     examples: [
-      ["One file of all that a release needs", "ko resolve -f config/ > release.yaml"],
-      ["From standard input, without a push", "cat deployment.yaml | ko resolve --push=false -f -"],
-      ["Only what is labelled so, subfolders too", "ko resolve -R -f config -l app=web"],
+      ["Write the YAML of a release", "ko resolve -t v1.2.3 -f config/ > release.yaml"],
+      ["Read a kustomization", "ko resolve -k overlays/production > production.yaml"],
+      ["Read stdin, and build without pushing", "cat deployment.yaml | ko resolve --push=false -f -"],
+      ["Select objects by label, in subdirectories too", "ko resolve -R -f config/ -l app=web"],
     ],
     flags: RESOLVE_FLAGS,
+    environment: MAIN_VARIABLES,
   },
   apply: {
-    summary: "Do what resolve does, and give the result to kubectl apply.",
+    summary: "Resolve YAML and pass it to kubectl apply.",
     aliases: [],
-    words: "",
+    words: "(-f FILE | -k DIR)",
     maxWords: 0,
     afterDashes: "other",
-    about: `Builds, publishes and replaces as "ko resolve" does, then runs "kubectl apply -f -" once, with the whole YAML. kubectl's exit code is ko's.
+    about: `Resolves the YAML as "ko resolve" does, then runs "kubectl apply" once, with the whole YAML on stdin. Exits with kubectl's exit code.
 
-With -W it goes on: a change of Go sources, embedded files, kodata, go.mod, .ko.yaml or the YAML builds the programs that it affects, and applies the documents that are new with that. What fails is told, and done again when it is mended.
+With -W, ko keeps running. A change of Go sources, embedded files, kodata, go.mod, .ko.yaml or the YAML rebuilds the affected programs and applies the affected documents. Failures are reported, and retried once they are fixed.
 
-Words after -- go to kubectl as they are. The flags that choose a cluster, a user and a namespace can also stand directly.`,
+Arguments after -- are passed to kubectl. The flags that select a cluster, user and namespace also work before it.`,
     examples: [
-      ["Build what config/ names, and apply it", "ko apply -f config/"],
-      ["While you edit: into minikube's Docker, again with each save", "ko apply -L -W -f config/"],
-      ["To another cluster and namespace", "ko apply -f config/ --context staging -n web"],
-      ["With any flag of kubectl apply", "ko apply -f config/ -- --server-side --prune -l app=web"],
+      ["Build the programs that config/ references, and apply it", "ko apply -f config/"],
+      ["Rebuild and apply on every save, straight into minikube's Docker", "ko apply -L -W -f config/"],
+      ["Select a cluster and a namespace", "ko apply -f config/ --context staging -n web"],
+      ["Pass other flags to kubectl apply", "ko apply -f config/ -- --server-side --prune -l app=web"],
     ],
     flags: APPLY_FLAGS,
+    environment: MAIN_VARIABLES,
   },
   create: {
-    summary: "Do what resolve does, and give the result to kubectl create.",
+    summary: "Resolve YAML and pass it to kubectl create.",
     aliases: [],
-    words: "",
+    words: "(-f FILE | -k DIR)",
     maxWords: 0,
     afterDashes: "other",
-    about: `The same as "ko apply", but with "kubectl create -f -", which fails on objects that exist.`,
-    examples: [["Build what job.yaml names, and create it", "ko create -f job.yaml"]],
+    about: `Does the same as "ko apply", but with "kubectl create", which fails for objects that exist already. With -W, it creates the documents that changed, which suits Jobs with generateName.`,
+    examples: [
+      ["Start a new Job each time, if job.yaml has metadata.generateName", "ko create -f job.yaml"],
+      ["Pass other flags to kubectl create", "ko create -f job.yaml -n batch -- --dry-run=server"],
+    ],
     flags: APPLY_FLAGS,
+    environment: MAIN_VARIABLES,
   },
   delete: {
-    summary: "Run kubectl delete.",
+    summary: "Delete objects with kubectl delete.",
     aliases: [],
-    words: "[ARGUMENT...]",
+    words: "[KUBECTL_ARGUMENT...]",
     raw: true,
-    about: `Hands everything to "kubectl delete": the same YAML that was applied names what is to go, and ko:// references in it do no harm. Nothing is built. "kubectl delete --help" shows the flags.`,
-    examples: [["Take away what ko apply brought", "ko delete -f config/ --ignore-not-found"]],
+    about: `Passes all arguments to "kubectl delete". Nothing is built: ko:// references in the YAML have no effect, so the files given to "ko apply" work here too. "kubectl delete --help" lists the flags.`,
+    examples: [
+      ["Delete the objects that ko apply created", "ko delete -f config/ --ignore-not-found"],
+      ["Delete them from one namespace", "ko delete -f config/ -n web"],
+    ],
     flags: GLOBAL_FLAGS,
+    environment: {},
   },
   run: {
-    summary: "Build one program, and run it in a Pod through kubectl run.",
+    summary: "Build a Go program and run it in a Kubernetes pod.",
     aliases: [],
     words: "IMPORTPATH",
     minWords: 1,
     maxWords: 1,
     completes: "package",
     afterDashes: "other",
-    about: `Builds and publishes the program as "ko build" does, runs it in a new Pod, shows its output, and takes the Pod away when it has ended. The program's exit code is ko's.
+    about: `Builds and publishes the program as "ko build" does, runs it in a new pod through "kubectl run", shows its output, and removes the pod when the program ends. Exits with the program's exit code.
 
-Words after -- go to kubectl run: its flags, and words for the program. The program's own flags stand after a second --.`,
+Arguments after -- are passed to "kubectl run": its flags, and arguments for the program. kubectl takes all flags for its own, so a second -- must precede flags of the program.`,
     examples: [
-      ["Run the program in cmd/job", "ko run ./cmd/job"],
-      ["In another namespace, with a variable", "ko run ./cmd/job -n batch -- --env=MODE=dry"],
-      ["With arguments for the program", "ko run ./cmd/job -- -- --verbose input.txt"],
+      ["Run the program in ./cmd/job", "ko run ./cmd/job"],
+      ["Set the namespace and an environment variable", "ko run ./cmd/job -n batch -- --env=MODE=dry"],
+      ["Pass a flag and an argument to the program", "ko run ./cmd/job -- -- --verbose input.txt"],
     ],
     flags: RUN_FLAGS,
+    environment: MAIN_VARIABLES,
   },
   cache: {
-    summary: "Show what is kept between runs, or remove it.",
+    summary: "Show or remove the cache.",
     aliases: [],
     words: "[clean]",
     maxWords: 1,
     completes: ["clean"],
-    about: `Prints where the cache is, its size and its limit in bytes, and how many entries it has, one per line; what stands after # is for people. "ko cache clean" removes all of it, and nothing else in that folder. That costs time only, also while another ko runs: what is missing is made again.
+    about: `Prints the directory of the cache, its size and its limit in bytes, and the number of entries, one per line. Text after # is a comment.
 
-KOCACHE names the folder; KOCACHE=off keeps nothing. The limit is 10 GB or a tenth of the disk, whichever is less; KO_CACHE_MAX sets another one, such as 20GB. What was not used for longest goes first.`,
+"ko cache clean" removes all entries, and nothing else in the directory. This is safe at any time, also while another ko runs: missing entries are made again.
+
+The limit is 10 GB or a tenth of the disk, whichever is less. Entries that were not used for the longest time are removed first.`,
     examples: [
-      ["Where it is, and how much it takes", "ko cache"],
-      ["The size alone, in bytes", "ko cache | awk '$1 == \"size:\" { print $2 }'"],
-      ["Begin anew", "ko cache clean"],
+      ["Show the directory, the size and the limit", "ko cache"],
+      ["Print the size in bytes only", "ko cache | awk '$1 == \"size:\" { print $2 }'"],
+      ["Remove all entries", "ko cache clean"],
     ],
     flags: GLOBAL_FLAGS,
+    environment: CACHE_VARIABLES,
   },
   completion: {
-    summary: "Print a script that completes ko's commands in a shell.",
+    summary: "Print a shell completion script.",
     aliases: [],
     words: "[bash|zsh|fish|powershell]",
     maxWords: 1,
     completes: SHELLS,
-    about: `Prints the script for the shell that is named, bash if none is. It completes commands, flags, their values, and the Go programs of the module.`,
+    about: `Prints a script that completes commands, flags, flag values, and the Go programs of the module. The shell defaults to bash.`,
     examples: [
-      ["Bash: in ~/.bashrc", "source <(ko completion bash)"],
-      ["Zsh: in ~/.zshrc", "source <(ko completion zsh)"],
+      ["Bash: add to ~/.bashrc", "source <(ko completion bash)"],
+      ["Zsh: add to ~/.zshrc", "source <(ko completion zsh)"],
       ["Fish", "ko completion fish > ~/.config/fish/completions/ko.fish"],
-      ["PowerShell: in $PROFILE", "ko completion powershell | Out-String | Invoke-Expression"],
+      ["PowerShell: add to $PROFILE", "ko completion powershell | Out-String | Invoke-Expression"],
     ],
     flags: GLOBAL_FLAGS,
+    environment: {},
   },
   version: {
     summary: "Print the version of ko.",
@@ -388,6 +255,7 @@ KOCACHE names the folder; KOCACHE=off keeps nothing. The limit is 10 GB or a ten
     about: "Prints the version of a release, or the commit that ko was built from.",
     examples: [],
     flags: GLOBAL_FLAGS,
+    environment: {},
   },
   help: {
     summary: "Show the help of a command.",
@@ -395,13 +263,14 @@ KOCACHE names the folder; KOCACHE=off keeps nothing. The limit is 10 GB or a ten
     words: "[COMMAND]",
     maxWords: 1,
     completes: "command",
-    about: `The same as "ko COMMAND --help".`,
-    examples: [["All flags of ko build", "ko help build"]],
+    about: `Shows the same as "ko COMMAND --help".`,
+    examples: [["Show the help of ko build", "ko help build"]],
     flags: GLOBAL_FLAGS,
+    environment: {},
   },
 };
 
-/** Every command with its name, with the type that all share. */
+/** All commands with their names, as one type. */
 export function allCommands(): readonly (readonly [CommandName, Command])[] {
   const commands: Readonly<Record<CommandName, Command>> = COMMANDS;
   return Object.keys(commands)
@@ -409,6 +278,6 @@ export function allCommands(): readonly (readonly [CommandName, Command])[] {
     .map((name) => [name, commands[name]]);
 }
 
-export function isCommandName(name: string): name is CommandName {
+function isCommandName(name: string): name is CommandName {
   return Object.hasOwn(COMMANDS, name);
 }

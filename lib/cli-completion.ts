@@ -1,76 +1,87 @@
 /**
- * What the shell offers when Tab is pressed, from the flag tables: behind the hidden command `ko __complete WORD...`.
+ * Shell completion: the scripts of `ko completion`, and the hidden command `ko __complete WORD...` that they call with
+ * the command line up to the cursor.
  *
- * Every candidate is a whole word, the last of the command line with its end added. The scripts that ask are in
- * cli-completion.ts. It never fails and never uses the network: what cannot be told at once is not offered.
- *
- * The scripts that `ko completion` prints. Each hands the command line up to the cursor to `ko __complete`, which knows
- * all (cli-completion.ts), and shows what it answers.
- *
- * They need no other completion library, and may be read twice.
+ * Completing never fails and never uses the network: candidates that would take too long are left out.
  */
 import { readdir, stat } from "node:fs/promises";
 import { dirname, join, relative, resolve } from "node:path";
-import { allCommands, type Command, type CommandName, GLOBAL_FLAGS, type Shell, SHELLS } from "./cli-commands.ts";
+import { allCommands, type Command, type CommandName, type Shell, SHELLS } from "./cli-commands.ts";
+import { GLOBAL_FLAGS } from "./cli-flag-groups.ts";
 import { type Flag, type FlagTable, helpFlag, takesWord } from "./cli-flags.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
 
 export interface Candidate {
-  /** The whole word. One that ends in `=`, `,` or `/` may go on: no blank follows it. */
+  /** The whole completed word. The shell adds no blank after one that ends in `=`, `,` or `/`. */
   readonly value: string;
   readonly description?: string;
 }
 
 export interface Completion {
   readonly candidates: readonly Candidate[];
-  /** The candidates are paths: the shell quotes what needs it. */
+  /** True if the candidates are paths, which the shell quotes. */
   readonly paths: boolean;
 }
 
-/** The Go tool must have answered by then, in milliseconds. */
+/** The timeout of a `go` command, in milliseconds. */
 const GO_MS = 2000;
 
 const NOTHING: Completion = { candidates: [], paths: false };
 
 /**
- * The ways to end the last of `words`.
+ * Finds the candidates for the last of `words`.
  *
- * @param words what follows `ko` on the command line up to the cursor; the last may be empty
+ * @param words the words after `ko` on the command line, up to the cursor; the last may be empty
  */
 export async function complete(words: readonly string[], host: Host): Promise<Completion> {
   const last = words.at(-1) ?? "";
-  const place = findPlace(words.slice(0, -1));
-  const completion = await completeAt(place, { last, host });
+  const cursor = findCursor(words.slice(0, -1));
+  const completion = await completeAt(cursor, { last, host });
   return {
     paths: completion.paths,
     candidates: completion.candidates.filter(({ value }) => value.startsWith(last) && !/[\t\r\n]/.test(value)),
   };
 }
 
-/** What `ko __complete` prints: a candidate per line, `VALUE<TAB>DESCRIPTION`, then `:paths` or `:words`. */
+/** Formats the output of `ko __complete`: `VALUE<TAB>DESCRIPTION` lines, then `:paths` or `:words`. */
 export function formatCompletion({ candidates, paths }: Completion): string {
   const lines = candidates.map(({ value, description }) => [value, description].filter(Boolean).join("\t"));
   return [...lines, paths ? ":paths" : ":words", ""].join("\n");
 }
 
-/** Where on the command line the last word is. */
-interface Place {
+/**
+ * Returns the completion script for a shell, by default bash.
+ *
+ * @throws {UsageError} If the shell is not supported.
+ */
+export function completionScript(shell = "bash"): string {
+  if (isShell(shell)) return SCRIPTS[shell];
+  const nearest = findNearest(shell, SHELLS);
+  const near = nearest === undefined ? "" : `, the nearest is ${nearest}`;
+  throw new UsageError(`Cannot print a completion script for "${shell}": the shell is not supported${near}`, {
+    hint: `Name one of ${SHELLS.join(", ")}.`,
+  });
+}
+
+/** The position of the last word on the command line. */
+interface Cursor {
   readonly command: readonly [CommandName, Command] | undefined;
-  /** The first word is no command. */
+  /** True if the first word is not a command. */
   readonly unknown: boolean;
-  /** The flag whose value is wanted. */
+  /** The flag whose value the last word is. */
   readonly flag: Flag | undefined;
-  /** Words of the command so far. */
+  /** The number of arguments before the last word. */
   readonly count: number;
   readonly afterDashes: boolean;
+  /** The long names of the flags before the last word. */
   readonly given: ReadonlySet<string>;
 }
 
-/** Walks over the finished words as the parser would, but takes no offence. */
-function findPlace(words: readonly string[]): Place {
+/** Reads the words before the last one as the parser does, but ignores errors. */
+function findCursor(words: readonly string[]): Cursor {
   const everyFlag: FlagTable = Object.assign(helpFlag(), ...allCommands().map(([, { flags }]) => flags));
-  let command: Place["command"];
+  let command: Cursor["command"];
   let flag: Flag | undefined;
   let count = 0;
   const given = new Set<string>();
@@ -81,7 +92,7 @@ function findPlace(words: readonly string[]): Place {
       continue;
     }
     if (command?.[1].raw === true) {
-      // Another program's flags; one is worth knowing.
+      // Flags of kubectl; -f takes a file there, too.
       if (word === "-f" || word === "--filename") flag = everyFlag["filename"];
     } else if (word === "--") return { command, unknown: false, flag, count, afterDashes: true, given };
     else if (word.startsWith("--")) {
@@ -98,7 +109,7 @@ function findPlace(words: readonly string[]): Place {
   return { command, unknown: false, flag, count, afterDashes: false, given };
 }
 
-/** The flag of bundled shorts that wants the next word as its value. */
+/** Returns the flag of bundled shorts that takes the next word as its value. */
 function waitingShort(letters: string, table: FlagTable): Flag | undefined {
   for (let at = 0; at < letters.length; at++) {
     const flag = Object.values(table).find(({ short }) => short === letters[at]);
@@ -112,33 +123,34 @@ function tableOf(command: Command): FlagTable {
   return { ...command.flags, ...helpFlag() };
 }
 
-interface Asked {
+interface WordRequest {
+  /** The word to complete. */
   readonly last: string;
   readonly host: Host;
 }
 
-async function completeAt(place: Place, asked: Asked): Promise<Completion> {
-  const { command, flag, afterDashes } = place;
-  const { last } = asked;
-  if (flag !== undefined) return completeValue(flag, { ...asked, before: "" });
+async function completeAt(cursor: Cursor, request: WordRequest): Promise<Completion> {
+  const { command, flag, afterDashes } = cursor;
+  const { last } = request;
+  if (flag !== undefined) return completeValue(flag, { ...request, before: "" });
   if (afterDashes) {
     if (command?.[1].completes !== "package" || command[1].afterDashes === "other") return NOTHING;
-    return completePackages(last, asked);
+    return completePackages(last, request);
   }
-  if (command?.[1].raw === true) return last.startsWith("-") ? NOTHING : completePaths(asked);
+  if (command?.[1].raw === true) return last.startsWith("-") ? NOTHING : completePaths(request);
   if (last.startsWith("-") && last !== "-" && last.includes("=")) {
     const equals = last.indexOf("=") + 1;
     const name = last.slice(0, equals - 1).replace(/^--?/, "");
     const table = command === undefined ? { ...GLOBAL_FLAGS } : tableOf(command[1]);
     const found = Object.entries(table).find(([long, { short }]) => (last.startsWith("--") ? long : short) === name);
-    return found === undefined ? NOTHING : completeValue(found[1], { ...asked, before: last.slice(0, equals) });
+    return found === undefined ? NOTHING : completeValue(found[1], { ...request, before: last.slice(0, equals) });
   }
-  if (place.unknown) return NOTHING;
-  if (last.startsWith("-")) return asWords(completeFlags(place));
+  if (cursor.unknown) return NOTHING;
+  if (last.startsWith("-")) return asWords(completeFlags(cursor));
   if (command === undefined) return asWords(completeCommands(last));
   const { completes, maxWords = Infinity } = command[1];
-  if (completes === undefined || place.count >= maxWords) return NOTHING;
-  if (completes === "package") return completePackages(last, asked);
+  if (completes === undefined || cursor.count >= maxWords) return NOTHING;
+  if (completes === "package") return completePackages(last, request);
   if (completes === "command") return asWords(completeCommands(last));
   return asWords(completes.map((value) => ({ value })));
 }
@@ -149,32 +161,32 @@ function asWords(candidates: readonly Candidate[]): Completion {
 
 function completeCommands(last: string): readonly Candidate[] {
   return allCommands().flatMap(([name, { aliases, summary }]) => {
-    // An alias is offered to who has begun it only.
+    // Aliases are completed, but not listed.
     const shown = last === "" ? [name] : [name, ...aliases];
     return shown.map((value) => ({ value, description: summary }));
   });
 }
 
-function completeFlags({ command, given }: Place): readonly Candidate[] {
+function completeFlags({ command, given }: Cursor): readonly Candidate[] {
   const table = command === undefined ? { ...GLOBAL_FLAGS, ...helpFlag() } : tableOf(command[1]);
   return Object.entries(table)
     .filter(([name, { kind }]) => kind === "list" || !given.has(name))
     .flatMap(([name, flag]) => {
       const description = flag.help.replace(/(?<=[a-z)])[.:] .*$/s, ".");
-      // A flag that is on is there to be turned off.
+      // The only use of a flag that is on by default is to turn it off.
       const value = flag.kind === "bool" && flag.default ? `--${name}=false` : `--${name}`;
       const values = flag.kind === "optional" ? [value, `${value}=`] : [value];
       return values.map((each) => ({ value: each, description }));
     });
 }
 
-interface AskedValue extends Asked {
-  /** What stands before the value in the last word: `--name=`. */
+interface ValueRequest extends WordRequest {
+  /** The part of the last word before the value: `--name=`. */
   readonly before: string;
 }
 
-async function completeValue(flag: Flag, { last, host, before }: AskedValue): Promise<Completion> {
-  // Of a list, the last item is ended.
+async function completeValue(flag: Flag, { last, host, before }: ValueRequest): Promise<Completion> {
+  // The last item of a list is completed.
   const items = flag.kind === "list" && flag.commas !== false ? last.slice(before.length).split(",") : [];
   const done = items.slice(0, -1);
   const head = before + done.map((item) => `${item},`).join("");
@@ -188,13 +200,13 @@ async function completeValue(flag: Flag, { last, host, before }: AskedValue): Pr
   return completePaths({ last, host, before: head, foldersOnly: flag.completes === "directory" });
 }
 
-interface AskedPaths extends Asked {
+interface PathRequest extends WordRequest {
   readonly before?: string;
   readonly foldersOnly?: boolean;
 }
 
-/** Files and folders; folders with a slash at the end. */
-async function completePaths({ last, host, before = "", foldersOnly }: AskedPaths): Promise<Completion> {
+/** Completes files and folders; folders end in a slash. */
+async function completePaths({ last, host, before = "", foldersOnly }: PathRequest): Promise<Completion> {
   const typed = last.slice(before.length);
   const slash = typed.lastIndexOf("/") + 1;
   const [folder, start] = [typed.slice(0, slash), typed.slice(slash)];
@@ -213,13 +225,13 @@ async function completePaths({ last, host, before = "", foldersOnly }: AskedPath
   return { candidates, paths: true };
 }
 
-interface AskedPackages {
+interface PackageRequest {
   readonly host: Host;
   readonly before?: string;
 }
 
-/** Main packages: by relative path, as long as nothing else is typed, and by import path, `ko://` in front or not. */
-async function completePackages(last: string, { host, before = "" }: AskedPackages): Promise<Completion> {
+/** Completes main packages: by relative path if the word is empty or begins with a dot, else by import path. */
+async function completePackages(last: string, { host, before = "" }: PackageRequest): Promise<Completion> {
   const typed = last.slice(before.length);
   if (/^(\.\.(\/|$)|\/|~)/.test(typed)) return completePaths({ last, host, before, foldersOnly: true });
   const scheme = typed.startsWith("ko://") ? "ko://" : "";
@@ -243,12 +255,12 @@ async function moduleFolder(host: Host): Promise<string> {
   return file.startsWith("/") && file !== "/dev/null" ? dirname(file) : host.cwd;
 }
 
-/** What go prints, or nothing if it fails. */
+/** Returns the stdout of `go`, empty if it fails. */
 async function askGo(
   args: readonly string[],
   { host, cwd }: { readonly host: Host; readonly cwd: string },
 ): Promise<string> {
-  // Programs are built for linux if nothing else is said; and nobody waits for a download at a Tab.
+  // Linux is the default platform of a build. Without a proxy, go does not download modules.
   const env = { GOOS: "linux", ...host.env, GOPROXY: "off" };
   const answer = await host
     .run([host.env["KO_GO_PATH"] || "go", ...args], { cwd, env, timeout: GO_MS, maxBytes: 1 << 20 })
@@ -256,26 +268,12 @@ async function askGo(
   return new TextDecoder().decode(answer?.stdout);
 }
 
-/**
- * The script for a shell, bash if none is named.
- *
- * @throws {UsageError} If there is none for it.
- */
-export function completionScript(shell = "bash"): string {
-  if (isShell(shell)) return SCRIPTS[shell];
-  const nearest = findNearest(shell, SHELLS);
-  const near = nearest === undefined ? "" : `, the nearest is ${nearest}`;
-  throw new UsageError(`Cannot print a completion script for "${shell}": ko has none for it${near}`, {
-    hint: `Name one of ${SHELLS.join(", ")}.`,
-  });
-}
-
 function isShell(word: string): word is Shell {
   return Object.hasOwn(SCRIPTS, word);
 }
 
-// Bash 3.2 (macOS) too: no mapfile, no compopt. Readline cuts words at "=" and ":", so they are put together again
-// first, and what stands before the cut is taken off the answers.
+// For bash 3.2 (macOS) too, so without mapfile, and with compopt only if it exists. Readline splits words at "=" and ":":
+// the script joins them again, and strips the part before the last separator from the candidates.
 const BASH = `# bash completion for ko: source <(ko completion bash)
 
 _ko() {
@@ -292,7 +290,7 @@ _ko() {
     joined=
     [[ $word == *[=:] && \${words[\${#words[@]} - 1]} == *[=:] ]] && joined=yes
   done
-  # The words are as typed: quotes go.
+  # The words are as typed: remove quotes.
   for ((i = 0; i < \${#words[@]}; i++)); do
     word=\${words[i]}
     [[ $word == \\~/* ]] || word=\${word//\\\\/}
@@ -374,7 +372,7 @@ complete -c ko -e
 complete -c ko -f -a '(__ko_complete)'
 `;
 
-// Windows PowerShell drops empty arguments: they are quoted for it.
+// Windows PowerShell drops empty arguments unless they are quoted.
 const POWERSHELL = `# PowerShell completion for ko: ko completion powershell | Out-String | Invoke-Expression
 
 Register-ArgumentCompleter -Native -CommandName ko -ScriptBlock {
@@ -391,7 +389,7 @@ Register-ArgumentCompleter -Native -CommandName ko -ScriptBlock {
         $rest += $empty
     }
     $lines = @(& $program __complete @rest 2>$null | Where-Object { $_ -and -not $_.StartsWith(':') })
-    # Nothing at all would make PowerShell offer files.
+    # Without a result, PowerShell would offer files.
     if ($lines.Count -eq 0) { return '' }
     foreach ($line in $lines) {
         $value, $about = $line -split "\`t", 2

@@ -1,23 +1,21 @@
 /**
- * Command line flags as tables: parsing as Go's pflag parses, and the `--help` text.
+ * Parses command line flags as Go's pflag does (https://github.com/spf13/pflag), and formats them for `--help`.
  *
- * Rules of https://github.com/spf13/pflag: `--name=value`, `--name value`, `-n value`, `-nvalue`, `-n=value`, bundled
- * shorts (`-Rf x`), flags after words, `--` ends the flags, a lone `-` is a word, a bool flag takes a value only after
- * `=`, and so does a flag whose value is optional (pflag's NoOptDefVal). Three differences: `-n=` is empty (pflag: "="), numbers are decimal, and a line end in a list is an error
- * (pflag drops what follows it). Knows no command by name: the tables are in cli-parse.ts.
+ * Three differences from pflag: `-n=` is an empty value (pflag: "="), numbers are decimal, and a line end in a list is an
+ * error (pflag drops the rest). The tables of ko's own flags are in cli-flag-groups.ts.
  */
 import { findNearest, UsageError } from "./errors.ts";
 
 interface FlagBase {
-  /** What it does, in one or two sentences; shown by `--help`. */
+  /** One or two sentences for `--help`. */
   readonly help: string;
   /** One letter. */
   readonly short?: string;
-  /** What stands for the value in `--help`. @default by kind: `TEXT`, `N`, `LIST` */
+  /** The name of the value in `--help`. @default by kind: `TEXT`, `N`, `LIST` */
   readonly placeholder?: string;
-  /** What the value can be, for shell completion; the parser takes others too. */
+  /** Values that shell completion offers; the parser accepts others too. */
   readonly values?: readonly string[];
-  /** What the value names, for shell completion. */
+  /** The kind of thing that the value names, for shell completion. */
   readonly completes?: "file" | "directory" | "package";
 }
 
@@ -43,14 +41,14 @@ export interface IntFlag extends FlagBase {
 export interface ListFlag extends FlagBase {
   readonly kind: "list";
   readonly default: readonly string[];
-  /** False takes each value as it is, commas and quotes too; repeats still make a list. @default true */
+  /** False keeps commas and quotes as part of the value; repeats still make a list. @default true */
   readonly commas?: boolean;
 }
 
 /**
- * A flag that means something alone, and something else with a value, which stands after `=`: `--timing`,
- * `--timing=FILE`. As for other flags, an empty value means "not given"; `=true` and `=false` are what they are for a
- * bool flag, and no values.
+ * A flag whose value is optional and follows `=`: `--timing`, `--timing=FILE` (pflag's NoOptDefVal).
+ *
+ * As for other flags, an empty value means "not given"; `=true` and `=false` mean the same as for a bool flag.
  */
 export interface OptionalFlag extends FlagBase {
   readonly kind: "optional";
@@ -59,7 +57,7 @@ export interface OptionalFlag extends FlagBase {
 
 export type Flag = BoolFlag | TextFlag | IntFlag | ListFlag | OptionalFlag;
 
-/** Flags by their long names, without dashes, in the order of `--help`. */
+/** Flags by long name, without dashes, in the order of `--help`. */
 export type FlagTable = Readonly<Record<string, Flag>>;
 
 export type FlagValue = boolean | string | number | readonly string[];
@@ -81,33 +79,34 @@ export interface ParsedFlags<T extends FlagTable> {
   /** Long names of the flags that the user wrote. */
   readonly given: ReadonlySet<string>;
   readonly positionals: readonly string[];
-  /** What follows `--`. */
+  /** The words after `--`. */
   readonly afterDashes: readonly string[];
-  /** `-h` or `--help` was there; the values may then be incomplete. */
+  /** True if `-h` or `--help` was given; the values may then be incomplete. */
   readonly help: boolean;
 }
 
 export interface ParseFlagsOptions {
-  /** Who is called, for messages: `ko build`. */
+  /** The command in messages: `ko build`. */
   readonly command: string;
-  /** False ends the flags at the first word; it and all that follows are positionals. @default true */
+  /** False ends the flags at the first word: that word and all later ones are positionals. @default true */
   readonly interspersed?: boolean;
 }
 
-const HELP_FLAG: BoolFlag = { kind: "bool", default: false, short: "h", help: "Show this help." };
+const HELP_FLAG: BoolFlag = { kind: "bool", default: false, short: "h", help: "Show help." };
 
 const PLACEHOLDERS = { bool: "", text: "TEXT", int: "N", list: "LIST", optional: "TEXT" } as const;
 
-/** Columns of `--help`. */
-const WIDTH = 92;
+/** Columns of `--help`: the width of a new terminal window. */
+const WIDTH = 80;
 
 /**
- * Reads the words of a command line.
+ * Parses the words of a command line.
  *
- * `--help` wins over any mistake beside it. A message names a flag, never the value of an unknown one: that could be a
- * secret.
+ * Accepts `--name=value`, `--name value`, `-n value`, `-nvalue`, `-n=value`, bundled shorts (`-Rf x`) and flags after
+ * words. `--` ends the flags, and a lone `-` is a word. Errors never quote the value of an unknown flag: it may be a
+ * secret. `--help` takes precedence over errors in other flags.
  *
- * @throws {UsageError} If a flag is unknown, lacks its value, or cannot have that value.
+ * @throws {UsageError} If a flag is unknown, has no value, or has an invalid value.
  */
 export function parseFlags<T extends FlagTable>(
   table: T,
@@ -157,7 +156,7 @@ export function parseFlags<T extends FlagTable>(
   return { values: record, given, positionals, afterDashes, help };
 }
 
-/** Whether there is a value of the right kind for every flag. */
+/** Reports whether every flag of the table has a value of its kind. */
 export function fitsTable<T extends FlagTable>(
   table: T,
   values: Readonly<Record<string, FlagValue>>,
@@ -171,9 +170,9 @@ export function fitsTable<T extends FlagTable>(
 }
 
 /**
- * One CSV record as Go's encoding/csv reads it: `a,b`, `"a,b",c`, `"say ""x"""`. Empty text is no field at all.
+ * Parses one CSV record as Go's encoding/csv does: `a,b`, `"a,b",c`, `"say ""x"""`. An empty text has no fields.
  *
- * @returns the fields, or why it is no record
+ * @returns the fields, or the reason why the text is not a record
  */
 export function readCsv(text: string): readonly string[] | { readonly why: string } {
   const fields: string[] = [];
@@ -184,7 +183,7 @@ export function readCsv(text: string): readonly string[] | { readonly why: strin
       quoted.lastIndex = at;
       const match = quoted.exec(text);
       if (match === null)
-        return { why: 'a value that begins with a quote (") ends with one, before a comma or the end' };
+        return { why: 'a value that begins with a quote (") must end with one, before a comma or the end' };
       fields.push((match[1] ?? "").replaceAll('""', '"'));
       at = quoted.lastIndex;
       continue;
@@ -192,32 +191,32 @@ export function readCsv(text: string): readonly string[] | { readonly why: strin
     const comma = text.indexOf(",", at);
     const end = comma < 0 ? text.length : comma;
     const field = text.slice(at, end);
-    if (field.includes('"')) return { why: 'a quote (") inside a value wants quotes around the value: "say ""so"""' };
-    // Go stops reading here without a word, and the rest is lost.
-    if (/[\r\n]/.test(field)) return { why: "a line end inside a value wants quotes around the value" };
+    if (field.includes('"')) return { why: 'a quote (") inside a value needs quotes around the value: "say ""so"""' };
+    // Go silently drops the rest of the text here.
+    if (/[\r\n]/.test(field)) return { why: "a line end inside a value needs quotes around the value" };
     fields.push(field);
     at = end;
   }
   return fields;
 }
 
-/** Whether a flag without `=` takes the next word as its value. */
+/** Reports whether a flag without `=` takes the next word as its value. */
 export function takesWord({ kind }: Flag): boolean {
   return kind !== "bool" && kind !== "optional";
 }
 
-/** The flags as two columns, for `--help`. */
+/** Formats flags as two columns, for `--help`. */
 export function formatFlags(table: FlagTable): string {
   const rows = Object.entries(table).map(([name, flag]) => [formatFlagName(name, flag), describeFlag(flag)] as const);
-  return formatColumns(rows, { indent: 2, gap: 2, maxLeft: 32 });
+  return formatColumns(rows, { indent: 2, gap: 2, maxLeft: 28 });
 }
 
-/** The flag that every command has. */
+/** The table of `--help`, the flag that every command has. */
 export function helpFlag(): FlagTable {
   return { help: HELP_FLAG };
 }
 
-/** `-t, --tags LIST`, `--timing[=FILE]` */
+/** Formats a flag as `-t, --tags LIST` or `    --timing[=FILE]`. */
 export function formatFlagName(name: string, flag: Flag): string {
   const placeholder = flag.placeholder ?? PLACEHOLDERS[flag.kind];
   const short = flag.short === undefined ? "    " : `-${flag.short}, `;
@@ -225,7 +224,7 @@ export function formatFlagName(name: string, flag: Flag): string {
   return `${short}--${name}${placeholder === "" ? "" : ` ${placeholder}`}`;
 }
 
-/** The default as one would type it, or undefined where it means "not given". */
+/** Formats the default as a user would type it; undefined if the default means "not given". */
 export function formatDefault(flag: Flag): string | undefined {
   const text = Array.isArray(flag.default) ? flag.default.join(",") : String(flag.default);
   return text === "" || text === "false" || text === "0" ? undefined : text;
@@ -234,11 +233,11 @@ export function formatDefault(flag: Flag): string | undefined {
 export interface FormatColumnsOptions {
   readonly indent: number;
   readonly gap: number;
-  /** A left cell that is wider stands on a line of its own. */
+  /** A wider left cell gets a line of its own. */
   readonly maxLeft: number;
 }
 
-/** Rows of two cells, the right ones wrapped and under each other. */
+/** Formats rows of two cells as columns; the right column is wrapped. */
 export function formatColumns(rows: readonly (readonly [string, string])[], options: FormatColumnsOptions): string {
   const left = Math.max(0, ...rows.map(([cell]) => cell.length).filter((width) => width <= options.maxLeft));
   const margin = options.indent + left + options.gap;
@@ -252,7 +251,7 @@ export function formatColumns(rows: readonly (readonly [string, string])[], opti
     .join("\n");
 }
 
-/** Paragraphs of plain text, wrapped for `--help`; a line that begins with two blanks is kept as it is. */
+/** Wraps paragraphs for `--help`; a line that begins with two blanks is not wrapped. */
 export function wrapParagraphs(text: string): string {
   return text
     .split("\n")
@@ -263,7 +262,7 @@ export function wrapParagraphs(text: string): string {
 interface Reader {
   readonly flags: FlagTable;
   readonly command: string;
-  /** The next word of the command line, consumed. */
+  /** Consumes the next word of the command line. */
   take(): string | undefined;
   set(name: string, text: string): void;
 }
@@ -272,7 +271,7 @@ function readLong(word: string, reader: Reader): void {
   const equals = word.indexOf("=");
   const name = equals < 0 ? word.slice(2) : word.slice(2, equals);
   if (name === "" || name.startsWith("-")) {
-    throw new UsageError(`Cannot read "${equals < 0 ? word : word.slice(0, equals)}": it is no flag, wanted --NAME`);
+    throw new UsageError(`Cannot read "${equals < 0 ? word : word.slice(0, equals)}": it is not a flag, wanted --NAME`);
   }
   const flag = Object.hasOwn(reader.flags, name) ? reader.flags[name] : undefined;
   if (flag === undefined) throw unknownFlag(name, reader);
@@ -297,8 +296,9 @@ function readShorts(word: string, reader: Reader): void {
 }
 
 interface ReadValueOptions {
+  /** The flag in messages: `--tags`. */
   readonly shown: string;
-  /** What an earlier use gave. */
+  /** The value of earlier uses of the flag. */
   readonly before: FlagValue | undefined;
 }
 
@@ -313,12 +313,12 @@ function readValue(flag: Flag, text: string, options: ReadValueOptions): FlagVal
     // Go's strconv.ParseBool
     if (/^(?:1|t|T|true|TRUE|True)$/.test(text)) return true;
     if (/^(?:0|f|F|false|FALSE|False)$/.test(text)) return false;
-    throw fail("true or false is wanted");
+    throw fail("wanted true or false");
   }
   if (flag.kind === "int") {
     const value = Number(text);
-    if (!/^[+-]?\d+$/.test(text) || !Number.isSafeInteger(value)) throw fail("a whole number is wanted");
-    if (flag.min !== undefined && value < flag.min) throw fail(`a number from ${flag.min} on is wanted`);
+    if (!/^[+-]?\d+$/.test(text) || !Number.isSafeInteger(value)) throw fail("wanted a whole number");
+    if (flag.min !== undefined && value < flag.min) throw fail(`wanted a number of at least ${flag.min}`);
     return value;
   }
   const fields = flag.commas === false ? [text] : readCsv(text);
@@ -343,7 +343,7 @@ function unknownShort(letter: string, options: { readonly word: string; readonly
   const { reader } = options;
   const shorts = Object.values(reader.flags).flatMap((flag) => flag.short ?? []);
   const near = shorts.find((short) => short.toLowerCase() === letter.toLowerCase());
-  // `-push=false` is how Go's own tools spell flags.
+  // Go's own tools spell flags with one dash: `-push=false`.
   const long = options.word.slice(1).replace(/=.*$/s, "");
   const nearest = Object.hasOwn(reader.flags, long) ? `--${long}` : near === undefined ? undefined : `-${near}`;
   const asked = nearest === undefined ? "" : `, the nearest is ${nearest}`;
@@ -360,7 +360,8 @@ function describeFlag(flag: Flag): string {
 function wrapText(text: string, width: number): readonly string[] {
   const lines: string[] = [];
   let line = "";
-  for (const word of text.split(" ")) {
+  // "(default: x)" stays on one line.
+  for (const word of text.split(/(?<!\(default:) /)) {
     if (line !== "" && line.length + 1 + word.length > width) {
       lines.push(line);
       line = word;

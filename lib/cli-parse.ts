@@ -1,9 +1,19 @@
 /**
- * What a command line asks for, and the help, both from the tables of cli-commands.ts.
+ * Parses a command line into an {@link Invocation}, and formats `--help`, both from the tables of cli-commands.ts.
  *
- * Runs nothing; what a flag's value means beyond its kind is checked in cli-options.ts.
+ * Runs nothing. Flag values are checked by kind only: cli-options.ts does the rest.
  */
-import { allCommands, type Command, type CommandName, COMMANDS, type FlagsOf, GLOBAL_FLAGS } from "./cli-commands.ts";
+import {
+  allCommands,
+  type Command,
+  type CommandName,
+  COMMANDS,
+  type Example,
+  type FlagsOf,
+  MAIN_VARIABLES,
+  OVERVIEW_EXAMPLES,
+} from "./cli-commands.ts";
+import { FLAG_GROUPS, GLOBAL_FLAGS } from "./cli-flag-groups.ts";
 import {
   fitsTable,
   type FlagTable,
@@ -19,23 +29,23 @@ import {
 import { findNearest, UsageError } from "./errors.ts";
 import type { LogLevel } from "./log.ts";
 
-/** One command, told apart by `command`, with its own flags and the global ones. */
+/** One command with its own flags and the global ones. */
 type Invoked<N extends CommandName> = {
   readonly command: N;
   readonly flags: FlagValues<FlagsOf[N]>;
 } & Omit<ParsedFlags<FlagTable>, "values" | "help">;
 
-/** Help was asked for: `text` goes to stdout, and the exit code is 0. */
+/** A request for help: `text` goes to stdout, and the exit code is 0. */
 export interface HelpInvocation {
   readonly command: "help";
   readonly text: string;
 }
 
-/** What a command line asks for. */
+/** A parsed command line; `command` discriminates. */
 export type Invocation =
   { readonly [N in Exclude<CommandName, "help">]: Invoked<N> }[Exclude<CommandName, "help">] | HelpInvocation;
 
-/** An invocation whose flags are not yet known to be those of its command. */
+/** An invocation whose flags have not been checked against the table of its command. */
 interface Unchecked extends Omit<Invoked<CommandName>, "command" | "flags"> {
   readonly command: Exclude<CommandName, "help">;
   readonly flags: Readonly<Record<string, FlagValue>>;
@@ -45,15 +55,15 @@ interface Unchecked extends Omit<Invoked<CommandName>, "command" | "flags"> {
 export type BuildFlags = Omit<Invoked<"build">["flags"], "watch">;
 
 /**
- * Reads a whole command line, without the program's own name.
+ * Parses a whole command line, without the name of the program.
  *
- * Flags may stand before the command as well. Nothing at all asks for the overview.
+ * Flags may precede the command. An empty command line asks for the overview.
  *
- * @throws {UsageError} If the command or a flag is unknown, a value is wrong, or there are too many words.
+ * @throws {UsageError} If the command or a flag is unknown, a value is invalid, or the number of arguments is wrong.
  */
 export function parseCommandLine(argv: readonly string[]): Invocation {
   const everyFlag: FlagTable = Object.assign({}, ...allCommands().map(([, { flags }]) => flags));
-  // The first word that no flag takes as its value is the command.
+  // The command is the first word that is neither a flag nor the value of one.
   const head = parseFlags(everyFlag, argv, { command: "ko", interspersed: false });
   const [word, ...tail] = head.afterDashes.length > 0 ? ["--", ...head.afterDashes] : head.positionals;
   if (word === undefined) {
@@ -78,13 +88,51 @@ export function parseCommandLine(argv: readonly string[]): Invocation {
   return checkFlags({ command: name, flags: values, given, positionals, afterDashes });
 }
 
-/** How much to tell on stderr. @throws {UsageError} If `-v` and `-q` are both there. */
+/**
+ * Returns the log level that `-v` and `-q` select.
+ *
+ * @throws {UsageError} If both are given.
+ */
 export function logLevelOf(flags: FlagValues<typeof GLOBAL_FLAGS>): LogLevel {
-  if (flags.verbose && flags.quiet) throw new UsageError("Cannot use --verbose with --quiet: one of them is wanted");
+  if (flags.verbose && flags.quiet) throw new UsageError("Cannot use --verbose with --quiet: wanted one of them");
   return flags.verbose ? "verbose" : flags.quiet ? "quiet" : "normal";
 }
 
-/** A command that hands its words to another program: only a wish for help is ko's. */
+/** Formats the overview: the output of `ko` and `ko --help`. */
+export function formatOverview(): string {
+  const commands = allCommands().map(([name, { aliases, summary }]) => {
+    return [[name, ...aliases].join(", "), summary] as const;
+  });
+  return [
+    "ko turns Go programs into container images: no Dockerfile, no Docker.",
+    ...formatSection("Usage", "  ko COMMAND [ARGUMENT...] [FLAG...]"),
+    ...formatSection("Commands", formatColumns(commands, { indent: 2, gap: 3, maxLeft: 24 })),
+    ...formatSection("Examples", formatExamples(OVERVIEW_EXAMPLES)),
+    ...formatFlagGroups(GLOBAL_FLAGS),
+    ...formatSection("Environment variables", formatVariables(MAIN_VARIABLES)),
+    "",
+    `"ko COMMAND --help" shows the flags and examples of a command, and`,
+    `"ko build --help" all environment variables.`,
+    "",
+  ].join("\n");
+}
+
+/** Formats the help of a command: the output of `ko COMMAND --help`. */
+export function formatHelp([name, command]: readonly [string, Command]): string {
+  return [
+    command.summary,
+    ...formatSection("Usage", formatUsage(name, command)),
+    ...formatSection("Aliases", command.aliases.map((alias) => `  ko ${alias}`).join("\n")),
+    "",
+    wrapParagraphs(command.about),
+    ...formatSection("Examples", formatExamples(command.examples)),
+    ...formatFlagGroups(command.flags),
+    ...formatSection("Environment variables", formatVariables(command.environment)),
+    "",
+  ].join("\n");
+}
+
+/** Reads a command that passes its words to another program; ko answers `--help` itself. */
 function readRaw(
   found: readonly [Exclude<CommandName, "help">, Command],
   words: { readonly before: readonly string[]; readonly tail: readonly string[] },
@@ -101,17 +149,17 @@ function readRaw(
 
 function checkWords([name, command]: readonly [CommandName, Command], words: readonly string[]): void {
   const { minWords = 0, maxWords = Infinity } = command;
-  const count = (n: number): string => `${n} word${n === 1 ? "" : "s"}`;
+  const count = (n: number): string => `${n} argument${n === 1 ? "" : "s"}`;
   if (words.length < minWords) {
     const exactly = minWords === maxWords ? "exactly" : "at least";
     throw new UsageError(`Cannot run "ko ${name}" without ${command.words}: it takes ${exactly} ${count(minWords)}`, {
-      hint: `Type "ko ${name} --help".`,
+      hint: command.examples[0] === undefined ? undefined : `For example: ${command.examples[0][1]}`,
     });
   }
   const surplus = words[maxWords];
   if (surplus === undefined) return;
-  const taken = maxWords === 0 ? "no words" : `at most ${count(maxWords)}`;
-  const other = command.afterDashes === "other" ? "; words for kubectl stand after --" : "";
+  const taken = maxWords === 0 ? "no arguments" : `at most ${count(maxWords)}`;
+  const other = command.afterDashes === "other" ? "; arguments for kubectl go after --" : "";
   throw new UsageError(`Cannot use "${surplus}": "ko ${name}" takes ${taken}${other}`, {
     hint: Object.hasOwn(command.flags, "filename")
       ? `Type "ko ${name} -f ${surplus}" if it names YAML.`
@@ -139,43 +187,29 @@ function getCommand(word: string): readonly [CommandName, Command] {
   });
 }
 
-/** What `ko` and `ko --help` print. */
-export function formatOverview(): string {
-  const commands = allCommands().map(([name, { aliases, summary }]) => {
-    return [[name, ...aliases].join(", "), summary] as const;
-  });
-  return [
-    "ko turns Go programs into container images: no Dockerfile, no Docker.",
-    "",
-    "Usage:",
-    "  ko COMMAND [ARGUMENT...] [FLAG...]",
-    "",
-    "Commands:",
-    formatColumns(commands, { indent: 2, gap: 3, maxLeft: 24 }),
-    "",
-    "Flags:",
-    formatFlags({ ...helpFlag(), ...GLOBAL_FLAGS }),
-    "",
-    `"ko COMMAND --help" shows the flags of a command.`,
-    "",
-  ].join("\n");
+/** The lines of a section; none if its body is empty. */
+function formatSection(title: string, body: string): readonly string[] {
+  return body === "" ? [] : ["", `${title}:`, body];
 }
 
-/** What `ko COMMAND --help` prints. */
-export function formatHelp([name, command]: readonly [string, Command]): string {
-  const section = (title: string, body: string): readonly string[] => (body === "" ? [] : ["", `${title}:`, body]);
-  const usage = ["  ko", name, command.words, "[FLAG...]"].filter(Boolean).join(" ");
-  const own = Object.fromEntries(Object.entries(command.flags).filter(([flag]) => !Object.hasOwn(GLOBAL_FLAGS, flag)));
-  const examples = command.examples.map(([aim, typed]) => `  # ${aim}\n  ${typed}`).join("\n\n");
-  return [
-    command.summary,
-    ...section("Usage", usage),
-    ...section("Aliases", command.aliases.map((alias) => `  ko ${alias}`).join("\n")),
-    "",
-    wrapParagraphs(command.about),
-    ...section("Examples", examples),
-    ...section("Flags", formatFlags(own)),
-    ...section("Flags of every command", formatFlags({ ...helpFlag(), ...GLOBAL_FLAGS })),
-    "",
-  ].join("\n");
+function formatUsage(name: string, { words, raw, afterDashes }: Command): string {
+  const flags = raw === true ? "" : "[FLAG...]";
+  const tail = afterDashes === "other" ? "[-- KUBECTL_ARGUMENT...]" : "";
+  return `  ${["ko", name, words, flags, tail].filter(Boolean).join(" ")}`;
+}
+
+function formatExamples(examples: readonly Example[]): string {
+  return examples.map(([purpose, typed]) => `  # ${purpose}\n  ${typed.replaceAll("\n", "\n  ")}`).join("\n\n");
+}
+
+function formatFlagGroups(table: FlagTable): readonly string[] {
+  return FLAG_GROUPS.flatMap(([heading, group]) => {
+    const flags = Object.entries(group).filter(([name]) => Object.hasOwn(table, name));
+    const all = group === GLOBAL_FLAGS ? [...Object.entries(helpFlag()), ...flags] : flags;
+    return formatSection(heading, formatFlags(Object.fromEntries(all)));
+  });
+}
+
+function formatVariables(variables: Readonly<Record<string, string>>): string {
+  return formatColumns(Object.entries(variables), { indent: 2, gap: 2, maxLeft: 28 });
 }

@@ -1,102 +1,101 @@
 /**
- * kubectl: finding it, its flags that ko takes too, one run of it, and the Pod of `ko run`.
+ * Finds and runs kubectl, also for the pod of `ko run`, and declares the kubectl flags that ko accepts.
  *
- * Arguments for kubectl may be secret (`--token`): they are shown by {@link showArguments} only. Facts:
- * spec/behaviour.md 1.6. It knows no YAML.
+ * Arguments of kubectl may be secret (`--token`): log them only through {@link showArguments}.
  */
 import { type FlagTable, type FlagValues, takesWord } from "./cli-flags.ts";
 import { KoError } from "./errors.ts";
 import type { Host } from "./host.ts";
 import type { Log } from "./log.ts";
 
-/** kubectl's flags that `ko apply`, `create` and `run` take without `--`: which cluster, as whom, which namespace. */
+/** The kubectl flags that `ko apply`, `create` and `run` accept before `--`: cluster, user and namespace. */
 export const KUBECTL_FLAGS = {
   kubeconfig: {
     kind: "text",
     default: "",
     placeholder: "FILE",
     completes: "file",
-    help: "The kubeconfig file for kubectl.",
+    help: "Kubeconfig file.",
   },
-  context: { kind: "text", default: "", placeholder: "NAME", help: "The kubeconfig context for kubectl." },
-  cluster: { kind: "text", default: "", placeholder: "NAME", help: "The kubeconfig cluster for kubectl." },
-  user: { kind: "text", default: "", placeholder: "NAME", help: "The kubeconfig user for kubectl." },
-  namespace: { kind: "text", short: "n", default: "", placeholder: "NAME", help: "The namespace for kubectl." },
-  server: { kind: "text", short: "s", default: "", placeholder: "URL", help: "The API server for kubectl." },
-  token: { kind: "text", default: "", placeholder: "TOKEN", help: "The bearer token for the API server." },
-  as: { kind: "text", default: "", placeholder: "USER", help: "The user to impersonate." },
+  context: { kind: "text", default: "", placeholder: "NAME", help: "Context in the kubeconfig." },
+  cluster: { kind: "text", default: "", placeholder: "NAME", help: "Cluster in the kubeconfig." },
+  user: { kind: "text", default: "", placeholder: "NAME", help: "User in the kubeconfig." },
+  namespace: { kind: "text", short: "n", default: "", placeholder: "NAME", help: "Namespace of the objects." },
+  server: { kind: "text", short: "s", default: "", placeholder: "URL", help: "Address of the API server." },
+  token: { kind: "text", default: "", placeholder: "TOKEN", help: "Bearer token for the API server." },
+  as: { kind: "text", default: "", placeholder: "USER", help: "User to impersonate." },
   "as-group": {
     kind: "list",
     default: [],
     commas: false,
     placeholder: "GROUP",
-    help: "A group to impersonate; may be repeated.",
+    help: "Group to impersonate. Can be repeated.",
   },
-  "as-uid": { kind: "text", default: "", placeholder: "UID", help: "The UID to impersonate." },
+  "as-uid": { kind: "text", default: "", placeholder: "UID", help: "UID to impersonate." },
   "certificate-authority": {
     kind: "text",
     default: "",
     placeholder: "FILE",
     completes: "file",
-    help: "The certificate of the API server's CA.",
+    help: "CA certificate of the API server.",
   },
   "client-certificate": {
     kind: "text",
     default: "",
     placeholder: "FILE",
     completes: "file",
-    help: "The certificate to show to the API server.",
+    help: "Client certificate for the API server.",
   },
   "client-key": {
     kind: "text",
     default: "",
     placeholder: "FILE",
     completes: "file",
-    help: "The key of that certificate.",
+    help: "Private key of the client certificate.",
   },
   "insecure-skip-tls-verify": {
     kind: "bool",
     default: false,
-    help: "Take any certificate from the API server.",
+    help: "Skip verification of the API server's certificate.",
   },
   "tls-server-name": {
     kind: "text",
     default: "",
     placeholder: "NAME",
-    help: "The name that must be in the API server's certificate.",
+    help: "Name to expect in the API server's certificate.",
   },
   "request-timeout": {
     kind: "text",
     default: "",
     placeholder: "TIME",
-    help: "How long kubectl waits for one answer, such as 30s.",
+    help: "Timeout of a single request, such as 30s.",
   },
   "cache-dir": {
     kind: "text",
     default: "",
     placeholder: "DIR",
     completes: "directory",
-    help: "The folder for what kubectl keeps.",
+    help: "kubectl's cache directory.",
   },
 } as const;
 
-/** How long the Pod of an interrupted `ko run` may keep ko from ending. */
+/** The timeout for removing the pod of an interrupted `ko run`, in milliseconds. */
 const REMOVE_MS = 5000;
 
 /**
- * The absolute path of kubectl.
+ * Returns the absolute path of kubectl.
  *
- * @throws {KoError} If it is not on PATH.
+ * @throws {KoError} If kubectl is not on PATH.
  */
 export function findKubectl(host: Host): string {
   const path = host.findProgram("kubectl");
   if (path !== undefined) return path;
-  throw new KoError("Cannot find kubectl: no folder on PATH has it", {
+  throw new KoError("Cannot find kubectl: it is not on PATH", {
     hint: "Install it (https://kubernetes.io/docs/tasks/tools/), or put its folder on PATH.",
   });
 }
 
-/** The flags of {@link KUBECTL_FLAGS} that the user wrote, as words for kubectl: `--name=value`, sorted by name. */
+/** Formats the given flags of {@link KUBECTL_FLAGS} as arguments of kubectl: `--name=value`, sorted by name. */
 export function kubectlArguments(
   values: FlagValues<typeof KUBECTL_FLAGS>,
   given: ReadonlySet<string>,
@@ -108,29 +107,30 @@ export function kubectlArguments(
     .sort()
     .flatMap((name) => {
       const value = all[name];
-      // One word each: kubectl takes "--flag true" for a flag and a word.
+      // Joined by "=": kubectl reads "--flag true" as a flag and an argument.
       return (typeof value === "object" ? value : [value]).map((one) => `--${name}=${one}`);
     });
 }
 
 export interface RunKubectlOptions {
   readonly log: Log;
-  /** What it reads: text, or our own standard input. @default nothing */
+  /** The bytes of stdin, or ko's own stdin. @default empty */
   readonly stdin?: Uint8Array | "inherit";
-  /** Gets its stdout as it comes. @default ours */
+  /** Receives stdout in chunks. @default writes to ko's stdout */
   readonly onOutput?: (chunk: Uint8Array) => unknown;
-  /** Gets its stderr as it comes. @default ours */
+  /** Receives stderr in chunks. @default writes to ko's stderr */
   readonly onError?: (text: string) => void;
 }
 
 /**
- * Runs kubectl to its end, its stdout and stderr being ours unless somebody wants them.
+ * Runs kubectl until it exits.
  *
- * It stays in our process group: a terminal's Ctrl-C reaches it, and it may ask the terminal. Its input need not be read.
+ * kubectl stays in ko's process group, so that Ctrl-C reaches it and it can prompt on the terminal. It need not read all
+ * of stdin.
  *
- * @returns its exit code
- * @throws {Interrupted} When ko is told to end; kubectl has ended by then.
- * @throws {KoError} If it is not there, or a signal ended it.
+ * @returns the exit code
+ * @throws {Interrupted} If ko is interrupted; kubectl has exited by then.
+ * @throws {KoError} If kubectl is missing, or was ended by a signal.
  */
 export async function runKubectl(host: Host, args: readonly string[], options: RunKubectlOptions): Promise<number> {
   const kubectl = findKubectl(host);
@@ -145,7 +145,7 @@ export async function runKubectl(host: Host, args: readonly string[], options: R
   return code;
 }
 
-/** Words for kubectl as they may be shown: of flags the names only, of other words none but the first. */
+/** Formats arguments of kubectl for the log, without values: the verb and the names of the flags. */
 export function showArguments(args: readonly string[]): string {
   const shown = args.slice(1).flatMap((word) => {
     if (word.startsWith("--")) return word.includes("=") ? [`${word.slice(0, word.indexOf("="))}=…`] : [word];
@@ -159,20 +159,20 @@ export interface PodOptions {
   readonly importPath: string;
   /** The published image. */
   readonly reference: string;
-  /** Words for `kubectl run`: its flags, words for the program, and after another `--` the program's flags. */
+  /** Arguments of `kubectl run`: its flags, arguments of the program, and after another `--` flags of the program. */
   readonly afterDashes: readonly string[];
-  /** As {@link kubectlArguments} gives them. */
+  /** The output of {@link kubectlArguments}. */
   readonly kubectl: readonly string[];
   readonly log: Log;
 }
 
 /**
- * Runs an image in a new Pod, shows what it prints, and takes the Pod away at the end.
+ * Runs an image in a new pod, shows its output, and removes the pod at the end.
  *
- * kubectl takes no Pod away when it is interrupted: ko does it then.
+ * kubectl does not remove the pod when it is interrupted, so ko does.
  *
  * @returns the program's exit code
- * @throws {Interrupted} When ko is told to end.
+ * @throws {Interrupted} If ko is interrupted.
  * @throws {KoError} If kubectl cannot be run.
  */
 export async function runPod(host: Host, options: PodOptions): Promise<number> {
@@ -189,15 +189,15 @@ export async function runPod(host: Host, options: PodOptions): Promise<number> {
   }
 }
 
-/** The last element of the import path as a name that a Pod and a label may have, at most 63 characters with `suffix`. */
+/** Derives a pod name from the last element of the import path: a valid label, at most 63 characters with `suffix`. */
 export function podName(importPath: string, suffix: string): string {
   const last = importPath.slice(importPath.lastIndexOf("/") + 1).toLowerCase();
   const label = last.replace(/[^a-z0-9]+/g, "-").slice(0, 62 - suffix.length);
-  // The suffix: two runs at once are two Pods.
+  // The suffix keeps the pods of concurrent runs apart.
   return `${label.replace(/^-+|-+$/g, "") || "ko"}-${suffix}`;
 }
 
-/** The words of `kubectl run`; those of the user come last, so that they win. */
+/** Returns the arguments of `kubectl run`; those of the user come last and take precedence. */
 export function runArguments(name: string, options: Omit<PodOptions, "importPath" | "log">): readonly string[] {
   return [
     "run",
@@ -212,7 +212,7 @@ export function runArguments(name: string, options: Omit<PodOptions, "importPath
   ];
 }
 
-/** The flags of {@link KUBECTL_FLAGS} among words for kubectl. */
+/** Returns the flags of {@link KUBECTL_FLAGS}, with their values, among arguments of kubectl. */
 export function clusterArguments(words: readonly string[]): readonly string[] {
   const end = words.indexOf("--");
   const own = end < 0 ? words : words.slice(0, end);
@@ -228,7 +228,7 @@ export function clusterArguments(words: readonly string[]): readonly string[] {
   });
 }
 
-/** Whether the user wants the Pod to outlive the run. */
+/** Reports whether the user asks kubectl to keep the pod. */
 function isKept(words: readonly string[]): boolean {
   const end = words.indexOf("--");
   const flags = (end < 0 ? words : words.slice(0, end)).filter((word) => /^--(rm|attach)(=|$)/.test(word));
@@ -244,10 +244,10 @@ interface RemovePodOptions {
 async function removePod(host: Host, { name, cluster, log }: RemovePodOptions): Promise<void> {
   const args = ["delete", "pod", name, "--ignore-not-found", "--wait=false", ...cluster];
   try {
-    // The run's own signal has fired already.
+    // The host's own signal has been aborted.
     await host.run([findKubectl(host), ...args], { signal: new AbortController().signal, timeout: REMOVE_MS });
   } catch {
-    log.warn(`pod ${name} may still be there: kubectl delete pod ${name}`);
+    log.warn(`pod ${name} may still exist: kubectl delete pod ${name}`);
   }
 }
 

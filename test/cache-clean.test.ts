@@ -56,7 +56,7 @@ describe("ko cache", () => {
   test.each<[readonly string[], Readonly<Record<string, string>>, number, string]>([
     [["claen"], {}, 2, 'Cannot run "ko cache claen": "ko cache" has no such word, the nearest is "clean"'],
     [["purge"], {}, 2, 'Cannot run "ko cache purge": "ko cache" has no such word\n'],
-    [["clean", "all"], {}, 2, 'Cannot use "all": "ko cache" takes at most 1 word'],
+    [["clean", "all"], {}, 2, 'Cannot use "all": "ko cache" takes at most 1 argument'],
     [[], { KO_CACHE_MAX: "lots" }, 2, 'Cannot use KO_CACHE_MAX="lots": a size such as'],
     [[], { KOCACHE: import.meta.path }, 1, `Cannot use "${import.meta.path}" as the cache: it is no folder`],
     [["clean"], { KOCACHE: import.meta.path }, 1, `Cannot use "${import.meta.path}" as the cache: it is no folder`],

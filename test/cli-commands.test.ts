@@ -2,7 +2,8 @@ import { describe, expect, test } from "bun:test";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Invocation, formatHelp, formatOverview, logLevelOf, parseCommandLine } from "../lib/cli-parse.ts";
-import { COMMANDS, allCommands } from "../lib/cli-commands.ts";
+import { COMMANDS, OVERVIEW_EXAMPLES, allCommands } from "../lib/cli-commands.ts";
+import { FLAG_GROUPS } from "../lib/cli-flag-groups.ts";
 import { UsageError, describeError } from "../lib/errors.ts";
 import { KUBECTL_FLAGS } from "../lib/kubectl.ts";
 import { renderReference } from "./helpers/reference-page.ts";
@@ -152,16 +153,16 @@ describe("parseCommandLine()", () => {
   });
 
   test.each<[readonly string[], string]>([
-    [["apply", "config/"], 'Cannot use "config/": "ko apply" takes no words; words for kubectl stand after --'],
-    [["resolve", "--", "-f"], 'Cannot use "-f": "ko resolve" takes no words'],
+    [["apply", "config/"], 'Cannot use "config/": "ko apply" takes no arguments; arguments for kubectl go after --'],
+    [["resolve", "--", "-f"], 'Cannot use "-f": "ko resolve" takes no arguments'],
     [["resolve", "-n", "x"], 'Cannot use -n: "ko resolve" has no such flag'],
-    [["run"], 'Cannot run "ko run" without IMPORTPATH: it takes exactly 1 word'],
-    [["run", "--", "./a"], 'Cannot run "ko run" without IMPORTPATH: it takes exactly 1 word'],
-    [["run", "./a", "./b"], 'Cannot use "./b": "ko run" takes at most 1 word; words for kubectl stand after --'],
+    [["run"], 'Cannot run "ko run" without IMPORTPATH: it takes exactly 1 argument'],
+    [["run", "--", "./a"], 'Cannot run "ko run" without IMPORTPATH: it takes exactly 1 argument'],
+    [["run", "./a", "./b"], 'Cannot use "./b": "ko run" takes at most 1 argument; arguments for kubectl go after --'],
     [["run", "./a", "-f", "x"], 'Cannot use -f: "ko run" has no such flag'],
-    [["cache", "clean", "all"], 'Cannot use "all": "ko cache" takes at most 1 word'],
+    [["cache", "clean", "all"], 'Cannot use "all": "ko cache" takes at most 1 argument'],
     [["cache", "--tags", "x"], 'Cannot use --tags: "ko cache" has no such flag'],
-    [["completion", "bash", "zsh"], 'Cannot use "zsh": "ko completion" takes at most 1 word'],
+    [["completion", "bash", "zsh"], 'Cannot use "zsh": "ko completion" takes at most 1 argument'],
     [["--bare", "delete", "x"], 'Cannot use --bare: "ko delete" has no such flag'],
     [["biuld"], 'Cannot run "ko biuld": ko has no such command, the nearest is "build"'],
     [["verison"], 'Cannot run "ko verison": ko has no such command, the nearest is "version"'],
@@ -169,14 +170,14 @@ describe("parseCommandLine()", () => {
     [["help", "bild"], 'Cannot run "ko bild": ko has no such command, the nearest is "build"'],
     [["toString"], 'Cannot run "ko toString": ko has no such command'],
     [["--", "build"], 'Cannot run "ko --": ko has no such command'],
-    [["version", "x"], 'Cannot use "x": "ko version" takes no words'],
-    [["help", "build", "x"], 'Cannot use "x": "ko help" takes at most 1 word'],
+    [["version", "x"], 'Cannot use "x": "ko version" takes no arguments'],
+    [["help", "build", "x"], 'Cannot use "x": "ko help" takes at most 1 argument'],
     [["version", "--bare"], 'Cannot use --bare: "ko version" has no such flag'],
     [["--bare", "version"], 'Cannot use --bare: "ko version" has no such flag'],
     [["--bare"], 'Cannot use --bare: "ko" has no such flag'],
     [["--platfrom=x", "build"], 'Cannot use --platfrom: "ko" has no such flag, the nearest is --platform'],
     [["build", "--plaform=x"], 'Cannot use --plaform: "ko build" has no such flag, the nearest is --platform'],
-    [["build", "-j", "-1"], 'Cannot use --jobs="-1": a number from 0 on is wanted'],
+    [["build", "-j", "-1"], 'Cannot use --jobs="-1": wanted a number of at least 0'],
     // What the original has and ko has not yet is no special case.
     ...["login", "deps"].map((word): [string[], string] => [[word], `Cannot run "ko ${word}": ko has no such command`]),
     ...["sbom", "sbom-dir", "debug", "ldflags"].map((flag): [string[], string] => [
@@ -251,10 +252,27 @@ describe("the command tables", () => {
     }
   });
 
-  test("help fits into 92 columns, examples into 100", () => {
+  test("every flag is in exactly one group of the help", () => {
+    const groups = FLAG_GROUPS.map(([, flags]) => Object.keys(flags));
+    for (const [name, command] of allCommands()) {
+      const counts = Object.keys(command.flags).map((flag) => groups.filter((group) => group.includes(flag)).length);
+      expect([name, counts]).toEqual([name, counts.map(() => 1)]);
+    }
+  });
+
+  test("help fits into 80 columns", () => {
     const texts = [formatOverview(), ...allCommands().map(formatHelp)];
-    const limit = (line: string): number => (line.startsWith("  ") ? 100 : 92);
-    expect(texts.flatMap((text) => text.split("\n")).filter((line) => line.length > limit(line))).toEqual([]);
+    expect(texts.flatMap((text) => text.split("\n")).filter((line) => line.length > 80)).toEqual([]);
+  });
+
+  test("every example is a command line that ko accepts", () => {
+    const typed = [...OVERVIEW_EXAMPLES, ...allCommands().flatMap(([, { examples }]) => examples)];
+    const lines = typed.flatMap(([, text]) => text.split("\n")).filter((line) => /(^| )ko /.test(line));
+    for (const line of lines) {
+      const words = line.replace(/^.*?\bko (?=[a-z])/, "").replace(/ *[|>)].*$/, "");
+      expect(() => parseCommandLine(words.split(" "))).not.toThrow();
+    }
+    expect(lines.length).toBeGreaterThan(20);
   });
 
   test("docs/reference.md is up to date (UPDATE=1 writes it)", async () => {

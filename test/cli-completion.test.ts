@@ -144,7 +144,7 @@ describe("completionScript()", () => {
   test("is for bash if nothing is named, and refuses a shell it does not know", () => {
     expect(completionScript()).toBe(completionScript("bash"));
     expect(() => completionScript("fsh")).toThrow(
-      new UsageError('Cannot print a completion script for "fsh": ko has none for it, the nearest is zsh'),
+      new UsageError('Cannot print a completion script for "fsh": the shell is not supported, the nearest is zsh'),
     );
     expect(() => completionScript("toString")).toThrow(UsageError);
   });

@@ -67,14 +67,14 @@ describe("parseFlags()", () => {
   });
 
   test.each<[readonly string[], string]>([
-    [["--jobs=-3"], 'Cannot use --jobs="-3": a number from 0 on is wanted'],
-    [["-j", "-3"], 'Cannot use --jobs="-3": a number from 0 on is wanted'],
-    [["-j", "x"], 'Cannot use --jobs="x": a whole number is wanted'],
-    [["-j", "1.5"], 'Cannot use --jobs="1.5": a whole number is wanted'],
-    [["-j="], 'Cannot use --jobs="": a whole number is wanted'],
-    [["-j", "99999999999999999999"], 'Cannot use --jobs="99999999999999999999": a whole number is wanted'],
-    [["--push=no"], 'Cannot use --push="no": true or false is wanted'],
-    [["-B="], 'Cannot use --bare="": true or false is wanted'],
+    [["--jobs=-3"], 'Cannot use --jobs="-3": wanted a number of at least 0'],
+    [["-j", "-3"], 'Cannot use --jobs="-3": wanted a number of at least 0'],
+    [["-j", "x"], 'Cannot use --jobs="x": wanted a whole number'],
+    [["-j", "1.5"], 'Cannot use --jobs="1.5": wanted a whole number'],
+    [["-j="], 'Cannot use --jobs="": wanted a whole number'],
+    [["-j", "99999999999999999999"], 'Cannot use --jobs="99999999999999999999": wanted a whole number'],
+    [["--push=no"], 'Cannot use --push="no": wanted true or false'],
+    [["-B="], 'Cannot use --bare="": wanted true or false'],
     [["--file"], "Cannot use --file: it has no value, wanted --file TEXT"],
     [["-Rt"], "Cannot use -t: it has no value, wanted -t TAG"],
     [["--tgas=x"], 'Cannot use --tgas: "ko build" has no such flag, the nearest is --tags'],
@@ -83,9 +83,9 @@ describe("parseFlags()", () => {
     [["-b"], 'Cannot use -b: "ko build" has no such flag, the nearest is -B'],
     [["-x"], 'Cannot use -x: "ko build" has no such flag'],
     [["-push=false"], 'Cannot use -p: "ko build" has no such flag, the nearest is --push'],
-    [["--=x"], 'Cannot read "--": it is no flag, wanted --NAME'],
-    [["---bare"], 'Cannot read "---bare": it is no flag, wanted --NAME'],
-    [["-t", 'a"b'], 'Cannot use --tags="a"b": a quote (") inside a value wants quotes around the value: "say ""so"""'],
+    [["--=x"], 'Cannot read "--": it is not a flag, wanted --NAME'],
+    [["---bare"], 'Cannot read "---bare": it is not a flag, wanted --NAME'],
+    [["-t", 'a"b'], 'Cannot use --tags="a"b": a quote (") inside a value needs quotes around the value: "say ""so"""'],
   ])("refuses %j", (argv, message) => {
     expect(() => parse(argv)).toThrow(new UsageError(message));
   });
@@ -180,8 +180,8 @@ describe("formatFlags()", () => {
     };
     expect(formatFlags(table)).toBe(
       [
-        "  -t, --tags TAG      Tags to give the image, and here follows a text that is longer than a",
-        "                      line can be. (default: latest)",
+        "  -t, --tags TAG      Tags to give the image, and here follows a text that is",
+        "                      longer than a line can be. (default: latest)",
         "      --push          Push it. (default: true)",
         "      --a-name-that-is-longer-than-the-column TEXT",
         "                      Long.",

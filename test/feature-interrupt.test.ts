@@ -55,7 +55,7 @@ describe.skipIf(programs === undefined)("when something ends early", () => {
     expect(await bench.ours([command, "-f", "a.yaml"], { env: { PATH: bench.work.at("path") } })).toEqual({
       code: 1,
       stdout: "",
-      stderr: expect.stringMatching(/^Error: Cannot find kubectl: no folder on PATH has it\n {2}\S.*\n$/),
+      stderr: expect.stringMatching(/^Error: Cannot find kubectl: it is not on PATH\n {2}\S.*\n$/),
     });
     expect({ go: bench.goCalls(), registry: proxy.log }).toEqual({ go: [], registry: [] });
   });

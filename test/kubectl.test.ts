@@ -49,7 +49,7 @@ describe("findKubectl()", () => {
       shown = describeError(error);
     }
     expect(shown).toBe(
-      "Error: Cannot find kubectl: no folder on PATH has it\n" +
+      "Error: Cannot find kubectl: it is not on PATH\n" +
         "  Install it (https://kubernetes.io/docs/tasks/tools/), or put its folder on PATH.",
     );
   });
@@ -281,7 +281,7 @@ describe("runPod()", () => {
   test("does not hide why kubectl cannot run", async () => {
     const host = hostAt("/", { env: { PATH: "/nowhere" } });
     const options = { importPath: "x", reference, kubectl: [], afterDashes: [], log: silentLog };
-    expect(runPod(host, options)).rejects.toThrow(new KoError("Cannot find kubectl: no folder on PATH has it"));
+    expect(runPod(host, options)).rejects.toThrow(new KoError("Cannot find kubectl: it is not on PATH"));
   });
 });
 

@@ -233,7 +233,7 @@ describe("readInputs() with -k", () => {
       `Error: Cannot read "kubectl kustomize k": Cannot run ${folder.at("bin/kubectl")}: exit code 3`,
     );
     expect(await failure(read(folder, { kustomize: "k" }, { host: { env: { PATH: "/nowhere" } } }))).toBe(
-      'Error: Cannot read "kubectl kustomize k": Cannot find kubectl: no folder on PATH has it\n' +
+      'Error: Cannot read "kubectl kustomize k": Cannot find kubectl: it is not on PATH\n' +
         "  Install it (https://kubernetes.io/docs/tasks/tools/), or put its folder on PATH.",
     );
   });

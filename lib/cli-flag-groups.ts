@@ -1,0 +1,242 @@
+/**
+ * The flags of ko's commands, in the groups that `--help` shows.
+ *
+ * A flag is one entry here: the parser, `--help`, docs/reference.md and shell completion read it. cli-options.ts checks
+ * the values beyond their kind.
+ */
+import type { FlagTable } from "./cli-flags.ts";
+import { KUBECTL_FLAGS } from "./kubectl.ts";
+
+/** Flags of every command, which may stand before the command. */
+export const GLOBAL_FLAGS = {
+  verbose: { kind: "bool", short: "v", default: false, help: "Print requests and executed commands on stderr." },
+  quiet: { kind: "bool", short: "q", default: false, help: "Print only warnings and errors on stderr." },
+} as const;
+
+const INPUT_FLAGS = {
+  filename: {
+    kind: "list",
+    short: "f",
+    default: [],
+    placeholder: "FILE",
+    completes: "file",
+    help: "YAML or JSON to read: files, directories (their .yaml, .yml and .json files), URLs, or - for stdin.",
+  },
+  recursive: {
+    kind: "bool",
+    short: "R",
+    default: false,
+    help: "Read the directories given by -f recursively.",
+  },
+  kustomize: {
+    kind: "text",
+    short: "k",
+    default: "",
+    placeholder: "DIR",
+    completes: "directory",
+    help: `Read the output of "kubectl kustomize DIR".`,
+  },
+  selector: {
+    kind: "text",
+    short: "l",
+    default: "",
+    placeholder: "SELECTOR",
+    help: "Process only objects whose labels match, such as app=web,tier!=test. Other objects are neither built nor passed on.",
+  },
+  strict: {
+    kind: "bool",
+    default: true,
+    help: "Fail on a ko:// reference that is not a main package. --strict=false leaves it unchanged and warns.",
+  },
+} as const;
+
+const WATCH_FLAGS = {
+  watch: {
+    kind: "bool",
+    short: "W",
+    default: false,
+    help: "Keep running: rebuild on changes, and publish, print or apply the new results. Ctrl-C stops.",
+  },
+} as const;
+
+const NAME_FLAGS = {
+  tags: {
+    kind: "list",
+    short: "t",
+    default: ["latest"],
+    placeholder: "TAG",
+    help: "Tags of the images. A single tag other than latest is part of the printed reference.",
+  },
+  "tag-only": {
+    kind: "bool",
+    default: false,
+    help: "Print NAME:TAG without the digest. Requires exactly one tag other than latest.",
+  },
+  "preserve-import-paths": {
+    kind: "bool",
+    short: "P",
+    default: false,
+    help: "Name images KO_DOCKER_REPO/IMPORTPATH.",
+  },
+  "base-import-paths": {
+    kind: "bool",
+    short: "B",
+    default: false,
+    help: "Name images KO_DOCKER_REPO/LAST, where LAST is the last element of the import path.",
+  },
+  bare: {
+    kind: "bool",
+    default: false,
+    help: "Name images KO_DOCKER_REPO, without a suffix.",
+  },
+} as const;
+
+const PUBLISH_FLAGS = {
+  push: {
+    kind: "bool",
+    default: true,
+    help: "Push images to KO_DOCKER_REPO. --push=false only builds, and prints name, tag and digest.",
+  },
+  local: {
+    kind: "bool",
+    short: "L",
+    default: false,
+    help: "Load images into the local Docker or podman daemon, as ko.local/IMPORTPATH. Overrides KO_DOCKER_REPO.",
+  },
+  "oci-layout-path": {
+    kind: "text",
+    default: "",
+    placeholder: "DIR",
+    completes: "directory",
+    help: "Add the images to an OCI image layout in this directory.",
+  },
+  "oci-archive": {
+    kind: "text",
+    default: "",
+    placeholder: "FILE",
+    completes: "file",
+    help: "Write all images, of all platforms, to a tar file that holds an OCI image layout; - for stdout.",
+  },
+  tarball: {
+    kind: "text",
+    default: "",
+    placeholder: "FILE",
+    completes: "file",
+    help: "Write all images to a tar file for docker load; - for stdout.",
+  },
+  "image-refs": {
+    kind: "text",
+    default: "",
+    placeholder: "FILE",
+    completes: "file",
+    help: "Also write the image references to this file, one per line, once everything has succeeded.",
+  },
+  "insecure-registry": {
+    kind: "bool",
+    default: false,
+    help: "Allow plain HTTP and unverified TLS for the registry in KO_DOCKER_REPO.",
+  },
+} as const;
+
+const BUILD_FLAGS = {
+  platform: {
+    kind: "list",
+    default: [],
+    placeholder: "PLATFORM",
+    values: ["all", "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/s390x", "linux/ppc64le", "windows/amd64"],
+    help: "Target platforms: all (every platform of the base image), or a list of OS[/ARCH[/VARIANT]]. Defaults to defaultPlatforms in .ko.yaml, then $GOOS/$GOARCH if both are set, then linux/amd64.",
+  },
+  jobs: {
+    kind: "int",
+    short: "j",
+    default: 0,
+    min: 0,
+    help: "Maximum number of compilers, linkers and layers at work at once. 0 stands for as many as processors and memory allow.",
+  },
+  "disable-optimizations": {
+    kind: "bool",
+    default: false,
+    help: "Compile for a debugger, without optimizations and inlining.",
+  },
+  compression: {
+    kind: "text",
+    default: "gzip",
+    placeholder: "KIND",
+    values: ["gzip", "gzip:9", "none", "zstd"],
+    help: "Layer compression: gzip or gzip:1 (fast) to gzip:9 (small), zstd (OCI base images only; Docker 23 or later loads it), or none. Local daemons and clusters always get uncompressed layers.",
+  },
+  "image-label": {
+    kind: "list",
+    default: [],
+    placeholder: "KEY=VALUE",
+    help: "Labels to set in the image configuration.",
+  },
+  "image-annotation": {
+    kind: "list",
+    default: [],
+    placeholder: "KEY=VALUE",
+    help: "Annotations to set on the manifests (OCI images only).",
+  },
+  "image-user": {
+    kind: "text",
+    default: "",
+    placeholder: "USER[:GROUP]",
+    help: "User that the program runs as. Defaults to the user of the base image.",
+  },
+} as const;
+
+const REPORT_FLAGS = {
+  explain: {
+    kind: "bool",
+    default: false,
+    help: "Report on stderr, for each image, whether it was reused or rebuilt, and the first input that changed.",
+  },
+  timing: {
+    kind: "optional",
+    default: false,
+    placeholder: "FILE",
+    completes: "file",
+    help: "Print a table of elapsed times on stderr, or write a Chrome trace to FILE.",
+  },
+} as const;
+
+/** The groups of `--help`, in its order. A group of a command is the part that the command's table holds. */
+export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable])[] = [
+  ["Input flags", INPUT_FLAGS],
+  ["Watch flags", WATCH_FLAGS],
+  ["Name flags", NAME_FLAGS],
+  ["Publish flags", PUBLISH_FLAGS],
+  ["Build flags", BUILD_FLAGS],
+  ["Report flags", REPORT_FLAGS],
+  ["kubectl flags", KUBECTL_FLAGS],
+  ["Global flags", GLOBAL_FLAGS],
+];
+
+type BuildFlagTable = typeof NAME_FLAGS &
+  typeof PUBLISH_FLAGS &
+  typeof BUILD_FLAGS &
+  typeof REPORT_FLAGS &
+  typeof GLOBAL_FLAGS;
+
+const ALL_BUILD_FLAGS: BuildFlagTable = {
+  ...NAME_FLAGS,
+  ...PUBLISH_FLAGS,
+  ...BUILD_FLAGS,
+  ...REPORT_FLAGS,
+  ...GLOBAL_FLAGS,
+};
+
+/** The flags of `ko build`. */
+export const BUILD_COMMAND_FLAGS: typeof WATCH_FLAGS & BuildFlagTable = { ...WATCH_FLAGS, ...ALL_BUILD_FLAGS };
+
+/** The flags of `ko resolve`. */
+export const RESOLVE_FLAGS: typeof INPUT_FLAGS & typeof BUILD_COMMAND_FLAGS = {
+  ...INPUT_FLAGS,
+  ...BUILD_COMMAND_FLAGS,
+};
+
+/** The flags of `ko apply` and `ko create`. */
+export const APPLY_FLAGS: typeof RESOLVE_FLAGS & typeof KUBECTL_FLAGS = { ...RESOLVE_FLAGS, ...KUBECTL_FLAGS };
+
+/** The flags of `ko run`. */
+export const RUN_FLAGS: BuildFlagTable & typeof KUBECTL_FLAGS = { ...ALL_BUILD_FLAGS, ...KUBECTL_FLAGS };
