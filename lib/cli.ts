@@ -95,7 +95,7 @@ async function buildPrograms(invocation: Of<"build">, world: World): Promise<num
   await using session = await startSession(invocation, world);
   const args = invocation.positionals.length > 0 ? invocation.positionals : ["."];
   const { choosePrograms } = await import("./go-programs.ts");
-  const published = await session.publish(args, choosePrograms);
+  const { published } = await session.publish(args, (found) => ({ programs: choosePrograms(found) }));
   const text = published.map(({ reference }) => `${reference}\n`).join("");
   // An archive on stdout leaves no room for references there.
   if (writesArchiveToStdout(invocation)) log.info(text.trimEnd());
@@ -231,10 +231,12 @@ async function runProgram(invocation: Of<"run">, world: World): Promise<number> 
   findKubectl(host);
   await using session = await startSession(invocation, world);
   const { choosePrograms } = await import("./go-programs.ts");
-  const [published] = await session.publish(invocation.positionals, (found) => {
+  const {
+    published: [published],
+  } = await session.publish(invocation.positionals, (found) => {
     const programs = choosePrograms(found);
     const [program, another] = programs;
-    if (program !== undefined && another === undefined) return programs;
+    if (program !== undefined && another === undefined) return { programs };
     throw new UsageError(
       `Cannot run "${invocation.positionals[0]}": it names ${programs.length} programs, one is wanted`,
       {

@@ -66,16 +66,26 @@ export interface Session extends AsyncDisposable {
   /**
    * Finds the programs that arguments name, builds and publishes them.
    *
-   * @param choose takes the programs from one answer for each argument, or throws what is wrong with them; it is called
-   * again if something turns out to be no longer what an earlier run found it to be
-   * @returns one result per program, in their order
+   * @param choose takes the programs from one answer for each argument, or throws if the arguments are bad. It is called
+   * again, with new answers, if the run starts again: then only its last result counts
    * @throws {KoError} If anything fails. What can be refused is refused before anything is built, and nothing is
    * published unless everything was compiled.
    */
-  publish(
-    args: readonly string[],
-    choose: (found: FoundPrograms) => readonly Program[],
-  ): Promise<readonly PublishedProgram[]>;
+  publish<C extends Choice>(args: readonly string[], choose: (found: FoundPrograms) => C): Promise<Publication<C>>;
+}
+
+/** The programs to publish, out of all that the arguments name. */
+export interface Choice {
+  readonly programs: readonly Program[];
+  /** Logged once, after the attempt whose choice counts. */
+  readonly warnings?: readonly string[];
+}
+
+/** A choice, and the published image of each of its programs. */
+export interface Publication<C extends Choice = Choice> {
+  readonly choice: C;
+  /** One per program, in their order. */
+  readonly published: readonly PublishedProgram[];
 }
 
 /**
@@ -94,8 +104,14 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     dependencies: () => run.dependencies(),
     askDependencies: (programs) => run.askDependencies(programs),
     publish: async (args, choose) => {
+      let warnings: readonly string[] = [];
+      const choosing: typeof choose = (found) => {
+        const choice = choose(found);
+        warnings = choice.warnings ?? [];
+        return choice;
+      };
       try {
-        return await run.publish(args, choose);
+        return await run.publish(args, choosing);
       } catch (error) {
         const isLost = error instanceof CacheDamage || ((await cache?.isLost()) ?? false);
         if (!isLost || host.signal.aborted) throw error;
@@ -103,7 +119,9 @@ export async function openSession(options: SessionOptions): Promise<Session> {
         log.warn(`${why}; starting again without the cache`);
         await run[Symbol.asyncDispose]();
         run = await startRun({ ...options, destination, cache: undefined });
-        return run.publish(args, choose);
+        return await run.publish(args, choosing);
+      } finally {
+        for (const warning of warnings) log.warn(warning);
       }
     },
     [Symbol.asyncDispose]: () => run[Symbol.asyncDispose](),
@@ -235,15 +253,15 @@ async function startRun(options: RunOptions): Promise<Run> {
     askDependencies: (programs) =>
       finder.ask(programs.map((program) => ({ program, platforms: platformsOf.get(program.importPath) }))),
     publish: async (args, choose) => {
-      const found = await finder.find(args);
+      const attempt = async (found: Found): Promise<Publication<ReturnType<typeof choose>>> => {
+        const choice = choose(found);
+        return { choice, published: choice.programs.length === 0 ? [] : await publish(choice.programs, found) };
+      };
       try {
-        const programs = choose(found);
-        return programs.length === 0 ? [] : await publish(programs, found);
+        return await attempt(await finder.find(args));
       } catch (error) {
         if (!(error instanceof Outdated)) throw error;
-        const again = await finder.findAnew(args);
-        const programs = choose(again);
-        return programs.length === 0 ? [] : await publish(programs, again);
+        return attempt(await finder.findAnew(args));
       }
     },
     [Symbol.asyncDispose]: () => open[Symbol.asyncDispose](),

@@ -8,7 +8,7 @@
 import { KoError, KoErrors, messageOf } from "./errors.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { Log } from "./log.ts";
-import type { PublishedProgram, Session } from "./pipeline.ts";
+import type { Choice, PublishedProgram, Session } from "./pipeline.ts";
 import type { Input } from "./yaml-inputs.ts";
 import { filterDocuments, findAlwaysPulled } from "./yaml-objects.ts";
 import { findReferences, type ReferenceMemory, replaceReferences, type YamlReference } from "./yaml-references.ts";
@@ -137,36 +137,34 @@ export async function warnOfPulls(referring: readonly Referring[], log: Log): Pr
   }
 }
 
-export interface PublishReferencesOptions extends Pick<ResolveOptions, "strict" | "log"> {
-  readonly session: Session;
+export interface PublishReferencesOptions extends Pick<ResolveOptions, "strict"> {
+  readonly session: Pick<Session, "publish">;
   /** The `ko://` values to publish, each once. */
   readonly values: readonly string[];
-  /** Is told of the programs that were found, before any of them is built. @default nobody */
-  readonly onPrograms?: (programs: ReadonlyMap<string, Program>) => void;
 }
 
 /**
  * Builds and publishes the programs that values name.
  *
- * @returns what was published, by `ko://` value; bad ones are missing, if that is allowed
+ * @returns the published program of each `ko://` value; without `strict` a bad value is missing, with a warning
  * @throws {KoError} If a document could not be read, a reference is bad, or a program cannot be built or published.
  */
 export async function publishReferences(
   { places, problems }: Reading,
-  { session, strict, log, values, onPrograms }: PublishReferencesOptions,
+  { session, strict, values }: PublishReferencesOptions,
 ): Promise<ReadonlyMap<string, PublishedProgram>> {
-  const good = values.filter((value) => whyBadReference(value) === undefined);
-  const wanted = new Map(values.map((value) => [value, places.get(value) ?? []]));
-  let programOf: ReadonlyMap<string, Program> = new Map();
-  const published = await session.publish(good, ({ results }) => {
-    const found = new Map(good.map((value, i) => [value, results[i]]));
-    programOf = choosePrograms(found, { places: wanted, strict, log, problems });
-    onPrograms?.(programOf);
-    return [...new Map(Array.from(programOf.values(), (each) => [each.importPath, each])).values()];
+  const args = values.filter((value) => whyBadReference(value) === undefined);
+  const { choice, published } = await session.publish(args, ({ results }) => {
+    const found = new Map(args.map((value, i) => [value, results[i]]));
+    return matchPrograms(found, {
+      strict,
+      problems,
+      places: new Map(values.map((value) => [value, places.get(value) ?? []])),
+    });
   });
   const byPath = new Map(published.map((each) => [each.program.importPath, each]));
   return new Map(
-    Array.from(programOf, ([value, { importPath }]) => {
+    Array.from(choice.programOf, ([value, { importPath }]) => {
       const found = byPath.get(importPath);
       if (found === undefined) throw new RangeError(`no reference for ${importPath}`);
       return [value, found];
@@ -174,18 +172,21 @@ export async function publishReferences(
   );
 }
 
-interface ChooseProgramsOptions extends Pick<PublishReferencesOptions, "strict" | "log">, Pick<Reading, "problems"> {
-  readonly places: ReadonlyMap<string, readonly Place[]>;
+interface MatchProgramsOptions extends Pick<ResolveOptions, "strict">, Pick<Reading, "places" | "problems"> {}
+
+interface Matched extends Choice {
+  /** By `ko://` value; without `strict` a bad value is missing. */
+  readonly programOf: ReadonlyMap<string, Program>;
 }
 
-/** The program of each `ko://` value; bad ones are missing, if that is allowed. */
-function choosePrograms(
+/** Matches `ko://` values with the programs that were found. @throws {KoError} With every bad document and reference. */
+function matchPrograms(
   found: ReadonlyMap<string, FoundPrograms["results"][number] | undefined>,
-  { places, strict, log, problems }: ChooseProgramsOptions,
-): ReadonlyMap<string, Program> {
+  { places, strict, problems }: MatchProgramsOptions,
+): Matched {
   const programOf = new Map<string, Program>();
   const bad: Problem[] = [];
-  for (const value of places.keys()) {
+  for (const [value, placesOfValue] of places) {
     const result = found.get(value);
     const [program, another] = Array.isArray(result) ? result : [];
     const why =
@@ -194,14 +195,17 @@ function choosePrograms(
       programOf.set(value, program);
       continue;
     }
-    for (const { file, reference, order } of places.get(value) ?? []) {
+    for (const { file, reference, order } of placesOfValue) {
       const place = `${file}:${reference.line}:${reference.column}`;
       bad.push({ order, error: badReference(place, value, why ?? "it is no program") });
     }
   }
   throwAll(strict ? [...problems, ...bad] : problems);
-  for (const { error } of inOrder(bad)) log.warn(`${error.message}; it is left as it is`);
-  return programOf;
+  return {
+    programOf,
+    programs: [...new Map(Array.from(programOf.values(), (each) => [each.importPath, each])).values()],
+    warnings: inOrder(bad).map(({ error }) => `${error.message}; it is left as it is`),
+  };
 }
 
 /** Why a value cannot be a reference whatever packages there are, or undefined. */

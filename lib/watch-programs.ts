@@ -262,13 +262,15 @@ export class BuildJob implements WatchJob {
     return this.#programs.run(round, {
       args,
       isWhole: due.everything || due.args,
-      publish: async (session, found) =>
-        (published = await session.publish(args, (list) => {
+      publish: async (session, found) => {
+        ({ published } = await session.publish(args, (list) => {
           const all = choosePrograms(list);
           found(all);
           this.#programs.keepOnly(new Set(all.map(({ importPath }) => importPath)));
-          return all.filter(isDue);
-        })),
+          return { programs: all.filter(isDue) };
+        }));
+        return published;
+      },
       handOn: async () => {
         const changed = published.filter(
           ({ program, reference }) => this.#printed.get(program.importPath) !== reference,
@@ -330,13 +332,15 @@ export class YamlJob implements WatchJob {
       mayLeave: !strict,
       isWhole,
       publish: async (session, found) => {
-        const images = await publishReferences(reading, {
-          session,
-          strict,
-          log,
-          values: wanted,
-          onPrograms: (programs) => found([...programs.values()]),
-        });
+        const publishing: Pick<Session, "publish"> = {
+          publish: (args, choose) =>
+            session.publish(args, (list) => {
+              const choice = choose(list);
+              found(choice.programs);
+              return choice;
+            }),
+        };
+        const images = await publishReferences(reading, { session: publishing, strict, values: wanted });
         for (const [value, published] of images) this.#images.set(value, published);
         this.#values = new Set(values);
         return [...new Map(Array.from(images.values(), (each) => [each.program.importPath, each])).values()];

@@ -4,12 +4,18 @@
  * `feature-knative-resolve.test.ts` show.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { describeError, KoError } from "../lib/errors.ts";
+import type { FoundPrograms, Program } from "../lib/go-programs.ts";
+import type { Choice, PublishedProgram, Session } from "../lib/pipeline.ts";
+import { publishReferences, type Reading, readReferences } from "../lib/resolve.ts";
 import { pushBases } from "./helpers/bases.ts";
 import { type Files, MAIN } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { FaultProxy } from "./helpers/faultproxy.ts";
 import type { Result } from "./helpers/programs.ts";
 import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
+import { rejectionOf } from "./helpers/rejection.ts";
+import { SETTLED_MS } from "./helpers/scene.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 import { readDocuments } from "./helpers/yaml.ts";
 import { PROGRAMS, YAML_CASES, type YamlCase } from "./parity/yaml.ts";
@@ -221,6 +227,118 @@ describe.skipIf(programs === undefined)("ko resolve", () => {
       stdout: text,
       stderr: "",
     });
+  });
+});
+
+describe("ko resolve --strict=false", () => {
+  const path = "ko://example.com/app/cmd/one";
+
+  test("with --strict=false an outdated memory warns once", async () => {
+    const files = { ...PROGRAMS, "in.yaml": `a: ${path}\nb: ko://example.com/app/cmd/...\n` };
+    using bench = makeBench(files, { host: "127.0.0.1:1" });
+    const run = (): Promise<Result> => {
+      const args = ["resolve", "--strict=false", "-f", "in.yaml", "--oci-layout-path", bench.work.at("layout")];
+      return bench.ours(args, { env: { KO_DOCKER_REPO: "" } });
+    };
+    const warnings = ({ stderr }: Result): readonly string[] => stderr.match(/^Warning: .*$/gm) ?? [];
+    const pattern =
+      "Warning: in.yaml:2:4: ko://example.com/app/cmd/...: it is a pattern, one program is wanted; it is left as it is";
+    await Bun.sleep(SETTLED_MS);
+    const first = await run();
+    expect({ code: first.code, warnings: warnings(first) }).toEqual({ code: 0, warnings: [pattern] });
+    const before = bench.goCalls().length;
+    // ko recalls a program, starts to compile it, and `go list` then says that it is none any more.
+    bench.tree.write({ "cmd/one/main.go": "package lib\n" });
+    const second = await run();
+    expect({ code: second.code, warnings: warnings(second), stdout: second.stdout }).toEqual({
+      code: 0,
+      warnings: [`Warning: in.yaml:1:4: ${path}: it is package lib, want package main; it is left as it is`, pattern],
+      stdout: files["in.yaml"],
+    });
+    expect(new Set(bench.goCalls().slice(before))).toEqual(new Set(["build", "list"]));
+  });
+});
+
+describe("publishReferences()", () => {
+  const one: Program = { importPath: "a/one", dir: "/a/one", module: undefined, workDir: "/a", text: "ko://a/one" };
+
+  async function read(text: string): Promise<Reading> {
+    const inputs = [{ name: "in.yaml", bytes: new TextEncoder().encode(text) }];
+    return readReferences(inputs, { selector: "", memory: undefined });
+  }
+
+  /** A session that answers the arguments by `results`, and starts again if there is another list of them. */
+  function session(...results: readonly FoundPrograms["results"][]): {
+    readonly asked: string[];
+    readonly choices: Choice[];
+    readonly publish: Session["publish"];
+  } {
+    const asked: string[] = [];
+    const choices: Choice[] = [];
+    return {
+      asked,
+      choices,
+      publish: async (args, choose) => {
+        asked.push(...args);
+        const [first = [], ...more] = results;
+        let choice = choose({ results: first, packages: new Map() });
+        choices.push(choice);
+        for (const each of more) choices.push((choice = choose({ results: each, packages: new Map() })));
+        return { choice, published: choice.programs.map((program) => publishedAs(program)) };
+      },
+    };
+  }
+
+  function publishedAs(program: Program): PublishedProgram {
+    const reference = `r/${program.importPath}`;
+    return { program, list: undefined, reference, all: [reference] };
+  }
+
+  test("two values of one program are one image; good values only are asked for", async () => {
+    const reading = await read("- ko://a/one\n- ko://./one\n- ko://a/...\n");
+    const fake = session([[one], [one]]);
+    const images = await publishReferences(reading, {
+      session: fake,
+      strict: false,
+      values: [...reading.places.keys()],
+    });
+    expect(images).toEqual(
+      new Map([
+        ["ko://a/one", publishedAs(one)],
+        ["ko://./one", publishedAs(one)],
+      ]),
+    );
+    expect(fake.asked).toEqual(["ko://a/one", "ko://./one"]);
+    expect(fake.choices).toEqual([
+      expect.objectContaining({
+        programs: [one],
+        warnings: ["in.yaml:3:3: ko://a/...: it is a pattern, one program is wanted; it is left as it is"],
+      }),
+    ]);
+  });
+
+  test("the last answers count if the run starts again", async () => {
+    const reading = await read("- ko://a/one\n");
+    const fake = session([[one]], [new KoError('Cannot build "ko://a/one": it is gone')]);
+    const images = await publishReferences(reading, { session: fake, strict: false, values: ["ko://a/one"] });
+    expect(images).toEqual(new Map());
+    expect(fake.choices.map(({ warnings }) => warnings)).toEqual([
+      [],
+      ["in.yaml:1:3: ko://a/one: it is gone; it is left as it is"],
+    ]);
+  });
+
+  test("bad documents and bad references are one failure, in input order", async () => {
+    const reading = await read("a: ko://a/...\n---\nb: [ko://a/one\n---\nc: ko://a/one\n");
+    const fake = session([[one]]);
+    const failure = await rejectionOf(
+      publishReferences(reading, { session: fake, strict: true, values: [...reading.places.keys()] }),
+    );
+    expect(describeError(failure).split("\n")).toEqual([
+      "Error: in.yaml:1:4: ko://a/...: it is a pattern, one program is wanted",
+      expect.stringMatching(/^Error: Cannot read "in\.yaml:4:1" as YAML: /),
+    ]);
+    expect(fake.choices).toEqual([]);
   });
 });
 
