@@ -37,6 +37,9 @@ export interface HttpRequest {
   readonly detached?: boolean;
 }
 
+/** The most redirects that one request follows. */
+export const MAX_REDIRECTS = 5;
+
 /** Starts exchanges that share one pool of connections. */
 export class Http implements Disposable {
   readonly #options: HttpOptions;
@@ -277,7 +280,7 @@ export class HttpResponse {
   }
 }
 
-/** Whether a status means "look elsewhere". */
+/** Whether a status is a redirect. */
 export function isRedirect(status: number): boolean {
   return [301, 302, 303, 307, 308].includes(status);
 }

@@ -52,10 +52,9 @@ export class Resources implements AsyncDisposable {
   registry(): Promise<Registry> {
     this.#registry ??= (async () => {
       const { cache, host, log } = this.#options;
-      const [{ Registry }, { createKeychain }, { cachedHosts }, version] = await Promise.all([
+      const [{ Registry }, { createKeychain }, version] = await Promise.all([
         import("./registry.ts"),
         import("./registry-keychain.ts"),
-        import("./registry-ping.ts"),
         koVersion(host),
       ]);
       const registry = new Registry({
@@ -65,7 +64,7 @@ export class Resources implements AsyncDisposable {
         userAgent: `ko/${version}`,
         insecureHosts: this.#options.insecureHosts,
         env: host.env,
-        ...(cache === undefined ? {} : { memory: cachedHosts(cache, host) }),
+        records: cache,
       });
       return this.#closing.use(registry);
     })();

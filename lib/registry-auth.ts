@@ -1,79 +1,311 @@
 /**
- * Bearer tokens: which token server may be asked, with what credential, and how.
+ * Authorises requests to one registry: answers its challenge with Basic, or with a token of the token server it names.
  *
- * Rules: rules.md A1.4, A2.2-A2.6, A2.12-A2.15. The bodies of both directions hold secrets and are never shown.
+ * Rules: docs/rules.md A1.4, A2.2-A2.16. Requests to and responses of token servers hold secrets and are never shown.
  *
- * https://distribution.github.io/distribution/spec/auth/token/ and …/oauth/
- *
- * `WWW-Authenticate`: which schemes a server accepts, with their parameters.
- *
- * Pure text work (rules.md A2.1, A2.8); what is done with a challenge is in registry-transport.ts and registry-auth.ts.
- *
- * https://www.rfc-editor.org/rfc/rfc9110#field.www-authenticate
+ * https://distribution.github.io/distribution/spec/auth/token/
+ * https://distribution.github.io/distribution/spec/auth/oauth/
  */
+import { once } from "./async.ts";
 import { RegistryError } from "./errors.ts";
-import { type Http, type HttpResponse, isRedirect } from "./http.ts";
+import { type Http, type HttpResponse, isRedirect, MAX_REDIRECTS } from "./http.ts";
 import { isObject } from "./json.ts";
-import type { Credential } from "./registry-keychain.ts";
-import { findLiteral, findRange, isLoopback, redactUrl, splitPort, whyForbidden } from "./url.ts";
+import { readRefusal, type RefusedRequest } from "./registry-errors.ts";
+import type { Credential, FoundCredential, Keychain } from "./registry-keychain.ts";
+import { type ApiProbe, type Challenge, type Endpoint, findUsable, parseChallenges } from "./registry-ping.ts";
+import { findLiteral, findRange, redactUrl, whyForbidden, whyWithheld } from "./url.ts";
 
-export interface Token {
-  readonly value: string;
-  /** Milliseconds since the epoch from which a new one is better: 80 % of its life. */
-  readonly refreshAt: number;
-  /** Replaces the credential for later tokens; kept in memory only. */
-  readonly refreshToken: string | undefined;
+/** The rights that a request needs. */
+export interface Scope extends RefusedRequest {
+  /** Path of another repository of this registry that must be readable too: the source of a mount. */
+  readonly from?: string;
 }
 
-export interface FetchTokenOptions {
+/** The authorisation of one request. */
+export interface Authorization {
+  readonly scope: Scope;
+  /** Value of the `Authorization` header; undefined sends none. */
+  readonly header: string | undefined;
+  /** Where the credential is from, for errors. */
+  readonly source: string | undefined;
+  /** Why there is no credential, or why it was not sent. */
+  readonly reasons: readonly string[];
+}
+
+export interface AuthorizerOptions {
   readonly http: Http;
-  /** Of the challenge; see {@link readRealm}. */
-  readonly realm: URL;
-  readonly service: string | undefined;
-  /** The one that matters most first: some servers read only one. */
-  readonly scopes: readonly string[];
-  readonly credential: Credential | undefined;
-  /** The registry: `https://ghcr.io/`. */
-  readonly origin: URL;
-  readonly action: string;
-  /** Makes the error of a refusal. */
-  readonly refuse: (response: HttpResponse) => Promise<RegistryError>;
+  /** `host[:port]` */
+  readonly host: string;
+  readonly keychain: Keychain;
+  /** `KO_TOKEN_HOSTS`: pairs `registry=server`, separated by commas. */
+  readonly trusted: string;
+  readonly probe: ApiProbe;
+  readonly endpoint: Endpoint;
 }
 
 const MAX_TOKEN_BYTES = 64 * 1024;
-const MAX_REDIRECTS = 5;
 const MIN_LIFE_S = 60;
 
-/** Registries whose token server is under another domain, as [suffix of the registry's host, host of the server]. */
-const KNOWN_PAIRS: readonly (readonly [string, string])[] = [
-  ["nvcr.io", "authn.nvidia.com"],
-  ["scw.cloud", "api.scaleway.com"],
-];
+/** Knows the challenge, the tokens and the refresh tokens of one endpoint. Another endpoint needs another Authorizer. */
+export class Authorizer {
+  readonly #options: AuthorizerOptions;
+  #challenge: Challenge | undefined;
+  /** By repository and scopes: requests that need the same token wait for the same response. */
+  readonly #tokens = new Map<string, Promise<Token>>();
+  /** By path of the repository. */
+  readonly #refreshTokens = new Map<string, string>();
+
+  constructor(options: AuthorizerOptions) {
+    this.#options = options;
+    this.#challenge = options.endpoint.challenge;
+  }
+
+  get endpoint(): Endpoint {
+    return this.#options.endpoint;
+  }
+
+  /**
+   * The authorisation of a request by the latest challenge; none as long as the registry has sent no challenge.
+   *
+   * @throws {RegistryError} If the token server refuses, or must not be asked.
+   */
+  async header(scope: Scope): Promise<Authorization> {
+    const challenge = this.#challenge;
+    return challenge === undefined ? anonymous(scope) : this.#answer(scope, { challenge, refused: undefined });
+  }
+
+  /**
+   * The authorisation to try again with after a 401; undefined if there is no other one.
+   *
+   * @param used the authorisation of the refused request
+   * @throws {RegistryError} If the token server refuses, or must not be asked.
+   */
+  async challenged(response: HttpResponse, used: Authorization): Promise<Authorization | undefined> {
+    const { endpoint, probe } = this.#options;
+    const challenge = challengeOf(response);
+    if (challenge === undefined) return undefined;
+    this.#challenge = challenge;
+    probe.correct(endpoint, challenge);
+    const next = await this.#answer(used.scope, { challenge, refused: used });
+    return next.header === undefined || next.header === used.header ? undefined : next;
+  }
+
+  /**
+   * The header for another host that a redirect led to and that wants a token: an anonymous one, never a credential.
+   *
+   * @returns undefined if the host does not want a token
+   * @throws {RegistryError} If the token server refuses, or must not be asked.
+   */
+  async anonymousHeader(response: HttpResponse, scope: Scope): Promise<string | undefined> {
+    const { host, http } = this.#options;
+    const challenge = challengeOf(response);
+    if (challenge?.scheme !== "bearer") return undefined;
+    const origin = new URL("/", response.url);
+    const { action } = scope;
+    const token = await fetchToken({
+      http,
+      realm: await readRealm(challenge.parameters["realm"], { http, origin, action }),
+      service: challenge.parameters["service"],
+      scopes: scopesOf(challenge),
+      credential: undefined,
+      origin,
+      action,
+      refuse: (answer) => readRefusal(answer, { request: scope, host, http, source: undefined, reasons: [] }),
+    });
+    return `Bearer ${token.value}`;
+  }
+
+  async #answer(scope: Scope, { challenge, refused }: Pick<Proof, "challenge" | "refused">): Promise<Authorization> {
+    const { endpoint, http, keychain } = this.#options;
+    const found = await keychain.find(scope.repository);
+    if (found !== undefined) hideCredential(found.credential, http);
+    const isExposed = endpoint.base.protocol === "http:" && http.proxyFor(endpoint.base) !== false;
+    if (found !== undefined && isExposed) {
+      const why = `the one from ${found.source} was not sent unencrypted through a proxy`;
+      return this.#prove(scope, { challenge, refused, found: undefined, reasons: [why] });
+    }
+    const reasons = found === undefined ? (keychain.explain?.(scope.repository) ?? []) : [];
+    return this.#prove(scope, { challenge, refused, found, reasons });
+  }
+
+  async #prove(scope: Scope, proof: Proof): Promise<Authorization> {
+    const { challenge, found, reasons } = proof;
+    const credential = found?.credential;
+    if (challenge.scheme === "bearer") {
+      if (credential?.kind !== "bearer") return this.#proveByToken(scope, proof);
+      return { scope, header: `Bearer ${credential.token}`, source: found?.source, reasons };
+    }
+    if (credential?.kind === "basic") return { scope, header: basicOf(credential), source: found?.source, reasons };
+    if (found === undefined) return { ...anonymous(scope), reasons };
+    const why = `the one from ${found.source} is a token, but the registry wants a username and a password`;
+    return { ...anonymous(scope), reasons: [why] };
+  }
+
+  async #proveByToken(scope: Scope, { challenge, found, reasons, refused }: Proof): Promise<Authorization> {
+    const { endpoint, host, http, trusted } = this.#options;
+    const { action, repository } = scope;
+    const origin = endpoint.base;
+    const realm = await readRealm(challenge.parameters["realm"], { http, origin, action });
+    const isProxied = http.proxyFor(realm) !== false;
+    const policy = { isProxied, isInsecure: http.isInsecure(realm), trusted };
+    const withheld = found === undefined ? undefined : whyWithheld(realm, origin, policy);
+    const source = withheld === undefined ? found?.source : undefined;
+    const why = withheld === undefined ? reasons : [`there is one from ${found?.source}, but ${withheld}`];
+    const own = neededScopes(scope);
+    // A mount asks for no more than it needs: some servers refuse the whole token for one scope too many (A2.7).
+    const wished = refused === undefined || scope.from !== undefined ? [] : scopesOf(challenge);
+    const request: TokenRequest = {
+      http,
+      realm,
+      service: challenge.parameters["service"],
+      scopes: [...own, ...wished.filter((each) => !isCovered(each, own))],
+      credential: withheld === undefined ? found?.credential : undefined,
+      origin,
+      action,
+      refuse: (response) => {
+        const refused = { ...scope, action: `${action}: get a token for ${host}` };
+        return readRefusal(response, { request: refused, host, http, source, reasons: why });
+      },
+    };
+    const key = [repository.path, ...own].join(" ");
+    const token = await this.#token(key, {
+      get: () => this.#fetchToken(request, repository.path),
+      refused: refused?.header,
+    });
+    if (token.refreshToken !== undefined && withheld === undefined) {
+      this.#refreshTokens.set(repository.path, token.refreshToken);
+    }
+    return { scope, header: `Bearer ${token.value}`, source, reasons: why };
+  }
+
+  /** A cached token that is fresh and is not the one that was refused, else a new one. */
+  async #token(
+    key: string,
+    { get, refused }: { readonly get: () => Promise<Token>; readonly refused: string | undefined },
+  ): Promise<Token> {
+    const cached = this.#tokens.get(key);
+    if (cached !== undefined) {
+      const token = await cached.catch(() => undefined);
+      const isFresh = token !== undefined && token.refreshAt > this.#options.http.clock.now();
+      if (isFresh && `Bearer ${token.value}` !== refused) return token;
+      this.#forget(key, cached);
+    }
+    return once(this.#tokens, key, () => {
+      const token = get();
+      token.catch(() => this.#forget(key, token));
+      return token;
+    });
+  }
+
+  /** Removes a token unless another request has replaced it. */
+  #forget(key: string, token: Promise<Token>): void {
+    if (this.#tokens.get(key) === token) this.#tokens.delete(key);
+  }
+
+  /** Fetches a token with the refresh token of an earlier one; with the credential if that is refused, or there is none. */
+  async #fetchToken(request: TokenRequest, path: string): Promise<Token> {
+    const refreshToken = this.#refreshTokens.get(path);
+    if (refreshToken === undefined) return fetchToken(request);
+    try {
+      return await fetchToken({ ...request, credential: { kind: "identity", token: refreshToken } });
+    } catch (error) {
+      if (!(error instanceof RegistryError) || error.retry !== "never") throw error;
+      this.#refreshTokens.delete(path);
+      return fetchToken(request);
+    }
+  }
+}
+
+/** The authorisation of a request that is sent without a credential. */
+export function anonymous(scope: Scope): Authorization {
+  return { scope, header: undefined, source: undefined, reasons: [] };
+}
+
+interface Proof {
+  readonly challenge: Challenge;
+  /** The authorisation that the registry has just refused; undefined before its first response. */
+  readonly refused: Authorization | undefined;
+  readonly found: FoundCredential | undefined;
+  readonly reasons: readonly string[];
+}
+
+interface Token {
+  readonly value: string;
+  /** Milliseconds since the epoch at which a new one is fetched: after 80 % of its life. */
+  readonly refreshAt: number;
+  /** Replaces the credential for later tokens; never written to disk. */
+  readonly refreshToken: string | undefined;
+}
+
+interface TokenRequest {
+  readonly http: Http;
+  /** See {@link readRealm}. */
+  readonly realm: URL;
+  readonly service: string | undefined;
+  /** The most important one first: some servers read only one. */
+  readonly scopes: readonly string[];
+  readonly credential: Credential | undefined;
+  /** The host that sent the challenge: `https://ghcr.io/`. */
+  readonly origin: URL;
+  readonly action: string;
+  /** Makes the error for a refusal. */
+  readonly refuse: (response: HttpResponse) => Promise<RegistryError>;
+}
+
+function challengeOf(response: HttpResponse): Challenge | undefined {
+  return findUsable(parseChallenges(response.headers.get("www-authenticate") ?? ""));
+}
+
+function scopesOf({ parameters }: Challenge): readonly string[] {
+  return (parameters["scope"] ?? "").split(" ").filter((scope) => scope !== "");
+}
+
+function neededScopes({ from, push, repository }: Scope): readonly string[] {
+  const own = `repository:${repository.path}:${push ? "push,pull" : "pull"}`;
+  return from === undefined ? [own] : [own, `repository:${from}:pull`];
+}
+
+/** Whether one of `scopes` names the same resource and allows all that `scope` does. */
+function isCovered(scope: string, scopes: readonly string[]): boolean {
+  const [resource, actions] = splitScope(scope);
+  return scopes.map(splitScope).some(([other, allowed]) => {
+    return other === resource && actions.every((action) => allowed.includes(action));
+  });
+}
+
+function splitScope(scope: string): readonly [string, readonly string[]] {
+  const at = scope.lastIndexOf(":");
+  return [scope.slice(0, at), scope.slice(at + 1).split(",")];
+}
+
+function hideCredential(credential: Credential, { secrets }: Http): void {
+  if (credential.kind !== "basic") secrets.add(credential.token);
+  else secrets.add(credential.password, `${credential.username}:${credential.password}`);
+}
 
 /**
  * The realm of a challenge as a URL that may be asked.
  *
- * @throws {RegistryError} If it is none, is less safe than the registry, or leads to an address that only the
- *   registry itself may name.
+ * @throws {RegistryError} If the realm is not a URL, is less safe than `origin`, or leads to an address that only
+ *   `origin` itself may name.
  */
-export async function readRealm(
+async function readRealm(
   text: string | undefined,
-  options: Pick<FetchTokenOptions, "http" | "origin" | "action">,
+  { action, http, origin }: Pick<TokenRequest, "http" | "origin" | "action">,
 ): Promise<URL> {
-  const { action, http, origin } = options;
   const url = redactUrl(origin);
   const fail = (why: string): RegistryError =>
     new RegistryError(`Cannot ${action}: the token server that ${origin.host} names is refused: ${why}`, {
       method: "GET",
       url,
     });
-  if (text === undefined || !URL.canParse(text)) throw fail("its realm is no URL");
+  if (text === undefined || !URL.canParse(text)) throw fail("its realm is not a URL");
   const realm = new URL(text);
   realm.username = "";
   realm.password = "";
   realm.hash = "";
   if (realm.protocol !== "https:" && !(realm.protocol === "http:" && origin.protocol === "http:")) {
-    throw fail(`${redactUrl(realm)} is no https URL`);
+    throw fail(`${redactUrl(realm)} is not an https URL`);
   }
   if (realm.host === origin.host || http.isInsecure(realm)) return realm;
   const literal = findLiteral(realm.hostname);
@@ -86,85 +318,53 @@ export async function readRealm(
 }
 
 /**
- * Why the registry's credential must not be sent to this token server, or undefined.
+ * Fetches a token: with POST for an identity token, else with GET, anonymously if there is no credential.
  *
- * @param trusted pairs `registry=server` that the user named
+ * @throws {RegistryError} If the server refuses, or its response holds no token.
  */
-export function whyWithheld(realm: URL, origin: URL, options: { http: Http; trusted: string }): string | undefined {
-  const { http, trusted } = options;
-  if (realm.protocol === "http:") {
-    if (http.proxyFor(realm) !== false) return `${realm.host} is reached in clear through a proxy`;
-    if (!isLoopback(realm.host) && !http.isInsecure(realm)) return `${realm.host} is not reached over https`;
-  }
-  if (realm.hostname === origin.hostname || domainOf(realm.hostname) === domainOf(origin.hostname)) return undefined;
-  const under = (suffix: string): boolean => origin.hostname === suffix || origin.hostname.endsWith(`.${suffix}`);
-  if (KNOWN_PAIRS.some(([suffix, server]) => under(suffix) && realm.host === server)) return undefined;
-  if (trusted.split(",").some((pair) => pair.trim() === `${origin.host}=${realm.host}`)) return undefined;
-  return (
-    `the token server ${realm.host} is another party than ${origin.host}, so it was not sent there ` +
-    `(KO_TOKEN_HOSTS=${origin.host}=${realm.host} permits it)`
-  );
-}
-
-/** The domain that somebody registered, guessed without the public suffix list; an address is its own. */
-function domainOf(hostname: string): string {
-  if (findLiteral(hostname) !== undefined) return hostname;
-  const labels = splitPort(hostname).hostname.toLowerCase().split(".");
-  const [second = "", last = ""] = labels.slice(-2);
-  // co.uk, com.au, org.br: three labels.
-  const size = last.length === 2 && /^(?:ac|co|com|edu|gob|gov|gv|ne|net|or|org)$/.test(second) ? 3 : 2;
-  return labels.slice(-size).join(".");
-}
-
-/**
- * Gets a token: with POST for an identity token, else with GET, anonymously when there is no credential.
- *
- * @throws {RegistryError} If the server refuses, or answers something without a token.
- */
-export async function fetchToken(options: FetchTokenOptions): Promise<Token> {
-  const { credential, http } = options;
+async function fetchToken(request: TokenRequest): Promise<Token> {
+  const { credential } = request;
   let response: HttpResponse | undefined;
   if (credential?.kind === "identity") {
-    response = await postToken(options, credential.token);
+    response = await postToken(request, credential.token);
     if (response.status === 404 || response.status === 405) {
       await response.discard();
       response = undefined;
     }
   }
-  response ??= await getToken(options);
-  if (response.status !== 200) throw await options.refuse(response);
-  return readToken(await response.bytes(MAX_TOKEN_BYTES), response, http.clock.now(), options);
+  response ??= await getToken(request);
+  if (response.status !== 200) throw await request.refuse(response);
+  return readToken(response, request);
 }
 
-async function getToken(options: FetchTokenOptions): Promise<HttpResponse> {
-  const { action, credential, http, origin, realm, scopes, service } = options;
+async function getToken(request: TokenRequest): Promise<HttpResponse> {
+  const { action, credential, http, origin, realm, scopes, service } = request;
   const parameters = [...(service === undefined ? [] : [["service", service]]), ...scopes.map((s) => ["scope", s])];
   let url = withQuery(realm, parameters);
-  let authorization = basicOf(credential);
+  let authorization = credential === undefined ? undefined : basicOf(credential);
   for (let hops = 0; ; hops++) {
-    const response = await http.send({
-      method: "GET",
-      url,
-      action,
-      ...(authorization === undefined ? {} : { headers: { authorization } }),
-    });
+    const headers = authorization === undefined ? {} : { authorization };
+    const response = await http.send({ method: "GET", url, action, headers });
     const location = response.headers.get("location");
     if (!isRedirect(response.status) || location === null) return response;
     await response.discard();
-    if (hops === MAX_REDIRECTS) throw tooMany(options, url);
-    const next = await readRealm(URL.canParse(location, url.href) ? new URL(location, url).href : undefined, {
-      http,
-      origin,
-      action,
-    });
-    if (url.protocol === "https:" && next.protocol !== "https:") throw tooMany(options, url);
+    const fail = (): RegistryError =>
+      new RegistryError(`Cannot ${action}: ${url.host} redirects in circles, or away from https`, {
+        method: "GET",
+        url: redactUrl(url),
+      });
+    if (hops === MAX_REDIRECTS) throw fail();
+    const target = URL.canParse(location, url.href) ? new URL(location, url).href : undefined;
+    const next = await readRealm(target, { http, origin, action });
+    if (url.protocol === "https:" && next.protocol !== "https:") throw fail();
     if (next.host !== url.host) authorization = undefined;
     url = next;
   }
 }
 
-async function postToken(options: FetchTokenOptions, refreshToken: string): Promise<HttpResponse> {
-  const { action, http, realm, scopes, service } = options;
+/** Follows no redirect: the body holds a secret. */
+async function postToken(request: TokenRequest, refreshToken: string): Promise<HttpResponse> {
+  const { action, http, realm, scopes, service } = request;
   const form = new URLSearchParams({
     grant_type: "refresh_token",
     refresh_token: refreshToken,
@@ -181,22 +381,14 @@ async function postToken(options: FetchTokenOptions, refreshToken: string): Prom
   });
 }
 
-/** A POST that is redirected comes back as such: its body holds the secret, so it goes nowhere else. */
-function tooMany({ action }: FetchTokenOptions, url: URL): RegistryError {
-  return new RegistryError(`Cannot ${action}: ${url.host} redirects in circles, or away from https`, {
-    method: "GET",
-    url: redactUrl(url),
-  });
-}
-
-function basicOf(credential: Credential | undefined): string | undefined {
-  if (credential === undefined || credential.kind === "bearer") return undefined;
+function basicOf(credential: Credential): string | undefined {
+  if (credential.kind === "bearer") return undefined;
   const pair =
     credential.kind === "basic" ? `${credential.username}:${credential.password}` : `<token>:${credential.token}`;
   return `Basic ${Buffer.from(pair).toString("base64")}`;
 }
 
-/** The realm's own query is kept as it is. */
+/** Appends parameters; the realm's own query stays byte for byte. */
 function withQuery(realm: URL, parameters: readonly (readonly string[])[]): URL {
   const url = new URL(realm);
   const own = url.search.slice(1);
@@ -205,12 +397,7 @@ function withQuery(realm: URL, parameters: readonly (readonly string[])[]): URL 
   return url;
 }
 
-function readToken(
-  bytes: Uint8Array | undefined,
-  response: HttpResponse,
-  now: number,
-  { action, http }: FetchTokenOptions,
-): Token {
+async function readToken(response: HttpResponse, { action, http }: TokenRequest): Promise<Token> {
   const url = redactUrl(response.url);
   const fail = (why: string): RegistryError =>
     new RegistryError(`Cannot ${action}: the token server ${response.url.host} answered 200, but ${why}`, {
@@ -219,6 +406,7 @@ function readToken(
       status: 200,
       retry: "once",
     });
+  const bytes = await response.bytes(MAX_TOKEN_BYTES);
   if (bytes === undefined) throw fail(`with more than ${MAX_TOKEN_BYTES / 1024} KiB`);
   let value: unknown;
   try {
@@ -231,59 +419,11 @@ function readToken(
   if (typeof token !== "string") throw fail("without a token");
   const refreshToken = value["refresh_token"];
   http.secrets.add(token, ...(typeof refreshToken === "string" ? [refreshToken] : []));
-  if (!/^[\x21-\x7e]+$/.test(token)) throw fail("with a token that no header can carry");
+  if (!/^[\x21-\x7e]+$/.test(token)) throw fail("with a token that is not valid in a header");
   const life = Math.max(MIN_LIFE_S, Number(value["expires_in"] ?? MIN_LIFE_S) || MIN_LIFE_S);
   return {
     value: token,
-    refreshAt: now + life * 800,
+    refreshAt: http.clock.now() + life * 800,
     refreshToken: typeof refreshToken === "string" && refreshToken !== "" ? refreshToken : undefined,
   };
-}
-
-export interface Challenge {
-  /** Lower case: `basic`, `bearer`, `negotiate`. */
-  readonly scheme: string;
-  /** Names in lower case. */
-  readonly parameters: Readonly<Record<string, string>>;
-}
-
-const TOKEN = /[!#$%&'*+.^_`|~0-9A-Za-z-]+/y;
-const TOKEN68 = /[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))/y;
-const QUOTED = /"((?:[^"\\]|\\.)*)"?/y;
-const BARE = /[^\s,]*/y;
-
-/** Every challenge of one header value; several headers are joined by commas first, as `Headers.get` does. */
-export function parseChallenges(header: string): readonly Challenge[] {
-  const challenges: { scheme: string; parameters: Record<string, string> }[] = [];
-  let at = 0;
-  const take = (pattern: RegExp): RegExpExecArray | null => {
-    pattern.lastIndex = at;
-    const match = pattern.exec(header);
-    if (match !== null) at += match[0].length;
-    return match;
-  };
-  while (at < header.length) {
-    if (take(/[\s,]+/y) !== null) continue;
-    const word = take(TOKEN)?.[0];
-    if (word === undefined) {
-      at++; // Not a word: skip one character rather than the challenges after it.
-      continue;
-    }
-    const current = challenges.at(-1);
-    if (take(/[ \t]*=[ \t]*/y) !== null && current !== undefined) {
-      const quoted = take(QUOTED)?.[1];
-      const value = quoted === undefined ? (take(BARE)?.[0] ?? "") : quoted.replace(/\\(.)/g, "$1");
-      current.parameters[word.toLowerCase()] ??= value;
-      continue;
-    }
-    challenges.push({ scheme: word.toLowerCase(), parameters: Object.create(null) });
-    // `Negotiate abc==`: one opaque value instead of parameters.
-    if (take(/[ \t]+/y) !== null) take(TOKEN68);
-  }
-  return challenges.map(({ scheme, parameters }) => ({ scheme, parameters: { ...parameters } }));
-}
-
-/** The first challenge that we can answer. */
-export function findUsable(challenges: readonly Challenge[]): Challenge | undefined {
-  return challenges.find(({ scheme }) => scheme === "basic" || scheme === "bearer");
 }

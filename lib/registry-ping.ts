@@ -1,170 +1,192 @@
 /**
- * Finding out how a registry is reached: https, or http where that is permitted, and what it wants to know of us.
+ * Finds how a registry is reached: over https or, where that is allowed, http, and with which authentication challenge.
  *
- * What an earlier run found out is tried first, and asked for anew as soon as it may be wrong.
- * Rules: rules.md A1.1-A1.6, A2.1.
+ * The answer to `GET /v2/` is cached between runs; {@link ApiProbe} asks again as soon as a cached answer may be wrong.
+ * Rules: docs/rules.md A1.1-A1.6, A2.1, A2.8.
  *
  * https://github.com/opencontainers/distribution-spec/blob/main/spec.md#determining-support
- *
- * What earlier runs learned of registries, so that a run need not ask each of them `GET /v2/` again.
- *
- * Here is what is kept and how it is read back; where it is kept is the caller's matter, what it is used for is
- * registry-ping.ts's. It holds no credential and no token, and nothing in it is believed: what it says is tried, not trusted.
- *
- * Where is kept what runs learn of registries: a record of the cache for each, which counts for some days.
+ * https://www.rfc-editor.org/rfc/rfc9110#field.www-authenticate
  */
-import { type Cache, keyOf } from "./cache.ts";
+import { keyOf, type Records } from "./cache.ts";
 import { messageOf, RegistryError } from "./errors.ts";
-import type { Host } from "./host.ts";
-import { type Http, isRedirect } from "./http.ts";
+import { type Http, isRedirect, MAX_REDIRECTS } from "./http.ts";
 import { isObject } from "./json.ts";
-import { type Challenge, findUsable, parseChallenges } from "./registry-auth.ts";
 import { readRefusal } from "./registry-errors.ts";
 import { isLoopback, redactUrl, splitPort } from "./url.ts";
 
-export interface PingOptions {
+/** An authentication challenge of a `WWW-Authenticate` header. */
+export interface Challenge {
+  /** Lower case: `basic`, `bearer`, `negotiate`. */
+  readonly scheme: string;
+  /** Names in lower case. */
+  readonly parameters: Readonly<Record<string, string>>;
+}
+
+/** How a registry is reached. */
+export interface Endpoint {
+  /** `https://host/` */
+  readonly base: URL;
+  /** Undefined if the registry is open, or sends a challenge only where it needs one. */
+  readonly challenge: Challenge | undefined;
+}
+
+export interface ApiProbeOptions {
   readonly http: Http;
   /** `host[:port]` */
   readonly host: string;
   readonly signal: AbortSignal;
-  /** What is being done, for errors. */
-  readonly action: string;
+  /** Where endpoints are cached between runs; undefined asks the registry in each run. */
+  readonly records?: Records | undefined;
 }
 
-export interface PingAnswer {
-  /** `https://host/` */
-  readonly base: URL;
-  /** What the registry asks for; undefined when it is open, or tells only where it matters. */
-  readonly challenge: Challenge | undefined;
-}
-
-export interface ApproachOptions extends Omit<PingOptions, "action"> {
-  readonly memory?: HostMemory | undefined;
-}
-
-const MAX_REDIRECTS = 5;
 /** Milliseconds that https has for itself before http is tried as well. */
 const HTTPS_HEAD_START_MS = 300;
+/** Milliseconds after which a cached endpoint is stale. */
+const MAX_AGE_MS = 7 * 24 * 3600 * 1000;
+/** The kind of the cache records. */
+const KIND = "host";
+/** The longest text that a record may hold; those of real registries are shorter. */
+const MAX_CHARS = 2048;
+/** The parameters of a challenge that hold for every request; the others belong to the one that drew the challenge. */
+const LASTING_PARAMETERS = ["realm", "service"] as const;
+
+const TOKEN = /[!#$%&'*+.^_`|~0-9A-Za-z-]+/y;
+const TOKEN68 = /[A-Za-z0-9._~+/-]+=*(?=[ \t]*(?:,|$))/y;
+const QUOTED = /"((?:[^"\\]|\\.)*)"?/y;
+const BARE = /[^\s,]*/y;
 
 /**
- * Knows how one registry is reached, from an earlier run or by asking it, once however many want to know.
+ * The endpoint of one registry, from the cache or from `GET /v2/`, which is sent once for all callers.
  *
- * What an earlier run learned is in doubt until an answer confirms it. It costs at most time: whoever fails with it
- * calls {@link Approach.replace} and tries again with what the registry says now.
+ * A cached endpoint counts as unconfirmed until a request succeeds with it. A request that fails with an unconfirmed
+ * endpoint calls {@link ApiProbe.replace} and tries again, so a wrong record costs time but never causes a failure.
  */
-export class Approach {
-  readonly #options: ApproachOptions;
-  #answer: Promise<PingAnswer> | undefined;
-  /** What the memory gave; stays when something else has replaced it. */
-  #recalled: PingAnswer | undefined;
-  #state: "in doubt" | "confirmed" | "replaced" = "in doubt";
+export class ApiProbe {
+  readonly #options: ApiProbeOptions;
+  #endpoint: Promise<Endpoint> | undefined;
+  /** The endpoint from the cache, which is read at most once. */
+  #cached: Endpoint | undefined;
+  #state: "unconfirmed" | "confirmed" | "replaced" = "unconfirmed";
 
-  constructor(options: ApproachOptions) {
+  constructor(options: ApiProbeOptions) {
     this.#options = options;
   }
 
   /**
-   * @param action what is being done, for errors
-   * @throws {RegistryError} If nothing there answers as a registry; the next call asks again.
+   * @param action the caller's task, for errors
+   * @throws {RegistryError} If no registry answers; the next call asks again.
    */
-  find(action: string): Promise<PingAnswer> {
-    this.#answer ??= this.#recall().then((recalled) => recalled ?? this.#ping(action));
-    return this.#answer;
+  find(action: string): Promise<Endpoint> {
+    this.#endpoint ??= this.#load(action);
+    return this.#endpoint;
   }
 
-  /** Whether an answer is from the memory, and nothing has confirmed it. */
-  isInDoubt(answer: PingAnswer): boolean {
-    return answer === this.#recalled && this.#state !== "confirmed";
+  /** Whether `endpoint` is from the cache and no request has succeeded with it. */
+  isUnconfirmed(endpoint: Endpoint): boolean {
+    return endpoint === this.#cached && this.#state !== "confirmed";
   }
 
-  /** The registry took what was asked this way. */
-  confirm(answer: PingAnswer): void {
-    if (answer === this.#recalled && this.#state === "in doubt") this.#state = "confirmed";
+  /** Notes that a request succeeded. */
+  confirm(endpoint: Endpoint): void {
+    if (endpoint === this.#cached && this.#state === "unconfirmed") this.#state = "confirmed";
   }
 
-  /** The registry asks for something else than it did; what it did not ask for in a ping is not kept. */
-  correct({ base, challenge }: PingAnswer, now: Challenge): void {
-    if (challenge !== undefined && !isSameChallenge(challenge, now)) this.#keep({ base, challenge: now });
+  /** Caches a challenge that differs from the endpoint's. An endpoint without one stays: its ping drew none. */
+  correct({ base, challenge }: Endpoint, now: Challenge): void {
+    if (challenge !== undefined && !isSameChallenge(challenge, now)) this.#write({ base, challenge: now });
   }
 
-  /** Asks the registry, once, because a request failed with `answer`, which is in doubt. */
-  replace(answer: PingAnswer, action: string): Promise<PingAnswer> {
-    if (answer === this.#recalled && this.#state === "in doubt") {
+  /** Asks the registry, once, after a request failed with an unconfirmed `endpoint`. */
+  replace(endpoint: Endpoint, action: string): Promise<Endpoint> {
+    if (endpoint === this.#cached && this.#state === "unconfirmed") {
       this.#state = "replaced";
-      this.#options.memory?.forget(this.#options.host);
-      this.#answer = this.#ping(action);
+      this.#options.records?.remove(KIND, keyOf(this.#options.host));
+      this.#endpoint = this.#ping(action);
     }
     return this.find(action);
   }
 
-  async #recall(): Promise<PingAnswer | undefined> {
-    const { host, http, memory } = this.#options;
-    if (memory === undefined || this.#recalled !== undefined) return undefined;
-    let remembered: RememberedHost | undefined;
-    try {
-      remembered = await memory.recall(host);
-    } catch {
-      // A memory that fails is an empty one.
+  async #load(action: string): Promise<Endpoint> {
+    const { host, records } = this.#options;
+    if (this.#cached === undefined && records !== undefined) {
+      this.#cached = readRecord(records.read(KIND, keyOf(host)), this.#options);
+      if (this.#cached !== undefined) return this.#cached;
     }
-    const base = remembered === undefined ? undefined : findBase(remembered, host, http);
-    if (base === undefined) return undefined;
-    this.#recalled = { base, challenge: remembered?.challenge };
-    return this.#recalled;
+    return this.#ping(action);
   }
 
-  async #ping(action: string): Promise<PingAnswer> {
+  async #ping(action: string): Promise<Endpoint> {
     try {
-      const answer = await pingRegistry({ ...this.#options, action });
-      this.#keep(answer);
-      return answer;
+      const endpoint = await ping({ ...this.#options, action });
+      this.#write(endpoint);
+      return endpoint;
     } catch (error) {
-      this.#answer = undefined;
+      this.#endpoint = undefined;
       throw error;
     }
   }
 
-  #keep({ base, challenge }: PingAnswer): void {
-    const { host, memory } = this.#options;
-    const kept = challenge === undefined ? undefined : keepChallenge(challenge);
-    if (memory === undefined || !isWorthKeeping(base, host) || (challenge !== undefined && kept === undefined)) return;
-    memory.remember(host, { base: base.href, ...(kept === undefined ? {} : { challenge: kept }) });
+  #write(endpoint: Endpoint): void {
+    const { host, http, records } = this.#options;
+    const record = makeRecord(endpoint, { host, now: http.clock.now() });
+    if (record !== undefined) records?.write(KIND, keyOf(host), record);
   }
 }
 
-/** Whether two answers say the same. */
-export function isSameAnswer(a: PingAnswer, b: PingAnswer): boolean {
+/** Whether two endpoints have the same base and challenge. */
+export function isSameEndpoint(a: Endpoint, b: Endpoint): boolean {
   return a.base.href === b.base.href && isSameChallenge(a.challenge, b.challenge);
 }
 
-/** The base that an earlier run found, if it is one for this host, and permitted now. */
-function findBase(remembered: RememberedHost, host: string, http: Http): URL | undefined {
-  const base = [new URL(`https://${host}/`), new URL(`http://${host}/`)].find(({ href }) => href === remembered.base);
-  if (base === undefined || !isWorthKeeping(base, host)) return undefined;
-  return base.protocol === "https:" || mayBeClear(host, http) ? base : undefined;
+/** All challenges of one header value. Several headers are first joined by commas, as `Headers.get` does. */
+export function parseChallenges(header: string): readonly Challenge[] {
+  const challenges: { scheme: string; parameters: Record<string, string> }[] = [];
+  let at = 0;
+  const take = (pattern: RegExp): RegExpExecArray | null => {
+    pattern.lastIndex = at;
+    const match = pattern.exec(header);
+    if (match !== null) at += match[0].length;
+    return match;
+  };
+  while (at < header.length) {
+    if (take(/[\s,]+/y) !== null) continue;
+    const word = take(TOKEN)?.[0];
+    if (word === undefined) {
+      at++; // Not a word: skip one character rather than the challenges after it.
+      continue;
+    }
+    const current = challenges.at(-1);
+    if (take(/[ \t]*=[ \t]*/y) !== null && current !== undefined) {
+      const quoted = take(QUOTED)?.[1];
+      const value = quoted === undefined ? (take(BARE)?.[0] ?? "") : quoted.replace(/\\(.)/g, "$1");
+      current.parameters[word.toLowerCase()] ??= value;
+      continue;
+    }
+    challenges.push({ scheme: word.toLowerCase(), parameters: Object.create(null) });
+    // `Negotiate abc==`: one opaque value instead of parameters.
+    if (take(/[ \t]+/y) !== null) take(TOKEN68);
+  }
+  return challenges.map(({ scheme, parameters }) => ({ scheme, parameters: { ...parameters } }));
 }
 
-/** Without a port in its name a host has two, 80 and 443: the better one is looked for each time. */
-function isWorthKeeping(base: URL, host: string): boolean {
-  return base.protocol === "https:" || splitPort(host).port !== undefined;
+/** The first challenge whose scheme is supported: Basic or Bearer. */
+export function findUsable(challenges: readonly Challenge[]): Challenge | undefined {
+  return challenges.find(({ scheme }) => scheme === "basic" || scheme === "bearer");
 }
 
-/** Whether plain http may be spoken: on this machine, and where the user named the host as insecure. */
-function mayBeClear(host: string, http: Http): boolean {
-  return (
-    isLoopback(host) || http.isInsecure(new URL(`https://${host}/`)) || http.isInsecure(new URL(`http://${host}/`))
-  );
+interface PingOptions extends ApiProbeOptions {
+  readonly action: string;
 }
 
 /**
- * Asks `GET /v2/`. Plain http is tried only on this machine and where the user named the host as insecure.
+ * Asks `GET /v2/`, over plain http too where {@link allowsHttp} says so.
  *
- * @throws {RegistryError} If nothing there answers as a registry.
+ * @throws {RegistryError} If no registry answers.
  */
-export async function pingRegistry(options: PingOptions): Promise<PingAnswer> {
+async function ping(options: PingOptions): Promise<Endpoint> {
   const { host, http, signal } = options;
   const secure = new URL(`https://${host}/`);
-  const clear = new URL(`http://${host}/`);
-  if (!mayBeClear(host, http)) return pingAt(secure, options);
+  if (!allowsHttp(host, http)) return pingAt(secure, options);
   const over = new AbortController();
   const either = { ...options, signal: AbortSignal.any([signal, over.signal]) };
   try {
@@ -173,24 +195,30 @@ export async function pingRegistry(options: PingOptions): Promise<PingAnswer> {
       first.catch((error: unknown) => error),
       http.clock.sleep(HTTPS_HEAD_START_MS, either.signal).catch(() => undefined),
     ]);
-    // Something that answers https with a refusal speaks https: asking it in clear would tell less.
+    // A host that refuses over https does speak https: an answer over http would say less.
     if (early instanceof RegistryError && early.status !== undefined) throw early;
     if (early !== undefined && !(early instanceof Error)) return await first;
-    const second = pingAt(clear, either);
-    const failures = await Promise.any([first, second]).then(
-      (answer) => answer,
-      (error: unknown) => (error instanceof AggregateError ? error : new AggregateError([error])),
+    const second = pingAt(new URL(`http://${host}/`), either);
+    const answer = await Promise.any([first, second]).catch((error: unknown) =>
+      error instanceof AggregateError ? error : new AggregateError([error]),
     );
-    if (!(failures instanceof AggregateError)) return failures;
-    const [https, plain]: readonly unknown[] = failures.errors;
-    // A bad certificate says more than what http gets from a port that speaks TLS.
+    if (!(answer instanceof AggregateError)) return answer;
+    const [https, plain]: readonly unknown[] = answer.errors;
+    // A bad certificate says more than the answer of a TLS port to plain http.
     throw /certificate/.test(messageOf(https)) ? https : plain;
   } finally {
     over.abort(new Error("the other scheme answered"));
   }
 }
 
-async function pingAt(base: URL, options: PingOptions): Promise<PingAnswer> {
+/** Whether plain http is allowed: on this machine, and for hosts that the user named as insecure. */
+function allowsHttp(host: string, http: Http): boolean {
+  return (
+    isLoopback(host) || http.isInsecure(new URL(`https://${host}/`)) || http.isInsecure(new URL(`http://${host}/`))
+  );
+}
+
+async function pingAt(base: URL, options: PingOptions): Promise<Endpoint> {
   const { action, host, http, signal } = options;
   let url = new URL("/v2/", base);
   for (let hops = 0; ; hops++) {
@@ -199,129 +227,102 @@ async function pingAt(base: URL, options: PingOptions): Promise<PingAnswer> {
     if (isRedirect(response.status) && hops < MAX_REDIRECTS && URL.canParse(location, url.href)) {
       await response.discard();
       const next = new URL(location, url);
-      // A redirect may make the way to this host safer; what other hosts say counts where they are asked something.
+      // A redirect may upgrade this host to https. One to another host only shows that this host answers.
       const leaves = next.host !== url.host || (url.protocol === "https:" && next.protocol !== "https:");
       if (leaves) return { base, challenge: undefined };
       url = next;
       continue;
     }
-    const found = new URL(`${url.protocol}//${host}/`);
-    if (response.status === 200) {
-      await response.discard();
-      return { base: found, challenge: undefined };
-    }
-    if (response.status !== 401) {
+    if (response.status !== 200 && response.status !== 401) {
       throw await readRefusal(response, {
-        action: `${action}: ask ${host} for its registry API`,
-        repository: { host, path: "" },
-        push: false,
+        request: {
+          action: `${action}: ask ${host} for its registry API`,
+          repository: { host, path: "" },
+          push: false,
+        },
         host,
+        http,
         source: undefined,
         reasons: ["none was asked for"],
-        secrets: http.secrets,
-        now: http.clock.now(),
       });
     }
     await response.discard();
-    const challenges = parseChallenges(response.headers.get("www-authenticate") ?? "");
+    const challenges = response.status === 200 ? [] : parseChallenges(response.headers.get("www-authenticate") ?? "");
     const challenge = findUsable(challenges);
     if (challenge === undefined && challenges.length > 0) {
       const schemes = http.secrets.excerpt(challenges.map(({ scheme }) => scheme).join(", "));
       throw new RegistryError(
-        `Cannot ${action}: ${host} wants authentication by ${schemes}, ko knows Basic and Bearer`,
-        {
-          method: "GET",
-          url: redactUrl(url),
-          status: 401,
-        },
+        `Cannot ${action}: ${host} wants authentication by ${schemes}, ko supports Basic and Bearer`,
+        { method: "GET", url: redactUrl(url), status: 401 },
       );
     }
-    return { base: found, challenge };
+    return { base: new URL(`${url.protocol}//${host}/`), challenge };
   }
 }
 
-/** Plain data, to be kept as JSON. */
-export interface RememberedHost {
-  /** `https://host/` or `http://host/`. */
-  readonly base: string;
-  /** What the registry asked for; without it, it asked for nothing. */
-  readonly challenge?: Challenge;
+function isSameChallenge(a: Challenge | undefined, b: Challenge | undefined): boolean {
+  if (a === undefined || b === undefined || a.scheme !== b.scheme) return a === b;
+  return a.scheme === "basic" || LASTING_PARAMETERS.every((name) => a.parameters[name] === b.parameters[name]);
 }
 
-/** A store that may lose everything at any time; entries that are some days old are best left out. */
-export interface HostMemory {
-  /**
-   * @param host `host[:port]`
-   * @returns what {@link readRememberedHost} makes of what was stored
-   */
-  recall(host: string): Promise<RememberedHost | undefined>;
-  /** Replaces what is known of `host`. Must not throw, nor make anybody wait. */
-  remember(host: string, what: RememberedHost): void;
-  /** It was wrong. Must not throw, nor make anybody wait. */
-  forget(host: string): void;
+/** The record that {@link readRecord} reads; undefined if the endpoint cannot be cached. It holds no secret. */
+function makeRecord(
+  { base, challenge }: Endpoint,
+  { host, now }: { readonly host: string; readonly now: number },
+): object | undefined {
+  if (!isCacheable(base, host)) return undefined;
+  if (challenge === undefined) return { learned: now, base: base.href };
+  const lasting = lastingPart(challenge);
+  return lasting && { learned: now, base: base.href, challenge: lasting };
 }
 
-/** Longer than any that registries send. */
-const MAX_CHARS = 2048;
-/** The only parameters that count beyond the request that drew the challenge. */
-const KEPT_PARAMETERS = ["realm", "service"] as const;
+/** Undefined if there is no record, or it is stale, malformed, of another host, or names http where that is not allowed. */
+function readRecord(record: unknown, { host, http }: Pick<ApiProbeOptions, "host" | "http">): Endpoint | undefined {
+  if (!isObject(record) || typeof record["learned"] !== "number") return undefined;
+  const age = http.clock.now() - record["learned"];
+  // A negative age: the clock is wrong now, or was then.
+  if (!(age >= 0 && age <= MAX_AGE_MS)) return undefined;
+  const base = [new URL(`https://${host}/`), new URL(`http://${host}/`)].find(({ href }) => href === record["base"]);
+  if (base === undefined || !isCacheable(base, host)) return undefined;
+  if (base.protocol === "http:" && !allowsHttp(host, http)) return undefined;
+  if (record["challenge"] === undefined) return { base, challenge: undefined };
+  const challenge = readChallenge(record["challenge"]);
+  return challenge && { base, challenge };
+}
 
-/** Reads JSON that anybody may have written, or undefined when it is not what was stored. */
-export function readRememberedHost(value: unknown): RememberedHost | undefined {
-  if (!isObject(value)) return undefined;
-  const { base, challenge } = value;
-  if (!isText(base) || !/^https?:\/\/[^/?#@\\]+\/$/.test(base) || !URL.canParse(base)) return undefined;
-  if (challenge === undefined) return { base };
-  if (!isObject(challenge) || !isObject(challenge["parameters"])) return undefined;
-  const { parameters, scheme } = challenge;
+/** A host named without a port has two, 80 and 443: each run looks whether it has https by now. */
+function isCacheable(base: URL, host: string): boolean {
+  return base.protocol === "https:" || splitPort(host).port !== undefined;
+}
+
+function readChallenge(value: unknown): Challenge | undefined {
+  if (!isObject(value) || !isObject(value["parameters"])) return undefined;
+  const { parameters, scheme } = value;
   if (scheme !== "basic" && scheme !== "bearer") return undefined;
-  if (!Object.values(parameters).every(isText)) return undefined;
-  const kept = keepChallenge({ scheme, parameters: Object.fromEntries(pickKept(parameters)) });
-  return kept === undefined ? undefined : { base, challenge: kept };
+  if (!Object.values(parameters).every(isShortText)) return undefined;
+  return lastingPart({ scheme, parameters: Object.fromEntries(pickLasting(parameters)) });
 }
 
-/** What of a challenge may be kept, or undefined when it cannot be used without what may not. */
-export function keepChallenge({ scheme, parameters }: Challenge): Challenge | undefined {
+/** A challenge without the parameters of one request; undefined if it is of no use without them, or holds a password. */
+function lastingPart({ scheme, parameters }: Challenge): Challenge | undefined {
   if (scheme === "basic") return { scheme, parameters: {} };
   const { realm = "" } = parameters;
-  if (!isText(realm) || !URL.canParse(realm)) return undefined;
+  if (!URL.canParse(realm)) return undefined;
   const url = new URL(realm);
   if (url.username !== "" || url.password !== "") return undefined;
-  const kept = pickKept(parameters);
-  return kept.every(([, value]) => isText(value)) ? { scheme, parameters: Object.fromEntries(kept) } : undefined;
+  const lasting = pickLasting(parameters);
+  return lasting.every(([, value]) => isShortText(value))
+    ? { scheme, parameters: Object.fromEntries(lasting) }
+    : undefined;
 }
 
-/** Whether two challenges ask for the same, whatever they were drawn by. */
-export function isSameChallenge(a: Challenge | undefined, b: Challenge | undefined): boolean {
-  if (a === undefined || b === undefined || a.scheme !== b.scheme) return a === b;
-  return a.scheme === "basic" || KEPT_PARAMETERS.every((name) => a.parameters[name] === b.parameters[name]);
-}
-
-function pickKept(parameters: Readonly<Record<string, unknown>>): [string, string][] {
-  return KEPT_PARAMETERS.flatMap((name): [string, string][] => {
+function pickLasting(parameters: Readonly<Record<string, unknown>>): [string, string][] {
+  return LASTING_PARAMETERS.flatMap((name): [string, string][] => {
     const value = parameters[name];
     return typeof value === "string" ? [[name, value]] : [];
   });
 }
 
-function isText(value: unknown): value is string {
+function isShortText(value: unknown): value is string {
   return typeof value === "string" && value.length <= MAX_CHARS && !/[\u0000-\u001f\u007f]/.test(value);
-}
-
-/** Milliseconds after which a registry is asked again. */
-const MAX_AGE_MS = 7 * 24 * 3600 * 1000;
-
-/** A memory of registries in `cache`. */
-export function cachedHosts(cache: Cache, host: Pick<Host, "now">): HostMemory {
-  return {
-    recall: async (registry) => {
-      const record = cache.read("host", keyOf(registry));
-      if (!isObject(record) || typeof record["learned"] !== "number") return undefined;
-      const age = host.now().getTime() - record["learned"];
-      // From the future: the clock was wrong then, or is now.
-      return age >= 0 && age <= MAX_AGE_MS ? readRememberedHost(record["what"]) : undefined;
-    },
-    remember: (registry, what) => cache.write("host", keyOf(registry), { learned: host.now().getTime(), what }),
-    forget: (registry) => cache.remove("host", keyOf(registry)),
-  };
 }

@@ -7,6 +7,7 @@
  * https://github.com/opencontainers/distribution-spec/blob/main/spec.md
  */
 import { createLimit, type Clock, inBackground, retry, systemClock } from "./async.ts";
+import type { Records } from "./cache.ts";
 import { KoError, RegistryError } from "./errors.ts";
 import { DEADLINES, type Deadlines } from "./http-transfer.ts";
 import { Http, type HttpResponse } from "./http.ts";
@@ -15,7 +16,6 @@ import type { Log } from "./log.ts";
 import { type Descriptor, digestOf, isDigest, MEDIA_TYPES } from "./oci.ts";
 import { formatRepository, type Repository } from "./reference.ts";
 import type { Keychain } from "./registry-keychain.ts";
-import type { HostMemory } from "./registry-ping.ts";
 import { claimError, downloadBlob, findInlined, type ManifestContent, readManifestAnswer } from "./registry-pull.ts";
 import { BlobPusher, checkPath, type PushResult } from "./registry-push.ts";
 import { Connection } from "./registry-transport.ts";
@@ -36,8 +36,8 @@ export interface RegistryOptions {
   readonly uploads?: number;
   readonly clock?: Clock;
   readonly deadlines?: Deadlines;
-  /** How registries are reached, from earlier runs: saves each run's first question. */
-  readonly memory?: HostMemory | undefined;
+  /** Where endpoints are cached between runs: saves each run a `GET /v2/`. */
+  readonly records?: Records | undefined;
 }
 
 export interface GetManifestOptions {
@@ -284,14 +284,14 @@ export class Registry implements AsyncDisposable {
   #host(host: string): HostEntry {
     let entry = this.#hosts.get(host);
     if (entry === undefined) {
-      const { env, keychain, log, memory } = this.#options;
+      const { env, keychain, log, records } = this.#options;
       const connection = new Connection({
         http: this.#http,
         host,
         keychain,
         trusted: env["KO_TOKEN_HOSTS"] ?? "",
         signal: this.#signal,
-        memory,
+        records,
       });
       const uploader = new Uploader({
         connection,

@@ -24,6 +24,12 @@ const RANGES: readonly (readonly [AddressRange, readonly string[]])[] = [
   ["unspecified", ["0.0.0.0/8", "::/128"]],
 ];
 
+/** Registries whose token server is under another domain, as [suffix of the registry's host, host of the server]. */
+const TOKEN_SERVERS: readonly (readonly [string, string])[] = [
+  ["nvcr.io", "authn.nvidia.com"],
+  ["scw.cloud", "api.scaleway.com"],
+];
+
 /** The special range that an IP address is in, or undefined for a public one (or no IP address at all). */
 export function findRange(address: string): AddressRange | undefined {
   const mapped = /^::ffff:(?:(\d+\.\d+\.\d+\.\d+)|([0-9a-f]{1,4}):([0-9a-f]{1,4}))$/i.exec(address);
@@ -70,6 +76,46 @@ export async function whyForbidden(
   const own = await rangesOf(origin.hostname);
   const foreign = [...ranges].find((range) => !own.has(range));
   return foreign === undefined ? undefined : `${target.hostname} is a ${foreign} address`;
+}
+
+/**
+ * Why the credential of `registry` must not be sent to its token `server`; undefined if it may be.
+ *
+ * @param options.isProxied whether the server is reached through a proxy
+ * @param options.isInsecure whether the user allows plain http to the server
+ * @param options.trusted `KO_TOKEN_HOSTS`: pairs `registry=server`, separated by commas
+ */
+export function whyWithheld(
+  server: URL,
+  registry: URL,
+  options: { readonly isProxied: boolean; readonly isInsecure: boolean; readonly trusted: string },
+): string | undefined {
+  const { isInsecure, isProxied, trusted } = options;
+  if (server.protocol === "http:") {
+    if (isProxied) return `${server.host} is reached unencrypted through a proxy`;
+    if (!isLoopback(server.host) && !isInsecure) return `${server.host} is not reached over https`;
+  }
+  if (server.hostname === registry.hostname || domainOf(server.hostname) === domainOf(registry.hostname)) {
+    return undefined;
+  }
+  const isUnder = (suffix: string): boolean => registry.hostname === suffix || registry.hostname.endsWith(`.${suffix}`);
+  if (TOKEN_SERVERS.some(([suffix, host]) => isUnder(suffix) && server.host === host)) return undefined;
+  const pair = `${registry.host}=${server.host}`;
+  if (trusted.split(",").some((each) => each.trim() === pair)) return undefined;
+  return (
+    `the token server ${server.host} is under another domain than ${registry.host}, so it was not sent there ` +
+    `(KO_TOKEN_HOSTS=${pair} permits it)`
+  );
+}
+
+/** The registrable domain, guessed without the public suffix list; an address is its own. */
+function domainOf(hostname: string): string {
+  if (findLiteral(hostname) !== undefined) return hostname;
+  const labels = hostname.toLowerCase().split(".");
+  const [second = "", last = ""] = labels.slice(-2);
+  // co.uk, com.au, org.br: three labels.
+  const size = last.length === 2 && /^(?:ac|co|com|edu|gob|gov|gv|ne|net|or|org)$/.test(second) ? 3 : 2;
+  return labels.slice(-size).join(".");
 }
 
 /** Names that cannot be resolved have no ranges: the request will say so itself. */

@@ -158,7 +158,7 @@ describe("the client", () => {
     const { message } = await failureOf(client.registry.getManifest({ host: "registry.invalid", path: "app" }, "v1"));
     server.closeAllConnections();
     await new Promise((resolve) => server.close(resolve));
-    expect(message).toEndWith("without a credential: the one from the test was not sent in clear through a proxy");
+    expect(message).toEndWith("without a credential: the one from the test was not sent unencrypted through a proxy");
     expect(new Set(heard)).toEqual(new Set(["undefined"]));
   });
 

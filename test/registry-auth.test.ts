@@ -1,53 +1,353 @@
-import { describe, expect, test } from "bun:test";
-import { findUsable, parseChallenges } from "../lib/registry-auth.ts";
+/** Who we are and how we say so: a proxy that demands authentication before the real docker-registry. */
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import type { Credential } from "../lib/registry-keychain.ts";
+import type { Repository } from "../lib/reference.ts";
+import {
+  failureOf,
+  fixedKeychain,
+  makeClient,
+  makeManifest,
+  noCredentials,
+  SHORT,
+  textBlob,
+  user,
+} from "./helpers/client.ts";
+import { type BearerDemand, type Demand, FaultProxy } from "./helpers/faultproxy.ts";
+import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 
-const bearer = (parameters: Record<string, string>): unknown => ({ scheme: "bearer", parameters });
+const missing = whyNoRegistry() !== undefined;
+const account = { username: "joe", password: "s3cret-pass" };
+let server: TestRegistry;
+let proxy: FaultProxy;
+let count = 0;
+let repository: Repository;
 
-describe("parseChallenges()", () => {
-  test.each<[string, string, unknown]>([
-    ["nothing", "", []],
-    ["a scheme alone", "Basic", [{ scheme: "basic", parameters: {} }]],
-    ["quoted values", 'Basic realm="x"', [{ scheme: "basic", parameters: { realm: "x" } }]],
-    ["bare values and other case", "BEARER Realm=https://a/b", [bearer({ realm: "https://a/b" })]],
+beforeAll(async () => {
+  if (missing) return;
+  server = await startRegistry();
+  proxy = await FaultProxy.start(server.host);
+});
+
+afterAll(async () => {
+  await proxy?.[Symbol.asyncDispose]();
+  await server?.[Symbol.asyncDispose]();
+});
+
+beforeEach(() => {
+  proxy?.reset();
+  if (proxy !== undefined) proxy.demand = undefined;
+  repository = { host: proxy?.host ?? "", path: `test/auth${++count}` };
+});
+
+const tokens = (): readonly string[] =>
+  proxy.seen
+    .filter(({ path }) => path.startsWith("/token"))
+    .map(({ method, path, text }) => {
+      const form = new URLSearchParams(method === "POST" ? text : path.replace(/^[^?]*\??/, ""));
+      return `${method} ${form.getAll("scope").join(" & ").replaceAll(repository.path, "$R")}`;
+    });
+
+const push = async (keychain = user): Promise<void> => {
+  await using client = makeClient({ keychain });
+  const layer = textBlob(`layer of ${count}`);
+  const manifest = makeManifest([layer]);
+  await Promise.all([layer, manifest.config].map((blob) => client.registry.pushBlob(repository, blob)));
+  await client.registry.pushManifest(repository, "v1", manifest);
+};
+
+describe.skipIf(missing)("a push", () => {
+  const identity: Credential = { kind: "identity", token: "refresh-1" };
+  test.each<[string, Demand, Credential | undefined, string[]]>([
+    ["with Basic", { kind: "basic", ...account }, { kind: "basic", ...account }, []],
     [
-      "commas and quotes inside of quotes",
-      'Bearer realm="https://a/t",service="a, \\"b\\"",scope="repository:x:pull,push"',
-      [bearer({ realm: "https://a/t", service: 'a, "b"', scope: "repository:x:pull,push" })],
+      "with a token",
+      { kind: "bearer", credential: account },
+      { kind: "basic", ...account },
+      ["GET repository:$R:push,pull"],
+    ],
+    ["with a token for anybody", { kind: "bearer" }, undefined, ["GET repository:$R:push,pull"]],
+    [
+      "to a registry that asks only where it matters",
+      { kind: "bearer", credential: account, openPing: true },
+      { kind: "basic", ...account },
+      ["GET repository:$R:push,pull"],
     ],
     [
-      "several challenges in one header",
-      'Negotiate, Bearer realm="r",service="s", Basic realm="b"',
-      [
-        { scheme: "negotiate", parameters: {} },
-        bearer({ realm: "r", service: "s" }),
-        { scheme: "basic", parameters: { realm: "b" } },
-      ],
+      "to a registry that prefers something else",
+      { kind: "bearer", credential: account, before: "Negotiate, " },
+      { kind: "basic", ...account },
+      ["GET repository:$R:push,pull"],
     ],
     [
-      "an opaque value",
-      'Negotiate YII=, Bearer realm="r"',
-      [{ scheme: "negotiate", parameters: {} }, bearer({ realm: "r" })],
+      "to a server that hears only the last scope",
+      { kind: "bearer", credential: account, lastScopeOnly: true },
+      { kind: "basic", ...account },
+      ["GET repository:$R:push,pull"],
     ],
-    ["blanks around signs", 'Bearer realm = "r" ,  service = s', [bearer({ realm: "r", service: "s" })]],
-    ["the first of two equal parameters", 'Bearer realm="a",realm="b"', [bearer({ realm: "a" })]],
-    ["an open quote", 'Bearer realm="a', [bearer({ realm: "a" })]],
-    ["garbage before it", '\u0001;"" Bearer realm="a"', [bearer({ realm: "a" })]],
     [
-      "names that objects have",
-      "Bearer __proto__=x,constructor=y",
-      [bearer(JSON.parse('{"__proto__":"x","constructor":"y"}'))],
+      "with an identity token",
+      { kind: "bearer", credential: { refreshToken: "refresh-1" } },
+      identity,
+      ["POST repository:$R:push,pull"],
     ],
-  ])("reads %s", (_, header, wanted) => {
-    expect(JSON.stringify(parseChallenges(header))).toBe(JSON.stringify(wanted));
+    [
+      "with an identity token at a server that has no POST",
+      { kind: "bearer", credential: { refreshToken: "refresh-1" }, postStatus: 404 },
+      identity,
+      ["POST repository:$R:push,pull", "GET repository:$R:push,pull"],
+    ],
+  ])("%s", async (_, demand, credential, wanted) => {
+    proxy.demand = demand;
+    await push(credential === undefined ? noCredentials : fixedKeychain(credential));
+    expect(tokens()).toEqual(wanted);
+  });
+
+  test("asks the token server as its protocol says", async () => {
+    proxy.demand = { kind: "bearer", credential: account, realm: `http://${proxy.host}/token?own=a%2Fb&x` };
+    await push();
+    const asked = proxy.seen.find(({ path }) => path.startsWith("/token"));
+    expect(asked?.path).toBe(
+      `/token?own=a%2Fb&x&service=${encodeURIComponent('test, "registry"')}&scope=${encodeURIComponent(`repository:${repository.path}:push,pull`)}`,
+    );
+    expect(asked?.headers["authorization"]).toBe(`Basic ${Buffer.from("joe:s3cret-pass").toString("base64")}`);
+  });
+
+  test("posts an identity token as its protocol says", async () => {
+    proxy.demand = { kind: "bearer", credential: { refreshToken: "refresh-1" } };
+    await push(fixedKeychain(identity));
+    const asked = proxy.seen.find(({ path }) => path.startsWith("/token"));
+    expect(Object.fromEntries(new URLSearchParams(asked?.text))).toEqual({
+      grant_type: "refresh_token",
+      refresh_token: "refresh-1",
+      client_id: "ko",
+      service: 'test, "registry"',
+      scope: `repository:${repository.path}:push,pull`,
+    });
+    expect(asked?.headers["authorization"]).toBeUndefined();
+  });
+
+  test("sends a registry token as it is", async () => {
+    proxy.demand = { kind: "bearer" };
+    await using client = makeClient({ keychain: fixedKeychain({ kind: "bearer", token: "as-it-is" }) });
+    await failureOf(client.registry.pushBlob(repository, textBlob("x")));
+    expect(tokens()).toEqual([]);
+    expect(proxy.seen.at(-1)?.headers["authorization"]).toBe("Bearer as-it-is");
+  });
+
+  test("gets a new token when the old one is refused, with the body from its start", async () => {
+    proxy.demand = { kind: "bearer", credential: account, uses: 2 };
+    await using client = makeClient({ keychain: user });
+    const blob = textBlob("x".repeat(100_000));
+    expect(await client.registry.pushBlob(repository, blob)).toBe("uploaded");
+    const puts = proxy.seen.filter(({ method }) => method === "PUT").map(({ status }) => status);
+    expect({ puts, waits: client.waits }).toEqual({ puts: [401, 201], waits: [] });
+  });
+
+  test("uses a token until it is old, and then a new one", async () => {
+    proxy.demand = { kind: "bearer", expiresIn: 300 };
+    let now = 0;
+    const clock = { now: () => now, sleep: async () => {}, random: () => 0 };
+    await using client = makeClient({ clock });
+    const counts: number[] = [];
+    for (const at of [0, 239_000, 241_000]) {
+      now = at;
+      await client.registry.hasBlob(repository, textBlob("x").descriptor);
+      counts.push(tokens().length);
+    }
+    expect(counts).toEqual([1, 1, 2]);
+  });
+
+  test("goes on with the refresh token that came with a token", async () => {
+    proxy.demand = { kind: "bearer", refreshToken: "refresh-2", uses: 1 };
+    await using client = makeClient({ keychain: user });
+    await client.registry.hasBlob(repository, textBlob("x").descriptor);
+    await client.registry.hasBlob(repository, textBlob("x").descriptor);
+    expect(tokens()).toEqual(["GET repository:$R:pull", "POST repository:$R:pull"]);
+  });
+
+  test.each<[string, Partial<BearerDemand>]>([
+    ["all servers", {}],
+    ["a server that gives tokens for one scope only", { oneScopeOnly: true }],
+    ["a server that hears only the last scope", { lastScopeOnly: true }],
+  ])("mounts with a token of its own, and pushes with the other: %s", async (_, more) => {
+    proxy.demand = { kind: "bearer", credential: account, ...more };
+    await using client = makeClient({ keychain: user });
+    const blob = textBlob(`mounted ${count}`);
+    const base = { ...repository, path: `${repository.path}/base` };
+    await client.registry.pushBlob(base, blob);
+    proxy.reset();
+    const result = await client.registry.pushBlob(repository, { ...blob, source: base });
+    expect({ result, tokens: tokens() }).toEqual({
+      result: Object.keys(more).length === 0 ? "mounted" : "uploaded",
+      tokens: expect.arrayContaining([
+        "GET repository:$R:push,pull",
+        "GET repository:$R:push,pull & repository:$R/base:pull",
+      ]),
+    });
+    expect(client.waits).toEqual([]);
   });
 });
 
-describe("findUsable()", () => {
+describe.skipIf(missing)("a login that is not good", () => {
+  test("is named where Basic is refused", async () => {
+    proxy.demand = { kind: "basic", username: "joe", password: "another" };
+    await using client = makeClient({ keychain: user });
+    expect(await failureOf(client.registry.getManifest(repository, "v1"))).toEqual({
+      message:
+        `Cannot read manifest "${repository.host}/${repository.path}:v1": GET http://${repository.host}/v2/${repository.path}/manifests/v1 ` +
+        "answered 401 (UNAUTHORIZED: authentication required), with the credential from the test",
+      hint: `Log in: docker login ${repository.host}`,
+      status: 401,
+      codes: ["UNAUTHORIZED"],
+    });
+    expect(proxy.seen.length).toBe(2);
+  });
+
+  test("is named where the token server refuses it, without what that says of it", async () => {
+    proxy.demand = { kind: "bearer", credential: { username: "joe", password: "another" } };
+    await using client = makeClient({ keychain: user });
+    const { hint, message, status } = await failureOf(client.registry.getManifest(repository, "v1"));
+    expect({ hint, status }).toEqual({ hint: `Log in: docker login ${repository.host}`, status: 401 });
+    expect(message).toContain("get a token for");
+    expect(message).toEndWith(
+      "(UNAUTHORIZED: no such account: Basic REDACTED REDACTED), with the credential from the test",
+    );
+  });
+
+  test("is told when there is none", async () => {
+    proxy.demand = { kind: "basic", ...account };
+    await using client = makeClient({
+      keychain: { ...noCredentials, explain: () => ["docker-credential-x is not on PATH"] },
+    });
+    const { hint, message } = await failureOf(client.registry.getManifest(repository, "v1"));
+    expect(message).toEndWith(", without a credential: docker-credential-x is not on PATH");
+    expect(hint).toBe(`Log in: docker login ${repository.host}`);
+  });
+
+  test("is told when it is of the wrong kind", async () => {
+    proxy.demand = { kind: "basic", ...account };
+    await using client = makeClient({ keychain: fixedKeychain({ kind: "identity", token: "refresh-1" }) });
+    const { message } = await failureOf(client.registry.getManifest(repository, "v1"));
+    expect(message).toEndWith("the one from the test is a token, but the registry wants a username and a password");
+  });
+
+  test("is no question for a scheme that we do not know", async () => {
+    proxy.reset([
+      { path: /^\/v2\/$/, fault: { kind: "answer", status: 401, headers: { "www-authenticate": "Negotiate, NTLM" } } },
+    ]);
+    await using client = makeClient({ keychain: user });
+    const { message } = await failureOf(client.registry.getManifest(repository, "v1"));
+    expect(message).toEndWith(
+      `${repository.host} wants authentication by negotiate, ntlm, ko supports Basic and Bearer`,
+    );
+  });
+});
+
+describe.skipIf(missing)("a token server", () => {
+  const ask = async (
+    demand: Partial<BearerDemand>,
+    env: Record<string, string> = {},
+  ): Promise<{ message: string; said: string }> => {
+    proxy.demand = { kind: "bearer", credential: account, ...demand };
+    await using client = makeClient({ keychain: user, env, deadlines: SHORT });
+    const { message } = await failureOf(client.registry.getManifest(repository, "v1"));
+    return { message, said: client.said.join("\n") };
+  };
+
   test.each([
-    ['Negotiate, Bearer realm="r", Basic', "bearer"],
-    ['Basic realm="b", Bearer realm="r"', "basic"],
-    ["Digest realm=x", undefined],
-  ])("of %s picks %s", (header, scheme) => {
-    expect(findUsable(parseChallenges(header))?.scheme).toBe(scheme);
+    ["ftp://127.0.0.1/token", "ftp://127.0.0.1/token is not an https URL"],
+    ["not a URL", "its realm is not a URL"],
+    ["http://127.0.0.1:1/token", "127.0.0.1:1 is a loopback address other than the registry's own"],
+    ["http://169.254.169.254/token", "169.254.169.254 is a link-local address other than the registry's own"],
+    ["https://[::ffff:10.0.0.1]/token", "[::ffff:a00:1] is a private address other than the registry's own"],
+    ["https://100.100.100.200/token", "100.100.100.200 is a metadata address other than the registry's own"],
+  ])("at %s is not asked", async (realm, why) => {
+    const { message } = await ask({ realm });
+    expect(message).toEndWith(`the token server that ${repository.host} names is refused: ${why}`);
+  });
+
+  test("of another party does not get the credential", async () => {
+    await using other = await FaultProxy.start(server.host);
+    other.demand = { kind: "bearer", credential: account };
+    const port = other.host.split(":")[1];
+    const { message } = await ask({ realm: `http://localhost:${port}/token` });
+    expect(other.seen.map(({ headers, path }) => [path.replace(/\?.*/, ""), headers["authorization"]])).toEqual([
+      ["/token", undefined],
+    ]);
+    expect(message).toContain(
+      `without a credential: there is one from the test, but the token server localhost:${port} is under another domain than ${repository.host}, so it was not sent there`,
+    );
+  });
+
+  test("of another party gets it where the user says so", async () => {
+    await using other = await FaultProxy.start(server.host);
+    other.demand = { kind: "bearer", credential: account };
+    const host = `localhost:${other.host.split(":")[1]}`;
+    await ask({ realm: `http://${host}/token` }, { KO_TOKEN_HOSTS: `x=y,${repository.host}=${host}` });
+    expect(other.seen[0]?.headers["authorization"]).toBe(`Basic ${Buffer.from("joe:s3cret-pass").toString("base64")}`);
+  });
+
+  test("that redirects elsewhere does not take the credential along", async () => {
+    await using other = await FaultProxy.start(server.host);
+    const realm = `http://${proxy.host}/elsewhere`;
+    proxy.reset([
+      {
+        path: /^\/elsewhere/,
+        fault: {
+          kind: "answer",
+          status: 307,
+          headers: { location: `http://localhost:${other.host.split(":")[1]}/token` },
+        },
+      },
+    ]);
+    await ask({ realm });
+    expect(proxy.seen.find(({ path }) => path.startsWith("/elsewhere"))?.headers["authorization"]).toBeDefined();
+    expect(other.seen.map(({ headers }) => headers["authorization"])).toEqual([undefined]);
+  });
+
+  test("that redirects in circles is left", async () => {
+    proxy.reset([
+      { path: /^\/elsewhere/, fault: { kind: "answer", status: 307, headers: { location: "/elsewhere" } } },
+    ]);
+    const { message } = await ask({ realm: `http://${proxy.host}/elsewhere` });
+    expect(message).toEndWith(`${proxy.host} redirects in circles, or away from https`);
+  });
+
+  test.each<[string, string | Uint8Array, string]>([
+    ["no JSON", "s3cret-canary", "not in JSON"],
+    ["no token", '{"x":"s3cret-canary"}', "without a token"],
+    ["too much", new Uint8Array(65 * 1024), "with more than 64 KiB"],
+    ["a token that is none", '{"token":"s3cret-canary\\r\\nX-Evil: 1"}', "with a token that is not valid in a header"],
+  ])("that answers %s is not quoted", async (_, body, why) => {
+    proxy.reset([{ path: /^\/odd/, fault: { kind: "answer", status: 200, body } }]);
+    const { message, said } = await ask({ realm: `http://${proxy.host}/odd` });
+    expect(message).toEndWith(`the token server ${proxy.host} answered 200, but ${why} (after 2 attempts)`);
+    expect(message + said).not.toContain("s3cret-canary");
+  });
+
+  test("that hangs does not hang us", async () => {
+    proxy.reset([{ path: /^\/odd/, fault: { kind: "hang" } }]);
+    const { message } = await ask({ realm: `http://${proxy.host}/odd` });
+    expect(message).toEndWith(
+      "/odd?service=test%2C%20%22registry%22&scope=" +
+        encodeURIComponent(`repository:${repository.path}:pull`) +
+        ": no answer for 1 s (after 2 attempts)",
+    );
+  });
+
+  test("that is busy is asked again", async () => {
+    proxy.demand = { kind: "bearer", realm: `http://${proxy.host}/busy` };
+    proxy.reset([
+      { path: /^\/busy/, fault: { kind: "answer", status: 503 }, only: [1] },
+      { path: /^\/busy/, fault: { kind: "answer", status: 200, body: '{"access_token":"a","token":"b"}' } },
+    ]);
+    await using client = makeClient();
+    await failureOf(client.registry.getManifest(repository, "v1"));
+    expect(client.waits).toEqual([500]);
+    // access_token counts, token is for old clients.
+    const sent = proxy.seen
+      .filter(({ path }) => path.includes("/manifests/"))
+      .map(({ headers }) => headers["authorization"]);
+    expect(sent).toEqual(["Bearer a"]);
   });
 });

@@ -212,7 +212,7 @@ describe.skipIf(missing)("redirects of a GET", () => {
     proxy.reset([redirect("http://169.254.169.254/latest/meta-data/")]);
     await using client = makeClient();
     const { message } = await failureOf(client.registry.getManifest(repository, "v1"));
-    expect(message).toEndWith("there it is refused: 169.254.169.254 is a link-local address");
+    expect(message).toEndWith(" names is refused: 169.254.169.254 is a link-local address");
   });
 
   test("a host that is led to and asks who we are hears nothing", async () => {
@@ -415,12 +415,17 @@ describe.skipIf(missing)("pushManifest()", () => {
   });
 
   test.each<[string, number, string, string | undefined]>([
-    ["an immutable tag", 412, "PRECONDITION", "The registry does not let this tag move: choose another one with -t."],
+    [
+      "an immutable tag",
+      412,
+      "PRECONDITION",
+      "The registry does not allow moving this tag: choose another one with -t.",
+    ],
     [
       "an immutable tag elsewhere",
       400,
       "TAG_INVALID",
-      "The registry does not let this tag move: choose another one with -t.",
+      "The registry does not allow moving this tag: choose another one with -t.",
     ],
     ["an invalid manifest", 400, "MANIFEST_INVALID", undefined],
   ])("does not try %s again", async (_, status, code, hint) => {
@@ -454,7 +459,7 @@ describe.skipIf(missing)("refusals", () => {
       "answered 418 (Bad\\x1b[2J Gateway)",
     ],
     ["nothing", body(""), "answered 418"],
-    ["a novel", body("x".repeat(10_000_000)), "answered 418 (its explanation is longer than 64 KiB)"],
+    ["a novel", body("x".repeat(10_000_000)), "answered 418 (its error body is longer than 64 KiB)"],
     ["many lines", body("a\nb\nc\nd\ne"), "answered 418 (a; b; c)"],
     [
       "odd errors",

@@ -184,7 +184,7 @@ describe.skipIf(missing)("pushBlob() does again what may be done again", () => {
 });
 
 describe.skipIf(missing)("pushBlob() is refused", () => {
-  const denied = 'Create the repository "$R" if it does not exist, or log in as somebody who may push: docker login $H';
+  const denied = 'Create the repository "$R" if it does not exist, or log in as a user who may push: docker login $H';
   test.each<[string, Rule[], string[], Partial<Failure>]>([
     [
       "without a login",
@@ -302,13 +302,13 @@ describe.skipIf(missing)("upload Locations", () => {
   test.each([
     ["$SCHEME://169.254.169.254/upload", "169.254.169.254 is a link-local address"],
     ["//10.0.0.1/upload", "10.0.0.1 is a private address"],
-    ["file:///etc/passwd", "file: is no way to go"],
-    ["http://[", "its Location is no URL"],
+    ["file:///etc/passwd", "file: is not supported"],
+    ["http://[", "it is not a URL"],
   ])("%s is refused", async (value, why) => {
     proxy.reset(location(value.replace("$SCHEME", "http")));
     await using client = makeClient();
     const { message } = await failureOf(client.registry.pushBlob(repository, blob()));
-    expect(message).toEndWith(`${repository.host} leads elsewhere, and there it is refused: ${why}`);
+    expect(message).toEndWith(`the location that ${repository.host} names is refused: ${why}`);
   });
 
   test("their query is kept as it is", async () => {
@@ -356,7 +356,7 @@ describe.skipIf(missing)("upload Locations", () => {
     proxy.reset([on("PUT", { kind: "answer", status: 302, headers: { location: `http://${other.host}/store` } })]);
     await using client = makeClient();
     const { message } = await failureOf(client.registry.pushBlob(repository, blob()));
-    expect(message).toEndWith("answered 302: such a redirect would lose the content");
+    expect(message).toEndWith("answered 302: this redirect would drop the request body");
     expect(other.seen).toEqual([]);
   });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { chooseProxy, findRange, isLoopback, whyForbidden } from "../lib/url.ts";
+import { chooseProxy, findRange, isLoopback, whyForbidden, whyWithheld } from "../lib/url.ts";
 
 describe("isLoopback()", () => {
   test.each([
@@ -59,6 +59,44 @@ describe("whyForbidden()", () => {
     expect(
       await whyForbidden(new URL("https://localhost/"), new URL("https://registry.invalid/"), { names: false }),
     ).toBeUndefined();
+  });
+});
+
+describe("whyWithheld()", () => {
+  const elsewhere = (registry: string, server: string): string =>
+    `the token server ${server} is under another domain than ${registry}, so it was not sent there (KO_TOKEN_HOSTS=${registry}=${server} permits it)`;
+  test.each<[string, string, string, string | undefined]>([
+    ["the registry itself", "https://ghcr.io/", "https://ghcr.io/token", undefined],
+    ["another port of it", "https://ghcr.io/", "https://ghcr.io:444/token", undefined],
+    ["the same domain", "https://registry-1.docker.io/", "https://auth.docker.io/token", undefined],
+    ["a domain under a country", "https://r.a.co.uk/", "https://auth.a.co.uk/", undefined],
+    ["only its public suffix", "https://r.a.co.uk/", "https://b.co.uk/", elsewhere("r.a.co.uk", "b.co.uk")],
+    ["another domain", "https://a.example/", "https://b.test/", elsewhere("a.example", "b.test")],
+    ["a name that ends alike", "https://a.test/", "https://ba.test/", elsewhere("a.test", "ba.test")],
+    ["another address", "https://10.0.0.1/", "https://20.0.0.1/", elsewhere("10.0.0.1", "20.0.0.1")],
+    ["a known pair", "https://nvcr.io/", "https://authn.nvidia.com/", undefined],
+    ["a known pair, by region", "https://rg.fr-par.scw.cloud/", "https://api.scaleway.com/", undefined],
+    [
+      "a host that ends alike",
+      "https://xnvcr.io/",
+      "https://authn.nvidia.com/",
+      elsewhere("xnvcr.io", "authn.nvidia.com"),
+    ],
+    ["a pair that the user named", "https://a.example:5000/", "https://b.test/", undefined],
+    ["http on this machine", "http://localhost:1/", "http://localhost:2/", undefined],
+    ["http elsewhere", "http://a.test/", "http://a.test/token", "a.test is not reached over https"],
+  ])("of %s", (_, registry, server, wanted) => {
+    const trusted = "x=y, a.example:5000=b.test";
+    const options = { isProxied: false, isInsecure: false, trusted };
+    expect(whyWithheld(new URL(server), new URL(registry), options)).toBe(wanted);
+  });
+
+  test.each<[string, boolean, boolean, string | undefined]>([
+    ["is allowed where the user says so", false, true, undefined],
+    ["is never allowed through a proxy", true, true, "a.test is reached unencrypted through a proxy"],
+  ])("http %s", (_, isProxied, isInsecure, wanted) => {
+    const server = new URL("http://a.test/");
+    expect(whyWithheld(server, server, { isProxied, isInsecure, trusted: "" })).toBe(wanted);
   });
 });
 
