@@ -152,9 +152,9 @@ export class Authorizer {
     const source = withheld === undefined ? found?.source : undefined;
     const why = withheld === undefined ? reasons : [`there is one from ${found?.source}, but ${withheld}`];
     const own = neededScopes(scope);
-    // A mount asks for no more than it needs: some servers refuse the whole token for one scope too many (A2.7).
+    // A mount asks for no more than it needs: some servers refuse the whole token for one scope too many (docs/rules.md A2.7).
     const wished = refused === undefined || scope.from !== undefined ? [] : scopesOf(challenge);
-    const request: TokenRequest = {
+    const tokenRequest: TokenRequest = {
       http,
       realm,
       service: challenge.parameters["service"],
@@ -163,13 +163,13 @@ export class Authorizer {
       origin,
       action,
       refuse: (response) => {
-        const refused = { ...scope, action: `${action}: get a token for ${host}` };
-        return readRefusal(response, { request: refused, host, http, source, reasons: why });
+        const request = { ...scope, action: `${action}: get a token for ${host}` };
+        return readRefusal(response, { request, host, http, source, reasons: why });
       },
     };
     const key = [repository.path, ...own].join(" ");
     const token = await this.#token(key, {
-      get: () => this.#fetchToken(request, repository.path),
+      get: () => this.#fetchToken(tokenRequest, repository.path),
       refused: refused?.header,
     });
     if (token.refreshToken !== undefined && withheld === undefined) {

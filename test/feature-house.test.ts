@@ -86,7 +86,7 @@ const EXAMPLES: ReadonlySet<string> = new Set(["descriptor.md", "manifest.md", "
 const PENDING: ReadonlySet<string> = new Set<string>([
   ...`archive async base-daemon build-jobs cluster-load cluster-minikube cluster compress compress.worker docker-host
     docker-ssh docker-transport docker go-build go-problems go-programs go host http-transfer http image kodata
-    layout publish-local reference registry-auth registry-errors registry-keychain registry-ping registry-pull registry-push registry-transport registry-upload registry tar url yaml-inputs-url yaml-inputs yaml-objects
+    layout publish-local reference registry-keychain registry-pull registry-push registry-upload registry tar url yaml-inputs-url yaml-inputs yaml-objects
     yaml-references`
     .split(/\s+/)
     .map((name) => `lib/${name}.ts`),
