@@ -1,12 +1,8 @@
 /**
- * What a version control system says of a work tree, as far as the Go tool stamps it into a program: the commit, whether
- * anything is changed, the tags that make a version of it.
+ * The state of a work tree as far as the Go tool stamps it into a binary (`-buildvcs`): commit, changes, tags.
  *
- * https://pkg.go.dev/cmd/go#hdr-Compile_packages_and_dependencies (`-buildvcs`)
- *
- * Where git keeps what belongs to a work tree: its own folder, and the one that all work trees of a repository share.
- *
- * https://git-scm.com/docs/gitrepository-layout
+ * Also reads the `.git` files of linked work trees and submodules (https://git-scm.com/docs/gitrepository-layout).
+ * Version control systems other than git are recognized, and left to the Go tool.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
@@ -15,14 +11,14 @@ import type { InputPlan } from "./fingerprint-inputs.ts";
 import { ancestors, VCS_MARKS } from "./go-sources.ts";
 import type { Host } from "./host.ts";
 
-/** A work tree, or none, or one that only the Go tool can tell of. */
+/** A work tree. "other": of a version control system that ko does not know. */
 export type WorkTree =
   | { readonly kind: "none" }
   /** @property root absolute */
   | { readonly kind: "git"; readonly root: string }
   | { readonly kind: "other"; readonly name: string };
 
-/** The work tree around a folder. */
+/** Finds the work tree around a folder. */
 export function findWorkTree(dir: string): WorkTree {
   for (const root of ancestors(dir)) {
     const mark = VCS_MARKS.find((name) => look(join(root, name)) !== undefined);
@@ -33,11 +29,11 @@ export function findWorkTree(dir: string): WorkTree {
 }
 
 /**
- * The state of a git work tree as one word to compare: the commit, and whether `git status` tells of anything.
+ * Reads the state of a git work tree, as a text to compare: the commit, and whether `git status` lists a change.
  *
- * Asks `git status` once, which writes nothing. A git that fails or is not there has a state of its own.
+ * Runs `git status` once, without writes to the repository. A failing or missing git is a state too.
  *
- * @param options.env of the Go tool, which runs git itself
+ * @param options.env the environment of the Go tool, which runs git too
  */
 export async function readGitState(
   root: string,
@@ -59,7 +55,7 @@ export async function readGitState(
   }
 }
 
-/** The files and folders in which git keeps what makes versions: tags, the ends of a shallow history, settings. */
+/** The files and folders that decide the version of a commit: tags, the ends of a shallow history, settings. */
 export function planTags(root: string): InputPlan {
   const shared = sharedFolder(root);
   if (shared === undefined) return { folders: [], files: [] };
@@ -67,7 +63,7 @@ export function planTags(root: string): InputPlan {
   const tags = join(shared, "refs", "tags");
   const folders = [tags];
   const files = [...names.map((name) => join(shared, name)), tags];
-  // Names of tags may hold slashes. A tag that is moved is another file, or is written anew.
+  // A tag's name may hold slashes, so tags lie in subfolders. Moving a tag writes its file.
   for (let at = 0; at < folders.length; at++) {
     for (const entry of readEntries(folders[at] ?? "")) {
       (entry.isDirectory() ? folders : files).push(join(folders[at] ?? "", entry.name));
@@ -77,7 +73,28 @@ export function planTags(root: string): InputPlan {
   return { folders: folders.filter(exists).map((dir) => ({ dir, kind: "entries" })), files };
 }
 
-/** The folder that all work trees share, of the one in `root`; undefined if that cannot be told: then git cannot tell either. */
+/**
+ * Reads the folder that a `.git` file of a linked work tree or submodule names; undefined if it names none.
+ *
+ * @throws If the file cannot be read.
+ */
+export function readGitFile(file: string): string | undefined {
+  const pointer = /^gitdir: (.+?)[\r\n]*$/.exec(readFileSync(file, "utf8"))?.[1];
+  return pointer === undefined ? undefined : resolve(dirname(file), pointer);
+}
+
+/**
+ * Reads which folder all work trees of a repository share (`$GIT_COMMON_DIR`).
+ *
+ * @param own the work tree's own git folder; it is the shared one, too, where there are no linked work trees
+ * @throws If the file that names the shared folder cannot be read.
+ */
+export function readCommonFolder(own: string): string {
+  const file = join(own, "commondir");
+  return existsSync(file) ? resolve(own, readFileSync(file, "utf8").trim()) : own;
+}
+
+/** The shared git folder of the work tree `root`; undefined if it cannot be found, as git cannot then either. */
 function sharedFolder(root: string): string | undefined {
   const path = join(root, ".git");
   try {
@@ -86,24 +103,4 @@ function sharedFolder(root: string): string | undefined {
   } catch {
     return undefined;
   }
-}
-
-/**
- * The folder that a `.git` file names, as linked work trees and submodules have one; undefined if it names none.
- *
- * @throws if the file cannot be read
- */
-export function readGitFile(file: string): string | undefined {
-  const pointer = /^gitdir: (.+?)[\r\n]*$/.exec(readFileSync(file, "utf8"))?.[1];
-  return pointer === undefined ? undefined : resolve(dirname(file), pointer);
-}
-
-/**
- * What all work trees share, of a work tree's own folder; that folder itself, if there is one work tree only.
- *
- * @throws if the file that names it cannot be read
- */
-export function readCommonFolder(own: string): string {
-  const file = join(own, "commondir");
-  return existsSync(file) ? resolve(own, readFileSync(file, "utf8").trim()) : own;
 }

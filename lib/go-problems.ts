@@ -1,8 +1,8 @@
 /**
- * Why a package cannot become an image, in words a person can act on.
+ * Explains why a package cannot become an image, with a command that helps.
  *
- * Everything here starts from what `go list -e` says of a package; sources are read for one question only, whether files
- * that were left out have `import "C"` (spec/demand.md row 22).
+ * The facts are those of `go list -e`. Sources are read for one question only: whether files that build constraints leave
+ * out import "C".
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
@@ -10,26 +10,26 @@ import { KoError } from "./errors.ts";
 import type { GoPackage, GoProblem } from "./go.ts";
 
 export interface ExplainOptions {
-  /** The argument as the user gave it. */
+  /** The argument as given. */
   readonly text: string;
-  /** `linux/amd64`, as the environment of go has it. */
+  /** GOOS and GOARCH, such as `linux/amd64`. */
   readonly platform: string;
-  /** The file that the argument names in the package's folder. */
+  /** The Go file in the package's folder that the argument names. */
   readonly file?: string | undefined;
-  /** Everything listed in the same run, by import path. */
+  /** All packages of the same `go list`, by import path. */
   readonly packages: ReadonlyMap<string, GoPackage>;
-  /** The command that makes the argument's module known to go, where a workspace leaves it out. */
+  /** The command that adds the argument's module to the workspace, if that is missing. */
   readonly remedy?: string | undefined;
-  /** What the user may have meant, if anything is near. */
+  /** Finds the nearest program. */
   readonly suggest: () => Promise<string | undefined>;
-  /** Programs below the package's folder, as one would type them. */
+  /** Finds the programs below the package's folder, as one types them. */
   readonly below: (importPath: string) => Promise<readonly string[]>;
 }
 
-/** How many problems of one program are told. */
+/** The most problems of one program in a message. */
 const MOST_PROBLEMS = 10;
 
-/** Why this package is no program that can be built, or undefined if it is one. */
+/** Returns the error of a package that cannot be built, or undefined if it can. */
 export async function explainPackage(found: GoPackage, options: ExplainOptions): Promise<KoError | undefined> {
   const { text } = options;
   if (found.problem !== undefined) {
@@ -55,7 +55,7 @@ export async function explainPackage(found: GoPackage, options: ExplainOptions):
   return undefined;
 }
 
-/** The files among those left out that have `import "C"`. */
+/** The Go files with `import "C"` among those that build constraints leave out. */
 export async function findCgoFiles(found: GoPackage): Promise<readonly string[]> {
   const result: string[] = [];
   for (const name of found.ignoredGoFiles) {
@@ -65,12 +65,12 @@ export async function findCgoFiles(found: GoPackage): Promise<readonly string[]>
   return result;
 }
 
-/** What to do about cgo, in one place: the list and the compiler meet it both. */
+/** The hint about cgo, for errors of `go list` and of the compiler. */
 export function cgoHint(platform: string): string {
   return `Set CGO_ENABLED=1 and CC to a C compiler for ${platform}, and use a base image with its C library.`;
 }
 
-/** Splits what go says into the reason and the command it offers. */
+/** Splits a message of `go` into the reason and the command that it offers. */
 export function splitRemedy(message: string): { readonly why: string; readonly remedy: string | undefined } {
   const parts = /^([^]*?);? to add(?: it| missing requirements)?:\n\t([^\n]+)$/.exec(message);
   return parts?.[1] === undefined ? { why: message, remedy: undefined } : { why: parts[1], remedy: parts[2] };
@@ -83,7 +83,7 @@ async function noProgram(what: string, found: GoPackage, options: ExplainOptions
   return new KoError(`Cannot build "${options.text}": ${what}, want package main`, { hint });
 }
 
-/** A package that go did not find. */
+/** The error of a package that `go list` did not find. */
 async function explainAbsent(found: GoPackage, options: ExplainOptions): Promise<KoError> {
   const message = found.problem?.message ?? "";
   const missing = /^(?:pattern \S+: )?l?stat (.*): (?:directory not found|no such file or directory)$/.exec(message);
@@ -114,7 +114,7 @@ async function explainExcluded(
   );
 }
 
-/** Faults of the package's own files and of what it imports, as go tells them. */
+/** The error of a package with faults in its own files or in those it imports, in the words of `go`. */
 async function explainFaults(found: GoPackage, options: ExplainOptions): Promise<KoError> {
   const problems = [...(found.problem === undefined ? [] : [found.problem]), ...found.dependencyProblems];
   for (const { message, importStack } of problems) {
@@ -150,7 +150,7 @@ function describeFault(
   const absent = /^no required module provides package (\S+?)[;:]?$/.exec(why)?.[1];
   const module = found.module?.path;
   if (absent !== undefined && module !== undefined && absent.startsWith(`${module}/`)) {
-    // `go get` of a package of one's own module cannot help.
+    // The offered `go get` cannot help with a package of the main module.
     return { why: `${place}module ${module} has no package ${absent}`, remedy: undefined };
   }
   if (why.includes("-mod=vendor")) return { why: `${place}${why}`, remedy: "go mod vendor" };

@@ -1,9 +1,9 @@
 /**
- * What decides the bytes of a Go program, as files and folders: from what `go list -deps` tells of its packages.
+ * Plans which files and folders decide the bytes of a Go program, from the output of `go list -deps`.
  *
- * Modules that cannot change (those of the module cache, which go.sum guards) are left out; so is nothing else: sources,
- * embedded files, what would newly count, the files that choose modules, versions and toolchain. Looking at them is
- * fingerprint.ts's job. Of go.mod and go.work no more is read than which local folders they may mean.
+ * A plan leaves out only modules of the module cache, which go.sum guards: it has sources, embedded files, places where new
+ * ones would count, and the files that choose modules, versions and toolchain. fingerprint-inputs.ts compares them; of
+ * go.mod and go.work only the local folders that they may name are read.
  */
 import { accessSync, constants, readFileSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
@@ -16,24 +16,24 @@ import type { GoModule, GoPackage } from "./go.ts";
 export interface SourcesOptions {
   /** Absolute path of the go command. */
   readonly go: string;
-  /** Where `go env -w` keeps settings; undefined if it does not. */
+  /** The settings file of `go env -w`; undefined if there is none. */
   readonly settings: string | undefined;
-  /** Value of GOWORK, if it has one. */
+  /** The value of GOWORK, if it is set. */
   readonly gowork: string | undefined;
 }
 
-/** Why it cannot be told from files alone that a program is what it was. */
+/** Files alone cannot prove that a program is unchanged. */
 export interface Unprovable {
   readonly why: string;
 }
 
-/** Folders or files that mark a work tree of a version control system; Go stamps what git and the like tell. */
+/** The files and folders that mark a work tree of a version control system, whose state Go stamps into binaries. */
 export const VCS_MARKS = [".git", ".hg", ".svn", ".bzr", ".fslckout", "_FOSSIL_"] as const;
 
 /**
- * What has to stay the same for a build of `program` to give the same bytes, beside environment and flags.
+ * Plans the files and folders that decide the bytes of a program, beside environment and flags.
  *
- * @param packages all that `go list -deps` told in the same run
+ * @param packages the output of `go list -deps`
  */
 export function planSources(
   program: Program,
@@ -47,20 +47,20 @@ export function planSources(
     if (each.cgoFiles.length > 0) return { why: `${each.importPath} needs a C compiler, whose files ko does not know` };
     if (each.standard) continue;
     if (seenSources(each).some((name) => name.includes("\ufffd"))) {
-      return { why: `${each.importPath} has a file whose name is no valid UTF-8` };
+      return { why: `${each.importPath} has a file whose name is not valid UTF-8` };
     }
     if (each.module === undefined) return { why: `${each.importPath} is in no module` };
     if (isImmutable(each)) continue;
-    // Nobody edits what is vendored.
+    // Vendored packages are not edited: their headers need no look.
     plan.sources(each.dir, seenSources(each), { headers: !each.dir.includes("/vendor/") });
     const root = each.module.dir;
-    // A go.mod on the way would cut the package off from its module.
+    // A new go.mod between the package and its module would split them.
     if (root !== undefined) for (const dir of waysUp(each.dir, root)) plan.file(join(dir, "go.mod"));
     for (const name of each.embedFiles) plan.file(join(each.dir, name));
     for (const dir of embedFolders(each.dir, each.embedPatterns)) plan.names(dir, "entries");
   }
   const goroot = findGoroot(packages);
-  if (goroot === undefined) return { why: "go list does not tell of the package runtime" };
+  if (goroot === undefined) return { why: "go list does not list the package runtime" };
   planToolchain(plan, { goroot, go: options.go, standard: packages.filter(({ standard }) => standard) });
   planModules(plan, used.packages, { ...options, program });
   for (const dir of new Set([...ancestors(program.dir), ...ancestors(program.workDir)])) {
@@ -69,10 +69,7 @@ export function planSources(
   return plan.done();
 }
 
-/**
- * What has to stay the same for an argument to name the same programs: where modules lie, and the programs' folders.
- * What is in the sources is another question.
- */
+/** Plans the files that decide which programs an argument names: those that choose modules, and the programs' folders. */
 export function planPlaces(
   programs: readonly Program[],
   packages: readonly GoPackage[],
@@ -90,7 +87,7 @@ export function planPlaces(
 }
 
 /**
- * The same for a pattern such as `./...`, which also means whatever will be added below `root`.
+ * Plans the files and folders that decide which programs a pattern such as `./...` names: also new folders below `root`.
  *
  * @param named the packages that the pattern matches
  */
@@ -105,14 +102,14 @@ export function planPattern(
   walkFolders(options.root, (dir, name) => {
     if (dir !== options.root && !isWalkedName(name)) return false;
     plan.names(dir, "tree");
-    // Other modules are none of its business, as long as they are that.
+    // A pattern does not match packages of other modules.
     return dir === options.root || look(join(dir, "go.mod")) === undefined;
   });
   const added = plan.done();
   return { folders: [...places.folders, ...added.folders], files: [...places.files, ...added.files] };
 }
 
-/** The files that choose modules and their versions for a program, and the places where one could appear. */
+/** The files that choose modules and their versions for a program, existing or not. */
 export function planModuleFiles(
   program: Pick<Program, "dir" | "workDir">,
   packages: readonly GoPackage[],
@@ -123,159 +120,21 @@ export function planModuleFiles(
   return plan.done().files;
 }
 
-/** The folders above and including `dir`, the nearest first. */
-export function ancestors(dir: string): readonly string[] {
-  const found = [dir];
-  for (let at = dir; dirname(at) !== at; at = dirname(at)) found.push(dirname(at));
-  return found;
-}
-
-class PlanMaker {
-  readonly #folders = new Map<string, InputPlan["folders"][number]>();
-  readonly #files = new Set<string>();
-
-  /** @param options.headers what `go list` reads of each file is of interest */
-  sources(dir: string, seen: readonly string[] | undefined, { headers } = { headers: false }): void {
-    const key = `sources ${dir}`;
-    if (this.#folders.get(key)?.seen !== undefined) return;
-    this.#folders.set(key, { dir, kind: "sources", seen, ...(headers ? { headers: "read" as const } : {}) });
-  }
-
-  /** A folder of which only names count. */
-  names(dir: string, kind: Exclude<FolderKind, "sources">): void {
-    this.#folders.set(`${kind} ${dir}`, { dir, kind });
-  }
-
-  /** A file, or a folder of which it counts only that it is there. */
-  file(path: string): void {
-    this.#files.add(path);
-  }
-
-  done(): InputPlan {
-    return { folders: [...this.#folders.values()], files: [...this.#files] };
-  }
-}
-
-/** A package and all that it imports, by any way; Go's own are taken all together. */
-function closure(
-  importPath: string,
-  packages: readonly GoPackage[],
-): { readonly packages: readonly GoPackage[] } | Unprovable {
-  const byPath = new Map(packages.map((each) => [each.importPath, each]));
-  const found = new Map<string, GoPackage>();
-  for (const each of packages) if (each.standard) found.set(each.importPath, each);
-  const waiting = [importPath];
-  for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
-    if (found.has(path) || path === "C") continue;
-    const each = byPath.get(path);
-    if (each === undefined) return { why: `go list does not tell of ${path}` };
-    if (each.problem !== undefined || each.dir === "") return { why: `there is a problem with ${path}` };
-    found.set(path, each);
-    waiting.push(...each.imports);
-  }
-  return { packages: [...found.values()] };
-}
-
-/** Whether a package is of a module version in the module cache. With vendoring there is no folder of the module. */
+/** Reports whether a package lies in the module cache. A vendored module has no folder there. */
 export function isImmutable({ dir, module }: GoPackage): boolean {
   if (module === undefined || module.main || module.local) return false;
   return module.version !== undefined && module.dir !== undefined && isInside(dir, module.dir);
 }
 
-/** The sources that the Go tool saw in a package's folder, whether they take part or not; tests left out. */
-export function seenSources(each: GoPackage): readonly string[] {
-  return [...each.goFiles, ...each.cgoFiles, ...each.ignoredGoFiles, ...each.otherFiles, ...each.ignoredOtherFiles];
-}
-
-/** The folders from that of a package up to that of its module, both left out and included: those between, and the module's. */
-function waysUp(dir: string, root: string): readonly string[] {
-  if (!isInside(dir, root)) return [];
-  return ancestors(dir).filter((each) => isInside(each, root));
-}
-
-/** Go's root, as the go that ran tells it: another than that of the command if a go.mod asks for another version. */
+/** The GOROOT of the toolchain that ran: not that of the `go` command if a go.mod asks for another version. */
 export function findGoroot(packages: readonly GoPackage[]): string | undefined {
   const runtime = packages.find(({ importPath, standard }) => standard && importPath === "runtime");
   return runtime === undefined ? undefined : dirname(dirname(runtime.dir));
 }
 
-function planToolchain(
-  plan: PlanMaker,
-  options: { readonly goroot: string; readonly go: string; readonly standard: readonly GoPackage[] },
-): void {
-  const { goroot, go, standard } = options;
-  for (const path of [go, ...["VERSION", "go.env", "bin/go"].map((name) => join(goroot, name))]) plan.file(path);
-  const tools = join(goroot, "pkg", "tool");
-  for (const host of readNames(tools)) {
-    for (const tool of ["compile", "link", "asm"]) plan.file(join(tools, host, tool));
-  }
-  // Whoever may write to Go's own sources may try something out in them.
-  const open = isWritable(join(goroot, "src", "runtime"));
-  for (const each of standard) {
-    if (each.dir === "") continue;
-    if (!open) plan.names(each.dir, "entries");
-    else {
-      plan.sources(each.dir, seenSources(each));
-      for (const name of each.embedFiles) plan.file(join(each.dir, name));
-    }
-  }
-  if (open) plan.sources(join(goroot, "pkg", "include"), undefined);
-}
-
-/** The files that choose modules and their versions. */
-function planModules(
-  plan: PlanMaker,
-  packages: readonly GoPackage[],
-  { program, gowork, settings }: Omit<SourcesOptions, "go"> & { readonly program: Pick<Program, "dir" | "workDir"> },
-): void {
-  if (settings !== undefined) plan.file(settings);
-  for (const dir of new Set([...ancestors(program.workDir), ...ancestors(program.dir)])) {
-    for (const name of ["go.mod", "go.work"]) plan.file(join(dir, name));
-  }
-  const choosing = new Set<string>(gowork === undefined || gowork === "off" ? [] : [gowork]);
-  for (const dir of ancestors(program.workDir)) {
-    for (const name of ["go.mod", "go.work"]) if (look(join(dir, name)) !== undefined) choosing.add(join(dir, name));
-  }
-  for (const { module } of packages) if (isChanging(module)) choosing.add(module.goMod);
-  // What is added meanwhile has its turn too: a module of a workspace may replace others.
-  for (const path of choosing) {
-    for (const file of moduleFiles(path)) plan.file(file);
-    for (const dir of localFolders(path)) choosing.add(join(dir, "go.mod"));
-  }
-}
-
-function isChanging(module: GoModule | undefined): module is GoModule & { readonly goMod: string } {
-  return module?.goMod !== undefined && (module.main || module.local);
-}
-
-/** A go.mod or go.work with what belongs to it. */
-function moduleFiles(path: string): readonly string[] {
-  const dir = dirname(path);
-  const sum = path.endsWith(".work") ? `${path}.sum` : join(dir, "go.sum");
-  return [path, sum, join(dir, "vendor"), join(dir, "vendor", "modules.txt")];
-}
-
-/** The local folders that a go.mod (`replace`) or go.work (`use`, `replace`) may mean: any word that is a module's folder. */
-function localFolders(path: string): readonly string[] {
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch {
-    return [];
-  }
-  const found = new Set<string>();
-  for (const [quoted] of text.matchAll(/"[^"\n]*"|`[^`\n]*`|[^\s"`()]+/g)) {
-    const word = quoted.replace(/^["`]|["`]$/g, "");
-    if (!word.startsWith(".") && !isAbsolute(word) && !path.endsWith(".work")) continue;
-    const dir = resolve(dirname(path), word);
-    if (look(join(dir, "go.mod")) !== undefined) found.add(dir);
-  }
-  return [...found];
-}
-
 /**
- * The folders whose entries decide what embed patterns match. A pattern is a glob of path.Match for each element; what
- * it matches is taken with all below, if it is a folder.
+ * The folders whose entries decide the matches of embed patterns. Each element of a pattern is a glob of path.Match; a
+ * folder that matches is embedded with everything below it.
  *
  * https://pkg.go.dev/embed
  */
@@ -286,7 +145,7 @@ export function embedFolders(dir: string, patterns: readonly string[]): readonly
     for (const part of pattern.replace(/^all:/, "").split("/")) {
       if (part === "." || part === "") continue;
       if (!/[*?[\\]/.test(part)) {
-        // What a plain name means is known: its files are marked.
+        // A plain name has one match, and its files are marked.
         level = level.map((folder) => join(folder, part)).filter((path) => look(path)?.isDirectory());
         continue;
       }
@@ -308,9 +167,9 @@ export function embedFolders(dir: string, patterns: readonly string[]): readonly
   return [...found];
 }
 
-/** What one element of a pattern may match; more rather than less. */
+/** Matches one element of a pattern: a superset of the matches of path.Match. */
 export function globMatcher(part: string): (name: string) => boolean {
-  // A class may hold anything: one character of any kind is what it matches at most.
+  // A class matches one character at most, so "?" covers it.
   const source = part
     .replace(/\[(?:\\.|[^\]\\])*\]/g, "?")
     .replace(/\\(.)/g, "$1")
@@ -321,7 +180,145 @@ export function globMatcher(part: string): (name: string) => boolean {
   return (name) => regex.test(name);
 }
 
-/** `folder` and all folders below it, links not followed. @param visit says whether to look at what is in it */
+/** A folder and all above it, the nearest first. */
+export function ancestors(dir: string): readonly string[] {
+  const found = [dir];
+  for (let at = dir; dirname(at) !== at; at = dirname(at)) found.push(dirname(at));
+  return found;
+}
+
+class PlanMaker {
+  readonly #folders = new Map<string, InputPlan["folders"][number]>();
+  readonly #files = new Set<string>();
+
+  /** @param options.headers true records the header of each Go file too */
+  sources(dir: string, seen: readonly string[] | undefined, { headers } = { headers: false }): void {
+    const key = `sources ${dir}`;
+    if (this.#folders.get(key)?.seen !== undefined) return;
+    this.#folders.set(key, { dir, kind: "sources", seen, ...(headers ? { headers: "read" as const } : {}) });
+  }
+
+  /** Adds a folder whose names count, not its files. */
+  names(dir: string, kind: Exclude<FolderKind, "sources">): void {
+    this.#folders.set(`${kind} ${dir}`, { dir, kind });
+  }
+
+  /** Adds a file, existing or not. A folder in its place counts as existing only. */
+  file(path: string): void {
+    this.#files.add(path);
+  }
+
+  done(): InputPlan {
+    return { folders: [...this.#folders.values()], files: [...this.#files] };
+  }
+}
+
+/** A package and its dependencies. All listed packages of Go itself are among them. */
+function closure(
+  importPath: string,
+  packages: readonly GoPackage[],
+): { readonly packages: readonly GoPackage[] } | Unprovable {
+  const byPath = new Map(packages.map((each) => [each.importPath, each]));
+  const found = new Map<string, GoPackage>();
+  for (const each of packages) if (each.standard) found.set(each.importPath, each);
+  const waiting = [importPath];
+  for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+    if (found.has(path) || path === "C") continue;
+    const each = byPath.get(path);
+    if (each === undefined) return { why: `go list does not list ${path}` };
+    if (each.problem !== undefined || each.dir === "") return { why: `there is a problem with ${path}` };
+    found.set(path, each);
+    waiting.push(...each.imports);
+  }
+  return { packages: [...found.values()] };
+}
+
+/** The sources that `go list` found in a package's folder, with those that build constraints leave out, without tests. */
+function seenSources(each: GoPackage): readonly string[] {
+  return [...each.goFiles, ...each.cgoFiles, ...each.ignoredGoFiles, ...each.otherFiles, ...each.ignoredOtherFiles];
+}
+
+/** The folders from a package's up to its module's, both included. */
+function waysUp(dir: string, root: string): readonly string[] {
+  if (!isInside(dir, root)) return [];
+  return ancestors(dir).filter((each) => isInside(each, root));
+}
+
+function planToolchain(
+  plan: PlanMaker,
+  options: { readonly goroot: string; readonly go: string; readonly standard: readonly GoPackage[] },
+): void {
+  const { goroot, go, standard } = options;
+  for (const path of [go, ...["VERSION", "go.env", "bin/go"].map((name) => join(goroot, name))]) plan.file(path);
+  const tools = join(goroot, "pkg", "tool");
+  for (const host of readNames(tools)) {
+    for (const tool of ["compile", "link", "asm"]) plan.file(join(tools, host, tool));
+  }
+  // A GOROOT that the user can write to may be edited: then its sources are inputs too.
+  const open = isWritable(join(goroot, "src", "runtime"));
+  for (const each of standard) {
+    if (each.dir === "") continue;
+    if (!open) plan.names(each.dir, "entries");
+    else {
+      plan.sources(each.dir, seenSources(each));
+      for (const name of each.embedFiles) plan.file(join(each.dir, name));
+    }
+  }
+  if (open) plan.sources(join(goroot, "pkg", "include"), undefined);
+}
+
+/** Adds the files that choose modules and their versions. */
+function planModules(
+  plan: PlanMaker,
+  packages: readonly GoPackage[],
+  { program, gowork, settings }: Omit<SourcesOptions, "go"> & { readonly program: Pick<Program, "dir" | "workDir"> },
+): void {
+  if (settings !== undefined) plan.file(settings);
+  for (const dir of new Set([...ancestors(program.workDir), ...ancestors(program.dir)])) {
+    for (const name of ["go.mod", "go.work"]) plan.file(join(dir, name));
+  }
+  const choosing = new Set<string>(gowork === undefined || gowork === "off" ? [] : [gowork]);
+  for (const dir of ancestors(program.workDir)) {
+    for (const name of ["go.mod", "go.work"]) if (look(join(dir, name)) !== undefined) choosing.add(join(dir, name));
+  }
+  for (const { module } of packages) if (isChanging(module)) choosing.add(module.goMod);
+  // The loop also visits the files that it adds: a module of a workspace may replace others.
+  for (const path of choosing) {
+    for (const file of moduleFiles(path)) plan.file(file);
+    for (const dir of localFolders(path)) choosing.add(join(dir, "go.mod"));
+  }
+}
+
+function isChanging(module: GoModule | undefined): module is GoModule & { readonly goMod: string } {
+  return module?.goMod !== undefined && (module.main || module.local);
+}
+
+/** A go.mod or go.work, with its sum file and its vendor folder. */
+function moduleFiles(path: string): readonly string[] {
+  const dir = dirname(path);
+  const sum = path.endsWith(".work") ? `${path}.sum` : join(dir, "go.sum");
+  return [path, sum, join(dir, "vendor"), join(dir, "vendor", "modules.txt")];
+}
+
+/** The local folders that a go.mod (`replace`) or go.work (`use`, `replace`) may name: each word that is a module's folder. */
+function localFolders(path: string): readonly string[] {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch {
+    return [];
+  }
+  const found = new Set<string>();
+  for (const [quoted] of text.matchAll(/"[^"\n]*"|`[^`\n]*`|[^\s"`()]+/g)) {
+    const word = quoted.replace(/^["`]|["`]$/g, "");
+    if (!word.startsWith(".") && !isAbsolute(word) && !path.endsWith(".work")) continue;
+    const dir = resolve(dirname(path), word);
+    if (look(join(dir, "go.mod")) !== undefined) found.add(dir);
+  }
+  return [...found];
+}
+
+/** Visits a folder and those below it; symlinks are not followed. @param visit returns false to skip the folder's entries */
 function walkFolders(folder: string, visit: (dir: string, name: string) => boolean): void {
   if (!visit(folder, basename(folder))) return;
   for (const entry of readEntries(folder)) {
@@ -329,7 +326,7 @@ function walkFolders(folder: string, visit: (dir: string, name: string) => boole
   }
 }
 
-/** Go embeds nothing of these, and no pattern goes into them. */
+/** Go embeds nothing of these folders, and its patterns skip them. */
 function isVcsFolder(name: string): boolean {
   return [".git", ".hg", ".svn", ".bzr"].includes(name);
 }

@@ -117,16 +117,16 @@ describe("planSources()", () => {
       (path: string, change: Partial<GoPackage>) =>
       (each: GoPackage): GoPackage =>
         each.importPath === path ? { ...each, ...change } : each;
-    expect(why(() => undefined)).toEqual({ why: "go list does not tell of example.com/app/cmd/app" });
+    expect(why(() => undefined)).toEqual({ why: "go list does not list example.com/app/cmd/app" });
     expect(why((each) => (each.importPath === "example.com/dep" ? undefined : each))).toEqual({
-      why: "go list does not tell of example.com/dep",
+      why: "go list does not list example.com/dep",
     });
     expect(why(only("runtime", { cgoFiles: ["x.go"] }))).toEqual({
       why: "runtime needs a C compiler, whose files ko does not know",
     });
     expect(why(only("example.com/dep", { module: undefined }))).toEqual({ why: "example.com/dep is in no module" });
     expect(why(only("example.com/dep", { goFiles: ["\ufffd.go"] }))).toEqual({
-      why: "example.com/dep has a file whose name is no valid UTF-8",
+      why: "example.com/dep has a file whose name is not valid UTF-8",
     });
     expect(why(only("example.com/dep", { dir: "" }))).toEqual({ why: "there is a problem with example.com/dep" });
   });
