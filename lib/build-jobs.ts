@@ -1,74 +1,69 @@
 /**
- * What this machine lets us use, and how many `go build` and compilers at once that makes.
+ * How many `go build` and compilers may run at once, from the processors and the memory of this machine.
  *
- * Processors and memory are bounded by the cgroups that we are in, of both versions
- * (https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html). What
- * `-j` says is read elsewhere; nothing is started here.
+ * Both are bounded by the cgroups of the process: https://docs.kernel.org/admin-guide/cgroup-v2.html and, for version 1,
+ * https://docs.kernel.org/admin-guide/cgroup-v1/memory.html.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { totalmem } from "node:os";
 import { join } from "node:path";
 
-/** What a run may use of this machine. */
+/** The resources of this machine that a run may use. */
 export interface Machine {
-  /** How many processors we get, at least 1. */
+  /** Processors, bounded by cgroup quotas; at least 1. */
   readonly cpus: number;
-  /** Bytes that new programs may take, or undefined if nothing tells. */
+  /** Bytes that new processes may take; undefined if unknown. */
   readonly memory: number | undefined;
-  /**
-   * How many processors we may run on, whatever share of their time the cgroups give us: a Go before 1.25 looks at no
-   * cgroup, and runs as many compilers.
-   */
+  /** Processors without regard to cgroup quotas: Go before 1.25 ignores quotas and runs this many compilers. */
   readonly processors: number;
 }
 
-/** What a `Host` says of the machine. */
+/** The part of a `Host` that describes the machine. */
 export interface MachineHost {
-  /** Bounded by the affinity. */
+  /** Processors, bounded by the CPU affinity. */
   readonly cpus: number;
-  /** As Node names it: `linux`, `darwin`, `win32`. */
+  /** Node's name: `linux`, `darwin`, `win32`. */
   readonly platform: string;
 }
 
 export interface ReadMachineOptions {
   /** The folder of `proc` and `sys`. @default "/" */
   readonly root?: string;
-  /** Bytes. @default what the operating system says */
+  /** Bytes. @default the memory that the operating system reports */
   readonly totalMemory?: number;
 }
 
 export interface PlanJobsOptions {
-  /** What `-j` says: how many compilers and linkers may run at once; 0 leaves it to the machine. */
+  /** The value of `-j`: how many compilers and linkers may run at once. 0 means as many as the machine has room for. */
   readonly requested: number;
   readonly machine: Machine;
-  /** How many `go build` are wanted: one for each platform and module. */
+  /** How many `go build` are to run: one for each platform and module. */
   readonly builds: number;
-  /** The most programs that one of them makes: so many linkers may run at once in it. @default no end of them */
+  /** The most programs of one `go build`, and so its most linkers at once. @default Infinity */
   readonly programs?: number;
 }
 
 export interface JobPlan {
   /** How many `go build` may run at once. */
   readonly atOnce: number;
-  /** What each of them gets as `-p`; undefined where go's own choice is that number, and the user's GOFLAGS may differ. */
+  /** The `-p` of each `go build`; undefined where it is the default of `go`, which the user's GOFLAGS may change. */
   readonly compilers: number | undefined;
-  /** How many compilers and linkers that makes at once, at most. */
+  /** The most compilers and linkers at once. */
   readonly total: number;
 }
 
-/** Bytes that the linker takes for a program of 100 MB: spec/speed.md has 1.2 to 1.6 GB. */
+/** Bytes that the linker takes for a binary of 100 MB: 1.2 to 1.6 GB were measured. */
 const LINKER_MEMORY = 1.6e9;
 
-/** Bytes that a compiler takes for the largest of packages: `k8s.io/api/core/v1` is at 490 MB, few are above 150. */
+/** Bytes that a compiler takes for a large package: `k8s.io/api/core/v1` takes 490 MB, few take above 150 MB. */
 const COMPILER_MEMORY = 0.5e9;
 
 /**
- * Looks at the processors and the memory of this machine, and at the limits of each cgroup that we are in, up to the top.
+ * Reads the processors and the memory of this machine, and the limits of the process's cgroups, up to the root.
  *
- * Memory is what the kernel holds to be free for new programs (`MemAvailable`), not what is built in: whoever else is at
- * work here is not to be killed for us either. Of a cgroup it is the limit: what is used below it is mostly files that
- * the kernel would drop. `memory.high` counts too: beyond it a program hardly gets on. A share of a processor counts as a
- * whole one, as Go has it. Files that cannot be read, or that hold something else, limit nothing.
+ * Memory is the kernel's estimate for new processes (`MemAvailable`), so that no other process is killed for ours. Of a
+ * cgroup it is the limit, since most of its usage is page cache, which the kernel can drop. `memory.high` counts too: above it
+ * processes are throttled. A share of a processor counts as a whole one, as in Go. Unreadable files limit nothing.
  */
 export function readMachine(host: MachineHost, options: ReadMachineOptions = {}): Machine {
   const { root = "/", totalMemory = totalmem() } = options;
@@ -101,12 +96,12 @@ export function readMachine(host: MachineHost, options: ReadMachineOptions = {})
 }
 
 /**
- * Divides the machine, or what `-j` says, among the `go build` that are wanted: `atOnce` × `compilers` stays within it.
+ * Divides the processors, or the value of `-j`, among several `go build`: `atOnce` × `compilers` stays within them.
  *
- * Builds at once come first, compilers of each second: after an edit most of a build is its linker, which is one process,
- * and many a package waits for another. Each build that runs may be at its linker, so the memory has room for as many
- * linkers; what it has room for besides goes to compilers. What `-j` asks for is never lowered: whoever says it knows
- * what the programs take. For one build with the whole machine go chooses itself: it knows GOMAXPROCS and GOFLAGS.
+ * Builds at once come first, compilers of each second: after an edit a build is mostly its linker, which is one process,
+ * and packages wait for each other. Each build may be at its linker, so there is memory for as many linkers; the rest is for
+ * compilers. A value of `-j` is never lowered. A single build on the whole machine gets no `-p`, because `go` has the same
+ * default and knows GOMAXPROCS and GOFLAGS.
  */
 export function planJobs({ requested, machine, builds, programs = Infinity }: PlanJobsOptions): JobPlan {
   const memory = requested > 0 ? Infinity : (machine.memory ?? Infinity);
@@ -119,10 +114,12 @@ export function planJobs({ requested, machine, builds, programs = Infinity }: Pl
 }
 
 /**
- * How many processes the kernel has killed for want of memory: in our cgroup, or in the whole machine if only that is
- * counted. It counts before it kills. Undefined where there is no such count.
+ * Reads how many processes the kernel has killed for lack of memory: in our cgroup, or else on the whole machine.
+ *
+ * The kernel counts before it kills.
  *
  * @param root the folder of `proc` and `sys`
+ * @returns undefined where the kernel does not count
  */
 export function countOomKills(root = "/"): number | undefined {
   const { unified, memory } = findCgroups(root);
@@ -137,26 +134,26 @@ export function countOomKills(root = "/"): number | undefined {
   return findOomKills(readText(root, "proc/vmstat"));
 }
 
-/** Bytes at the worst moment: all programs but one at their linkers, compilers at work for that one; or linkers only. */
+/** Peak bytes of a `go build`: the linkers of all programs but one, with compilers for that one; or linkers only. */
 function memoryOfBuild(compilers: number, programs: number): number {
   const linkers = Math.min(compilers, programs - 1);
   const mixed = linkers * LINKER_MEMORY + (compilers - linkers) * COMPILER_MEMORY;
   return Math.max(mixed, Math.min(compilers, programs) * LINKER_MEMORY);
 }
 
-/** Folders, inner before outer. */
+/** Folders of cgroups, inner before outer. */
 interface Cgroups {
-  /** Of version 2. */
+  /** Version 2. */
   readonly unified: readonly string[];
-  /** Of version 1, for processors and for memory. */
+  /** Version 1. */
   readonly cpu: readonly string[];
   readonly memory: readonly string[];
 }
 
 /**
- * The cgroups that we are in, and those around them.
+ * Finds the cgroups of the process, and those around them.
  *
- * Where a container sees the outer name of its cgroup, that folder is not there: the one at the top is its own.
+ * A container may see the name that its cgroup has outside. That folder does not exist inside: the root is the container's own.
  */
 function findCgroups(root: string): Cgroups {
   const top = join(root, "sys/fs/cgroup");
@@ -175,19 +172,19 @@ function findCgroups(root: string): Cgroups {
 
 function foldersUpFrom(mount: string, path: string): readonly string[] {
   const names = path.split("/").filter((name) => name !== "");
-  // A cgroup outside of our namespace is shown as "/../other".
+  // The kernel shows a cgroup outside our namespace as "/../other".
   if (names.includes("..")) return [mount];
   return Array.from({ length: names.length + 1 }, (_, i) => join(mount, ...names.slice(0, names.length - i)));
 }
 
-/** Those that we may run on and that are there: a virtual machine's mask may hold many that never come. */
+/** Counts the processors that are allowed and online: the mask of a virtual machine may name more than it has. */
 function countProcessors(root: string): number | undefined {
   const allowed = /^Cpus_allowed_list:\s*(\S+)$/m.exec(readText(root, "proc/self/status"))?.[1];
   const online = parseProcessors(readText(root, "sys/devices/system/cpu/online"));
   return parseProcessors(allowed ?? "").intersection(online).size || undefined;
 }
 
-/** A list of the kernel's, such as `0-3,8`. */
+/** Parses a CPU list of the kernel, such as `0-3,8`. */
 function parseProcessors(list: string): ReadonlySet<number> {
   const found = new Set<number>();
   for (const [, first, last = first] of list.matchAll(/(\d+)(?:-(\d+))?/g)) {
@@ -201,13 +198,13 @@ function findOomKills(text: string): number | undefined {
   return count === undefined ? undefined : Number(count);
 }
 
-/** "max", -1, nothing and the like are no limit. */
+/** Parses a limit; anything but a positive number, such as "max" or -1, is Infinity. */
 function toLimit(text: string | number): number {
   const limit = /^\d+$/.test(String(text)) ? Number(text) : 0;
   return limit > 0 ? limit : Infinity;
 }
 
-/** Without white space around it; "" if it cannot be read. */
+/** Reads a file without surrounding white space; "" if that fails. */
 function readText(folder: string, file: string): string {
   try {
     return readFileSync(join(folder, file), "utf8").trim();

@@ -1,67 +1,79 @@
 /**
- * What ko's two layers hold: the files of a program's kodata folder, and the program itself (rules.md D2).
+ * The entries of ko's two layers: the files of a program's kodata folder, and the binary (docs/rules.md D2).
  *
- * Names, order and modes are those of the original, so that the diffIDs are too. Contents are not read here: tar.ts
- * reads them when they are packed. kodata.ts says where links may lead.
- *
- * Where a symbolic link in kodata leads, and whether it may lead there (spec/demand.md row 1 and gotcha 7).
- *
- * A link must end inside `KO_DATA_PATH_ALLOWED_ROOT`, if that is a folder above kodata; else inside the git work tree
- * around kodata; else inside kodata: so no file of the building machine gets into an image unseen. The one exception
- * is `.git/…` where `.git` is a file, as in linked work trees and submodules: what git means by it is taken
- * (https://git-scm.com/docs/gitrepository-layout), though it lies elsewhere.
- *
- * It reads links and git's pointer files, no content.
+ * Names, order and modes are those of the original, so that the diffIDs are too. A symlink in kodata must end inside
+ * `KO_DATA_PATH_ALLOWED_ROOT` or the git work tree, so that no other file of the build machine gets into an image.
  */
 import { existsSync, lstatSync, readdirSync, readlinkSync, realpathSync, type Stats, statSync } from "node:fs";
 import { dirname, isAbsolute, join, parse, resolve, sep } from "node:path";
 import { codeOf, KoError, messageOf } from "./errors.ts";
 import { isInside, realPath } from "./file.ts";
 import { readCommonFolder, readGitFile } from "./git.ts";
+import { compareBytes } from "./json.ts";
 import type { Log } from "./log.ts";
 import type { TarEntry } from "./tar.ts";
 
 export interface KodataOptions {
-  /** Absolute path of `kodata` beside the program's sources; it need not exist. */
+  /** Absolute: `kodata` beside the program's sources. It need not exist. */
   readonly directory: string;
-  /** As Go names it. `windows` has other roots and PAX records, and its links are left out. */
+  /** GOOS. `windows` has other roots and PAX records, and no symlinks. */
   readonly os: string;
-  /** Of all entries; seconds since 1970. */
+  /** The time of all entries, in seconds since 1970. */
   readonly mtime: number;
-  /** The value of `KO_DATA_PATH_ALLOWED_ROOT`, if it has one. */
+  /** The value of `KO_DATA_PATH_ALLOWED_ROOT`, if it is set. */
   readonly allowedRoot: string | undefined;
-  /** Told of links that are left out. */
+  /** Gets a warning for each symlink that is left out. */
   readonly log: Log;
 }
 
 export interface BinaryOptions {
   /** The compiled program. */
   readonly path: string;
-  /** Of the program in the image, without a folder. */
+  /** The file name in the image. */
   readonly name: string;
-  /** As Go names it. */
+  /** GOOS. */
   readonly os: string;
-  /** Bytes of the compiled program. */
+  /** Bytes. */
   readonly size: number;
 }
 
-/** All files and folders in ko's layers: readable and executable by all, whatever they are on the building machine. */
+/** Where the symlinks of a kodata folder may lead. */
+export interface LinkRules {
+  /** Real path of the kodata folder. */
+  readonly kodata: string;
+  /** Real path of the folder that symlinks may not leave. */
+  readonly root: string;
+  /** The value of `KO_DATA_PATH_ALLOWED_ROOT` if it is ignored, because it is not a folder above kodata. */
+  readonly ignoredRoot: string | undefined;
+}
+
+/** The file or folder at the end of a symlink. */
+export interface LinkTarget {
+  /** Real path. */
+  readonly path: string;
+  readonly info: Stats;
+}
+
+/** The mode of all entries: readable and executable by all, as in the original. */
 const MODE = 0o555;
 
-/** Windows does not run a file without an owner: group and owner BUILTIN\Users, as a security descriptor. */
+/** Group and owner BUILTIN\Users, as a security descriptor: Windows runs no file without an owner. */
 const WINDOWS_OWNER: Readonly<Record<string, string>> = {
   "MSWINDOWS.rawsd": "AQAAgBQAAAAkAAAAAAAAAAAAAAABAgAAAAAABSAAAAAhAgAAAQIAAAAAAAUgAAAAIQIAAA==",
 };
 
+/** The most symlinks in a row that Linux follows. */
+const MAX_HOPS = 40;
+
 /**
- * The layer below `/var/run/ko`: folders first named, then what is in them, sorted by bytes.
+ * The entries of the layer below `/var/run/ko`: each folder before its entries, which are sorted by bytes.
  *
- * Links are followed, to files and to folders; one that leads nowhere is left out with a warning (the original fails),
- * and so are all of them for Windows (as in the original). `kodata` itself being a link packs nothing, with a warning:
- * the original packs nothing too, silently. The tree is walked while the entries are taken.
+ * Symlinks are followed. One that leads nowhere is left out with a warning (the original fails), and so are all of them
+ * for Windows (as in the original). If `kodata` itself is a symlink, the layer is empty, with a warning (the original has
+ * no warning). The tree is walked while the entries are taken.
  *
- * @throws {KoError} (from the iteration) If something cannot be read, is neither file nor folder nor link, or a link
- * leads where it may not or to a folder that it lies in, for then there would be no end.
+ * @throws {KoError} (from the iteration) If an entry cannot be read, is neither file nor folder nor symlink, or is a symlink
+ * that leads out of the allowed root or to a folder that contains it.
  */
 export function* kodataEntries(options: KodataOptions): Generator<TarEntry, void, void> {
   const { directory, os, mtime, allowedRoot, log } = options;
@@ -73,8 +85,8 @@ export function* kodataEntries(options: KodataOptions): Generator<TarEntry, void
   const info = reading(directory, () => lstatSync(directory, { throwIfNoEntry: false }));
   if (info === undefined) return;
   if (!info.isDirectory()) {
-    const what = info.isSymbolicLink() ? "a link" : "no folder";
-    log.warn(`Nothing of "${directory}" is packed: it is ${what}. Make it a folder, with links in it if need be.`);
+    const kind = info.isSymbolicLink() ? "a symlink" : "not a folder";
+    log.warn(`Nothing of "${directory}" is packed: it is ${kind}. Make it a folder; symlinks may be in it.`);
     return;
   }
   const kodata = reading(directory, () => realpathSync(directory));
@@ -83,9 +95,9 @@ export function* kodataEntries(options: KodataOptions): Generator<TarEntry, void
 }
 
 /**
- * The layer of the program: `ko-app`, then `/ko-app/<name>`; the missing first slash is the original's.
+ * The entries of the binary's layer: `ko-app`, then `/ko-app/<name>`. The missing first slash is the original's.
  *
- * The time is 1970 always, also if SOURCE_DATE_EPOCH is set (rules.md D2.2).
+ * The time is always 1970, even if SOURCE_DATE_EPOCH is set (docs/rules.md D2.2).
  */
 export function binaryEntries(options: BinaryOptions): readonly TarEntry[] {
   const { path, name, os, size } = options;
@@ -94,12 +106,60 @@ export function binaryEntries(options: BinaryOptions): readonly TarEntry[] {
   return [...roots.map((root) => folderEntry(root, 0)), fileEntry({ name: file, path, size }, { os, mtime: 0 })];
 }
 
-interface Place {
+/**
+ * Finds where the symlinks of a kodata folder may lead: inside `allowedRoot` if that is above kodata, else inside the git
+ * work tree around kodata, else inside kodata.
+ *
+ * @param kodata real path of the folder
+ * @param allowedRoot the value of `KO_DATA_PATH_ALLOWED_ROOT`, if it is set
+ */
+export function findLinkRules(kodata: string, allowedRoot: string | undefined): LinkRules {
+  if (allowedRoot !== undefined) {
+    const root = realPath(resolve(allowedRoot));
+    if (root !== undefined && isInside(kodata, root)) return { kodata, root, ignoredRoot: undefined };
+  }
+  let root = kodata;
+  for (let at = dirname(kodata); ; at = dirname(at)) {
+    if (existsSync(join(at, ".git"))) root = at;
+    if (root !== kodata || at === dirname(at)) break;
+  }
+  return { kodata, root, ignoredRoot: allowedRoot };
+}
+
+/**
+ * Follows a symlink to its end; undefined if that does not exist.
+ *
+ * The way may lead through `.git` where that is a file, as in linked work trees and submodules: then the end is the file
+ * that git means (https://git-scm.com/docs/gitrepository-layout), though it lies outside the allowed root.
+ *
+ * @throws {KoError} If the symlink leads out of the allowed root, or symlinks form a circle.
+ */
+export function findLinkTarget(link: string, rules: LinkRules): LinkTarget | undefined {
+  let path: string;
+  try {
+    path = realpathSync(link);
+  } catch (cause) {
+    const code = codeOf(cause);
+    if (code === "ENOENT" || code === "ENOTDIR") {
+      const target = followGitFile(link, rules);
+      return target === undefined ? undefined : { path: target, info: statSync(target) };
+    }
+    const why = code === "ELOOP" ? "the symlinks form a circle" : messageOf(cause);
+    throw new KoError(`Cannot follow the symlink "${link}": ${why}`, {
+      cause,
+      hint: "Remove the symlink, or make it lead to a file or a folder.",
+    });
+  }
+  if (!isInside(path, rules.root)) throw outside(link, { path, rules });
+  return { path, info: statSync(path) };
+}
+
+interface KodataFolder {
   /** Real path. */
   readonly directory: string;
-  /** In the image. */
+  /** Path in the image. */
   readonly name: string;
-  /** Real paths of the folders of the links that led here, the first one first. */
+  /** Real paths of the folders of the symlinks that led here, outermost first. */
   readonly chain: readonly string[];
 }
 
@@ -107,54 +167,55 @@ interface WalkOptions extends KodataOptions {
   readonly rules: LinkRules;
 }
 
-function* walk(place: Place, options: WalkOptions): Generator<TarEntry, void, void> {
-  const { directory, chain } = place;
+function* walk(folder: KodataFolder, options: WalkOptions): Generator<TarEntry, void, void> {
+  const { directory, chain } = folder;
   for (const file of sortByBytes(reading(directory, () => readdirSync(directory)))) {
-    const name = `${place.name}/${file}`;
+    const name = `${folder.name}/${file}`;
     const path = join(directory, file);
     const info = reading(path, () => lstatSync(path));
-    if (info.isSymbolicLink()) yield* followLink({ path, name, place }, options);
+    if (info.isSymbolicLink()) yield* followLink({ path, name, folder }, options);
     else yield* pack({ path, name, info, chain }, options);
   }
 }
 
-interface LinkPlace {
-  /** Of the link. */
+interface KodataLink {
   readonly path: string;
+  /** Path in the image. */
   readonly name: string;
-  /** The folder that it is in. */
-  readonly place: Place;
+  /** The folder of the symlink. */
+  readonly folder: KodataFolder;
 }
 
-function* followLink({ path, name, place }: LinkPlace, options: WalkOptions): Generator<TarEntry, void, void> {
+function* followLink({ path, name, folder }: KodataLink, options: WalkOptions): Generator<TarEntry, void, void> {
   const { log, os, rules } = options;
   if (os === "windows") {
-    log.warn(`The link "${path}" is left out: images for Windows get no links from kodata.`);
+    log.warn(`The symlink "${path}" is left out: images for Windows get no symlinks from kodata.`);
     return;
   }
   const target = reading(path, () => findLinkTarget(path, rules));
   if (target === undefined) {
-    log.warn(`The link "${path}" is left out: there is nothing at its end.`);
+    log.warn(`The symlink "${path}" is left out: its target does not exist.`);
     return;
   }
-  const chain = [...place.chain, place.directory];
-  if (chain.some((folder) => isInside(folder, target.path))) {
-    throw new KoError(`Cannot pack the link "${path}": it leads to "${target.path}", which holds it: there is no end`, {
-      hint: "Let it lead to a folder that does not hold the link.",
+  const chain = [...folder.chain, folder.directory];
+  if (chain.some((each) => isInside(each, target.path))) {
+    throw new KoError(`Cannot pack the symlink "${path}": it leads to "${target.path}", which contains the symlink`, {
+      hint: "Make it lead to a folder that does not contain the symlink.",
     });
   }
   yield* pack({ ...target, name, chain }, options);
 }
 
-interface Found {
+interface KodataItem {
   /** Real path. */
   readonly path: string;
+  /** Path in the image. */
   readonly name: string;
   readonly info: Stats;
   readonly chain: readonly string[];
 }
 
-function* pack({ path, name, info, chain }: Found, options: WalkOptions): Generator<TarEntry, void, void> {
+function* pack({ path, name, info, chain }: KodataItem, options: WalkOptions): Generator<TarEntry, void, void> {
   if (info.isDirectory()) {
     yield folderEntry(name, options.mtime);
     yield* walk({ directory: path, name, chain }, options);
@@ -184,10 +245,10 @@ function kindOf(info: Stats): string {
   return "device";
 }
 
-/** JavaScript sorts by UTF-16 units, which differs from Go's order for characters beyond U+FFFF only. */
+/** Sorts as Go does. The order of UTF-16 units, which `sort()` has, differs for characters beyond U+FFFF only. */
 function sortByBytes(names: string[]): readonly string[] {
   if (!names.some((name) => /[\ud800-\udfff]/.test(name))) return names.sort();
-  return names.sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+  return names.sort(compareBytes);
 }
 
 function reading<T>(path: string, work: () => T): T {
@@ -195,71 +256,9 @@ function reading<T>(path: string, work: () => T): T {
     return work();
   } catch (cause) {
     if (cause instanceof KoError) throw cause;
-    const why = path.includes("\ufffd") ? "its name is no valid UTF-8, which ko needs" : messageOf(cause);
+    const why = path.includes("\ufffd") ? "its name is not valid UTF-8" : messageOf(cause);
     throw new KoError(`Cannot read "${path}": ${why}`, { cause });
   }
-}
-
-/** What links of one kodata folder may lead to. */
-export interface LinkRules {
-  /** Real path of the kodata folder. */
-  readonly kodata: string;
-  /** Real path of the folder that links may not leave. */
-  readonly root: string;
-  /** `KO_DATA_PATH_ALLOWED_ROOT`, where it is set but counts for nothing, being no folder above kodata. */
-  readonly ignoredRoot: string | undefined;
-}
-
-/** The file or folder at a link's end. */
-export interface LinkTarget {
-  /** Real path. */
-  readonly path: string;
-  readonly info: Stats;
-}
-
-/** As many links in a row as Linux follows. */
-const MAX_HOPS = 40;
-
-/**
- * @param kodata real path of the folder
- * @param allowedRoot the value of `KO_DATA_PATH_ALLOWED_ROOT`, if it has one
- */
-export function findLinkRules(kodata: string, allowedRoot: string | undefined): LinkRules {
-  if (allowedRoot !== undefined) {
-    const root = realPath(resolve(allowedRoot));
-    if (root !== undefined && isInside(kodata, root)) return { kodata, root, ignoredRoot: undefined };
-  }
-  let root = kodata;
-  for (let at = dirname(kodata); ; at = dirname(at)) {
-    if (existsSync(join(at, ".git"))) root = at;
-    if (root !== kodata || at === dirname(at)) break;
-  }
-  return { kodata, root, ignoredRoot: allowedRoot };
-}
-
-/**
- * Follows `link` to its end, or gives undefined if there is nothing.
- *
- * @throws {KoError} If it leads where it may not, or links lead to each other in a circle.
- */
-export function findLinkTarget(link: string, rules: LinkRules): LinkTarget | undefined {
-  let path: string;
-  try {
-    path = realpathSync(link);
-  } catch (cause) {
-    const code = codeOf(cause);
-    if (code === "ENOENT" || code === "ENOTDIR") {
-      const target = followGitFile(link, rules);
-      return target === undefined ? undefined : { path: target, info: statSync(target) };
-    }
-    const why = code === "ELOOP" ? "the links lead to each other in a circle" : messageOf(cause);
-    throw new KoError(`Cannot follow the link "${link}": ${why}`, {
-      cause,
-      hint: "Remove the link, or let it lead to a file or a folder.",
-    });
-  }
-  if (!isInside(path, rules.root)) throw outside(link, { path, rules });
-  return { path, info: statSync(path) };
 }
 
 function outside(link: string, options: { readonly path: string; readonly rules: LinkRules }): KoError {
@@ -269,16 +268,17 @@ function outside(link: string, options: { readonly path: string; readonly rules:
   const ignored =
     rules.ignoredRoot === undefined
       ? ""
-      : ` (KO_DATA_PATH_ALLOWED_ROOT is "${rules.ignoredRoot}", which is no folder above kodata)`;
+      : ` (KO_DATA_PATH_ALLOWED_ROOT is "${rules.ignoredRoot}", which is not a folder above kodata)`;
   return new KoError(
-    `Cannot pack the link "${link}": it leads to "${path}", wanted a place inside "${rules.root}"${ignored}`,
-    { hint: `To permit it, set KO_DATA_PATH_ALLOWED_ROOT=${common}, a folder that holds both; else copy the file.` },
+    `Cannot pack the symlink "${link}": it leads to "${path}", wanted a path inside "${rules.root}"${ignored}`,
+    { hint: `Set KO_DATA_PATH_ALLOWED_ROOT=${common}, a folder that contains both, or copy the file.` },
   );
 }
 
 /**
- * Follows a link whose target the kernel does not find, part by part, in case its way leads through a `.git` file
- * within the rules' root. Gives the real path, or undefined if there is nothing, or git would not look there.
+ * Follows a symlink that the kernel cannot, part by part, in case its way leads through a `.git` file inside the root.
+ *
+ * @returns the real path; undefined if it does not exist, or is no place where git looks
  */
 function followGitFile(link: string, rules: LinkRules): string | undefined {
   const split = (path: string): string[] => path.split(sep === "/" ? "/" : /[\\/]/);
@@ -306,21 +306,21 @@ function followGitFile(link: string, rules: LinkRules): string | undefined {
   }
 }
 
-/** What `.git/<rest>` is for git, where `file` is a `.git` file: `gitdir: ` and a path. */
+/** The file that git reads as `.git/<rest>`, if `file` is a `.git` file (`gitdir: ` and a path). */
 function findInGitFolder(file: string, rest: readonly string[]): string | undefined {
   if (rest.includes("..")) return undefined;
   const named = readGitFile(file);
   const own = named === undefined ? undefined : realPath(named);
   if (own === undefined) return undefined;
   const shared = realPath(readCommonFolder(own));
-  // A `.git` file that came with a download could point at any folder: only a repository will do.
+  // A `.git` file of a download could name any folder, so that folder must be a repository.
   if (shared === undefined || !existsSync(join(own, "HEAD"))) return undefined;
   if (!["HEAD", "objects", "refs"].every((name) => existsSync(join(shared, name)))) return undefined;
   const target = realPath(join(isShared(rest) ? shared : own, ...rest));
   return target !== undefined && (isInside(target, own) || isInside(target, shared)) ? target : undefined;
 }
 
-/** Whether all work trees of a repository share `.git/<rest>` (gitrepository-layout, "$GIT_COMMON_DIR"). */
+/** Reports whether all work trees of a repository share `.git/<rest>` (gitrepository-layout, "$GIT_COMMON_DIR"). */
 function isShared([first = "", second = ""]: readonly string[]): boolean {
   if (first === "refs") return second !== "bisect" && second !== "worktree" && second !== "rewritten";
   if (first === "logs") return second !== "HEAD";

@@ -52,7 +52,7 @@ describe("findLinkTarget() and git", () => {
       log: readFileSync(git(linked, ["rev-parse", "--git-path", "logs/HEAD"]).trim(), "utf8"),
     });
     // There is none: nothing has been packed yet.
-    expect(warnings).toEqual([`The link "${data}/packed-refs" is left out: there is nothing at its end.`]);
+    expect(warnings).toEqual([`The symlink "${data}/packed-refs" is left out: its target does not exist.`]);
   });
 
   test("takes a submodule's HEAD and refs", () => {
@@ -76,7 +76,7 @@ describe("findLinkTarget() and git", () => {
     const data = join(folder, "linked/cmd/app/kodata");
     symlinkSync(join(repo, ".git/config"), join(data, "direct"));
     expect(walkFailure(data).message).toContain(
-      `it leads to "${repo}/.git/config", wanted a place inside "${folder}/linked"`,
+      `it leads to "${repo}/.git/config", wanted a path inside "${folder}/linked"`,
     );
   });
 
@@ -93,7 +93,7 @@ describe("findLinkTarget() and git", () => {
     expect(walkKodata(data)).toEqual({
       contents: {},
       warnings: ["a-dots", "b-escape", "c-nothing"].map(
-        (name) => `The link "${data}/${name}" is left out: there is nothing at its end.`,
+        (name) => `The symlink "${data}/${name}" is left out: its target does not exist.`,
       ),
     });
   });
@@ -107,7 +107,7 @@ describe("findLinkTarget() and git", () => {
     symlinkSync("../.git/id", join(data, "id"));
     expect(walkKodata(data)).toEqual({
       contents: {},
-      warnings: [`The link "${data}/id" is left out: there is nothing at its end.`],
+      warnings: [`The symlink "${data}/id" is left out: its target does not exist.`],
     });
   });
 });

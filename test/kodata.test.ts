@@ -106,8 +106,8 @@ describe("kodataEntries()", () => {
       const target = realpathSync(join(kodata, "out"));
       const common = target.startsWith(folder) ? folder : "/";
       expect(failure()).toEqual({
-        message: `Cannot pack the link "${kodata}/out": it leads to "${target}", wanted a place inside "${folder}/repo"`,
-        hint: `To permit it, set KO_DATA_PATH_ALLOWED_ROOT=${common}, a folder that holds both; else copy the file.`,
+        message: `Cannot pack the symlink "${kodata}/out": it leads to "${target}", wanted a path inside "${folder}/repo"`,
+        hint: `Set KO_DATA_PATH_ALLOWED_ROOT=${common}, a folder that contains both, or copy the file.`,
       });
     });
 
@@ -118,7 +118,7 @@ describe("kodataEntries()", () => {
       link({ at: "in", to: "f" });
       expect(contents()).toEqual({ f: "1", in: "1" });
       link({ at: "out", to: "../main" });
-      expect(failure().message).toEndWith(`wanted a place inside "${kodata}"`);
+      expect(failure().message).toEndWith(`wanted a path inside "${kodata}"`);
     });
 
     test("through a linked folder", () => {
@@ -126,7 +126,7 @@ describe("kodataEntries()", () => {
       tree({ "web/x": "" }, join(folder, "repo"));
       symlinkSync("../../secret", join(folder, "repo/web/s"));
       link({ at: "web", to: "../../../web" });
-      expect(failure().message).toStartWith(`Cannot pack the link "${folder}/repo/web/s"`);
+      expect(failure().message).toStartWith(`Cannot pack the symlink "${folder}/repo/web/s"`);
     });
 
     test("unless KO_DATA_PATH_ALLOWED_ROOT, a folder above kodata, permits it", () => {
@@ -145,7 +145,7 @@ describe("kodataEntries()", () => {
         link({ at: "secret", to: "../../../../secret" });
         const allowedRoot = join(folder, name);
         expect(failure({ allowedRoot }).message).toEndWith(
-          `inside "${folder}/repo" (KO_DATA_PATH_ALLOWED_ROOT is "${allowedRoot}", which is no folder above kodata)`,
+          `inside "${folder}/repo" (KO_DATA_PATH_ALLOWED_ROOT is "${allowedRoot}", which is not a folder above kodata)`,
         );
       },
     );
@@ -167,7 +167,7 @@ describe("kodataEntries()", () => {
       tree({ f: "1" });
       link({ at: "round", to });
       const target = realpathSync(join(kodata, "round"));
-      const message = `Cannot pack the link "${kodata}/round": it leads to "${target}", which holds it: there is no end`;
+      const message = `Cannot pack the symlink "${kodata}/round": it leads to "${target}", which contains the symlink`;
       expect(failure().message).toBe(message);
     });
 
@@ -176,16 +176,14 @@ describe("kodataEntries()", () => {
       link({ at: "a/b", to: "../b" });
       link({ at: "b/a", to: "../a" });
       expect(failure().message).toBe(
-        `Cannot pack the link "${kodata}/b/a": it leads to "${kodata}/a", which holds it: there is no end`,
+        `Cannot pack the symlink "${kodata}/b/a": it leads to "${kodata}/a", which contains the symlink`,
       );
     });
 
     test("by a link to itself", () => {
       tree({ f: "1" });
       link({ at: "self", to: "self" });
-      expect(failure().message).toBe(
-        `Cannot follow the link "${kodata}/self": the links lead to each other in a circle`,
-      );
+      expect(failure().message).toBe(`Cannot follow the symlink "${kodata}/self": the symlinks form a circle`);
     });
   });
 
@@ -195,8 +193,8 @@ describe("kodataEntries()", () => {
     link({ at: "through", to: "f/x" });
     expect(contents()).toEqual({ f: "1" });
     expect(warnings).toEqual([
-      `The link "${kodata}/.#f" is left out: there is nothing at its end.`,
-      `The link "${kodata}/through" is left out: there is nothing at its end.`,
+      `The symlink "${kodata}/.#f" is left out: its target does not exist.`,
+      `The symlink "${kodata}/through" is left out: its target does not exist.`,
     ]);
   });
 
@@ -242,17 +240,17 @@ describe("kodataEntries()", () => {
   test("names a file whose name is no text", () => {
     tree({ f: "1" });
     expect(Bun.spawnSync(["sh", "-c", 'touch "$1/$(printf "a\\\\377")"', "sh", kodata]).exitCode).toBe(0);
-    expect(failure().message).toBe(`Cannot read "${kodata}/a\ufffd": its name is no valid UTF-8, which ko needs`);
+    expect(failure().message).toBe(`Cannot read "${kodata}/a\ufffd": its name is not valid UTF-8`);
   });
 
   test.each([
-    ["a link", () => symlinkSync("/", kodata)],
-    ["no folder", () => writeFileSync(kodata, "")],
+    ["a symlink", () => symlinkSync("/", kodata)],
+    ["not a folder", () => writeFileSync(kodata, "")],
   ])("packs nothing and warns when kodata is %s itself", (what, make) => {
     make();
     expect(contents()).toEqual({});
     expect(warnings).toEqual([
-      `Nothing of "${kodata}" is packed: it is ${what}. Make it a folder, with links in it if need be.`,
+      `Nothing of "${kodata}" is packed: it is ${what}. Make it a folder; symlinks may be in it.`,
     ]);
   });
 
@@ -271,7 +269,9 @@ describe("kodataEntries()", () => {
         content: { path: join(kodata, "d/f") },
       },
     ]);
-    expect(warnings).toEqual([`The link "${kodata}/out" is left out: images for Windows get no links from kodata.`]);
+    expect(warnings).toEqual([
+      `The symlink "${kodata}/out" is left out: images for Windows get no symlinks from kodata.`,
+    ]);
   });
 });
 
