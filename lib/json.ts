@@ -1,16 +1,14 @@
 /**
- * JSON and times as Go writes them: the bytes that decide a digest.
+ * JSON and times exactly as Go writes them, since these bytes decide digests; and strict reads of JSON fields.
  *
- * Go's encoding/json on structs with `omitempty`, and time.RFC3339Nano. Reading is plain `JSON.parse`.
- *
- * Fields of JSON documents from outside, read strictly: a value of the wrong type is an error that names the document.
+ * Writing follows encoding/json for structs with `omitempty`, and time.RFC3339Nano.
  */
 import { KoError } from "./errors.ts";
 
-/** RFC 3339, with what Go takes besides: an hour of one digit, a fraction behind a comma. */
+/** RFC 3339, and two forms that Go accepts too: an hour of one digit, a fraction after a comma. */
 const TIME = /^(\d{4}-\d\d-\d\d)T(\d\d?)(:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/;
 
-/** A value that is written even when it is empty (Go: a field without `omitempty`). */
+/** A value that is written even if it is empty: a field without `omitempty` in Go. */
 class Keep {
   readonly value: unknown;
   constructor(value: unknown) {
@@ -18,12 +16,12 @@ class Keep {
   }
 }
 
-/** Wraps a value of {@link object} that is written even when it is empty. */
+/** Wraps a value of {@link object} that is written even if it is empty. */
 export function keep(value: unknown): Keep {
   return new Keep(value);
 }
 
-/** A JSON object with this key order; empty values are left out unless {@link keep} wraps them. */
+/** Makes a JSON object with this key order. Empty values are left out, unless {@link keep} wraps them. */
 export function object(fields: readonly (readonly [string, unknown])[]): Map<string, unknown> {
   const result = new Map<string, unknown>();
   for (const [key, value] of fields) {
@@ -33,20 +31,141 @@ export function object(fields: readonly (readonly [string, unknown])[]): Map<str
   return result;
 }
 
+/**
+ * Encodes a value as Go's encoding/json does: no blanks, no final line end, `<`, `>`, `&`, U+2028 and U+2029 escaped.
+ *
+ * A `Map` keeps its order, like a Go struct. The keys of a plain object are sorted by bytes, like those of a Go map.
+ */
+export function encodeGoJson(value: unknown): Uint8Array {
+  return new TextEncoder().encode(goJson(value));
+}
+
+/** Compares two strings as Go does: by UTF-8 bytes, not by UTF-16 units. */
+export function compareBytes(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b));
+}
+
+/**
+ * Formats a time as Go does after it has parsed it (RFC3339Nano): up to nine digits of the fraction, without trailing
+ * zeros, and with the offset. A missing time is Go's zero time, in the year 1.
+ *
+ * @throws {KoError} If `text` is not RFC 3339, or is not in the calendar. Leap seconds are refused, as in Go.
+ */
+export function goTime(text: string | undefined): string {
+  if (text === undefined || text === "") return "0001-01-01T00:00:00Z";
+  const match = TIME.exec(text);
+  const [, date = "", hour = "", minutes = "", digits = "", offset = ""] = match ?? [];
+  const seconds = `${date}T${hour.padStart(2, "0")}${minutes}`;
+  if (match === null || !isInCalendar(seconds)) {
+    throw new KoError(`Cannot read ${quoteJson(text)} as a time: RFC 3339 is wanted`);
+  }
+  const fraction = digits.slice(0, 9).replace(/0+$/, "");
+  const zone = offset === "+00:00" || offset === "-00:00" ? "Z" : offset;
+  return `${seconds}${fraction === "" ? "" : `.${fraction}`}${zone}`;
+}
+
+/** Reports whether a value is a JSON object. */
+export function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** Formats a value as JSON for an error message, cut to 100 characters. */
+export function quoteJson(value: unknown): string {
+  const text = JSON.stringify(value) ?? "missing";
+  return text.length > 100 ? `${text.slice(0, 100)}…` : text;
+}
+
+/**
+ * Parses a JSON object.
+ *
+ * @param what the document's name in an error
+ * @throws {KoError} If the bytes are not a JSON object.
+ */
+export function parseObject(bytes: Uint8Array, what: string): Readonly<Record<string, unknown>> {
+  let value: unknown;
+  try {
+    value = JSON.parse(new TextDecoder("utf-8").decode(bytes));
+  } catch (cause) {
+    throw new KoError(`Cannot read ${what}: it is not JSON`, { cause });
+  }
+  if (!isObject(value)) throw new KoError(`Cannot read ${what}: it is not a JSON object`);
+  return value;
+}
+
+/** Reads a whole number. @throws {KoError} If the value is not one. */
+export function readNumber(value: unknown, what: string): number {
+  if (typeof value === "number" && Number.isSafeInteger(value)) return value;
+  throw new KoError(`Cannot read ${what}: ${quoteJson(value)} is not a whole number`);
+}
+
+/** Reads a list of strings. @throws {KoError} If the value is not one. */
+export function readStrings(value: unknown, what: string): readonly string[] {
+  if (Array.isArray(value) && value.every((item) => typeof item === "string")) return value;
+  throw new KoError(`Cannot read ${what}: it is not a list of strings`);
+}
+
+/** Picks a boolean field, only if it is true. @throws {KoError} If it is not a boolean. */
+export function readFlag<K extends string>(
+  value: Readonly<Record<string, unknown>>,
+  key: K,
+  what: string,
+): { [P in K]?: true } {
+  const result: { [P in K]?: true } = {};
+  const flag = value[key] ?? false;
+  if (typeof flag !== "boolean")
+    throw new KoError(`Cannot read ${key} of ${what}: ${quoteJson(flag)} is not a boolean`);
+  if (flag) result[key] = true;
+  return result;
+}
+
+/** Picks a list of strings, if the field is present. @throws {KoError} If it is not one. */
+export function pickStringList<K extends string>(
+  value: Readonly<Record<string, unknown>>,
+  key: K,
+  what: string,
+): { [P in K]?: readonly string[] } {
+  const result: { [P in K]?: readonly string[] } = {};
+  const list = value[key] ?? undefined;
+  if (list !== undefined) result[key] = readStrings(list, `${key} of ${what}`);
+  return result;
+}
+
+/** Picks the string fields that are present. @throws {KoError} If one is not a string. */
+export function pickStrings<K extends string>(
+  value: Readonly<Record<string, unknown>>,
+  keys: readonly K[],
+  what: string,
+): { [P in K]?: string } {
+  const result: { [P in K]?: string } = {};
+  for (const key of keys) {
+    const item = value[key];
+    if (item === undefined || item === null) continue;
+    if (typeof item !== "string")
+      throw new KoError(`Cannot read ${key} of ${what}: ${quoteJson(item)} is not a string`);
+    result[key] = item;
+  }
+  return result;
+}
+
+/** Picks a map of strings, if the field is present. @throws {KoError} If it is not one. */
+export function pickStringMap<K extends string>(
+  value: Readonly<Record<string, unknown>>,
+  key: K,
+  what: string,
+): { [P in K]?: Readonly<Record<string, string>> } {
+  const result: { [P in K]?: Readonly<Record<string, string>> } = {};
+  const map = value[key];
+  if (map === undefined || map === null) return result;
+  if (!isStringMap(map)) throw new KoError(`Cannot read ${key} of ${what}: it is not a map of strings`);
+  result[key] = map;
+  return result;
+}
+
 function isEmpty(value: unknown): boolean {
   if (value === undefined || value === null || value === "" || value === false || value === 0) return true;
   if (Array.isArray(value)) return value.length === 0;
   if (value instanceof Map) return value.size === 0;
   return isObject(value) && Object.keys(value).length === 0;
-}
-
-/**
- * JSON as Go's encoding/json writes it: no blanks, no final line end, `<`, `>`, `&`, U+2028 and U+2029 escaped.
- *
- * A `Map` keeps its order (a Go struct); a plain object gets its keys sorted by bytes (a Go map).
- */
-export function encodeGoJson(value: unknown): Uint8Array {
-  return new TextEncoder().encode(goJson(value));
 }
 
 function goJson(value: unknown): string {
@@ -68,117 +187,11 @@ function goString(text: string): string {
   });
 }
 
-/** Compares as Go does: by UTF-8 bytes, not by UTF-16 units. */
-export function compareBytes(a: string, b: string): number {
-  return Buffer.compare(Buffer.from(a), Buffer.from(b));
-}
-
-/**
- * A time as Go prints it after reading it (RFC3339Nano): trailing zeros of the fraction cut, the offset kept, up to
- * nine digits. Absent means Go's zero time, the year 1.
- *
- * @throws {KoError} If `text` is not RFC 3339, or a time that no calendar has (leap seconds too, as in Go).
- */
-export function goTime(text: string | undefined): string {
-  if (text === undefined || text === "") return "0001-01-01T00:00:00Z";
-  const match = TIME.exec(text);
-  const [, date = "", hour = "", minutes = "", digits = "", offset = ""] = match ?? [];
-  const seconds = `${date}T${hour.padStart(2, "0")}${minutes}`;
-  if (match === null || !isInCalendar(seconds)) {
-    throw new KoError(`Cannot read ${quoteJson(text)} as a time: RFC 3339 is wanted`);
-  }
-  const fraction = digits.slice(0, 9).replace(/0+$/, "");
-  const zone = offset === "+00:00" || offset === "-00:00" ? "Z" : offset;
-  return `${seconds}${fraction === "" ? "" : `.${fraction}`}${zone}`;
-}
-
 /** @param seconds `2006-01-02T15:04:05` */
 function isInCalendar(seconds: string): boolean {
   const date = new Date(`${seconds}Z`);
   // The 30th of February becomes the 1st of March, 24:00 the next day.
   return !Number.isNaN(date.getTime()) && date.toISOString().startsWith(seconds);
-}
-
-export function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-/** A value as JSON for an error message, cut to a readable length. */
-export function quoteJson(value: unknown): string {
-  const text = JSON.stringify(value) ?? "missing";
-  return text.length > 100 ? `${text.slice(0, 100)}…` : text;
-}
-
-export function parseObject(bytes: Uint8Array, what: string): Readonly<Record<string, unknown>> {
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder("utf-8").decode(bytes));
-  } catch (cause) {
-    throw new KoError(`Cannot read ${what}: it is no JSON`, { cause });
-  }
-  if (!isObject(value)) throw new KoError(`Cannot read ${what}: it is no JSON object`);
-  return value;
-}
-
-export function readNumber(value: unknown, what: string): number {
-  if (typeof value === "number" && Number.isSafeInteger(value)) return value;
-  throw new KoError(`Cannot read ${what}: ${quoteJson(value)} is no whole number`);
-}
-
-export function readStrings(value: unknown, what: string): readonly string[] {
-  if (Array.isArray(value) && value.every((item) => typeof item === "string")) return value;
-  throw new KoError(`Cannot read ${what}: it is no list of strings`);
-}
-
-export function readFlag<K extends string>(
-  value: Readonly<Record<string, unknown>>,
-  key: K,
-  what: string,
-): { [P in K]?: true } {
-  const result: { [P in K]?: true } = {};
-  const flag = value[key] ?? false;
-  if (typeof flag !== "boolean") throw new KoError(`Cannot read ${key} of ${what}: ${quoteJson(flag)} is no boolean`);
-  if (flag) result[key] = true;
-  return result;
-}
-
-export function pickStringList<K extends string>(
-  value: Readonly<Record<string, unknown>>,
-  key: K,
-  what: string,
-): { [P in K]?: readonly string[] } {
-  const result: { [P in K]?: readonly string[] } = {};
-  const list = value[key] ?? undefined;
-  if (list !== undefined) result[key] = readStrings(list, `${key} of ${what}`);
-  return result;
-}
-
-export function pickStrings<K extends string>(
-  value: Readonly<Record<string, unknown>>,
-  keys: readonly K[],
-  what: string,
-): { [P in K]?: string } {
-  const result: { [P in K]?: string } = {};
-  for (const key of keys) {
-    const item = value[key];
-    if (item === undefined || item === null) continue;
-    if (typeof item !== "string") throw new KoError(`Cannot read ${key} of ${what}: ${quoteJson(item)} is no string`);
-    result[key] = item;
-  }
-  return result;
-}
-
-export function pickStringMap<K extends string>(
-  value: Readonly<Record<string, unknown>>,
-  key: K,
-  what: string,
-): { [P in K]?: Readonly<Record<string, string>> } {
-  const result: { [P in K]?: Readonly<Record<string, string>> } = {};
-  const map = value[key];
-  if (map === undefined || map === null) return result;
-  if (!isStringMap(map)) throw new KoError(`Cannot read ${key} of ${what}: it is no map of strings`);
-  result[key] = map;
-  return result;
 }
 
 function isStringMap(value: unknown): value is Readonly<Record<string, string>> {

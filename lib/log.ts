@@ -1,23 +1,25 @@
 /**
- * What ko tells a person while it works: lines on stderr, one event each.
+ * Messages to the user while ko works: lines on stderr.
  *
- * stdout is never touched here: it carries results only.
+ * stdout is left alone: it carries results only.
  */
 import { printable } from "./errors.ts";
 
 export interface Log {
-  /** What a person wants to know of every run: "Building …", "Published …". */
+  /** Progress: "Building …", "Published …". Hidden with `-q`. */
   info(message: string): void;
-  /** Something is probably not as the user means it. Shown even with `-q`. */
+  /** A probable mistake. Shown even with `-q`. */
   warn(message: string): void;
-  /** Details for `-v`: requests (without secrets), commands. */
+  /** Details: requests (without secrets), commands. Shown with `-v`. */
   debug(message: string): void;
 }
 
 export type LogLevel = "quiet" | "normal" | "verbose";
 
 /**
- * @param write gets whole lines, line end included
+ * Makes a log.
+ *
+ * @param write gets whole lines with their line ends
  */
 export function createLog(level: LogLevel, write: (text: string) => void): Log {
   const put = (message: string): void => write(`${printable(message, 64 * 1024)}\n`);
@@ -28,5 +30,5 @@ export function createLog(level: LogLevel, write: (text: string) => void): Log {
   };
 }
 
-/** Says nothing: for tests and for what is asked silently. */
+/** A log without output. */
 export const silentLog: Log = { info: () => {}, warn: () => {}, debug: () => {} };

@@ -1,7 +1,7 @@
 /**
- * Which ko this is: the release's version, or the commit that it was made of.
+ * The version of ko: that of the release, or the commit that it was built from.
  *
- * The compiler (.ci/build.ts) puts both in; when ko runs from its source, git is asked.
+ * The compiler (.ci/build.ts) sets both. If ko runs from its sources, git is asked.
  */
 import { realpath, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -9,19 +9,19 @@ import { KoError } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { isObject } from "./json.ts";
 
-/** Set at compile time; empty in a build that is no release. */
+/** Set at compile time; empty if the build is not a release. */
 declare const KO_VERSION: string;
-/** Set at compile time: commit hash, with `-dirty` if the sources differ from it; empty where there is no git. */
+/** Set at compile time: the commit hash, with `-dirty` if the sources differ from it; empty without git. */
 declare const KO_COMMIT: string;
 
 export interface SourceVersion {
-  /** `0.1.0`, if the sources are exactly a release's. */
+  /** `0.1.0`, if the sources are exactly those of a release. */
   readonly version: string | undefined;
-  /** 40 hex digits, and `-dirty` if something differs from that commit. */
+  /** 40 hex digits, and `-dirty` if the sources differ from that commit. */
   readonly commit: string | undefined;
 }
 
-/** What `ko version` prints: `0.1.0`, or a commit hash, with `-dirty` if the sources differ from it, or `unknown`. */
+/** Returns the output of `ko version`: `0.1.0`, a commit hash (with `-dirty` if the sources differ), or `unknown`. */
 export async function koVersion(host: Host): Promise<string> {
   if (typeof KO_VERSION === "string" && typeof KO_COMMIT === "string") return KO_VERSION || KO_COMMIT || "unknown";
   const { version, commit } = await findSourceVersion(host, dirname(import.meta.dir));
@@ -29,9 +29,9 @@ export async function koVersion(host: Host): Promise<string> {
 }
 
 /**
- * What git says of a source folder. Sources without git (a release's archive) are the version of their `package.json`.
+ * Asks git for the version of a source folder. Without git, as in a release's archive, it is that of `package.json`.
  *
- * @param folder absolute, the one with package.json
+ * @param folder absolute: the folder of package.json
  */
 export async function findSourceVersion(host: Host, folder: string): Promise<SourceVersion> {
   const git = (...args: readonly string[]): Promise<string | undefined> => askGit(host, folder, args);
@@ -39,7 +39,7 @@ export async function findSourceVersion(host: Host, folder: string): Promise<Sou
   const inGit = root !== undefined && (await realpath(root)) === (await realpath(folder));
   const release = await readPackageVersion(folder);
   if (!inGit) {
-    // Where git is broken or refuses the folder, nothing is known; where there is none, it is a release's archive.
+    // With `.git`, git is missing or refuses the folder: then the version is unknown. Without, this is a release's archive.
     const hasGit = await stat(join(folder, ".git")).catch(() => undefined);
     return { version: hasGit === undefined ? release : undefined, commit: undefined };
   }
@@ -52,9 +52,9 @@ export async function findSourceVersion(host: Host, folder: string): Promise<Sou
   return { version: release !== undefined && tags.includes(`v${release}`) ? release : undefined, commit: head };
 }
 
-/** git's answer without the line end, undefined if it gives none. */
+/** Runs git and returns its output without the line end; undefined if it fails. */
 async function askGit(host: Host, folder: string, args: readonly string[]): Promise<string | undefined> {
-  // A hook or a rebase sets GIT_DIR and the like; the question is about this folder.
+  // A hook or a rebase sets GIT_DIR and the like, which would lead git to another folder.
   const env = Object.fromEntries(Object.entries(host.env).filter(([name]) => !name.startsWith("GIT_")));
   try {
     const { stdout } = await host.run(["git", ...args], { cwd: folder, env });

@@ -1,6 +1,21 @@
 import { describe, expect, test } from "bun:test";
 import { KoError } from "../lib/errors.ts";
-import { compareBytes, encodeGoJson, goTime, keep, object, quoteJson } from "../lib/json.ts";
+import {
+  compareBytes,
+  encodeGoJson,
+  goTime,
+  isObject,
+  keep,
+  object,
+  parseObject,
+  pickStringList,
+  pickStringMap,
+  pickStrings,
+  quoteJson,
+  readFlag,
+  readNumber,
+  readStrings,
+} from "../lib/json.ts";
 import { askGo, base64, listOf, textOf } from "./helpers/gofixture.ts";
 
 const CONTROLS = Array.from({ length: 0x20 }, (_, i) => String.fromCharCode(i)).join("");
@@ -223,5 +238,54 @@ describe("quoteJson()", () => {
 
   test("cuts what is long", () => {
     expect(quoteJson("y".repeat(200))).toBe(`"${"y".repeat(99)}…`);
+  });
+});
+
+describe("isObject()", () => {
+  test.each([
+    [{}, true],
+    [[], false],
+    [null, false],
+    ["{}", false],
+  ])("of %j is %p", (value, is) => expect(isObject(value)).toBe(is));
+});
+
+describe("fields of JSON from outside", () => {
+  const bytes = (json: string): Uint8Array => new TextEncoder().encode(json);
+
+  test("are read, and left out if they are missing or null", () => {
+    const value = parseObject(
+      bytes(`{"n":1,"s":"a","no":null,"list":["b"],"map":{"c":"d"},"yes":true,"off":false}`),
+      "x",
+    );
+    expect({
+      number: readNumber(value["n"], "n"),
+      strings: readStrings(value["list"], "list"),
+      picked: pickStrings(value, ["s", "no", "gone"], "x"),
+      list: [pickStringList(value, "list", "x"), pickStringList(value, "no", "x")],
+      map: [pickStringMap(value, "map", "x"), pickStringMap(value, "gone", "x")],
+      flag: [readFlag(value, "yes", "x"), readFlag(value, "off", "x"), readFlag(value, "gone", "x")],
+    }).toEqual({
+      number: 1,
+      strings: ["b"],
+      picked: { s: "a" },
+      list: [{ list: ["b"] }, {}],
+      map: [{ map: { c: "d" } }, {}],
+      flag: [{ yes: true }, {}, {}],
+    });
+  });
+
+  test.each<[string, () => unknown, string]>([
+    ["broken JSON", () => parseObject(bytes("{"), "x"), "Cannot read x: it is not JSON"],
+    ["a list", () => parseObject(bytes("[]"), "x"), "Cannot read x: it is not a JSON object"],
+    ["a fraction", () => readNumber(1.5, "n"), "Cannot read n: 1.5 is not a whole number"],
+    ["a number that is not safe", () => readNumber(2 ** 53, "n"), `Cannot read n: ${2 ** 53} is not a whole number`],
+    ["a mixed list", () => readStrings(["a", 1], "l"), "Cannot read l: it is not a list of strings"],
+    ["text for a list", () => pickStringList({ l: "a" }, "l", "x"), "Cannot read l of x: it is not a list of strings"],
+    ["a number for text", () => pickStrings({ s: 1 }, ["s"], "x"), "Cannot read s of x: 1 is not a string"],
+    ["a mixed map", () => pickStringMap({ m: { a: 1 } }, "m", "x"), "Cannot read m of x: it is not a map of strings"],
+    ["text for a flag", () => readFlag({ f: "no" }, "f", "x"), 'Cannot read f of x: "no" is not a boolean'],
+  ])("%s is refused", (_name, read, message) => {
+    expect(read).toThrow(new KoError(message));
   });
 });

@@ -132,17 +132,17 @@ const CONFIGS: readonly (readonly [string, string])[] = [
 
 /** Configurations that both refuse. */
 const BAD_CONFIGS: readonly (readonly [string, string, string])[] = [
-  ["", "", "it is no JSON"],
-  ["half a document", "{", "it is no JSON"],
-  ["a list", "[]", "it is no JSON object"],
-  ["text", `"{}"`, "it is no JSON object"],
-  ["a number for os", `{"os":1}`, "Cannot read os of c: 1 is no string"],
-  ["an object for os", `{"os":{}}`, "Cannot read os of c: {} is no string"],
+  ["", "", "it is not JSON"],
+  ["half a document", "{", "it is not JSON"],
+  ["a list", "[]", "it is not a JSON object"],
+  ["text", `"{}"`, "it is not a JSON object"],
+  ["a number for os", `{"os":1}`, "Cannot read os of c: 1 is not a string"],
+  ["an object for os", `{"os":{}}`, "Cannot read os of c: {} is not a string"],
   ["a list for rootfs", `{"rootfs":[]}`, "Cannot read c: rootfs is no object"],
   ["text for rootfs", `{"rootfs":"layers"}`, "Cannot read c: rootfs is no object"],
-  ["a number for the type of rootfs", `{"rootfs":{"type":1}}`, "Cannot read type of rootfs of c: 1 is no string"],
-  ["an object for diff_ids", `{"rootfs":{"diff_ids":{}}}`, "Cannot read diff_ids of c: it is no list of strings"],
-  ["a number as a diffID", `{"rootfs":{"diff_ids":[1]}}`, "Cannot read diff_ids of c: it is no list of strings"],
+  ["a number for the type of rootfs", `{"rootfs":{"type":1}}`, "Cannot read type of rootfs of c: 1 is not a string"],
+  ["an object for diff_ids", `{"rootfs":{"diff_ids":{}}}`, "Cannot read diff_ids of c: it is not a list of strings"],
+  ["a number as a diffID", `{"rootfs":{"diff_ids":[1]}}`, "Cannot read diff_ids of c: it is not a list of strings"],
   [
     "a short diffID",
     `{"rootfs":{"diff_ids":["sha256:00"]}}`,
@@ -153,9 +153,9 @@ const BAD_CONFIGS: readonly (readonly [string, string, string])[] = [
   [
     "text for empty_layer",
     `{"history":[{"empty_layer":"yes"}]}`,
-    'Cannot read empty_layer of a history entry of c: "yes" is no boolean',
+    'Cannot read empty_layer of a history entry of c: "yes" is not a boolean',
   ],
-  ["a number for a date", `{"created":5}`, "Cannot read created of c: 5 is no string"],
+  ["a number for a date", `{"created":5}`, "Cannot read created of c: 5 is not a string"],
   ["no date for a date", `{"created":"yesterday"}`, "Cannot read created of c"],
   [
     "no date in history",
@@ -163,10 +163,10 @@ const BAD_CONFIGS: readonly (readonly [string, string, string])[] = [
     "Cannot read created of a history entry of c",
   ],
   ["a list for config", `{"config":[]}`, "Cannot read c: config is no object"],
-  ["text for Cmd", `{"config":{"Cmd":"sh"}}`, "Cannot read Cmd of c: it is no list of strings"],
-  ["a number in Env", `{"config":{"Env":["A=1",2]}}`, "Cannot read Env of c: it is no list of strings"],
-  ["a list for Labels", `{"config":{"Labels":["a=b"]}}`, "Cannot read Labels of c: it is no map of strings"],
-  ["a number in Labels", `{"config":{"Labels":{"a":1}}}`, "Cannot read Labels of c: it is no map of strings"],
+  ["text for Cmd", `{"config":{"Cmd":"sh"}}`, "Cannot read Cmd of c: it is not a list of strings"],
+  ["a number in Env", `{"config":{"Env":["A=1",2]}}`, "Cannot read Env of c: it is not a list of strings"],
+  ["a list for Labels", `{"config":{"Labels":["a=b"]}}`, "Cannot read Labels of c: it is not a map of strings"],
+  ["a number in Labels", `{"config":{"Labels":{"a":1}}}`, "Cannot read Labels of c: it is not a map of strings"],
   ["text for Tty", `{"config":{"Tty":"true"}}`, 'Cannot read Tty of c: "true" has the wrong type'],
   ["a number for User", `{"config":{"User":0}}`, "Cannot read User of c: 0 has the wrong type"],
   ["a list for Volumes", `{"config":{"Volumes":["/a"]}}`, 'Cannot read Volumes of c: ["/a"] has the wrong type'],
@@ -179,19 +179,19 @@ const BAD_CONFIGS: readonly (readonly [string, string, string])[] = [
   [
     "text for its Test",
     `{"config":{"Healthcheck":{"Test":"x"}}}`,
-    "Cannot read Test of Healthcheck of c: it is no list of strings",
+    "Cannot read Test of Healthcheck of c: it is not a list of strings",
   ],
   [
     "text for its Interval",
     `{"config":{"Healthcheck":{"Interval":"30s"}}}`,
-    'Cannot read Interval of Healthcheck of c: "30s" is no whole number',
+    'Cannot read Interval of Healthcheck of c: "30s" is not a whole number',
   ],
   [
     "half a nanosecond",
     `{"config":{"Healthcheck":{"Timeout":0.5}}}`,
-    "Cannot read Timeout of Healthcheck of c: 0.5 is no whole number",
+    "Cannot read Timeout of Healthcheck of c: 0.5 is not a whole number",
   ],
-  ["text for os.features", `{"os.features":"x"}`, "Cannot read os.features of c: it is no list of strings"],
+  ["text for os.features", `{"os.features":"x"}`, "Cannot read os.features of c: it is not a list of strings"],
 ];
 
 const FULL_DESCRIPTOR = {
@@ -302,7 +302,7 @@ describe("readConfig()", () => {
 
   test("refuses a number that we could not write as it was", () => {
     const text = `{"config":{"Healthcheck":{"Interval":9007199254740993}}}`;
-    expect(() => readConfig(bytesOf(text), "c")).toThrow("no whole number");
+    expect(() => readConfig(bytesOf(text), "c")).toThrow("is not a whole number");
   });
 });
 
@@ -325,8 +325,8 @@ describe("readManifest() and encodeManifest()", () => {
 describe("readManifest()", () => {
   const good = { schemaVersion: 2, config: CONFIG, layers: [LAYER] };
   test.each<[string, unknown, string]>([
-    ["a list", [], "Cannot read m: it is no JSON object"],
-    ["null", null, "Cannot read m: it is no JSON object"],
+    ["a list", [], "Cannot read m: it is not a JSON object"],
+    ["null", null, "Cannot read m: it is not a JSON object"],
     ["nothing", {}, "Cannot read m: it has no config and layers, so it is no image manifest"],
     [
       "schema 1",
@@ -344,17 +344,21 @@ describe("readManifest()", () => {
     [
       "text for schemaVersion",
       { ...good, schemaVersion: "2" },
-      'Cannot read schemaVersion of m: "2" is no whole number',
+      'Cannot read schemaVersion of m: "2" is not a whole number',
     ],
     ["a fraction for schemaVersion", { ...good, schemaVersion: 2.5 }, "Cannot read schemaVersion of m: 2.5"],
-    ["a number for mediaType", { ...good, mediaType: 1 }, "Cannot read mediaType of m: 1 is no string"],
+    ["a number for mediaType", { ...good, mediaType: 1 }, "Cannot read mediaType of m: 1 is not a string"],
     ["text as a layer", { ...good, layers: [LAYER, DIGEST] }, "Cannot read layer 1 of m: it is no object"],
     ["null as a layer", { ...good, layers: [null] }, "Cannot read layer 0 of m: it is no object"],
-    ["a list for annotations", { ...good, annotations: [] }, "Cannot read annotations of m: it is no map of strings"],
+    [
+      "a list for annotations",
+      { ...good, annotations: [] },
+      "Cannot read annotations of m: it is not a map of strings",
+    ],
     [
       "null in annotations",
       { ...good, annotations: { a: null } },
-      "Cannot read annotations of m: it is no map of strings",
+      "Cannot read annotations of m: it is not a map of strings",
     ],
     ["an empty config", { ...good, config: {} }, "Cannot read config of m: its digest is missing"],
   ])("refuses %s", (_, document, why) => {
@@ -366,7 +370,7 @@ describe("readManifest()", () => {
     ["nothing at all", ""],
     ["two documents", "{}{}"],
   ])("refuses %s", (_, text) => {
-    expect(() => readManifest(bytesOf(text), "m")).toThrow(new KoError("Cannot read m: it is no JSON"));
+    expect(() => readManifest(bytesOf(text), "m")).toThrow(new KoError("Cannot read m: it is not JSON"));
   });
 });
 
@@ -393,12 +397,12 @@ describe("readIndex()", () => {
     [
       "a number in a platform",
       { manifests: [{ ...CONFIG, platform: { os: 1 } }] },
-      "Cannot read os of entry 0 of i: 1 is no string",
+      "Cannot read os of entry 0 of i: 1 is not a string",
     ],
     [
       "text for os.features",
       { manifests: [{ ...CONFIG, platform: { os: "a", "os.features": "x" } }] },
-      "Cannot read os.features of entry 0 of i: it is no list of strings",
+      "Cannot read os.features of entry 0 of i: it is not a list of strings",
     ],
   ])("refuses %s", (_, document, why) => {
     expect(() => readIndex(bytesOf(JSON.stringify(document)), "i")).toThrow(why);
@@ -429,10 +433,10 @@ describe("readDescriptor()", () => {
     ["a fraction as size", { ...LAYER, size: 1.5 }, "Cannot read d: its size is 1.5"],
     ["a size beyond 2^53", { ...LAYER, size: 2 ** 53 }, "Cannot read d: its size is 9007199254740992"],
     ["a size beyond all", JSON.parse(`{"mediaType":"a","digest":"${DIGEST}","size":1e400}`), "its size is null"],
-    ["a number as data", { ...LAYER, data: 1 }, "Cannot read data of d: 1 is no string"],
-    ["text as urls", { ...LAYER, urls: "https://a" }, "Cannot read urls of d: it is no list of strings"],
-    ["null in urls", { ...LAYER, urls: [null] }, "Cannot read urls of d: it is no list of strings"],
-    ["text as annotations", { ...LAYER, annotations: "a" }, "Cannot read annotations of d: it is no map of strings"],
+    ["a number as data", { ...LAYER, data: 1 }, "Cannot read data of d: 1 is not a string"],
+    ["text as urls", { ...LAYER, urls: "https://a" }, "Cannot read urls of d: it is not a list of strings"],
+    ["null in urls", { ...LAYER, urls: [null] }, "Cannot read urls of d: it is not a list of strings"],
+    ["text as annotations", { ...LAYER, annotations: "a" }, "Cannot read annotations of d: it is not a map of strings"],
   ])("refuses %s", (_, value, why) => {
     expect(() => readDescriptor(value, "d")).toThrow(why);
   });
