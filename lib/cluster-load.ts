@@ -154,7 +154,7 @@ interface ImportArchiveOptions {
 }
 
 async function importArchive(node: Node, { items, omit, snapshotter }: ImportArchiveOptions): Promise<void> {
-  // Each image has one platform: the flag makes ctr accept one that is not the node's own (docs/rules.md C3.3).
+  // All of an image with one platform: none can be missing (docs/rules.md C3.3), and ctr takes one that is not its own.
   const flags = ["--all-platforms", ...(snapshotter === undefined ? [] : [`--snapshotter=${snapshotter}`])];
   const stop = new AbortController();
   const signal = AbortSignal.any([node.options.signal, stop.signal]);

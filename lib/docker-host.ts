@@ -1,38 +1,34 @@
 /**
- * Where the container daemon is: `DOCKER_HOST`, the docker context, else a well-known socket that answers.
+ * Finds the Docker daemon: `DOCKER_HOST`, the docker context, else the first well-known socket that answers.
  *
- * As the docker program finds it, and then further: Docker Desktop, Colima, OrbStack, Rancher Desktop, rootless Docker
- * and podman put their sockets elsewhere. Rules: rules.md C1. It speaks no HTTP: docker.ts does; ssh is in docker-ssh.ts.
+ * It reads addresses and certificates and sends no request: docker.ts does. Rules: docs/rules.md C1.
  *
  * https://docs.docker.com/reference/cli/docker/#environment-variables
- *
- * The sockets of container daemons that nobody named: Docker, Docker Desktop, Colima, OrbStack, Rancher Desktop,
- * rootless Docker and podman each have a place of their own (rules.md C1.4).
  */
 import { existsSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { openSshBridge, sshCommand } from "./docker-ssh.ts";
-import { KoError, messageOf, printable } from "./errors.ts";
+import { codeOf, KoError, messageOf, printable } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { isObject } from "./json.ts";
 import { chooseProxy, isLoopback } from "./url.ts";
 
-/** A daemon that is said to be somewhere; nobody has talked to it yet. */
+/** Where a daemon should be; no connection has been made yet. */
 export interface DaemonEndpoint {
-  /** As `DOCKER_HOST` would say it. */
+  /** In the form of `DOCKER_HOST`. */
   readonly url: string;
-  /** Which setting named it, for messages: `DOCKER_HOST`, `docker context "colima"`. */
+  /** The setting that names it, for messages: `DOCKER_HOST`, `docker context "colima"`. */
   readonly source: string;
-  /** `DOCKER_API_VERSION`: use this version, whatever the daemon says. */
+  /** `DOCKER_API_VERSION`, which replaces the negotiated version. */
   readonly apiVersion: string | undefined;
-  /** What the user should know of the way to it. */
+  /** Warnings about the security of the connection. */
   readonly warnings: readonly string[];
-  /** Prepares the way; for ssh a local socket. @throws {KoError} If it cannot be prepared. */
+  /** The address for `fetch`; for ssh that of a local socket, opened now. @throws {KoError} If that fails. */
   connect(): Promise<DaemonAddress>;
 }
 
-/** What `fetch` needs to know; undone when it is disposed of. */
+/** The options of `fetch` for a daemon. Disposing of it closes the local socket of ssh. */
 export interface DaemonAddress extends AsyncDisposable {
   /** `http://docker`, `https://10.0.0.2:2376`; no slash at the end. */
   readonly base: string;
@@ -40,11 +36,11 @@ export interface DaemonAddress extends AsyncDisposable {
   readonly unix: string | undefined;
   readonly tls: DaemonTls | undefined;
   readonly proxy: string | false;
-  /** What the program that carries the bytes said when it failed. */
+  /** The last error message of ssh; undefined if ssh has not failed or is not used. */
   lastWords(): string | undefined;
 }
 
-/** PEM texts. The server is verified unless `rejectUnauthorized` is false; `ca` replaces the system's. */
+/** PEM texts. The server is verified unless `rejectUnauthorized` is false; `ca` replaces the system's authorities. */
 export interface DaemonTls {
   readonly ca?: string;
   readonly cert?: string;
@@ -57,15 +53,24 @@ export interface FindDaemonOptions {
   readonly systemSockets?: readonly string[];
 }
 
-/** Whose name stands for no context at all. */
+/** The context name that stands for no context. */
 const DEFAULT_CONTEXT = "default";
-/** A name for a host that is reached through a socket. */
+/** `fetch` wants a host also for a socket. */
 const SOCKET_BASE = "http://docker";
+const DIRECT: Omit<DaemonAddress, "base"> = {
+  unix: undefined,
+  tls: undefined,
+  proxy: false,
+  lastWords: () => undefined,
+  [Symbol.asyncDispose]: async () => {},
+};
+/** Milliseconds in which a socket must accept a connection. */
+const PROBE_MS = 2000;
 
 /**
- * The daemon that the docker program would use, else the first well-known socket that answers.
+ * Finds the daemon that the docker program would use, else the first well-known socket that answers.
  *
- * @throws {KoError} If a setting cannot be understood, or there is no daemon: then it lists what was tried.
+ * @throws {KoError} If a setting is not valid, or there is no daemon: the error lists the sockets that were tried.
  */
 export async function findDaemon(host: Host, options: FindDaemonOptions = {}): Promise<DaemonEndpoint> {
   const given = host.env["DOCKER_HOST"] ?? "";
@@ -84,7 +89,7 @@ export async function findDaemon(host: Host, options: FindDaemonOptions = {}): P
   );
 }
 
-/** The endpoint of a Unix socket or named pipe. */
+/** The endpoint of a Unix socket or a Windows named pipe. */
 export function socketEndpoint(path: string, options: { readonly source: string }): DaemonEndpoint {
   const isPipe = path.startsWith("\\\\");
   return {
@@ -96,18 +101,10 @@ export function socketEndpoint(path: string, options: { readonly source: string 
   };
 }
 
-const DIRECT: Omit<DaemonAddress, "base"> = {
-  unix: undefined,
-  tls: undefined,
-  proxy: false,
-  lastWords: () => undefined,
-  [Symbol.asyncDispose]: async () => {},
-};
-
 interface EndpointOptions {
   readonly url: string;
   readonly source: string;
-  /** Read only where the URL is one of TCP. */
+  /** Called for a TCP address only. */
   readonly tls: () => Promise<DaemonTls | undefined>;
 }
 
@@ -116,7 +113,7 @@ async function readEndpoint(host: Host, options: EndpointOptions): Promise<Daemo
   const apiVersion = readApiVersion(host);
   const scheme = /^([a-z]+):\/\//.exec(text)?.[1] ?? "";
   const rest = text.slice(scheme.length + "://".length);
-  // Not quoted as it is: what stands before an "@" may be a password.
+  // The part before an "@" may hold a password.
   const shown = printable(text.replace(/\/\/[^/]*@/, "//…@"), 200);
   const fail = (why: string): KoError => new KoError(`Cannot use "${shown}" from ${source} as a Docker daemon: ${why}`);
   switch (scheme) {
@@ -124,7 +121,7 @@ async function readEndpoint(host: Host, options: EndpointOptions): Promise<Daemo
       if (!rest.startsWith("/")) throw fail("wanted an absolute path, as in unix:///var/run/docker.sock");
       return { ...socketEndpoint(rest, { source }), apiVersion };
     case "npipe":
-      if (host.platform !== "win32") throw fail("named pipes are a thing of Windows");
+      if (host.platform !== "win32") throw fail("named pipes exist on Windows only");
       return { ...socketEndpoint(rest.replaceAll("/", "\\"), { source }), apiVersion };
     case "tcp":
     case "http":
@@ -157,14 +154,14 @@ async function readTcp(host: Host, options: TcpOptions): Promise<Omit<DaemonEndp
   const url = new URL(`${protocol}://${rest}`);
   if (url.username !== "" || url.password !== "") throw fail("it holds a user name or a password");
   if (url.search !== "" || url.hash !== "") throw fail('it holds a "?" or a "#"');
-  // As the docker program's default ports.
+  // The default ports of the docker program.
   if (!/:\d+(?:\/|$)/.test(rest)) url.port = tls === undefined ? "2375" : "2376";
   const base = url.href.replace(/\/+$/, "");
   const port = url.port || (tls === undefined ? "80" : "443");
   const shown = `tcp://${url.hostname}:${port}${url.pathname === "/" ? "" : url.pathname}`;
   const warnings: string[] = [];
   if (tls === undefined && !isLoopback(url.host)) {
-    warnings.push(`The Docker daemon at "${shown}" (${source}) is reached without TLS: anybody on the way may use it`);
+    warnings.push(`The Docker daemon at "${shown}" (${source}) is reached without TLS: anyone in between can use it`);
   }
   if (tls?.rejectUnauthorized === false) {
     warnings.push(`The certificate of the Docker daemon at "${shown}" (${source}) is not verified, as you asked`);
@@ -179,7 +176,7 @@ function readApiVersion({ env }: Host): string | undefined {
   throw new KoError(`Cannot use DOCKER_API_VERSION "${printable(text, 40)}": wanted a version such as 1.41`);
 }
 
-/** `DOCKER_CERT_PATH` alone means TLS too, and the server is verified then as well (moby does not). */
+/** The TLS settings of the environment. `DOCKER_CERT_PATH` alone turns on TLS with verification; in Docker without. */
 async function readEnvTls(host: Host): Promise<DaemonTls | undefined> {
   const verify = host.env["DOCKER_TLS_VERIFY"] ?? "";
   const given = host.env["DOCKER_CERT_PATH"] ?? "";
@@ -210,7 +207,7 @@ async function readTls(folder: string, source: string): Promise<DaemonTls> {
   };
 }
 
-/** `fetch` says nothing useful about PEM files that it cannot read, so they are read here first. */
+/** Reads and checks a PEM file: the errors of `fetch` do not name the file or the reason. */
 async function readPem(folder: string, name: string): Promise<string | undefined> {
   const file = join(folder, name);
   const text = await readText(file);
@@ -221,7 +218,7 @@ async function readPem(folder: string, name: string): Promise<string | undefined
     else void new X509Certificate(text);
   } catch (cause) {
     const wanted = name === "key.pem" ? "a private key without passphrase" : "a certificate";
-    // The reader's own error may quote the file.
+    // The cause of a refused key may quote the key.
     throw new KoError(`Cannot use "${file}" for the Docker daemon: it is not ${wanted} in PEM`, {
       cause: name === "key.pem" ? undefined : cause,
     });
@@ -235,7 +232,7 @@ function configFolder({ env, platform }: Host): string | undefined {
   return env["DOCKER_CONFIG"] || (!home ? undefined : join(home, ".docker"));
 }
 
-/** The daemon of the context in use, or undefined for the default one. */
+/** The daemon of the current context; undefined for the default context. */
 async function findContext(host: Host): Promise<DaemonEndpoint | undefined> {
   const folder = configFolder(host);
   const config = folder === undefined ? undefined : join(folder, "config.json");
@@ -243,7 +240,7 @@ async function findContext(host: Host): Promise<DaemonEndpoint | undefined> {
   let source = "DOCKER_CONTEXT";
   if (name === "" && config !== undefined) {
     const current = (await readObject(config))?.["currentContext"] ?? "";
-    if (typeof current !== "string") throw new KoError(`Cannot read "${config}": currentContext is no string`);
+    if (typeof current !== "string") throw new KoError(`Cannot read "${config}": currentContext is not a string`);
     [name, source] = [current, `currentContext of "${config}"`];
   }
   if (name === "" || name === DEFAULT_CONTEXT || folder === undefined) return undefined;
@@ -260,7 +257,7 @@ async function findContext(host: Host): Promise<DaemonEndpoint | undefined> {
   const docker = isObject(endpoints) ? endpoints["docker"] : undefined;
   const url = isObject(docker) ? (docker["Host"] ?? "") : "";
   if (!isObject(docker) || typeof url !== "string") {
-    throw new KoError(`Cannot use the docker context "${shown}": "${file}" names no Docker endpoint`);
+    throw new KoError(`Cannot use the docker context "${shown}": "${file}" has no Docker endpoint`);
   }
   if (url === "") return undefined;
   const tls = async (): Promise<DaemonTls | undefined> => {
@@ -279,47 +276,37 @@ async function readObject(file: string): Promise<Readonly<Record<string, unknown
   try {
     value = JSON.parse(text);
   } catch {
-    // Its message would quote the file, which may hold passwords.
+    // Not a cause: its message quotes the file, which may hold passwords.
   }
   if (isObject(value)) return value;
-  throw new KoError(`Cannot read "${file}": it is no JSON object`);
+  throw new KoError(`Cannot read "${file}": it is not a JSON object`);
 }
 
 async function readText(file: string): Promise<string | undefined> {
   try {
     return await readFile(file, "utf8");
   } catch (cause) {
-    const code = cause instanceof Error && "code" in cause ? cause.code : "";
+    const code = codeOf(cause);
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;
     throw new KoError(`Cannot read "${file}": ${messageOf(cause)}`, { cause });
   }
 }
 
-export interface SocketSearch {
-  /** The first that takes a connection; if none does, the first that is there but forbidden to us. */
-  readonly path: string | undefined;
-  /** What was looked at before that, each with what became of it. */
-  readonly tried: readonly string[];
-}
-
-/** Milliseconds for a local socket to take a connection. */
-const PROBE_MS = 2000;
-
-/** Where a daemon of the whole machine listens. */
-export function systemSockets(platform: string): readonly string[] {
+/** The system-wide sockets of Docker and podman. */
+function systemSockets(platform: string): readonly string[] {
   if (platform === "win32") return ["\\\\.\\pipe\\docker_engine", "\\\\.\\pipe\\podman-machine-default"];
   return ["/var/run/docker.sock", "/run/podman/podman.sock"];
 }
 
-/**
- * Tries the first of `system`, the user's own, then the rest of `system`.
- *
- * @param system see {@link systemSockets}
- */
-export async function searchSockets(
-  host: Pick<Host, "env" | "platform">,
-  system: readonly string[],
-): Promise<SocketSearch> {
+interface SocketSearch {
+  /** The first socket that accepts a connection, else the first that denies permission. */
+  readonly path: string | undefined;
+  /** The sockets that accept no connection, each with the reason. */
+  readonly tried: readonly string[];
+}
+
+/** Tries the first of `system`, the sockets of the user's own daemons, then the rest of `system`. */
+async function searchSockets(host: Pick<Host, "env" | "platform">, system: readonly string[]): Promise<SocketSearch> {
   const paths = [...system.slice(0, 1), ...(await userSockets(host)), ...system.slice(1)];
   const tried: string[] = [];
   let forbidden: string | undefined;
@@ -356,7 +343,7 @@ async function userSockets({ env, platform }: Pick<Host, "env" | "platform">): P
   return [...rootless, ...own, ...podman];
 }
 
-/** The default profile's first, then the others'. */
+/** The sockets of Colima's profiles, that of the default profile first. */
 async function colimaSockets(folder: string): Promise<readonly string[]> {
   const names = await readdir(folder).catch(() => []);
   const others = names.filter((name) => !/^[._]|^default$/.test(name)).sort();
@@ -364,7 +351,7 @@ async function colimaSockets(folder: string): Promise<readonly string[]> {
   return [join(folder, "default", "docker.sock"), ...sockets];
 }
 
-/** A socket file may be there although nobody listens any more. */
+/** Connects to a socket: its file may outlive the daemon. Returns `listens` or the reason of the failure. */
 async function probe(path: string, platform: string): Promise<string> {
   if (!existsSync(path)) return "not there";
   if (platform === "win32") return "listens";
@@ -376,7 +363,7 @@ async function probe(path: string, platform: string): Promise<string> {
       return "listens";
     },
     (error: unknown) => {
-      const code = error instanceof Error && "code" in error ? error.code : "";
+      const code = codeOf(error);
       return code === "EACCES" || code === "EPERM" ? "permission denied" : "nothing listens";
     },
   );

@@ -1,6 +1,8 @@
 /**
- * A Docker daemon behind ssh: a local socket, each connection to it carried by one
- * `ssh HOST docker system dial-stdio`, as the docker program does it (rules.md C1.5).
+ * Reaches a Docker daemon through ssh.
+ *
+ * A local socket takes connections, and one `ssh HOST docker system dial-stdio` carries each of them, as in the docker
+ * program (docs/rules.md C1.5).
  */
 import { join } from "node:path";
 import type { Socket } from "bun";
@@ -8,19 +10,20 @@ import { CommandError, KoError, messageOf } from "./errors.ts";
 import type { Host } from "./host.ts";
 
 export interface SshBridge extends AsyncDisposable {
-  /** The local socket. */
+  /** The path of the local socket. */
   readonly unix: string;
-  /** What ssh said when it failed. */
+  /** The message of the last ssh that failed; undefined if none has. */
   lastWords(): string | undefined;
 }
 
-/** Bytes that may wait for ssh before the socket is told to pause. */
+/** Bytes that wait for ssh before the socket is paused. */
 const HIGH_WATER_BYTES = 256 * 1024;
 
 /**
- * The command for `ssh://[user@]host[:port][/path/of/socket]`.
+ * The command that connects stdin and stdout to the daemon at `ssh://[user@]host[:port][/path/of/socket]`.
  *
- * @throws {KoError} If the URL is none of these, or a part of it would be taken for an option.
+ * @param fail makes the error to throw
+ * @throws {KoError} If the URL has another form, or ssh would take a part of it for an option.
  */
 export function sshCommand(text: string, fail: (why: string) => KoError): readonly [string, ...string[]] {
   if (!URL.canParse(text)) throw fail("wanted ssh://user@host");
@@ -28,10 +31,10 @@ export function sshCommand(text: string, fail: (why: string) => KoError): readon
   const [user, hostname] = [decode(url.username), url.hostname.replace(/^\[(.*)\]$/, "$1")];
   if (url.password !== "") throw fail("it holds a password; ssh takes keys");
   if (url.search !== "" || url.hash !== "") throw fail('it holds a "?" or a "#"');
-  if (hostname === "" || hostname.startsWith("-")) throw fail("its host is no host name");
-  if (user.startsWith("-")) throw fail("its user is no user name");
+  if (hostname === "" || hostname.startsWith("-")) throw fail("its host is not a host name");
+  if (user.startsWith("-")) throw fail("its user is not a user name");
   const path = url.pathname === "/" ? "" : decode(url.pathname);
-  // The remote shell reads it.
+  // The remote shell would expand other characters.
   if (!/^[\w./@:+-]*$/.test(path)) throw fail("the path of the socket may hold letters, digits and ./_-@:+");
   return [
     "ssh",
@@ -49,18 +52,11 @@ export function sshCommand(text: string, fail: (why: string) => KoError): readon
   ];
 }
 
-function decode(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
-  }
-}
-
 /**
- * Listens on a socket in a temporary folder. The connections end with the bridge.
+ * Listens on a socket in a temporary folder. Disposing of the bridge ends its connections.
  *
- * @throws {KoError} If there is no ssh, or the socket cannot be made.
+ * @param argv of {@link sshCommand}
+ * @throws {KoError} If ssh is not installed, or the socket cannot be created.
  */
 export async function openSshBridge(host: Host, argv: readonly [string, ...string[]]): Promise<SshBridge> {
   if (host.findProgram(argv[0]) === undefined) {
@@ -100,45 +96,53 @@ export async function openSshBridge(host: Host, argv: readonly [string, ...strin
   return { unix, lastWords: () => lastWords, [Symbol.asyncDispose]: () => closing.disposeAsync() };
 }
 
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 interface CarrierOptions {
   readonly argv: readonly [string, ...string[]];
-  /** Called before the connection ends, so that whoever uses it finds the reason. */
+  /** Called before the connection ends, so that its user can read the reason then. */
   readonly onFailure: (error: unknown) => void;
 }
 
-/** One connection and the ssh that carries it. */
+/** A connection and the ssh that carries it. */
 class Carrier {
   readonly #socket: Socket<Carrier | undefined>;
-  readonly #over = new AbortController();
+  readonly #closed = new AbortController();
   readonly #ended = Promise.withResolvers<void>();
-  #input: ReadableStreamDefaultController<Uint8Array> | undefined;
+  #stdin: ReadableStreamDefaultController<Uint8Array> | undefined;
   #drained: PromiseWithResolvers<void> | undefined;
 
   constructor(socket: Socket<Carrier | undefined>) {
     this.#socket = socket;
   }
 
-  /** Fulfilled when ssh has ended. */
+  /** Resolves when ssh has ended; never rejects. */
   get ended(): Promise<void> {
     return this.#ended.promise;
   }
 
-  /** Ends when ssh has; never rejected. */
+  /** Runs ssh to its end; never rejects. */
   async run(host: Host, { argv, onFailure }: CarrierOptions): Promise<void> {
     const stdin = new ReadableStream<Uint8Array>(
       {
-        start: (controller) => void (this.#input = controller),
+        start: (controller) => void (this.#stdin = controller),
         pull: () => this.#socket.resume(),
-        cancel: () => void (this.#input = undefined),
+        cancel: () => void (this.#stdin = undefined),
       },
       { highWaterMark: HIGH_WATER_BYTES, size: (chunk) => chunk?.byteLength ?? 0 },
     );
-    const signal = AbortSignal.any([host.signal, this.#over.signal]);
+    const signal = AbortSignal.any([host.signal, this.#closed.signal]);
     try {
       await host.run(argv, { stdin, stdout: (chunk) => this.#send(chunk), signal, maxBytes: 64 * 1024 });
     } catch (error) {
-      // Our side has ended it otherwise, and ssh's end tells nothing.
-      if (!this.#over.signal.aborted) onFailure(error);
+      // ssh also fails if this side closes the connection: that is not its failure.
+      if (!this.#closed.signal.aborted) onFailure(error);
     } finally {
       this.#socket.end();
       this.#ended.resolve();
@@ -146,9 +150,9 @@ class Carrier {
   }
 
   receive(chunk: Uint8Array): void {
-    // The socket's buffer is used again.
-    this.#input?.enqueue(new Uint8Array(chunk));
-    if ((this.#input?.desiredSize ?? 1) <= 0) this.#socket.pause();
+    // Bun reuses the chunk's memory.
+    this.#stdin?.enqueue(new Uint8Array(chunk));
+    if ((this.#stdin?.desiredSize ?? 1) <= 0) this.#socket.pause();
   }
 
   drained(): void {
@@ -156,18 +160,18 @@ class Carrier {
   }
 
   close(): void {
-    if (this.#over.signal.aborted) return;
+    if (this.#closed.signal.aborted) return;
     this.#drained?.resolve();
     try {
-      this.#input?.close();
+      this.#stdin?.close();
     } catch {
-      // ssh has ended, and its input with it.
+      // ssh has ended and closed its stdin.
     }
-    this.#over.abort(new Error("the connection is closed"));
+    this.#closed.abort(new Error("the connection is closed"));
   }
 
   async #send(chunk: Uint8Array): Promise<void> {
-    for (let at = 0; at < chunk.byteLength && !this.#over.signal.aborted;) {
+    for (let at = 0; at < chunk.byteLength && !this.#closed.signal.aborted;) {
       const written = this.#socket.write(chunk.subarray(at));
       if (written < 0) return;
       at += written;

@@ -1,86 +1,105 @@
 /**
- * HTTP to one container daemon: deadlines, silence, what a failure means to the user.
+ * HTTP requests to a Docker daemon, with deadlines and with failures explained to the user.
  *
- * It knows no path of the API: docker.ts does. A transfer that moves may take for ever; one that is silent may too, as
- * a daemon says nothing while it unpacks a large image, but then the daemon is asked now and then whether it lives.
- * Rules: rules.md C1.6, C1.8, C2.18, E1.
- *
- * What it means to the user that a container daemon refuses, or cannot be talked to, and what to do about it.
+ * It knows only the path of the ping; docker.ts knows the others. Rules: docs/rules.md C1.6, C1.8, C2.18, E1.
  */
 import type { DaemonAddress, DaemonEndpoint } from "./docker-host.ts";
-import { KoError, messageOf, printable } from "./errors.ts";
+import { codeOf, KoError, messageOf, printable } from "./errors.ts";
 import { Patience, Watch } from "./http-transfer.ts";
 import { isObject } from "./json.ts";
 import type { Log } from "./log.ts";
 
-/** How long nothing may happen, in milliseconds. */
+/** Deadlines in milliseconds. A transfer that moves has none. */
 export interface DaemonDeadlines {
-  /** For the answer to a ping, connecting included (ssh takes up to 30 s for that). */
+  /** From a ping to its response, connecting included: ssh takes up to 30 s to connect. */
   readonly ping: number;
-  /** For the answer to any other short request. */
-  readonly answer: number;
-  /** Silence in a transfer after which the daemon is asked whether it lives. */
+  /** From any other short request to its response. */
+  readonly response: number;
+  /** Silence in a transfer after which the daemon gets a ping: it is silent while it unpacks a large image. */
   readonly silence: number;
-  /** Silence in a transfer after which it is given up although the daemon lives. */
-  readonly patience: number;
-  /** For what is cleaned up after an interruption. */
-  readonly farewell: number;
+  /** Silence in a transfer after which the transfer fails although the daemon answers the pings. */
+  readonly maxSilence: number;
+  /** From a best-effort request to its response. */
+  readonly bestEffort: number;
 }
 
 export const DAEMON_DEADLINES: DaemonDeadlines = {
   ping: 40_000,
-  answer: 60_000,
+  response: 60_000,
   silence: 60_000,
-  patience: 1_800_000,
-  farewell: 5000,
+  maxSilence: 1_800_000,
+  bestEffort: 5000,
 };
 
 export interface DaemonRequest {
   readonly method: "DELETE" | "GET" | "HEAD" | "POST";
   /** With the version and the query: `/v1.41/images/json`. */
   readonly path: string;
-  /** What is being done, for errors: `load "ko.local/app:1" into`. */
+  /** For errors, a verb that ends before the daemon's name: `load "ko.local/app:1" into`. */
   readonly action: string;
-  /** Statuses that are an answer; others are thrown. */
+  /** The accepted statuses. */
   readonly accept: readonly number[];
   /** A tar, sent in chunks. */
   readonly body?: AsyncIterable<Uint8Array>;
-  /** True where bytes may take their time, in either direction. @default false */
+  /** True for a long body in either direction: silence is bounded, the whole is not. @default false */
   readonly transfer?: boolean;
-  /** True for a check of life and the ping. @default false */
+  /** True for a ping. @default false */
   readonly ping?: boolean;
-  /** True for what is said on the way out: the run's signal does not end it. @default false */
-  readonly farewell?: boolean;
+  /** True for a clean-up: the run's signal does not end it, and its deadline is short. @default false */
+  readonly bestEffort?: boolean;
   readonly signal?: AbortSignal;
 }
 
-export interface DaemonAnswer {
+export interface DaemonResponse {
   readonly status: number;
   readonly headers: Headers;
-  /** The body as it comes in. Leaving the loop early ends the connection. */
+  /** Read at most once. Leaving the loop early ends the connection. */
   readonly body: AsyncIterable<Uint8Array>;
 }
 
-export interface DaemonWireOptions {
+export interface DaemonTransportOptions {
   readonly log: Log;
   readonly signal: AbortSignal;
   readonly deadlines: DaemonDeadlines;
+  readonly address: DaemonAddress;
 }
 
-/** An error answer is read so far: 64 KiB. */
+export interface DaemonRefusalOptions {
+  readonly status: number | undefined;
+  readonly reason: string;
+  readonly hint?: string | undefined;
+}
+
+/** Bytes of an error's body that are read. */
 const MAX_ERROR_BYTES = 64 * 1024;
 const MAX_REDIRECTS = 3;
+const START_HINT = "Start it (systemctl start docker, colima start, …), or correct DOCKER_HOST.";
+const CERTIFICATES_HINT =
+  "Set DOCKER_CERT_PATH to the folder with its ca.pem, cert.pem and key.pem; for minikube: eval $(minikube docker-env)";
 
-/** Requests to one daemon over few connections. */
-export class DaemonWire implements AsyncDisposable {
+/** Reports that the daemon understood a request and refused it. */
+export class DaemonRefusal extends KoError {
+  override readonly name: string = "DaemonRefusal";
+  /** The HTTP status; undefined if the refusal is in the body of a response with status 200. */
+  readonly status: number | undefined;
+  /** The daemon's message, printable. */
+  readonly reason: string;
+
+  constructor(message: string, options: DaemonRefusalOptions) {
+    super(message, { hint: options.hint });
+    this.status = options.status;
+    this.reason = options.reason;
+  }
+}
+
+/** Sends requests to one daemon; short ones share connections. */
+export class DaemonTransport implements AsyncDisposable {
   readonly #endpoint: DaemonEndpoint;
-  readonly #address: DaemonAddress;
-  readonly #options: DaemonWireOptions;
+  readonly #options: DaemonTransportOptions;
   readonly #session = new Bun.FetchSession({ keepAlive: { idleTimeout: 30 } });
 
-  constructor(endpoint: DaemonEndpoint, options: DaemonWireOptions & { readonly address: DaemonAddress }) {
+  constructor(endpoint: DaemonEndpoint, options: DaemonTransportOptions) {
     this.#endpoint = endpoint;
-    this.#address = options.address;
     this.#options = options;
   }
 
@@ -90,30 +109,16 @@ export class DaemonWire implements AsyncDisposable {
   }
 
   /**
-   * Sends a request and waits for the head of an answer with an accepted status.
+   * Sends a request and waits for the head of the response.
    *
-   * @throws {KoError} If there is no such answer: with the daemon's own words, where it has some.
+   * @throws {DaemonRefusal} If the status is not accepted: with the daemon's message, if it sends one.
+   * @throws {KoError} If there is no response.
    */
-  async send(request: DaemonRequest): Promise<DaemonAnswer> {
-    const { deadlines, log, signal } = this.#options;
-    const watch = new Watch([request.farewell === true ? undefined : signal, request.signal]);
-    const exchange: Exchange = { request, watch, patience: undefined, sourceFailure: undefined, verdict: undefined };
-    if (request.transfer === true) {
-      exchange.patience = new Patience({
-        silence: deadlines.silence,
-        limit: deadlines.patience,
-        ask: () => this.#isAlive(watch.signal),
-        giveUp: (why) => {
-          exchange.verdict = why;
-          watch.cancel();
-        },
-      });
-    }
-    if (request.farewell === true) watch.arm(deadlines.farewell, "no answer");
-    else if (request.ping === true) watch.arm(deadlines.ping, "no answer");
-    else if (request.transfer !== true) watch.arm(deadlines.answer, "no answer");
+  async send(request: DaemonRequest): Promise<DaemonResponse> {
+    const { log } = this.#options;
+    const exchange = this.#begin(request);
     const started = performance.now();
-    let answer: DaemonAnswer;
+    let answer: DaemonResponse;
     try {
       const response = await this.#fetch(exchange);
       exchange.patience?.moved();
@@ -121,42 +126,78 @@ export class DaemonWire implements AsyncDisposable {
       log.debug(`${request.method} ${request.path.replace(/\?.*$/, "")}: ${response.status} after ${took} ms`);
       answer = { status: response.status, headers: response.headers, body: this.#read(response, exchange) };
     } catch (error) {
-      throw this.#fail(error, exchange);
+      throw this.#explain(error, exchange);
     }
     if (request.accept.includes(answer.status)) return answer;
     throw await this.#refusal(answer, request);
   }
 
-  /** The whole body of a short answer, as JSON. @throws {KoError} If it is none, or over `maxBytes`. */
-  async json(answer: DaemonAnswer, options: { readonly what: string; readonly maxBytes: number }): Promise<unknown> {
-    const bytes = await readUpTo(answer.body, options.maxBytes + 1);
-    const fail = (why: string): KoError => new KoError(`Cannot read ${options.what} from ${this.name}: ${why}`);
+  /**
+   * Reads the body of a short response as JSON.
+   *
+   * @param options.subject the name of the document in errors
+   * @throws {KoError} If it is not JSON, or is longer than `maxBytes`.
+   */
+  async json(
+    response: DaemonResponse,
+    options: { readonly subject: string; readonly maxBytes: number },
+  ): Promise<unknown> {
+    const bytes = await readUpTo(response.body, options.maxBytes + 1);
+    const fail = (why: string): KoError => new KoError(`Cannot read ${options.subject} from ${this.name}: ${why}`);
     if (bytes.byteLength > options.maxBytes) throw fail(`it is more than ${options.maxBytes} bytes`);
     try {
       return JSON.parse(new TextDecoder().decode(bytes));
     } catch {
-      throw fail("it is no JSON; is this a Docker daemon?");
+      throw fail("it is not JSON; is this a Docker daemon?");
     }
   }
 
-  /** Reads and drops the body of a short answer, so that the connection can be used again. */
-  async discard(answer: DaemonAnswer): Promise<void> {
-    await readUpTo(answer.body, MAX_ERROR_BYTES);
+  /** Reads and drops the body of a short response, so that its connection can be reused. */
+  async discard(response: DaemonResponse): Promise<void> {
+    await readUpTo(response.body, MAX_ERROR_BYTES);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#session.close();
-    await this.#address[Symbol.asyncDispose]();
+    await this.#options.address[Symbol.asyncDispose]();
   }
 
-  async #isAlive(signal: AbortSignal): Promise<void> {
+  /** Starts the clock of a request. */
+  #begin(request: DaemonRequest): Exchange {
+    const { deadlines, signal } = this.#options;
+    const watch = new Watch([request.bestEffort === true ? undefined : signal, request.signal]);
+    const exchange: Exchange = {
+      request,
+      watch,
+      patience: undefined,
+      silenceFailure: undefined,
+      sourceFailure: undefined,
+    };
+    if (request.transfer === true) {
+      exchange.patience = new Patience({
+        silence: deadlines.silence,
+        limit: deadlines.maxSilence,
+        ask: () => this.#ping(watch.signal),
+        giveUp: (why) => {
+          exchange.silenceFailure = why;
+          watch.cancel();
+        },
+      });
+    }
+    if (request.bestEffort === true) watch.arm(deadlines.bestEffort, "no answer");
+    else if (request.ping === true) watch.arm(deadlines.ping, "no answer");
+    else if (request.transfer !== true) watch.arm(deadlines.response, "no answer");
+    return exchange;
+  }
+
+  async #ping(signal: AbortSignal): Promise<void> {
     const request = { method: "GET", path: "/_ping", action: "talk to", accept: [200], ping: true, signal } as const;
     await this.discard(await this.send(request));
   }
 
   async #fetch(exchange: Exchange): Promise<Response> {
     const { request, watch } = exchange;
-    const { base, unix, tls, proxy } = this.#address;
+    const { base, unix, tls, proxy } = this.#options.address;
     const isRead = request.method === "GET" || request.method === "HEAD";
     let url = new URL(`${base}${request.path}`);
     for (let hops = 0; ; hops++) {
@@ -167,8 +208,8 @@ export class DaemonWire implements AsyncDisposable {
           ...(request.body === undefined ? {} : { "content-type": "application/x-tar" }),
         },
         ...(request.body === undefined ? {} : { body: guarded(request.body, exchange) }),
-        // A connection that died while it was idle would cost a body that can be sent only once.
-        keepalive: request.transfer !== true && request.farewell !== true,
+        // A connection that has died while it was idle fails the request, and a body cannot be sent twice.
+        keepalive: request.transfer !== true && request.bestEffort !== true,
         redirect: "manual",
         decompress: false,
         timeout: false,
@@ -181,7 +222,7 @@ export class DaemonWire implements AsyncDisposable {
       const location = response.headers.get("location");
       if (!isRead || location === null || ![301, 302, 303, 307, 308].includes(response.status)) return response;
       const next = URL.canParse(location, url.href) ? new URL(location, url) : undefined;
-      // Elsewhere our client certificate is nobody's business.
+      // Another host must not get the client certificate.
       if (next === undefined || next.origin !== url.origin || hops === MAX_REDIRECTS) return response;
       url = next;
     }
@@ -199,7 +240,7 @@ export class DaemonWire implements AsyncDisposable {
       }
       complete = true;
     } catch (error) {
-      throw this.#fail(error, exchange);
+      throw this.#explain(error, exchange);
     } finally {
       if (!complete) watch.cancel();
       patience?.end();
@@ -207,25 +248,25 @@ export class DaemonWire implements AsyncDisposable {
     }
   }
 
-  async #refusal({ status, body }: DaemonAnswer, request: DaemonRequest): Promise<KoError> {
+  async #refusal({ status, body }: DaemonResponse, request: DaemonRequest): Promise<DaemonRefusal> {
     const text = new TextDecoder().decode(await readUpTo(body, MAX_ERROR_BYTES));
-    let words = text;
+    let message = text;
     try {
       const value: unknown = JSON.parse(text);
-      if (isObject(value) && typeof value["message"] === "string") words = value["message"];
+      if (isObject(value) && typeof value["message"] === "string") message = value["message"];
     } catch {
-      // Not the engine's own answer (a proxy's, say): its text will do.
+      // Not the engine's JSON but a proxy's text, say.
     }
-    const said = printable(words.trim(), 1000) || "nothing more";
-    return new DaemonRefusal(`Cannot ${request.action} ${this.name}: status ${status}: ${said}`, {
+    const reason = printable(message.trim(), 1000) || "no message";
+    return new DaemonRefusal(`Cannot ${request.action} ${this.name}: status ${status}: ${reason}`, {
       status,
-      reason: said,
-      hint: hintFor(said),
+      reason,
+      hint: refusalHint(reason),
     });
   }
 
-  /** What a failed exchange is to the user. */
-  #fail(error: unknown, { request, watch, patience, sourceFailure, verdict }: Exchange): unknown {
+  /** The error to throw for a failed exchange: the abort reason, the source's failure, or an explanation. */
+  #explain(error: unknown, { request, watch, patience, sourceFailure, silenceFailure }: Exchange): unknown {
     patience?.end();
     watch.end();
     if (watch.aborted) return watch.signal.reason;
@@ -233,21 +274,34 @@ export class DaemonWire implements AsyncDisposable {
     if (error instanceof KoError) return error;
     const fail = (why: string, hint?: string): KoError =>
       new KoError(`Cannot ${request.action} ${this.name}: ${why}`, { hint });
-    const words = this.#address.lastWords();
+    const words = this.#options.address.lastWords();
     if (words !== undefined) return fail(`ssh failed: ${printable(words, 400)}`);
-    if (verdict !== undefined) return fail(verdict, "Look at the daemon's log, or start it anew.");
+    if (silenceFailure !== undefined) return fail(silenceFailure, "Look at the daemon's log, or restart it.");
     if (watch.stalled !== undefined) return fail(watch.stalled, "Is it busy, or in another network? Try: docker info");
-    return fail(...explainFailure(error, { isPing: request.ping === true }));
+    return fail(...explainFetchError(error, { isPing: request.ping === true }));
   }
 }
 
+/** A hint for a daemon's message, if there is one. */
+export function refusalHint(message: string): string | undefined {
+  if (/no space left on device|disk quota exceeded/i.test(message)) {
+    return "Make room for the daemon: docker system prune";
+  }
+  if (/HTTP request to an HTTPS server/i.test(message)) {
+    return "It wants TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the folder with its certificates.";
+  }
+  const version = /(?:Minimum|Maximum) supported API version is (\d+\.\d+)/i.exec(message)?.[1];
+  return version === undefined ? undefined : `Set DOCKER_API_VERSION=${version}`;
+}
+
+/** A request and its response, with the failures that end it besides those of `fetch`. */
 interface Exchange {
   readonly request: DaemonRequest;
   readonly watch: Watch;
   patience: Patience | undefined;
-  /** Why silence ended it. */
-  verdict: string | undefined;
-  /** What went wrong with the body's source: that is not the daemon's failure. */
+  /** The reason, once silence has ended the transfer. */
+  silenceFailure: string | undefined;
+  /** The failure of the body's source, which is not the daemon's. */
   sourceFailure: KoError | undefined;
 }
 
@@ -259,12 +313,11 @@ async function* guarded(body: AsyncIterable<Uint8Array>, exchange: Exchange): As
       try {
         next = await source.next();
       } catch (cause) {
-        const failure =
+        exchange.sourceFailure =
           cause instanceof KoError
             ? cause
-            : new KoError(`Cannot read what is to be sent: ${messageOf(cause)}`, { cause });
-        exchange.sourceFailure = failure;
-        throw failure;
+            : new KoError(`Cannot read the data to send: ${messageOf(cause)}`, { cause });
+        throw exchange.sourceFailure;
       }
       if (next.done === true) return;
       exchange.patience?.moved();
@@ -286,76 +339,36 @@ async function readUpTo(body: AsyncIterable<Uint8Array>, maxBytes: number): Prom
   return Buffer.concat(chunks).subarray(0, maxBytes);
 }
 
-export interface DaemonRefusalOptions {
-  readonly status: number | undefined;
-  readonly reason: string;
-  readonly hint?: string | undefined;
-}
-
-/** The daemon understood and said no. */
-export class DaemonRefusal extends KoError {
-  override readonly name: string = "DaemonRefusal";
-  /** Of HTTP; undefined for what arrived in the stream of a status 200. */
-  readonly status: number | undefined;
-  /** The daemon's words, printable. */
-  readonly reason: string;
-
-  constructor(message: string, options: DaemonRefusalOptions) {
-    super(message, { hint: options.hint });
-    this.status = options.status;
-    this.reason = options.reason;
-  }
-}
-
-/** What to do about what a daemon says. */
-export function hintFor(words: string): string | undefined {
-  if (/no space left on device|disk quota exceeded/i.test(words))
-    return "Make room for the daemon: docker system prune";
-  if (/HTTP request to an HTTPS server/i.test(words)) {
-    return "It wants TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the folder with its certificates.";
-  }
-  const version = /Minimum supported API version is (\d+\.\d+)|Maximum supported API version is (\d+\.\d+)/i.exec(
-    words,
-  );
-  if (version !== null) return `Set DOCKER_API_VERSION=${version[1] ?? version[2]}`;
-  return undefined;
-}
-
-const START = "Start it (systemctl start docker, colima start, …), or correct DOCKER_HOST.";
-const CERTIFICATES =
-  "Set DOCKER_CERT_PATH to the folder with its ca.pem, cert.pem and key.pem; for minikube: eval $(minikube docker-env)";
-
 /**
- * Why an exchange failed, and a hint.
+ * Explains an error of `fetch`, with a hint.
  *
- * @param error of `fetch`
- * @param options.isPing true for the first words: nothing has been understood yet
+ * @param options.isPing true for the first request, before which no answer was understood
  */
-export function explainFailure(
+function explainFetchError(
   error: unknown,
   { isPing }: { readonly isPing: boolean },
 ): readonly [why: string, hint?: string] {
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const code = codeOf(error) ?? "";
   if (/CERT|SELF_SIGNED|UNABLE_TO_|ALTNAME|HOSTNAME_MISMATCH/.test(code)) {
-    return [`its certificate is not trusted (${code})`, CERTIFICATES];
+    return [`its certificate is not trusted (${code})`, CERTIFICATES_HINT];
   }
   switch (code) {
     case "ENOENT":
-      return ["there is no such socket", START];
+      return ["there is no such socket", START_HINT];
     case "ECONNREFUSED":
-      return ["nothing listens there", START];
+      return ["nothing listens there", START_HINT];
     case "EACCES":
     case "EPERM":
-      return ["permission denied", 'Be let in: sudo usermod -aG docker "$USER", then log in again.'];
+      return ["permission denied", 'Get access: sudo usermod -aG docker "$USER", then log in again.'];
     case "ENOTFOUND":
       return ["its host name is not known", "Correct DOCKER_HOST."];
     case "EPROTO":
-      // Bun tells no more (1.4.5): a plain port and a refused client certificate look the same.
-      return ["the TLS handshake failed: it refuses our certificate, or speaks no TLS on this port", CERTIFICATES];
+      // Bun 1.4.5 has one error for a port without TLS and for a refused client certificate.
+      return ["the TLS handshake failed: it refuses our certificate, or has no TLS on this port", CERTIFICATES_HINT];
     case "ECONNRESET":
     case "EPIPE":
       return isPing
-        ? ["it closed the connection without an answer", CERTIFICATES]
+        ? ["it closed the connection without an answer", CERTIFICATES_HINT]
         : [`it closed the connection before the end (${code})`, "See whether it still runs: docker info"];
     default: {
       const text = messageOf(error).replace(/ ?For more information, pass `verbose: true`.*$/s, "");

@@ -211,7 +211,7 @@ async function send(engine: DockerEngine, options: SendOptions): Promise<void> {
   } catch (error) {
     // A containerd store names the image before it has unpacked it.
     if (options.isNew) {
-      await engine.removeTag(content, { farewell: true }).catch((failure: unknown) => log.debug(messageOf(failure)));
+      await engine.removeTag(content, { bestEffort: true }).catch((failure: unknown) => log.debug(messageOf(failure)));
     }
     throw error;
   }

@@ -86,7 +86,7 @@ describe("findDaemon() with DOCKER_HOST", () => {
         base: "http://10.1.2.3:2375",
         proxy: "http://proxy:3128",
         warnings: [
-          'The Docker daemon at "tcp://10.1.2.3:2375" (DOCKER_HOST) is reached without TLS: anybody on the way may use it',
+          'The Docker daemon at "tcp://10.1.2.3:2375" (DOCKER_HOST) is reached without TLS: anyone in between can use it',
         ],
       },
     ],
@@ -115,7 +115,7 @@ describe("findDaemon() with DOCKER_HOST", () => {
       'Cannot use "/var/run/docker.sock" from DOCKER_HOST as a Docker daemon: wanted unix:///path, tcp://host:port or ssh://user@host',
     ],
     ["unix://docker.sock", {}, "wanted an absolute path, as in unix:///var/run/docker.sock"],
-    ["npipe:////./pipe/x", {}, "named pipes are a thing of Windows"],
+    ["npipe:////./pipe/x", {}, "named pipes exist on Windows only"],
     ["tcp://", {}, "wanted tcp://host:port"],
     [
       "tcp://user:secret@host:1",
@@ -127,10 +127,10 @@ describe("findDaemon() with DOCKER_HOST", () => {
       {},
       'Cannot use "ssh://…@host" from DOCKER_HOST as a Docker daemon: it holds a password; ssh takes keys',
     ],
-    ["ssh://-oProxyCommand=x", {}, "its host is no host name"],
-    ["ssh://-oProxyCommand=x@host", {}, "its user is no user name"],
+    ["ssh://-oProxyCommand=x", {}, "its host is not a host name"],
+    ["ssh://-oProxyCommand=x@host", {}, "its user is not a user name"],
     ["ssh://host/a;b", {}, "the path of the socket may hold letters"],
-    ["ssh://", {}, "its host is no host name"],
+    ["ssh://", {}, "its host is not a host name"],
     ["unix:///x", { DOCKER_API_VERSION: "new" }, 'Cannot use DOCKER_API_VERSION "new": wanted a version such as 1.41'],
     [
       "tcp://h:1",
@@ -228,9 +228,9 @@ describe("findDaemon() with a docker context", () => {
       'Cannot use "ftp://x" from docker context "odd" as a Docker daemon: wanted unix:',
     );
     await Bun.write(join(config, "config.json"), "{ secret");
-    expect(await failure(home.path)).toBe(`Error: Cannot read "${config}/config.json": it is no JSON object`);
+    expect(await failure(home.path)).toBe(`Error: Cannot read "${config}/config.json": it is not a JSON object`);
     await Bun.write(join(config, "config.json"), '{"currentContext": 1}');
-    expect(await failure(home.path)).toContain("currentContext is no string");
+    expect(await failure(home.path)).toContain("currentContext is not a string");
   });
 });
 

@@ -2,6 +2,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { DockerEngine } from "../lib/docker.ts";
 import { type DaemonEndpoint, findDaemon, socketEndpoint } from "../lib/docker-host.ts";
+import { refusalHint } from "../lib/docker-transport.ts";
 import { loadImage } from "../lib/publish-local.ts";
 import { describeError } from "../lib/errors.ts";
 import { createLog, silentLog } from "../lib/log.ts";
@@ -56,9 +57,7 @@ describe.skipIf(daemon === undefined)("a real daemon behind TLS", () => {
     await using place = await makeFolder();
     await Bun.write(join(place.path, "ca.pem"), Bun.file(join(certificates.client, "ca.pem")));
     const text = describeError(await rejectionOf(open({ DOCKER_CERT_PATH: place.path })));
-    expect(text).toContain(
-      "the TLS handshake failed: it refuses our certificate, or speaks no TLS on this port\n  Set",
-    );
+    expect(text).toContain("the TLS handshake failed: it refuses our certificate, or has no TLS on this port\n  Set");
   });
 
   test("warns when the user has turned verification off", async () => {
@@ -116,4 +115,50 @@ test("a daemon that dies in the middle of a load is one error with a hint", asyn
   expect(describeError(error)).toMatch(
     /^Error: Cannot (?:load|look for the image) "[^"]*" (?:into|in) the Docker daemon at [^:]*[^\n]*\n {2}S[^\n]*$/,
   );
+});
+
+test.each([
+  ["a ping", 0, "it closed the connection without an answer", "Set DOCKER_CERT_PATH to the folder"],
+  [
+    "another request",
+    1,
+    "it closed the connection before the end (ECONNRESET)",
+    "See whether it still runs: docker info",
+  ],
+])("a daemon that closes the connection of %s is explained", async (_name, answers, why, hint) => {
+  let left = answers;
+  const unix = join(folder.path, `closing-${answers}.sock`);
+  const server = Bun.listen({
+    unix,
+    socket: {
+      data: (socket) => {
+        if (left-- > 0) socket.write("HTTP/1.1 200 OK\r\napi-version: 1.41\r\ncontent-length: 0\r\n\r\n");
+        else socket.end();
+      },
+    },
+  });
+  try {
+    const work = async (): Promise<unknown> => {
+      await using engine = await openEngine(socketEndpoint(unix, { source: "the test" }));
+      return engine.storeKind();
+    };
+    const text = describeError(await rejectionOf(work()));
+    expect(text).toContain(`${why}\n  ${hint}`);
+  } finally {
+    server.stop(true);
+  }
+});
+
+describe("refusalHint()", () => {
+  const make = "Make room for the daemon: docker system prune";
+  test.each([
+    ["write /x: no space left on device", make],
+    ["write /x: disk quota exceeded", make],
+    ["Client sent an HTTP request to an HTTPS server.", expect.stringContaining("set DOCKER_TLS_VERIFY=1")],
+    ["client version 1.24 is too old. Minimum supported API version is 1.44", "Set DOCKER_API_VERSION=1.44"],
+    ["client is newer than server. Maximum supported API version is 1.41", "Set DOCKER_API_VERSION=1.41"],
+    ["invalid tar header", undefined],
+  ])("of %j", (message, hint) => {
+    expect(refusalHint(message)).toEqual(hint);
+  });
 });

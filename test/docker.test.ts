@@ -6,7 +6,7 @@ import { type DaemonEndpoint, socketEndpoint } from "../lib/docker-host.ts";
 import { DAEMON_DEADLINES, type DaemonDeadlines } from "../lib/docker-transport.ts";
 import { describeError } from "../lib/errors.ts";
 import { loadImage } from "../lib/publish-local.ts";
-import { silentLog } from "../lib/log.ts";
+import { type Log, silentLog } from "../lib/log.ts";
 import { hexOf } from "../lib/oci.ts";
 import { makeFolder } from "./helpers/folder.ts";
 import { randomImage } from "./helpers/images.ts";
@@ -88,9 +88,9 @@ describe("DockerEngine#loadArchive()", () => {
       "archive/tar: invalid",
     ],
     ["an error key alone", '{"error":"boom"}', "boom"],
-    ["an error with nothing in it", '{"errorDetail":{}}', "an error without words"],
+    ["an error with nothing in it", '{"errorDetail":{}}', "an error without a message"],
     ["an error after success", `{"stream":"Loaded image: ${NAME}\\n"}\r\n{"error":"late"}\r\n`, "late"],
-    ["an empty body", "", "it answered nothing, so it loaded nothing"],
+    ["an empty body", "", "its response is empty, so nothing was loaded"],
     [
       "an unpack line after success",
       `{"stream":"Loaded image: ${NAME}\\n"}\r\n{"stream":"Error unpacking image ${NAME}: not found\\n"}\r\n`,
@@ -133,6 +133,25 @@ describe("DockerEngine#loadArchive()", () => {
     await using engine = await openEngine(fake.endpoint);
     await engine.loadArchive(chunks("a", "tar"), { expect: expected });
     expect(fake.seen).toEqual(["HEAD /_ping", "POST /v1.41/images/load?quiet=1"]);
+  });
+
+  test("a response is read line by line, however it is cut into pieces", async () => {
+    const text = `{"stream":"Größe"}\n\n{"stream":"Loaded image: ${NAME}"}\n{"error":"kein Gerät"}`;
+    const pieces = async function* (): AsyncGenerator<Uint8Array, void, void> {
+      for (const byte of new TextEncoder().encode(text)) {
+        await Bun.sleep(0);
+        yield Uint8Array.of(byte);
+      }
+    };
+    await using fake = await fakeDaemon((request, path) =>
+      path === "/images/load" ? request.bytes().then(() => new Response(pieces())) : undefined,
+    );
+    const lines: string[] = [];
+    const log: Log = { ...silentLog, debug: (line) => void lines.push(line) };
+    await using engine = await DockerEngine.open(fake.endpoint, { log, signal });
+    const error = await rejectionOf(engine.loadArchive(chunks("tar"), { expect: NAME }));
+    expect(describeError(error)).toEndWith(": kein Gerät");
+    expect(lines.slice(-2)).toEqual(["Größe", `Loaded image: ${NAME}`].map((line) => `${engine.name}: ${line}`));
   });
 
   test("a daemon that is silent for long, but lives, is waited for", async () => {
@@ -185,7 +204,7 @@ describe("DockerEngine#loadArchive()", () => {
     );
     await using engine = await openEngine(fake.endpoint);
     const error = await rejectionOf(engine.loadArchive(broken(), { expect: NAME }));
-    expect(describeError(error)).toBe("Error: Cannot read what is to be sent: the disk is gone");
+    expect(describeError(error)).toBe("Error: Cannot read the data to send: the disk is gone");
   });
 
   test("a redirect is not followed with an archive", async () => {
@@ -198,7 +217,7 @@ describe("DockerEngine#loadArchive()", () => {
     );
     await using engine = await openEngine(fake.endpoint);
     const error = await rejectionOf(engine.loadArchive(chunks("tar"), { expect: NAME }));
-    expect(describeError(error)).toContain("status 307: nothing more");
+    expect(describeError(error)).toContain("status 307: no message");
     expect(fake.seen).toEqual(["HEAD /_ping", "POST /v1.41/images/load?quiet=1"]);
   });
 });
@@ -263,7 +282,7 @@ describe("DockerEngine.open()", () => {
       await chmod(socket, 0o600);
       const script = `
         import { DockerEngine } from "${import.meta.dir}/../lib/docker.ts";
-        import { socketEndpoint } from "${import.meta.dir}/../lib/dockerhost.ts";
+        import { socketEndpoint } from "${import.meta.dir}/../lib/docker-host.ts";
         import { describeError } from "${import.meta.dir}/../lib/errors.ts";
         import { silentLog } from "${import.meta.dir}/../lib/log.ts";
         process.setuid(65534);
@@ -275,7 +294,7 @@ describe("DockerEngine.open()", () => {
       await Bun.write(file, script);
       const child = Bun.spawn([process.execPath, file, socket], { stdout: "pipe", stderr: "inherit" });
       expect(await child.stdout.text()).toBe(
-        `Error: Cannot talk to the Docker daemon at "unix://${socket}" (its place): permission denied\n  Be let in: sudo usermod -aG docker "$USER", then log in again.\n`,
+        `Error: Cannot talk to the Docker daemon at "unix://${socket}" (its place): permission denied\n  Get access: sudo usermod -aG docker "$USER", then log in again.\n`,
       );
       await child.exited;
     } finally {
@@ -356,11 +375,28 @@ describe("DockerEngine", () => {
     ]);
   });
 
+  test("removes a name on best effort, although the run has ended, and not for long", async () => {
+    const run = new AbortController();
+    const never = new Promise<Response>(() => {});
+    await using fake = await fakeDaemon((request, path) => {
+      if (request.method !== "DELETE") return undefined;
+      return path === `/images/${NAME}` ? Response.json([{ Untagged: NAME }]) : never;
+    });
+    await using engine = await openEngine(fake.endpoint, { signal: run.signal, deadlines: { bestEffort: 30 } });
+    run.abort(new Error("interrupted"));
+    expect(String(await rejectionOf(engine.removeTag(NAME)))).toBe("Error: interrupted");
+    await engine.removeTag(NAME, { bestEffort: true });
+    const error = await rejectionOf(engine.removeTag("ko.local/slow:1", { bestEffort: true }));
+    expect(describeError(error)).toMatch(
+      /^Error: Cannot remove the name "ko.local\/slow:1" from the Docker daemon at .*: no answer for 0.03 s\n/,
+    );
+  });
+
   test("what answers as no daemon is an error", async () => {
     await using fake = await fakeDaemon((_request, path) => (path === "/_ping" ? undefined : new Response("<html>")));
     await using engine = await openEngine(fake.endpoint);
     expect(describeError(await rejectionOf(engine.inspectImage(NAME)))).toContain(
-      "it is no JSON; is this a Docker daemon?",
+      "it is not JSON; is this a Docker daemon?",
     );
   });
 });

@@ -84,8 +84,8 @@ const EXAMPLES: ReadonlySet<string> = new Set(["descriptor.md", "manifest.md", "
 
 /** Files whose comments still cite pages under their old names. Must become empty. */
 const PENDING: ReadonlySet<string> = new Set<string>([
-  ...`archive async base-daemon build-jobs cluster-load cluster-minikube cluster compress compress.worker docker-host
-    docker-ssh docker-transport docker go-build go-problems go-programs go host http-transfer http image kodata
+  ...`archive async base-daemon build-jobs compress compress.worker
+    go-build go-problems go-programs go host http-transfer http image kodata
     layout publish-local reference registry-keychain registry-pull registry-push registry-upload registry tar url yaml-inputs-url yaml-inputs yaml-objects
     yaml-references`
     .split(/\s+/)

@@ -109,7 +109,7 @@ describe.skipIf(daemon === undefined)("ko build -L that the daemon does not let 
     [
       "with a certificate that the daemon does not trust, and without checking the daemon's",
       () => ({ DOCKER_HOST: tcp, DOCKER_TLS_VERIFY: "0", DOCKER_CERT_PATH: certificates.stranger }),
-      "the TLS handshake failed: it refuses our certificate, or speaks no TLS on this port",
+      "the TLS handshake failed: it refuses our certificate, or has no TLS on this port",
       CERTIFICATES,
     ],
     [
@@ -154,7 +154,7 @@ describe.skipIf(daemon === undefined)("ko build -L that the daemon does not let 
       stdout: "",
       stderr:
         `Error: Cannot talk to the Docker daemon at "${env.DOCKER_HOST}" (DOCKER_HOST): permission denied\n` +
-        `  Be let in: sudo usermod -aG docker "$USER", then log in again.\n`,
+        `  Get access: sudo usermod -aG docker "$USER", then log in again.\n`,
     });
   });
 });
