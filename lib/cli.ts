@@ -1,22 +1,40 @@
 /**
- * Runs the command that a command line asks for. Each command's modules are loaded when it runs.
+ * Runs the command that a command line asks for.
+ *
+ * All flags are checked before any input is read. The modules of a command are loaded when it runs.
  */
 import type { LazyCache } from "./cache.ts";
+import type { BuildOptions } from "./cli-options.ts";
 import { type Invocation, logLevelOf, parseCommandLine } from "./cli-parse.ts";
 import { UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { createLog, type Log } from "./log.ts";
 import type { Session } from "./pipeline.ts";
 import type { Timing } from "./timing.ts";
-import type { JobOptions } from "./watch-programs.ts";
-import type { WatchJob } from "./watch.ts";
+import type { InputRequest } from "./yaml-inputs.ts";
 
 type Of<N extends Invocation["command"]> = Extract<Invocation, { readonly command: N }>;
 
+type ReadingYaml = Of<"resolve" | "apply" | "create">;
+
+type Building = Of<"build" | "run"> | ReadingYaml;
+
+type Watching = Exclude<Building, Of<"run">> & { readonly flags: { readonly watch: true } };
+
+/** What the steps of one building command share. */
+interface Run {
+  readonly host: Host;
+  readonly log: Log;
+  readonly timing: Timing;
+  readonly cache: LazyCache;
+  /** The flags, checked. */
+  readonly build: BuildOptions;
+}
+
 /**
  * @param argv the words after the program's name
- * @returns the exit code: 0, or that of kubectl where it ran
- * @throws {KoError} For everything that a user can cause.
+ * @returns the exit code: 0, or the exit code of kubectl if it ran
+ * @throws {KoError} For every failure that a user can cause.
  */
 export async function runCommandLine(argv: readonly string[], host: Host): Promise<number> {
   const [hidden, ...words] = argv;
@@ -28,26 +46,20 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
   if (invocation.command === "help") return print(host, invocation.text);
   const log = createLog(logLevelOf(invocation.flags), (text) => host.err(text));
   switch (invocation.command) {
-    case "version": {
-      const { koVersion } = await import("./version.ts");
-      return print(host, `${await koVersion(host)}\n`);
-    }
     case "build":
-      if (invocation.flags.watch) return watchPrograms(invocation, { host, log });
-      return timed(invocation, { host, log }, (world) => buildPrograms(invocation, world));
     case "resolve":
-      if (invocation.flags.watch) return watchYaml(invocation, { host, log });
-      return timed(invocation, { host, log }, async (world) => print(host, await resolveYaml(invocation, world)));
     case "apply":
     case "create":
-      if (invocation.flags.watch) return watchYaml(invocation, { host, log });
-      return timed(invocation, { host, log }, (world) => feedKubectl(invocation, world));
+    case "run": {
+      const build = await checkFlags(invocation);
+      return isWatching(invocation)
+        ? watch(invocation, { host, log, build })
+        : runOnce(invocation, { host, log, build });
+    }
     case "delete": {
       const { runKubectl } = await import("./kubectl.ts");
       return runKubectl(host, ["delete", ...invocation.positionals], { log, stdin: "inherit" });
     }
-    case "run":
-      return timed(invocation, { host, log }, (world) => runProgram(invocation, world));
     case "cache": {
       const { runCacheCommand } = await import("./cache-clean.ts");
       return print(host, runCacheCommand(invocation.positionals, { host, log }));
@@ -56,51 +68,11 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
       const { completionScript } = await import("./cli-completion.ts");
       return print(host, completionScript(invocation.positionals[0]));
     }
+    case "version": {
+      const { koVersion } = await import("./version.ts");
+      return print(host, `${await koVersion(host)}\n`);
+    }
   }
-}
-
-type Building = Of<"build" | "resolve" | "apply" | "create" | "run">;
-
-function writesArchiveToStdout({ flags }: Building): boolean {
-  return flags.tarball === "-" || flags["oci-archive"] === "-";
-}
-
-interface World {
-  readonly host: Host;
-  readonly log: Log;
-  readonly timing: Timing;
-  readonly cache: LazyCache;
-}
-
-/** Runs a command, and tells where its time went, if that was asked for. */
-async function timed(
-  { flags }: Building,
-  { host, log }: Pick<World, "host" | "log">,
-  work: (world: World) => Promise<number>,
-): Promise<number> {
-  const [{ readTimingOutput }, { withTiming }, { LazyCache }] = await Promise.all([
-    import("./cli-options.ts"),
-    import("./timing.ts"),
-    import("./cache.ts"),
-  ]);
-  const run = async (timing: Timing): Promise<number> => {
-    await using cache = new LazyCache(host, log);
-    return await work({ host, log, timing, cache });
-  };
-  return withTiming(run, { to: readTimingOutput(flags), host });
-}
-
-async function buildPrograms(invocation: Of<"build">, world: World): Promise<number> {
-  const { host, log } = world;
-  await using session = await startSession(invocation, world);
-  const args = invocation.positionals.length > 0 ? invocation.positionals : ["."];
-  const { choosePrograms } = await import("./go-programs.ts");
-  const { published } = await session.publish(args, (found) => ({ programs: choosePrograms(found) }));
-  const text = published.map(({ reference }) => `${reference}\n`).join("");
-  // An archive on stdout leaves no room for references there.
-  if (writesArchiveToStdout(invocation)) log.info(text.trimEnd());
-  else await host.out(text);
-  return 0;
 }
 
 async function print(host: Host, text: string): Promise<number> {
@@ -108,132 +80,79 @@ async function print(host: Host, text: string): Promise<number> {
   return 0;
 }
 
-/** The session of a building command; its flags and the configuration are checked by then. */
-async function startSession(invocation: Building, { host, log, timing, cache }: World): Promise<Session> {
-  const { flags, given } = invocation;
-  const [{ readBuildOptions }, { loadConfig }, { openSession }] = await Promise.all([
-    import("./cli-options.ts"),
-    import("./config.ts"),
-    import("./pipeline.ts"),
-  ]);
-  const options = readBuildOptions(flags, given);
-  if (invocation.command !== "build" && writesArchiveToStdout(invocation)) {
-    throw new UsageError(`Cannot write an archive to stdout: "ko ${invocation.command}" writes there itself`, {
-      hint: "Name a file: --tarball FILE, --oci-archive FILE",
-    });
+/**
+ * Checks every flag of a building command, also those that the command may turn out not to need.
+ *
+ * @throws {UsageError} If a flag is malformed, or flags contradict each other.
+ */
+async function checkFlags(invocation: Building): Promise<BuildOptions> {
+  const { readBuildOptions } = await import("./cli-options.ts");
+  const build = readBuildOptions(invocation.flags, invocation.given);
+  if (writesArchiveToStdout(build) && (isWatching(invocation) || invocation.command !== "build")) {
+    const why = isWatching(invocation)
+      ? "Cannot write an archive to stdout with --watch: it would be followed by the next one"
+      : `Cannot write an archive to stdout: "ko ${invocation.command}" writes there itself`;
+    throw new UsageError(why, { hint: "Name a file: --tarball FILE, --oci-archive FILE" });
   }
-  for (const warning of options.warnings) log.warn(warning);
-  return openSession({ host, log, timing, cache, config: await loadConfig(host), build: options });
+  if (invocation.command === "build" || invocation.command === "run") return build;
+  const { checkRequest } = await import("./yaml-inputs.ts");
+  checkRequest(requestOf(invocation));
+  const { selector } = invocation.flags;
+  if (selector !== "") (await import("./yaml-selector.ts")).parseSelector(selector);
+  return build;
 }
 
-/** The YAML that `-f` and `-k` name, with image references; nothing is written anywhere unless all of it succeeded. */
-async function resolveYaml(invocation: Of<"resolve" | "apply" | "create">, world: World): Promise<string> {
-  const { host, log, timing } = world;
-  const { flags } = invocation;
-  const [{ readInputs }, { resolveInputs }] = await Promise.all([import("./yaml-inputs.ts"), import("./resolve.ts")]);
-  const kustomize = invocation.given.has("kustomize") ? flags.kustomize : undefined;
-  const inputs = await timing.time("read", [...flags.filename, kustomize ?? ""].join(" ").trim(), () =>
-    readInputs({ files: flags.filename, recursive: flags.recursive, kustomize }, { host, log, signal: host.signal }),
-  );
-  const { cachedReferences } = await import("./yaml-references.ts");
-  const cache = world.cache.get();
-  return resolveInputs(inputs, {
-    log,
-    memory: cache && cachedReferences(cache),
-    selector: flags.selector,
-    strict: flags.strict,
-    openSession: () => startSession(invocation, world),
-  });
+function writesArchiveToStdout({ tarball, ociArchive }: BuildOptions): boolean {
+  return tarball === "-" || ociArchive === "-";
 }
 
-/** `apply` and `create`: one kubectl, started when its input is complete. */
-async function feedKubectl(invocation: Of<"apply" | "create">, world: World): Promise<number> {
-  const { host, log, timing } = world;
-  const { findKubectl, kubectlArguments, runKubectl } = await import("./kubectl.ts");
-  findKubectl(host);
-  const text = await resolveYaml(invocation, world);
-  const args = [invocation.command, "-f", "-", ...kubectlArguments(invocation.flags, invocation.given)];
-  const stdin = new TextEncoder().encode(text);
-  return timing.time("kubectl", invocation.command, () =>
-    runKubectl(host, [...args, ...invocation.afterDashes], { log, stdin }),
-  );
+function isWatching(invocation: Building): invocation is Watching {
+  return invocation.command !== "run" && invocation.flags.watch;
 }
 
-/** `build -W`: prints references whenever they change. */
-async function watchPrograms(invocation: Of<"build">, { host, log }: Pick<World, "host" | "log">): Promise<number> {
-  const [{ BuildJob }, options] = await Promise.all([import("./watch-programs.ts"), startWatch(invocation, log)]);
-  const args = invocation.positionals.length > 0 ? invocation.positionals : ["."];
-  const job = new BuildJob({ ...options, args });
-  return options.run(job, host);
-}
-
-/** `resolve -W`, `apply -W`, `create -W`: hands documents on whenever they change. */
-async function watchYaml(
-  invocation: Of<"resolve" | "apply" | "create">,
-  { host, log }: Pick<World, "host" | "log">,
-): Promise<number> {
-  const { flags, given, command } = invocation;
-  const [{ YamlJob }, { checkRequest }, { parseSelector }, options] = await Promise.all([
-    import("./watch-programs.ts"),
-    import("./yaml-inputs.ts"),
-    import("./yaml-selector.ts"),
-    startWatch(invocation, log),
-  ]);
-  const request = {
-    files: flags.filename,
-    recursive: flags.recursive,
-    kustomize: given.has("kustomize") ? flags.kustomize : undefined,
+/** Runs a building command once; `--timing` is reported at its end. */
+async function runOnce(invocation: Building, options: Pick<Run, "host" | "log" | "build">): Promise<number> {
+  const { host, log, build } = options;
+  const [{ withTiming }, { LazyCache }] = await Promise.all([import("./timing.ts"), import("./cache.ts")]);
+  const work = async (timing: Timing): Promise<number> => {
+    await using cache = new LazyCache(host, log);
+    const run = { host, log, timing, cache, build };
+    switch (invocation.command) {
+      case "build":
+        return await buildPrograms(invocation, run);
+      case "resolve":
+        return await print(host, await resolveYaml(invocation, run));
+      case "apply":
+      case "create":
+        return await feedKubectl(invocation, run);
+      case "run":
+        return await runProgram(invocation, run);
+    }
   };
-  // What no change of a file can mend is refused at once.
-  checkRequest(request);
-  if (flags.selector !== "") parseSelector(flags.selector);
-  const { createPrinter, createFeeder } = await import("./watch-yaml.ts");
-  const handOver =
-    invocation.command === "resolve"
-      ? createPrinter()
-      : createFeeder(host, { ...invocation, command: invocation.command, log });
-  const verb = command === "resolve" ? "printed" : command === "apply" ? "applied" : "created";
-  const job = new YamlJob({ ...options, request, selector: flags.selector, strict: flags.strict, verb, handOver });
-  return options.run(job, host);
+  return withTiming(work, { to: build.timing, host });
 }
 
-type Watching = Of<"build" | "resolve" | "apply" | "create">;
-
-/** What all watching commands share. */
-async function startWatch(
-  invocation: Watching,
-  log: Log,
-): Promise<JobOptions & { readonly run: (job: WatchJob, host: Host) => Promise<number> }> {
-  const { flags, given } = invocation;
-  const [{ readBuildOptions }, { loadConfig }, { watchAndRun }] = await Promise.all([
-    import("./cli-options.ts"),
-    import("./config.ts"),
-    import("./watch.ts"),
-  ]);
-  if (writesArchiveToStdout(invocation)) {
-    throw new UsageError("Cannot write an archive to stdout with --watch: it would be followed by the next one", {
-      hint: "Name a file: --tarball FILE, --oci-archive FILE",
-    });
-  }
-  const build = readBuildOptions(flags, given);
-  for (const warning of build.warnings) log.warn(warning);
-  return {
-    build,
-    loadConfig,
-    run: (job, host) => watchAndRun(job, { host, level: logLevelOf(flags), timing: build.timing }),
-  };
+/** `build`: publishes programs and prints their references. */
+async function buildPrograms(invocation: Of<"build">, run: Run): Promise<number> {
+  const { host, log, build } = run;
+  await using session = await startSession(run);
+  const { choosePrograms } = await import("./go-programs.ts");
+  const { published } = await session.publish(argsOf(invocation), (found) => ({ programs: choosePrograms(found) }));
+  const text = published.map(({ reference }) => `${reference}\n`).join("");
+  // An archive on stdout leaves no room for references there.
+  if (writesArchiveToStdout(build)) log.info(text.trimEnd());
+  else await host.out(text);
+  return 0;
 }
 
-/** `run`: one program, in a Pod of its own. */
-async function runProgram(invocation: Of<"run">, world: World): Promise<number> {
-  const { host, log, timing } = world;
+/** `run`: publishes one program and runs it in a new Pod. */
+async function runProgram(invocation: Of<"run">, run: Run): Promise<number> {
+  const { host, log, timing } = run;
   const { findKubectl, kubectlArguments, runPod } = await import("./kubectl.ts");
   findKubectl(host);
-  await using session = await startSession(invocation, world);
+  await using session = await startSession(run);
   const { choosePrograms } = await import("./go-programs.ts");
-  const {
-    published: [published],
-  } = await session.publish(invocation.positionals, (found) => {
+  const { published } = await session.publish(invocation.positionals, (found) => {
     const programs = choosePrograms(found);
     const [program, another] = programs;
     if (program !== undefined && another === undefined) return { programs };
@@ -244,14 +163,89 @@ async function runProgram(invocation: Of<"run">, world: World): Promise<number> 
       },
     );
   });
-  if (published === undefined) throw new RangeError("nothing was published");
+  const [only] = published;
+  if (only === undefined) throw new RangeError("nothing was published");
   return await timing.time("kubectl", "run", () =>
     runPod(host, {
-      importPath: published.program.importPath,
-      reference: published.reference,
+      importPath: only.program.importPath,
+      reference: only.reference,
       afterDashes: invocation.afterDashes,
       kubectl: kubectlArguments(invocation.flags, invocation.given),
       log,
     }),
   );
+}
+
+/** `apply` and `create`: resolves the YAML, then runs one kubectl with all of it on stdin. */
+async function feedKubectl(invocation: Of<"apply" | "create">, run: Run): Promise<number> {
+  const { host, log, timing } = run;
+  const { findKubectl, kubectlArguments, runKubectl } = await import("./kubectl.ts");
+  findKubectl(host);
+  const text = await resolveYaml(invocation, run);
+  const args = [invocation.command, "-f", "-", ...kubectlArguments(invocation.flags, invocation.given)];
+  const stdin = new TextEncoder().encode(text);
+  return timing.time("kubectl", invocation.command, () =>
+    runKubectl(host, [...args, ...invocation.afterDashes], { log, stdin }),
+  );
+}
+
+/** Returns the YAML that `-f` and `-k` name, with image references; throws before anything is written. */
+async function resolveYaml(invocation: ReadingYaml, run: Run): Promise<string> {
+  const { host, log, timing, cache } = run;
+  const [{ readInputs }, { resolveInputs }] = await Promise.all([import("./yaml-inputs.ts"), import("./resolve.ts")]);
+  const request = requestOf(invocation);
+  const inputs = await timing.time("read", [...request.files, request.kustomize ?? ""].join(" ").trim(), () =>
+    readInputs(request, { host, log, signal: host.signal }),
+  );
+  const { cachedReferences } = await import("./yaml-references.ts");
+  const records = cache.get();
+  return resolveInputs(inputs, {
+    log,
+    memory: records && cachedReferences(records),
+    selector: invocation.flags.selector,
+    strict: invocation.flags.strict,
+    openSession: () => startSession(run),
+  });
+}
+
+/** Opens the session of a building command. The configuration is read here: YAML without references needs none. */
+async function startSession({ host, log, timing, cache, build }: Run): Promise<Session> {
+  const [{ loadConfig }, { openSession }] = await Promise.all([import("./config.ts"), import("./pipeline.ts")]);
+  for (const warning of build.warnings) log.warn(warning);
+  return openSession({ host, log, timing, cache, config: await loadConfig(host), build });
+}
+
+/** `--watch`: runs a command again after each change, until a signal ends ko. */
+async function watch(invocation: Watching, { host, log, build }: Pick<Run, "host" | "log" | "build">): Promise<number> {
+  const [{ BuildJob, YamlJob }, { loadConfig }, { watchAndRun }] = await Promise.all([
+    import("./watch-programs.ts"),
+    import("./config.ts"),
+    import("./watch.ts"),
+  ]);
+  for (const warning of build.warnings) log.warn(warning);
+  const options = { host, level: logLevelOf(invocation.flags), timing: build.timing };
+  if (invocation.command === "build") {
+    return watchAndRun(new BuildJob({ build, loadConfig, args: argsOf(invocation) }), options);
+  }
+  const { createPrinter, createFeeder } = await import("./watch-yaml.ts");
+  const { command, flags } = invocation;
+  const job = new YamlJob({
+    build,
+    loadConfig,
+    request: requestOf(invocation),
+    selector: flags.selector,
+    strict: flags.strict,
+    verb: command === "resolve" ? "printed" : command === "apply" ? "applied" : "created",
+    handOver: invocation.command === "resolve" ? createPrinter() : createFeeder(host, { ...invocation, log }),
+  });
+  return watchAndRun(job, options);
+}
+
+function argsOf({ positionals }: Of<"build">): readonly string[] {
+  return positionals.length > 0 ? positionals : ["."];
+}
+
+function requestOf({ flags, given }: ReadingYaml): InputRequest {
+  const { filename, recursive, kustomize } = flags;
+  return { files: filename, recursive, kustomize: given.has("kustomize") ? kustomize : undefined };
 }

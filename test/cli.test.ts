@@ -1,0 +1,97 @@
+/**
+ * The order of steps of the building commands: flags are checked before ko reads an input, looks for a program, or asks a
+ * registry.
+ */
+import { describe, expect, test } from "bun:test";
+import type { Host } from "../lib/host.ts";
+import { runKoHere } from "./helpers/inprocess.ts";
+import type { Result } from "./helpers/programs.ts";
+import { writeTree } from "./helpers/tree.ts";
+
+const PLAIN = "a: b # no reference\n";
+
+/** Each building command with all the words that it needs; none of the YAML has a reference. */
+const COMMANDS: readonly (readonly [string, ...string[]])[] = [
+  ["build", "./cmd/app"],
+  ["resolve", "-f", "-"],
+  ["apply", "-f", "-"],
+  ["create", "-f", "-"],
+  ["run", "./cmd/app"],
+];
+
+const BAD_FLAGS: readonly (readonly [flag: string, message: string])[] = [
+  ["--compression=bogus", 'Cannot use --compression="bogus": wanted gzip, gzip:1 to gzip:9, zstd or none'],
+  ["--compression=gzip:0", 'Cannot use --compression="gzip:0": the level is "0", wanted 1 (fast) to 9 (small)'],
+  ["--tags=a b", 'Cannot use --tags="a b": '],
+  ["--tags=", 'Cannot use --tags="": there is no tag, wanted at least one for a push'],
+  ["--tag-only", 'Cannot use --tag-only: the tag is "latest", wanted one that stays with its image'],
+  ["--platform=linux/", "Cannot use --platform"],
+  ["--image-label=x", 'Cannot use --image-label="x": there is no "=", wanted KEY=VALUE'],
+  ["--image-annotation==x", 'Cannot use --image-annotation="=x": the key is empty, wanted KEY=VALUE'],
+  ["--timing=-", 'Cannot use --timing="-": stdout is for the results, a file is wanted'],
+];
+
+const ARCHIVES: readonly (readonly [flag: string, message: string])[] = [
+  ["--tarball=-", "Cannot write an archive to stdout"],
+  ["--oci-archive=-", "Cannot write an archive to stdout"],
+];
+
+const BAD_YAML_FLAGS: readonly (readonly [flag: string, message: string])[] = [
+  ...ARCHIVES,
+  ["--selector=a=b=c", 'Cannot read the selector "a=b=c" at character 4'],
+  ["--kustomize=", "Cannot use --kustomize: its value is empty"],
+  ["--filename=a,,b", "Cannot use --filename: one of its values is empty"],
+];
+
+/** Runs ko where nothing can be read, run or found, so that each attempt shows. */
+async function run(
+  args: readonly string[],
+  changes: Partial<Host> = {},
+): Promise<Result & { readonly used: string[] }> {
+  using tree = writeTree({});
+  const used: string[] = [];
+  const use = (what: string): never => {
+    used.push(what);
+    throw new Error(`${what} must not be used`);
+  };
+  const host: Partial<Host> = {
+    readStdin: async () => use("stdin"),
+    run: async ([program]) => use(program),
+    findProgram: (name) => use(name),
+    ...changes,
+  };
+  const result = await runKoHere(args, { cwd: tree.path, env: { KOCACHE: "off" }, host });
+  return { ...result, used };
+}
+
+describe.each(COMMANDS)("ko %s", (...words) => {
+  const [command] = words;
+  const isYaml = words.includes("-f");
+
+  const more = isYaml ? BAD_YAML_FLAGS : command === "run" ? ARCHIVES : [];
+
+  test.each([...BAD_FLAGS, ...more])("refuses %s before anything else", async (flag, message) => {
+    const watching = command === "run" ? [] : [[...words, "-W", flag]];
+    for (const args of [[...words, flag], ...watching]) {
+      expect(await run(args)).toEqual({ code: 2, stdout: "", stderr: expect.stringContaining(message), used: [] });
+    }
+  });
+});
+
+describe("ko resolve", () => {
+  const stdin: Partial<Host> = { readStdin: async () => new TextEncoder().encode(PLAIN) };
+
+  test("needs no destination for YAML without a reference", async () => {
+    expect(await run(["resolve", "-f", "-"], stdin)).toEqual({ code: 0, stdout: PLAIN, stderr: "", used: [] });
+  });
+
+  test("wants a destination for a reference", async () => {
+    const text = "a: ko://example.com/app\n";
+    const more = { readStdin: async () => new TextEncoder().encode(text) };
+    expect(await run(["resolve", "-f", "-"], more)).toMatchObject({
+      code: 2,
+      stdout: "",
+      stderr: expect.stringContaining("Cannot publish: KO_DOCKER_REPO is not set"),
+    });
+  });
+});
