@@ -1,19 +1,19 @@
 /**
  * Concurrency helpers: retry with back-off, a limit on parallel work, one promise per key, work in the background.
  *
- * `retry()` is the only place where the registry client retries, so that attempts never multiply. Whether an error is
- * worth a retry is its own property (`RegistryError.retry`). Rules: rules.md A7, E2.
+ * `retry()` is the only place where the registry client retries, so that attempts never multiply. Each error decides
+ * whether it is worth a retry (`RegistryError.retry`). Rules: docs/rules.md A7, E2.
  */
 import { RegistryError } from "./errors.ts";
 import type { Log } from "./log.ts";
 
-/** Time and chance, so that tests need neither. */
+/** Time and randomness, which tests replace. */
 export interface Clock {
   /** Milliseconds since the epoch. */
   now(): number;
-  /** @throws the signal's reason, when it is aborted first */
+  /** @throws The signal's reason, if it aborts first. */
   sleep(ms: number, signal: AbortSignal): Promise<void>;
-  /** From 0 up to, not including, 1. */
+  /** From 0 up to but not including 1. */
   random(): number;
 }
 
@@ -45,16 +45,16 @@ const ATTEMPTS = 5;
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 30_000;
 const LONGEST_RETRY_AFTER_MS = 60_000;
-/** All waits of one piece of work together. */
+/** The sum of the waits of one call. */
 const ALL_WAITS_MS = 180_000;
 
 /**
- * Does `work` up to five times, until it succeeds or fails with something that another attempt cannot change.
+ * Runs work up to five times, until it succeeds or fails with an error that another attempt cannot change.
  *
- * Waits: as long as the server asks (at most 60 s), else a random time below 1, 2, 4, 8 s.
+ * It waits as long as the server asks (at most 60 s), else a random time below 1, 2, 4 and 8 s.
  *
- * @param work is told which attempt it is, from 1
- * @throws what the last attempt threw; a {@link RegistryError} then says how many there were
+ * @param work gets the number of the attempt, from 1
+ * @throws The error of the last attempt; a {@link RegistryError} then names the number of attempts.
  */
 export async function retry<T>(work: (attempt: number) => Promise<T>, options: RetryOptions): Promise<T> {
   let waited = 0;
@@ -79,26 +79,7 @@ export async function retry<T>(work: (attempt: number) => Promise<T>, options: R
   }
 }
 
-function chooseWait(error: RegistryError, failures: number, clock: Clock): number {
-  if (error.retryAfter !== undefined) return Math.min(Math.max(0, error.retryAfter), LONGEST_RETRY_AFTER_MS);
-  return Math.min(FIRST_WAIT_MS * 2 ** (failures - 1), LONGEST_WAIT_MS) * clock.random();
-}
-
-function withAttempts(error: RegistryError, attempts: number): RegistryError {
-  return new RegistryError(`${error.message} (after ${attempts} attempts)`, {
-    method: error.method,
-    url: error.url,
-    status: error.status,
-    codes: error.codes,
-    hint: error.hint,
-    cause: error.cause,
-    exitCode: error.exitCode,
-  });
-}
-
-/**
- * `Retry-After` (seconds or an HTTP date) as milliseconds from `now`, or undefined.
- */
+/** Parses `Retry-After`, in seconds or as an HTTP date, to milliseconds from `now`; undefined if it is not valid. */
 export function parseRetryAfter(header: string | null, now: number): number | undefined {
   const text = header?.trim() ?? "";
   if (/^\d{1,9}$/.test(text)) return Number(text) * 1000;
@@ -106,9 +87,7 @@ export function parseRetryAfter(header: string | null, now: number): number | un
   return Number.isNaN(date) ? undefined : Math.max(0, date - now);
 }
 
-/**
- * Lets at most `size` of the given works run at once; the others wait in the order they came.
- */
+/** Makes a function that runs at most `size` works at once. The others wait in the order of the calls. */
 export function createLimit(size: number): <T>(work: () => Promise<T>) => Promise<T> {
   let free = size;
   const waiting: (() => void)[] = [];
@@ -135,7 +114,7 @@ export function once<T>(known: Map<string, Promise<T>>, key: string, work: () =>
 /**
  * Waits for `work`, or until the signal aborts.
  *
- * @throws the signal's reason, if it aborts first
+ * @throws The signal's reason, if it aborts first.
  */
 export function until<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   const ended = Promise.withResolvers<never>();
@@ -152,4 +131,21 @@ export function until<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
 export function inBackground<T>(work: Promise<T>): Promise<T> {
   work.catch(() => {});
   return work;
+}
+
+function chooseWait(error: RegistryError, failures: number, clock: Clock): number {
+  if (error.retryAfter !== undefined) return Math.min(Math.max(0, error.retryAfter), LONGEST_RETRY_AFTER_MS);
+  return Math.min(FIRST_WAIT_MS * 2 ** (failures - 1), LONGEST_WAIT_MS) * clock.random();
+}
+
+function withAttempts(error: RegistryError, attempts: number): RegistryError {
+  return new RegistryError(`${error.message} (after ${attempts} attempts)`, {
+    method: error.method,
+    url: error.url,
+    status: error.status,
+    codes: error.codes,
+    hint: error.hint,
+    cause: error.cause,
+    exitCode: error.exitCode,
+  });
 }

@@ -1,8 +1,8 @@
 /**
- * The inputs of a build: taken before the Go tool runs, confirmed after it, and proved unchanged in later runs.
+ * The inputs of a build: recorded right after the Go tool has listed them, confirmed after it, and compared in later runs.
  *
- * Every input is compared by its mark (fingerprint.ts), and by its content too where the mark is racy. Of a folder the
- * names that count are compared, and only where its own mark has changed.
+ * Files are compared by mark (fingerprint.ts), racy ones by content too, and Go files by header where only `go list` counts.
+ * A folder's names are read only if its own mark has changed.
  */
 import { join } from "node:path";
 import { look } from "./file.ts";
@@ -16,73 +16,73 @@ import {
   Looks,
   markOf,
   namesIn,
-  OTHERS,
+  UNLISTED,
   RACY,
   Window,
 } from "./fingerprint.ts";
 
-/** What to look at. */
+/** The files and folders to record. */
 export interface InputPlan {
   readonly folders: readonly {
     /** Absolute. */
     readonly dir: string;
     readonly kind: FolderKind;
-    /** The sources that the Go tool saw in it, tests left out, in any order; undefined if it was not asked. */
+    /** The sources that `go list` found in it, without tests, in any order; undefined if it did not list the folder. */
     readonly seen?: readonly string[] | undefined;
-    /** "read": the headers of Go files are looked at; else those of `names`, if that is what is in it. */
+    /** "read" reads the headers of Go files. Given headers are those of `names`, and used if the folder has these names. */
     readonly headers?: "read" | readonly string[] | undefined;
     readonly names?: readonly string[] | undefined;
   }[];
-  /** Absolute; a file that is not there counts too: it must stay away. */
+  /** Absolute. A missing file is an input too: it must stay missing. */
   readonly files: readonly string[];
 }
 
-/** What was found, as plain data for a record. */
+/** Recorded inputs, as plain data for the cache. */
 export interface Inputs {
   readonly folders: readonly FolderState[];
   /** Path and mark. */
   readonly files: readonly (readonly [path: string, mark: number])[];
-  /** Files whose mark alone proves nothing, with the digest of their content. */
+  /** Racy files, with the digest of their content. */
   readonly racy: readonly (readonly [path: string, digest: string])[];
 }
 
 export interface FolderState {
   readonly dir: string;
   readonly kind: FolderKind;
-  /** Of the folder itself; {@link RACY} compares the names always. */
+  /** The folder's own mark. With {@link RACY} the names are always compared. */
   readonly mark: number;
   /** Sorted. */
   readonly names: readonly string[];
-  /** Of the files in `names`, in their order; of "sources" only. */
+  /** The marks of the files in `names`, in their order; for "sources" only. */
   readonly marks: readonly number[];
-  /** Digests of the headers of the files in `names`, in their order; empty for what has none. Undefined: not looked at. */
+  /** The digests of the headers of the files in `names`, in their order; empty for a file without. Undefined if not read. */
   readonly headers?: readonly string[] | undefined;
 }
 
-/** The first input that is not what it was. */
+/** An input that has changed. */
 export interface Change {
   /** Absolute. */
   readonly path: string;
   readonly what: "changed" | "added" | "removed";
 }
 
-/** What {@link takeInputs} found, to be confirmed when the Go tool is done. */
+/** The inputs that {@link takeInputs} recorded, to be confirmed when the Go tool is done. */
 export interface Draft {
   readonly inputs: Inputs;
-  /** Marks of folders that changed shortly before: they must not change again until the end. */
+  /** The marks of folders that changed shortly before. They must not change again until the end. */
   readonly moving: ReadonlyMap<string, number>;
-  /** Milliseconds since 1970: when the Go tool was started. */
+  /** Start of the Go tool, in milliseconds since 1970. */
   readonly startedAt: number;
 }
 
 /**
- * Looks at everything in `plan`: right after the Go tool has told what it read, before or while it builds.
+ * Records the inputs of a plan, right after `go list`, before or while `go build` runs.
  *
  * @param options.startedAt milliseconds since 1970, before the Go tool was started
  * @param options.now milliseconds since 1970
- * @param options.looks what was looked at in the same moment already: plans of several programs share most
- * @param options.before what was looked at before the Go tool was started: names known from there may have been confirmed
- * @returns or why nothing can be recorded: something may have changed while the Go tool read it
+ * @param options.looks shared by plans of the same moment, which have most files in common
+ * @param options.before knows names from before the start of the Go tool, which allow for a folder that changed since
+ * @returns the inputs, or the one that may have changed while the Go tool read it
  */
 export function takeInputs(
   plan: InputPlan,
@@ -98,7 +98,7 @@ export function takeInputs(
   const window = new Window(startedAt, now);
   const lookAt = (path: string): number | undefined => {
     const { found, link } = looks.at(path);
-    if (link !== undefined && looks.isLed(path, window)) return undefined;
+    if (link !== undefined && looks.isRedirected(path, window)) return undefined;
     const mark = fileMarkOf(found);
     if (found === undefined || found.isDirectory()) return mark;
     const settled = window.judge(found);
@@ -112,20 +112,20 @@ export function takeInputs(
     const { dir, kind, seen } = folder;
     const { found } = looks.at(dir);
     if (found === undefined) return { path: dir, what: "removed" };
-    if (looks.isLed(dir, window)) return { path: dir, what: "changed" };
+    if (looks.isRedirected(dir, window)) return { path: dir, what: "changed" };
     const names = looks.names(dir, kind);
-    const expected = seen?.filter((name) => isSourceName(name) && !OTHERS.has(name)).sort();
-    const own = kind === "sources" ? names.filter((name) => !OTHERS.has(name)) : names;
+    const expected = seen?.filter((name) => isSourceName(name) && !UNLISTED.has(name)).sort();
+    const own = kind === "sources" ? names.filter((name) => !UNLISTED.has(name)) : names;
     if (expected !== undefined && expected.join("/") !== own.join("/")) return { path: dir, what: "changed" };
     const settled = window.judge(found);
-    // A name that is gone leaves no trace but this: it may have been there when the Go tool was reading.
+    // A name that was removed while the Go tool was reading shows only in the folder's time.
     const known = before?.namesOf(dir, kind)?.join("/") === names.join("/");
     if (settled === "unsettled" && !known) return { path: dir, what: "changed" };
     const marks: number[] = [];
     for (const name of kind === "sources" ? names : []) {
       const mark = lookAt(join(dir, name));
       if (mark === undefined) return { path: join(dir, name), what: "changed" };
-      // A link that leads nowhere, a name that is no UTF-8: what becomes of it would not be seen.
+      // A broken symlink, or a name that is not UTF-8: its later changes would not be seen.
       if (mark === ABSENT) return { path: join(dir, name), what: "removed" };
       marks.push(mark);
     }
@@ -137,7 +137,7 @@ export function takeInputs(
   const files: [string, number][] = [];
   for (const path of new Set(plan.files)) {
     const mark = lookAt(path);
-    if (mark === undefined || looks.isLed(path, window)) return { path, what: "changed" };
+    if (mark === undefined || looks.isRedirected(path, window)) return { path, what: "changed" };
     files.push([path, mark]);
   }
   return { inputs: { folders, files, racy }, moving, startedAt };
@@ -152,11 +152,11 @@ function takeHeaders(
 }
 
 /**
- * Looks again, when the Go tool is done: only what is still the same is what it read.
+ * Compares the inputs again when the Go tool is done: only if they are unchanged has it read them as recorded.
  *
- * @param options.prover one that has looked at nothing before that; it may know the marks of folders from a moment ago
- * @param options.looks shared by all programs that were compiled together, as the prover is
- * @returns what to record, or the first change
+ * @param options.prover a new one; it may know the marks of folders from a moment ago
+ * @param options.looks shared, like the prover, by all programs that were compiled together
+ * @returns the inputs, or the first change
  */
 export function confirmInputs(
   draft: Draft,
@@ -165,15 +165,15 @@ export function confirmInputs(
   const { inputs, moving, startedAt } = draft;
   const change = prover.findChange(inputs);
   if (change !== undefined) return change;
-  // A source that came and went between two looks shows in its folder only.
+  // A source that was added and removed between two looks shows only in its folder.
   for (const { dir, mark } of inputs.folders) {
     const expected = mark === RACY ? moving.get(dir) : mark;
     if (expected !== undefined && prover.folderMark(dir) !== expected) return { path: dir, what: "changed" };
   }
   const window = new Window(startedAt, now);
-  // And what had another's name meanwhile shows in its own.
+  // A file that had another's name meanwhile shows in its own times.
   for (const path of [...inputs.folders.map(({ dir }) => dir), ...inputs.files.map(([file]) => file)]) {
-    if (looks.isLed(path, window)) return { path, what: "changed" };
+    if (looks.isRedirected(path, window)) return { path, what: "changed" };
   }
   for (const [path] of inputs.racy) {
     const found = look(path);
@@ -182,19 +182,19 @@ export function confirmInputs(
   return inputs;
 }
 
-/** Compares records with what is there now. Within one prover each file and folder is looked at once. */
+/** Compares recorded inputs with the file system. Each prover looks at a file or folder once. */
 export class Prover {
   readonly #marks = new Map<string, number>();
   readonly #names = new Map<string, readonly string[]>();
   readonly #digests = new Map<string, string>();
   readonly #folders = new Map<string, number>();
-  /** Folder states that were found true: records of several programs share most of them. */
+  /** Folder states that hold. The inputs of several programs share most folders. */
   readonly #proved = new Map<string, FolderState>();
 
   /**
-   * The first difference, or undefined if all is as it was.
+   * Finds the first change.
    *
-   * @param alike gets the Go files that have changed, but not in what `go list` reads of them: they are no differences then
+   * @param alike gets the Go files that changed without a change of their header, which then do not count as changes
    */
   findChange(inputs: Inputs, alike?: Set<string>): Change | undefined {
     for (const [path, mark] of inputs.files) {
@@ -212,7 +212,7 @@ export class Prover {
     return undefined;
   }
 
-  /** Gets to know the names of folders, to be compared when the Go tool is done. */
+  /** Notes the names in folders, for {@link takeInputs} after the Go tool has run. */
   noteNames({ folders }: Inputs): void {
     for (const { dir, kind, mark, names } of folders) {
       if (this.namesOf(dir, kind) !== undefined) continue;
@@ -221,19 +221,19 @@ export class Prover {
     }
   }
 
-  /** Looks at folders themselves, now: later there may be something else in them that we have made. */
+  /** Notes the marks of folders now, before ko writes files of its own into them. */
   noteFolders({ folders }: Inputs): void {
     for (const { dir } of folders) this.folderMark(dir);
   }
 
-  /** The mark of a folder itself, from when it was first asked for. */
+  /** The mark of a folder at the first call for it. */
   folderMark(dir: string): number {
     let mark = this.#folders.get(dir);
     if (mark === undefined) this.#folders.set(dir, (mark = markOf(look(dir))));
     return mark;
   }
 
-  /** The names of a folder, if they are known. */
+  /** The noted names of a folder. */
   namesOf(dir: string, kind: FolderKind): readonly string[] | undefined {
     return this.#names.get(`${kind} ${dir}`);
   }
@@ -288,9 +288,9 @@ export class Prover {
 }
 
 /**
- * Inputs that were just found true, with better marks: what was racy when it was recorded need not be so any more.
+ * Records inputs again that were just found unchanged, since some that were racy may have settled.
  *
- * @returns undefined if there is nothing to gain, or something has changed meanwhile
+ * @returns undefined if none was racy, or one has changed meanwhile
  */
 export function refreshInputs(inputs: Inputs, now: number): Inputs | undefined {
   if (inputs.racy.length === 0 && inputs.folders.every(({ mark }) => mark !== RACY)) return undefined;

@@ -1,79 +1,109 @@
 /**
- * Marks of files and folders: what `stat` tells, as git's index and Go's cache use it to prove that nothing changed.
+ * Marks of files and folders: digests of their `stat`, which prove as in git's index that content has not changed.
  *
  * A file that changed within the resolution of the file system's clock is racy (https://git-scm.com/docs/racy-git): its
- * mark alone proves nothing. The header of a Go source file is everything that `go list` reads of it.
+ * mark alone proves nothing. The header of a Go source is the part that `go list` reads
+ * (https://go.dev/src/go/build/read.go).
  */
 import { closeSync, lstatSync, openSync, readFileSync, readlinkSync, readSync, type Stats } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { look, readEntries, readNames } from "./file.ts";
 
-/** Which names of a folder count. */
+/** Which names in a folder count. */
 export type FolderKind =
-  /** Those that decide what a Go package consists of: sources, `go.mod`, `default.pgo`. Each file is marked. */
+  /** The files of a Go package: sources, `go.mod`, `default.pgo`. Each file has a mark. */
   | "sources"
-  /** Those that decide what a pattern such as `./...` matches: the same and all folders; files are not marked. */
+  /** The names that decide the matches of a pattern such as `./...`: the same files, and folders. Files have no marks. */
   | "tree"
-  /** All of them; files are not marked. */
+  /** All names. Files have no marks. */
   | "entries";
 
-/** The mark of what is not there. */
+/** The stat of a path. */
+export interface PathStats {
+  /** Symlinks followed. */
+  readonly found: Stats | undefined;
+  /** Of the path itself, which may be a symlink. */
+  readonly itself: Stats | undefined;
+  /** The target, if it is a symlink. */
+  readonly link: string | undefined;
+}
+
+/** The mark of a missing file. */
 export const ABSENT = -1;
-/** The mark of a folder where a file was looked for, such as `.git`. */
+/** The mark of a folder where a file was expected, such as `.git`. */
 const FOLDER = -2;
-/** The mark of a folder that proves nothing. */
+/** The mark of a racy folder, which proves nothing. */
 export const RACY = -3;
-/** Milliseconds: the coarsest clock of a file system that people use (FAT). */
+/** Milliseconds: the resolution of the coarsest file system clock, that of FAT. */
 const COARSE_MS = 2000;
-/** Milliseconds: the tick in which Linux counts the times of files. */
+/** Milliseconds: the resolution of file times on Linux, with reserve. */
 export const TICK_MS = 12;
 
 const SOURCE = /\.(?:go|c|cc|cpp|cxx|m|h|hh|hpp|hxx|f|F|for|f90|s|S|sx|swig|swigcxx|syso)$/;
-export const OTHERS: ReadonlySet<string> = new Set(["go.mod", "default.pgo"]);
+/** Inputs of a package that `go list` does not list among its files. */
+export const UNLISTED: ReadonlySet<string> = new Set(["go.mod", "default.pgo"]);
 
-/** Whether a name in a package's folder may decide what is built. */
+/** Bytes of the longest header that is read. */
+const MOST_BYTES = 64 * 1024;
+
+/** Reused for all files. */
+let buffer: Buffer | undefined;
+
+const DECLARATIONS: ReadonlySet<string> = new Set(["const", "func", "type", "var"]);
+
+const WORD = /[\w\u0080-\u00ff]+|"[^"\\\n]*"|`[^`]*`|[().;]/y;
+/** An unterminated comment does not match, and then is not a word either. */
+const SPACE = /(?:[ \t\r\n]+|\/\/[^\n]*(?:\n|$)|\/\*[^]*?\*\/)*/y;
+
+/** The input of {@link markOf}, as numbers and as 32-bit words. */
+const NUMBERS = new Float64Array(5);
+const NUMBER_WORDS = new Uint32Array(NUMBERS.buffer);
+
+/** Reports whether a name in a package's folder may be an input of its build. */
 export function isSourceName(name: string): boolean {
-  if (OTHERS.has(name)) return true;
+  if (UNLISTED.has(name)) return true;
   return SOURCE.test(name) && !name.startsWith("_") && !name.startsWith(".") && !name.endsWith("_test.go");
 }
 
-/** Whether a pattern such as `./...` goes into a folder of this name. */
+/** Reports whether a pattern such as `./...` matches folders of this name. */
 export function isWalkedName(name: string): boolean {
   return !/^[._]/.test(name) && name !== "testdata" && name !== "vendor";
 }
 
-/** What was looked at in one moment, each file and folder once. */
+/** A cache of looks at one moment: each file and folder is looked at once. */
 export class Looks {
-  readonly #found = new Map<string, Found>();
+  readonly #found = new Map<string, PathStats>();
   readonly #names = new Map<string, readonly string[]>();
-  readonly #led = new Map<string, boolean>();
+  readonly #redirected = new Map<string, boolean>();
   readonly #headers = new Map<string, string>();
 
-  at(path: string): Found {
+  /** The stat of a path. */
+  at(path: string): PathStats {
     let found = this.#found.get(path);
     if (found === undefined) this.#found.set(path, (found = lookClosely(path)));
     return found;
   }
 
   /**
-   * Whether something else may have been found at `path` while the Go tool was reading: a link on the way was led
-   * elsewhere, a folder was renamed. What has taken the place may look as if it had been there for long.
+   * Reports whether the path may have led to another file while the Go tool was reading: a symlink on it was changed, or a
+   * folder renamed. The file that is there now may have an old time, so its own mark does not show this.
    */
-  isLed(path: string, window: Window): boolean {
-    const known = this.#led.get(path);
+  isRedirected(path: string, window: Window): boolean {
+    const known = this.#redirected.get(path);
     if (known !== undefined) return known;
-    // Of links that lead in a circle nothing is found.
-    this.#led.set(path, false);
+    // Ends the recursion if symlinks form a circle.
+    this.#redirected.set(path, false);
     const above = dirname(path);
     const { itself, link } = this.at(path);
-    const isLed =
-      (above !== path && this.isLed(above, window)) ||
-      (link !== undefined && this.isLed(resolve(above, link), window)) ||
+    const isRedirected =
+      (above !== path && this.isRedirected(above, window)) ||
+      (link !== undefined && this.isRedirected(resolve(above, link), window)) ||
       (itself !== undefined && isRenamed(itself) && window.judge(itself) === "unsettled");
-    this.#led.set(path, isLed);
-    return isLed;
+    this.#redirected.set(path, isRedirected);
+    return isRedirected;
   }
 
+  /** The names that count in a folder, sorted. */
   names(dir: string, kind: FolderKind): readonly string[] {
     const key = `${kind} ${dir}`;
     let names = this.#names.get(key);
@@ -81,7 +111,7 @@ export class Looks {
     return names;
   }
 
-  /** The digest of a Go file's header; empty for what has none. */
+  /** The digest of a Go file's header; empty if it has none. */
   header(path: string): string {
     let header = this.#headers.get(path);
     if (header === undefined) {
@@ -92,7 +122,7 @@ export class Looks {
   }
 }
 
-/** The mark of a file or folder: equal marks, equal content, unless it was changed a moment before it was taken. */
+/** The mark of a file or folder. Equal marks mean equal content, unless the change was racy. */
 export function markOf(found: Stats | undefined): number {
   if (found === undefined) return ABSENT;
   NUMBERS[0] = found.size;
@@ -100,9 +130,9 @@ export function markOf(found: Stats | undefined): number {
   NUMBERS[2] = found.ctimeMs;
   NUMBERS[3] = found.ino;
   NUMBERS[4] = found.mode;
-  // Two hashes in the manner of MurmurHash3, 52 bits in all: thousands of files are looked at in each run.
+  // Two hashes in the manner of MurmurHash3, 52 bits in all. SHA-256 would be too slow for thousands of files per run.
   let [a, b] = [0x811c9dc5, 0x1b873593];
-  for (const word of WORDS) {
+  for (const word of NUMBER_WORDS) {
     a = Math.imul(a ^ word, 0xcc9e2d51);
     a ^= a >>> 15;
     b = Math.imul(b ^ word, 0x85ebca6b);
@@ -111,43 +141,12 @@ export function markOf(found: Stats | undefined): number {
   return (a >>> 0) * 2 ** 20 + (b & 0xfffff);
 }
 
-const NUMBERS = new Float64Array(5);
-const WORDS = new Uint32Array(NUMBERS.buffer);
-
-/** The same for what is wanted as a file: of a folder in its place it counts only that it is there. */
+/** The mark of a path where a file is expected. A folder in its place counts as existing only. */
 export function fileMarkOf(found: Stats | undefined): number {
   return found?.isDirectory() === true ? FOLDER : markOf(found);
 }
 
-/** What is at a path. */
-export interface Found {
-  /** At the end of all links. */
-  readonly found: Stats | undefined;
-  /** What has that name: a link, if it is one. */
-  readonly itself: Stats | undefined;
-  /** Where it leads, if it is a link. */
-  readonly link: string | undefined;
-}
-
-function lookClosely(path: string): Found {
-  try {
-    const itself = lstatSync(path, { throwIfNoEntry: false });
-    if (itself?.isSymbolicLink() !== true) return { found: itself, itself, link: undefined };
-    return { found: look(path), itself, link: readlinkSync(path) };
-  } catch {
-    return { found: undefined, itself: undefined, link: undefined };
-  }
-}
-
-/**
- * Whether a link or a folder may have got its name later than anything in it was changed. Names that come and go in a
- * folder set both of its times, a new name of its own only one.
- */
-function isRenamed(found: Stats): boolean {
-  return found.isSymbolicLink() || (found.isDirectory() && found.ctimeMs !== found.mtimeMs);
-}
-
-/** Judges times of change by the moment at which the Go tool was started. */
+/** Compares times of change with the start of the Go tool. */
 export class Window {
   readonly #startedAt: number;
   readonly #now: number;
@@ -158,12 +157,12 @@ export class Window {
   }
 
   /**
-   * "settled": a later change shows in the mark. "racy": it may not, but this one was over when the Go tool began.
-   * "unsettled": it may have come while the Go tool was reading.
+   * "settled": a later change shows in the mark. "racy": a later change may not show, but this one was over when the Go tool
+   * began. "unsettled": the change may have happened while the Go tool was reading.
    */
   judge({ ctimeMs }: Stats): "settled" | "racy" | "unsettled" {
     if (ctimeMs < this.#startedAt - COARSE_MS) return "settled";
-    // From a clock that was ahead: our own time will not reach it soon.
+    // The file has a time in the future, from a clock that was ahead.
     if (ctimeMs > this.#now + COARSE_MS) return "racy";
     const tick = ctimeMs % 1000 === 0 ? COARSE_MS : TICK_MS;
     return ctimeMs < this.#startedAt - tick ? "racy" : "unsettled";
@@ -186,20 +185,14 @@ export function digestOfFile(path: string): string {
   }
 }
 
-/** Bytes; a header that is longer is not looked at. */
-const MOST_BYTES = 64 * 1024;
-
-/** For one file after the other. */
-let buffer: Buffer | undefined;
-
-/** A short digest of a file's header, or undefined if it has none that tells all. */
+/** A short digest of a Go file's header; undefined if it has none ({@link findHeaderEnd}), or cannot be read. */
 export function digestOfHeader(path: string): string | undefined {
   let file: number | undefined;
   try {
     file = openSync(path, "r");
     buffer ??= Buffer.alloc(MOST_BYTES);
     const size = readSync(file, buffer, 0, MOST_BYTES, 0);
-    // One character for each byte: nothing in a header needs more to be told from the rest.
+    // One character per byte. The grammar of a header is ASCII, so UTF-8 need not be decoded.
     const text = buffer.toString("latin1", 0, size);
     const end = findHeaderEnd(size < MOST_BYTES ? text : `${text}\0`);
     if (end === undefined) return undefined;
@@ -212,10 +205,13 @@ export function digestOfHeader(path: string): string | undefined {
 }
 
 /**
- * Where the header of a source ends: behind the last import, and all space and comments that follow it.
+ * Finds the end of a Go source's header: after the last import, with the space and comments that follow.
  *
- * @param text one character for each byte
- * @returns undefined if there is no such place, or more than the header counts
+ * The header has all that `go list` reads of a file: build constraints, package clause and imports
+ * (https://go.dev/ref/spec#Source_file_organization).
+ *
+ * @param text one character per byte
+ * @returns undefined if the file has a syntax error, or imports "C" or "embed": then `go list` reads more than the header
  */
 export function findHeaderEnd(text: string): number | undefined {
   const words = new Words(text);
@@ -224,16 +220,32 @@ export function findHeaderEnd(text: string): number | undefined {
     const start = words.at;
     const word = words.next();
     if (word !== "import") {
-      // Anything but a declaration would be an error, which go list tells of.
+      // Anything but a declaration is a syntax error, which `go list` reports.
       return word === "" || DECLARATIONS.has(word ?? "") ? start : undefined;
     }
     if (!readImport(words)) return undefined;
   }
 }
 
-const DECLARATIONS: ReadonlySet<string> = new Set(["const", "func", "type", "var"]);
+function lookClosely(path: string): PathStats {
+  try {
+    const itself = lstatSync(path, { throwIfNoEntry: false });
+    if (itself?.isSymbolicLink() !== true) return { found: itself, itself, link: undefined };
+    return { found: look(path), itself, link: readlinkSync(path) };
+  } catch {
+    return { found: undefined, itself: undefined, link: undefined };
+  }
+}
 
-/** The rest of an import declaration. @returns false if it is none, or imports what the Go tool looks into */
+/**
+ * Reports whether a symlink or folder may have got its name after its last change. A change of a folder's entries sets both
+ * of its times, a rename of the folder only ctime.
+ */
+function isRenamed(found: Stats): boolean {
+  return found.isSymbolicLink() || (found.isDirectory() && found.ctimeMs !== found.mtimeMs);
+}
+
+/** Reads the rest of an import declaration. @returns false if it has a syntax error, or imports "C" or "embed" */
 function readImport(words: Words): boolean {
   let word = words.next();
   if (word !== "(") return readSpec(words, word) && words.next() === ";";
@@ -256,14 +268,14 @@ function isName(word: string | undefined): boolean {
   return word !== undefined && /^[\w\u0080-\u00ff]+$/.test(word);
 }
 
-/** Goes through the words of a header; a line end counts as `;` where Go would insert one. */
+/** Splits a header into words. A line end counts as `;` where Go inserts one. */
 class Words {
   readonly #text: string;
-  /** Behind the last word, and all space and comments that follow it. */
+  /** The position after the last word, and the space and comments that follow it. */
   at = 0;
   /** The last word ends a statement if its line ends. */
   #mayEnd = false;
-  /** A line end was skipped behind it. */
+  /** There is a line end after the last word. */
   #isLineEnd = false;
 
   constructor(text: string) {
@@ -271,7 +283,7 @@ class Words {
     this.#skip();
   }
 
-  /** The next word, empty at the end of the text; undefined if it is no word of a header. */
+  /** The next word; empty at the end of the text, undefined at a character that no header has. */
   next(): string | undefined {
     if (this.#mayEnd && (this.#isLineEnd || this.at === this.#text.length)) {
       this.#mayEnd = false;
@@ -294,7 +306,3 @@ class Words {
     if (space.includes("\n")) this.#isLineEnd = true;
   }
 }
-
-const WORD = /[\w\u0080-\u00ff]+|"[^"\\\n]*"|`[^`]*`|[().;]/y;
-/** A comment that does not end stays, and is no word. */
-const SPACE = /(?:[ \t\r\n]+|\/\/[^\n]*(?:\n|$)|\/\*[^]*?\*\/)*/y;

@@ -1,37 +1,41 @@
 /**
- * The outside world: environment, working directory, standard streams, signals, other programs, temporary folders.
+ * The outside world: environment, working directory, clock, standard streams, signals, processes, temporary folders.
  *
- * No other module reads `process.*`, spawns a program or looks at a clock; they get a {@link Host} or plain values.
+ * Only this module reads `process.*` and the clock, and starts processes. Other modules get a {@link Host} or plain values.
  */
 import { existsSync, fstatSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { CommandError, KoError, messageOf } from "./errors.ts";
+import { codeOf, CommandError, KoError, messageOf } from "./errors.ts";
 
 export interface RunOptions {
   /** @default the host's working directory */
   readonly cwd?: string;
-  /** The whole environment of the program. @default the host's */
+  /** The whole environment. @default the host's */
   readonly env?: Readonly<Record<string, string>>;
-  /** @default nothing: the program reads end-of-file */
+  /** @default an empty stdin */
   readonly stdin?: Uint8Array | ReadableStream<Uint8Array> | "inherit";
   /**
-   * "inherit" passes the stream to ours of the same name; a function gets its bytes as they come, is waited for, and
-   * nothing is captured. @default "capture"
+   * "inherit" shares our stdout. A function gets each chunk and is awaited; then nothing is captured.
+   *
+   * @default "capture"
    */
   readonly stdout?: "capture" | "inherit" | ((chunk: Uint8Array) => unknown);
-  /** "tee" shows what comes at once and captures it too; a function gets its text as it comes. @default "capture" */
+  /**
+   * "inherit" shares our stderr; "tee" captures the text and writes it to our stderr at once; a function gets the text as
+   * well. @default "capture"
+   */
   readonly stderr?: "capture" | "inherit" | "tee" | ((text: string) => void);
-  /** The most that is captured of each stream; more ends the program (stdout) or is cut at the front (stderr). @default 256 MiB */
+  /** Bytes captured of each stream: a longer stdout ends the process, stderr keeps its end. @default 256 MiB */
   readonly maxBytes?: number;
-  /** Ends the program's whole process group. @default the host's signal */
+  /** Ends the whole process group. @default the host's signal */
   readonly signal?: AbortSignal;
-  /** Milliseconds after which the program is ended and the call fails. @default no limit */
+  /** Milliseconds until the process is ended and the call fails. @default no limit */
   readonly timeout?: number;
-  /** True returns the result of a program that exits with another code than 0. @default false: that is an error */
+  /** True returns the result for all exit codes. @default false: only 0 is no error */
   readonly anyExitCode?: boolean;
-  /** False keeps the program in our process group, so that a terminal's Ctrl-C reaches it. @default true */
+  /** False keeps the process in our process group, so that the terminal's Ctrl-C reaches it. @default true */
   readonly ownGroup?: boolean;
 }
 
@@ -41,7 +45,7 @@ export interface RunResult {
   readonly stderr: string;
 }
 
-/** A folder that is gone, with all in it, when it is disposed of or the process is told to end. */
+/** A temporary folder. It is removed when it is disposed of, and by a second signal. */
 export interface TempFolder extends AsyncDisposable {
   readonly path: string;
 }
@@ -50,56 +54,56 @@ export interface Host {
   readonly env: Readonly<Record<string, string>>;
   /** Absolute. */
   readonly cwd: string;
-  /** As Node names it: `linux`, `darwin`, `win32`. */
+  /** Node's name: `linux`, `darwin`, `win32`. */
   readonly platform: string;
-  /** As Node names it: `x64`, `arm64`. */
+  /** Node's name: `x64`, `arm64`. */
   readonly arch: string;
-  /** How many compressions and the like may run at once. */
+  /** Processors, bounded by the CPU affinity. */
   readonly cpus: number;
-  /** The number of the user; undefined on Windows. */
+  /** Numeric; undefined on Windows. */
   readonly userId: number | undefined;
   /** Aborted by SIGINT, SIGTERM and SIGHUP, with an {@link Interrupted} as reason. */
   readonly signal: AbortSignal;
   readonly stderrIsTerminal: boolean;
-  /** Columns of the terminal that stderr is; undefined if it is none, or does not say. */
+  /** Columns of the terminal; undefined if stderr is not a terminal, or the terminal does not report them. */
   readonly stderrColumns: number | undefined;
   now(): Date;
-  /**
-   * Milliseconds, with fractions, since the runtime began: never goes back, whatever is done to the clock. The system's
-   * loading of the executable before that is not in it.
-   */
+  /** Milliseconds, with fractions, since the start of the runtime: monotonic, without the load of the executable. */
   monotonic(): number;
-  /** Writes a result, after everything that was written before. @throws {KoError} If stdout is closed or full. */
+  /** Writes to stdout, after all earlier writes. @throws {KoError} If stdout is closed or full. */
   out(data: string | Uint8Array): Promise<void>;
-  /** Writes to stderr, in the order of the calls; what cannot be written is dropped. */
+  /** Writes to stderr, in the order of the calls. Failures are ignored. */
   err(text: string): void;
   /**
-   * Everything on standard input.
+   * Reads stdin to its end.
    *
-   * @throws {KoError} If it is more than `maxBytes`, cannot be read, or the process is told to end meanwhile.
+   * @throws {KoError} If stdin has more than `maxBytes`, cannot be read, or a signal comes meanwhile.
    */
   readStdin(maxBytes: number): Promise<Uint8Array>;
   /**
    * Runs a program to its end.
    *
-   * @throws {CommandError} If it is not there, exits with another code than 0, is ended by a signal, or takes too long.
+   * @throws {CommandError} If the program is not found, exits with another code than 0, is ended by a signal, or takes longer
+   * than `timeout`.
    */
   run(argv: readonly [string, ...string[]], options?: RunOptions): Promise<RunResult>;
-  /** The absolute path of a program on PATH, or undefined. */
+  /** Finds a program on PATH. Returns its absolute path. */
   findProgram(name: string): string | undefined;
   /**
+   * Makes a temporary folder.
+   *
    * @param parent absolute; @default the system's folder for temporary files
-   * @throws {KoError} If it cannot be made.
+   * @throws {KoError} If that fails.
    */
   tempFolder(prefix: string, parent?: string): Promise<TempFolder>;
 }
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
-/** As shells count: 128 and the signal's number. */
+/** The exit codes of shells: 128 plus the signal's number. */
 const EXIT_CODES: Readonly<Record<(typeof SIGNALS)[number], number>> = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
 
-/** SIGINT, SIGTERM or SIGHUP arrived: exit code 130, 143 or 129. */
+/** The run was ended by SIGINT, SIGTERM or SIGHUP. The exit code is 130, 143 or 129. */
 export class Interrupted extends KoError {
   override readonly name: string = "Interrupted";
 
@@ -108,33 +112,19 @@ export class Interrupted extends KoError {
   }
 }
 
-/**
- * True under `nohup`, which wants the terminal's end survived: a handler of ours would undo that. Only Linux tells;
- * elsewhere SIGHUP keeps its default.
- */
-function isHangupIgnored(): boolean {
-  if (process.platform !== "linux") return true;
-  try {
-    const ignored = /^SigIgn:\s*([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "1";
-    return (Number.parseInt(ignored.slice(-1), 16) & 1) === 1;
-  } catch {
-    return true;
-  }
-}
-
-/** The real world. Takes over SIGINT, SIGTERM and SIGHUP: call it once, from the entry. */
+/** Makes the host of this process. It handles SIGINT, SIGTERM and SIGHUP, so call it once, from the entry. */
 export function createHost(): Host {
   const controller = new AbortController();
   const folders = new Set<string>();
   const groups = new Set<number>();
   const write = createWriter();
-  // Nobody reads our talk if this fails: the work goes on.
-  const talk = (data: string | Uint8Array): Promise<unknown> => write(Bun.stderr, data).catch(() => {});
+  // Without stderr the work goes on.
+  const writeStderr = (data: string | Uint8Array): Promise<unknown> => write(Bun.stderr, data).catch(() => {});
   for (const name of SIGNALS) {
     if (name === "SIGHUP" && isHangupIgnored()) continue;
     process.on(name, () => {
       if (controller.signal.aborted) {
-        // A second signal: somebody is in a hurry. Leave nothing behind all the same.
+        // A second signal ends ko at once, without waiting for `await using`.
         for (const pid of groups) killGroup(pid, "SIGKILL");
         for (const folder of folders) rmSync(folder, { recursive: true, force: true });
         process.exit(EXIT_CODES[name]);
@@ -168,7 +158,7 @@ export function createHost(): Host {
         throw new KoError("Cannot write to standard output", { cause });
       }
     },
-    err: (text) => void talk(text),
+    err: (text) => void writeStderr(text),
     readStdin: (maxBytes) => readStdin(maxBytes, controller.signal),
     run: (argv, options = {}) =>
       runProgram(argv, {
@@ -177,7 +167,7 @@ export function createHost(): Host {
         env: options.env ?? host.env,
         signal: options.signal ?? host.signal,
         groups,
-        talk,
+        writeStderr,
       }),
     findProgram: (name) => Bun.which(name, { PATH: host.env["PATH"] ?? "", cwd: host.cwd }) ?? undefined,
     tempFolder: async (prefix, parent = resolve(host.cwd, host.env["TMPDIR"] || tmpdir())) => {
@@ -200,7 +190,7 @@ export function createHost(): Host {
   return host;
 }
 
-/** The same world with another signal: what it starts ends with that one. */
+/** Returns the host with another signal, which ends the processes that it starts. */
 export function withSignal(host: Host, signal: AbortSignal): Host {
   return {
     ...host,
@@ -209,14 +199,28 @@ export function withSignal(host: Host, signal: AbortSignal): Host {
   };
 }
 
-/** Writes to standard output and error: each text whole, in the order of the calls, also where both are one terminal. */
+/**
+ * Reports whether SIGHUP is ignored, as under `nohup`: a handler of ours would undo that. Only Linux can tell; on other
+ * systems the answer is true, so that SIGHUP keeps its default.
+ */
+function isHangupIgnored(): boolean {
+  if (process.platform !== "linux") return true;
+  try {
+    const ignored = /^SigIgn:\s*([0-9a-f]+)/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "1";
+    return (Number.parseInt(ignored.slice(-1), 16) & 1) === 1;
+  } catch {
+    return true;
+  }
+}
+
+/** Makes a writer for stdout and stderr that keeps the order of the calls across both. */
 function createWriter(): (file: Bun.BunFile, data: string | Uint8Array) => Promise<number> {
   let last: Promise<unknown> = Promise.resolve();
   return async (file, data) => {
-    // Bun.write() of nothing empties the file that the stream goes to.
+    // Bun.write() of an empty text would truncate the file that the stream goes to.
     if (data.length === 0) return 0;
-    // Not process.stdout.write: it cuts what a pipe cannot take at once (spec/bun.md 1). Not file.writer(): what it
-    // has not flushed is lost at the end of the process.
+    // process.stdout.write() loses data if a pipe cannot take all at once (docs/rules.md, Bun 1), and file.writer() loses
+    // unflushed data at the end of the process.
     const written = last.then(() => writeToStream(file, data));
     last = written.catch(() => {});
     return written;
@@ -226,7 +230,7 @@ function createWriter(): (file: Bun.BunFile, data: string | Uint8Array) => Promi
 async function writeToStream(file: Bun.BunFile, data: string | Uint8Array): Promise<number> {
   const descriptor = file === Bun.stdout ? 1 : 2;
   if (!fstatSync(descriptor).isFile()) return Bun.write(file, data);
-  // Bun.write() reserves space from the file's start: what is appended to a file would come after as many zeros.
+  // Bun.write() preallocates from the file's start: appended to a file, the text would follow as many zeros.
   const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;
   let at = 0;
   while (at < bytes.byteLength) at += writeSync(descriptor, bytes, at);
@@ -240,7 +244,7 @@ async function readStdin(maxBytes: number, signal: AbortSignal): Promise<Uint8Ar
   let stop = (): void => {};
   try {
     const reader = Bun.stdin.stream().getReader();
-    // A terminal may stay silent for ever: Ctrl-C ends the waiting.
+    // A read from a terminal may never end: Ctrl-C must interrupt it.
     stop = () => void reader.cancel().catch(() => {});
     signal.addEventListener("abort", stop, { once: true });
     for (let read = await reader.read(); !read.done; read = await reader.read()) {
@@ -267,10 +271,9 @@ interface RunProgramOptions extends RunOptions {
   readonly cwd: string;
   readonly env: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
-  /** Process groups that live, for the hurried end. */
+  /** The running process groups, which a second signal kills. */
   readonly groups: Set<number>;
-  /** Writes to our stderr. */
-  readonly talk: (data: Uint8Array) => Promise<unknown>;
+  readonly writeStderr: (data: Uint8Array) => Promise<unknown>;
 }
 
 async function runProgram(argv: readonly [string, ...string[]], options: RunProgramOptions): Promise<RunResult> {
@@ -297,7 +300,7 @@ async function runProgram(argv: readonly [string, ...string[]], options: RunProg
     });
   } catch (error) {
     if (!existsSync(options.cwd)) throw fail(`its working directory "${options.cwd}" does not exist`, {});
-    if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw fail(messageOf(error), {});
+    if (codeOf(error) !== "ENOENT") throw fail(messageOf(error), {});
     throw fail("it is not installed, or not on PATH", { hint: `Install ${argv[0]}, or put its folder on PATH.` });
   }
   const end = (signal: "SIGTERM" | "SIGKILL"): void => {
@@ -313,7 +316,7 @@ async function runProgram(argv: readonly [string, ...string[]], options: RunProg
     end("SIGTERM");
     killTimer = setTimeout(() => {
       end("SIGKILL");
-      // What left the group lives on, and may hold our pipes open for ever.
+      // A process that left the group lives on, and may hold our pipes open.
       abandon.abort();
     }, 3000);
   };
@@ -332,7 +335,7 @@ async function runProgram(argv: readonly [string, ...string[]], options: RunProg
       readTail(child.stderr, { maxBytes, abandon: abandon.signal, listen: listener(options) }),
       child.exited,
     ]);
-    // A terminal's Ctrl-C goes to the whole group: the news of the program's end may overtake our own signal.
+    // The terminal's Ctrl-C goes to the whole group: the process may end before our own signal handler has run.
     if (!ownGroup && code !== 0) await Bun.sleep(SIGNAL_LAG_MS);
     options.signal.throwIfAborted();
     const text = new TextDecoder().decode(stderr);
@@ -346,21 +349,21 @@ async function runProgram(argv: readonly [string, ...string[]], options: RunProg
     clearTimeout(timer);
     clearTimeout(killTimer);
     options.signal.removeEventListener("abort", stopOnSignal);
-    // What a program left running in its group (a helper that forked) must not outlive a stop.
+    // Processes that the program left running in its group (a helper that forked) must not outlive a stop.
     if (ownGroup && stopped.by !== undefined) killGroup(child.pid, "SIGKILL");
     options.groups.delete(child.pid);
   }
 }
 
-function listener({ stderr, talk }: RunProgramOptions): ((chunk: Uint8Array) => unknown) | undefined {
-  if (typeof stderr !== "function") return stderr === "tee" ? talk : undefined;
+function listener({ stderr, writeStderr }: RunProgramOptions): ((chunk: Uint8Array) => unknown) | undefined {
+  if (typeof stderr !== "function") return stderr === "tee" ? writeStderr : undefined;
   const decoder = new TextDecoder();
   return (chunk) => stderr(decoder.decode(chunk, { stream: true }));
 }
 
 interface ReadOptions {
   readonly maxBytes: number;
-  /** Ends the reading, although the stream has not ended. */
+  /** Ends the reading before the stream's end. */
   readonly abandon: AbortSignal;
 }
 
@@ -369,7 +372,7 @@ interface ReadHeadOptions {
   readonly listen: ((chunk: Uint8Array) => unknown) | undefined;
 }
 
-/** The first `maxBytes`; the rest is read and dropped, so that the program can end. `listen` gets all instead. */
+/** Reads the first `maxBytes`, and drops the rest so that the program can end. `listen` gets everything instead. */
 async function readHead(
   stream: Bun.Subprocess["stdout"],
   { maxBytes, abandon, onTooMuch, listen }: ReadOptions & ReadHeadOptions,
@@ -388,7 +391,7 @@ async function readHead(
   return joined(chunks);
 }
 
-/** The last `maxBytes`. `listen` gets everything, and is waited for. */
+/** Reads the last `maxBytes`. `listen` gets everything too, and is awaited. */
 async function readTail(
   stream: Bun.Subprocess["stderr"],
   { maxBytes, abandon, listen }: ReadOptions & { readonly listen: ((chunk: Uint8Array) => unknown) | undefined },
@@ -407,7 +410,7 @@ async function readTail(
   return joined(chunks).subarray(-maxBytes);
 }
 
-/** Reads at once, so that the pipe's flow control works (spec/bun.md 5). */
+/** Reads without delay, so that the pipe's flow control works (docs/rules.md, Bun 5). */
 async function* chunksOf(
   stream: Bun.Subprocess["stdout"],
   abandon: AbortSignal,

@@ -1,17 +1,20 @@
 /**
- * Image names: `host[:port]/repository[:tag][@digest]`, parsed as go-containerregistry's pkg/name parses them.
+ * Image names, `host[:port]/repository[:tag][@digest]`, and how an import path becomes one under `KO_DOCKER_REPO`.
  *
+ * Names are parsed as go-containerregistry's pkg/name parses them. Rules: docs/rules.md D5, and
  * https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
- *
- * How an import path becomes an image name under `KO_DOCKER_REPO` (rules.md D5, spec/behaviour.md 1.2).
  */
 import { posix } from "node:path";
 import { KoError, KoErrors, UsageError } from "./errors.ts";
 import { type Digest, isDigest } from "./oci.ts";
 
 /**
- * How an image is named under the repository: by the whole import path, its last element, the repository alone, or
- * the last element and the MD5 of the import path.
+ * How an image is named under the repository. The import path is lower-cased first, as registries require.
+ *
+ * - `md5`: `<repository>/<last element>-<md5 of the import path>`, the default
+ * - `preserve` (`-P`): `<repository>/<import path>`
+ * - `base` (`-B`): `<repository>/<last element>`
+ * - `bare` (`--bare`): `<repository>`
  */
 export type Naming = "preserve" | "base" | "bare" | "md5";
 
@@ -23,7 +26,7 @@ export interface Repository {
 }
 
 export interface Reference extends Repository {
-  /** Undefined only where a digest was given without a tag. */
+  /** Undefined only if there is a digest and no tag. */
   readonly tag: string | undefined;
   readonly digest: Digest | undefined;
 }
@@ -32,9 +35,9 @@ export const DOCKER_HUB = "index.docker.io";
 const DEFAULT_TAG = "latest";
 
 /**
- * Reads an image name such as `gcr.io/app/web:v1` or `ubuntu@sha256:…`.
+ * Parses an image name such as `gcr.io/app/web:v1` or `ubuntu@sha256:…`.
  *
- * A name without a host is Docker Hub's; one without tag or digest gets `latest`.
+ * A name without a host is Docker Hub's. One without tag and digest gets the tag `latest`.
  *
  * @throws {KoError} If a part breaks the grammar that registries accept.
  */
@@ -46,8 +49,8 @@ export function parseReference(text: string): Reference {
   if (at >= 0) {
     const given = rest.slice(at + 1);
     if (!isDigest(given)) {
-      if (!given.includes("/")) throw fail(`"${given}" is no digest, wanted sha256: and 64 lower-case hex digits`);
-      // Not quoted: what stands before the "@" may be a password.
+      if (!given.includes("/")) throw fail(`"${given}" is not a digest, wanted sha256: and 64 lower-case hex digits`);
+      // The error leaves out the text before the "@", which may be a password.
       const end = text.slice(text.lastIndexOf("@"));
       throw new KoError(`Cannot read "…${end}" as an image name: it holds an "@", wanted only before a digest`);
     }
@@ -67,9 +70,9 @@ export function parseReference(text: string): Reference {
 }
 
 /**
- * Reads a repository name such as `gcr.io/app/web`.
+ * Parses a repository name such as `gcr.io/app/web`.
  *
- * @param shown what the error quotes, when `text` is a part of it
+ * @param shown the whole text that the error quotes, if `text` is a part of it
  * @throws {KoError} If a part breaks the grammar.
  */
 export function parseRepository(text: string, shown: string = text): Repository {
@@ -80,13 +83,13 @@ export function parseRepository(text: string, shown: string = text): Repository 
     const why = whyBadHost(host);
     if (why !== undefined) throw fail(why);
   }
-  // Reading is as lenient as go-containerregistry; whyBadPath() is what a registry takes when pushing.
+  // As lenient as go-containerregistry. whyBadPath() is stricter: it has the grammar for a push.
   if (!/^[a-z0-9_./-]{1,255}$/.test(path)) throw fail(whyBadPath(path) ?? "it is too long");
   const real = host === undefined || host === "docker.io" ? DOCKER_HUB : host;
   return { host: real, path: real === DOCKER_HUB && !path.includes("/") ? `library/${path}` : path };
 }
 
-/** Splits off the host: the first part is one if it has a `.` or a `:` or is `localhost`. */
+/** Splits off the host: the first part is a host if it has a `.` or a `:`, or is `localhost`. */
 export function splitHost(text: string): { host: string | undefined; path: string } {
   const slash = text.indexOf("/");
   const first = slash < 0 ? text : text.slice(0, slash);
@@ -97,7 +100,7 @@ export function splitHost(text: string): { host: string | undefined; path: strin
   return { host: undefined, path: text };
 }
 
-/** Why `tag` is no tag, or undefined. */
+/** Explains why a tag is not valid; undefined if it is. */
 export function whyBadTag(tag: string): string | undefined {
   if (/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/.test(tag)) return undefined;
   if (tag === "") return "the tag is empty";
@@ -105,15 +108,15 @@ export function whyBadTag(tag: string): string | undefined {
   return `the tag "${tag}" may hold letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"`;
 }
 
-/** Why `host` is no `host[:port]`, or undefined. */
+/** Explains why a text is not `host[:port]`; undefined if it is. */
 export function whyBadHost(host: string): string | undefined {
   const looksRight = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?)(?::\d{1,5})?$/.test(host);
-  // Ports above 65535 and addresses such as 10.0.0.999 cannot be asked.
+  // URL refuses ports above 65535 and addresses such as 10.0.0.999.
   if (looksRight && URL.canParse(`https://${host}/`)) return undefined;
-  return `"${host}" is no host name with an optional port`;
+  return `"${host}" is not a host name with an optional port`;
 }
 
-/** Why `path` is no repository path that can be pushed to, or undefined (distribution spec, "Pulling manifests"). */
+/** Explains why a repository path cannot be pushed to; undefined if it can (distribution spec, "Pulling manifests"). */
 export function whyBadPath(path: string): string | undefined {
   if (path === "") return "there is no repository name after the host";
   if (path.length > 255) return `the repository name has ${path.length} characters, the limit is 255`;
@@ -125,12 +128,12 @@ export function whyBadPath(path: string): string | undefined {
   return `"${path}" may hold lower-case letters, digits, ".", "_", "-" and "/"`;
 }
 
-/** `host/path`. */
+/** Formats a repository as `host/path`. */
 export function formatRepository(repository: Repository): string {
   return `${repository.host}/${repository.path}`;
 }
 
-/** `host/path[:tag][@digest]`. */
+/** Formats a reference as `host/path[:tag][@digest]`. */
 export function formatReference(reference: Reference): string {
   const tag = reference.tag === undefined ? "" : `:${reference.tag}`;
   const digest = reference.digest === undefined ? "" : `@${reference.digest}`;
@@ -138,8 +141,8 @@ export function formatReference(reference: Reference): string {
 }
 
 /**
- * The name that goes into `org.opencontainers.image.base.name`: `host/path:tag`, or `host/path@digest` where a digest
- * was given (a tag beside it is dropped), as go-containerregistry's `Name()`.
+ * Formats a reference as go-containerregistry's `Name()` does, for `org.opencontainers.image.base.name`: `host/path@digest`
+ * without the tag, or `host/path:tag` if there is no digest.
  */
 export function formatName(reference: Reference): string {
   const { tag, digest } = reference;
@@ -149,14 +152,9 @@ export function formatName(reference: Reference): string {
 }
 
 /**
- * The image name, without tag and digest. The import path is lower-cased first, as registries want it.
+ * Returns the image name of an import path, without tag and digest.
  *
- * - `md5`: `<repository>/<last element>-<md5 of the import path>`, the default
- * - `preserve` (`-P`): `<repository>/<import path>`
- * - `base` (`-B`): `<repository>/<last element>`
- * - `bare` (`--bare`): `<repository>`
- *
- * @param repository `KO_DOCKER_REPO`; may be empty where nothing is pushed
+ * @param repository `KO_DOCKER_REPO`; may be empty if nothing is pushed
  */
 export function imageName(repository: string, importPath: string, naming: Naming): string {
   const path = importPath.toLowerCase();
@@ -175,9 +173,9 @@ export function imageName(repository: string, importPath: string, naming: Naming
 }
 
 /**
- * Names of all import paths, checked before anything is built.
+ * Returns the image names of all import paths, checked before anything is built.
  *
- * @throws {UsageError} If two import paths end up with one name, or a name is none that a registry takes.
+ * @throws {UsageError} If two import paths get the same name, or no registry accepts a name.
  */
 export function nameAll(
   repository: string,
@@ -211,7 +209,7 @@ export function nameAll(
 function clashHintOf(naming: Naming): string {
   return naming === "bare" || naming === "base"
     ? `Leave out ${naming === "bare" ? "--bare" : "-B"} (names get a hash of the import path), or use -P (names keep the import path).`
-    : "They differ in upper and lower case only, which image names do not have: build them one at a time, with --bare.";
+    : "They differ only in upper and lower case, which image names do not have. Build them one at a time, with --bare.";
 }
 
 function hintOf(naming: Naming): string {

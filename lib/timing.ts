@@ -1,7 +1,7 @@
 /**
- * Where the time of a run goes: spans that are noted while it works, told as a table or as a trace.
+ * Records how long each stage of a run takes, for a table on stderr or a trace in a file.
  *
- * The trace is Chrome's Trace Event Format, which ui.perfetto.dev and chrome://tracing show:
+ * The trace is in Chrome's Trace Event Format, which ui.perfetto.dev and chrome://tracing show:
  * https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
  */
 import { resolve } from "node:path";
@@ -10,20 +10,20 @@ import { checkWritableFile, writeOutputFile } from "./file.ts";
 import type { Host } from "./host.ts";
 
 /**
- * What ko is busy with:
+ * A stage of a run:
  *
- * - `start`: itself, until the flags are read
- * - `read`: the YAML that `-f` and `-k` name
+ * - `start`: the start of ko, until the flags are parsed
+ * - `read`: reading the YAML of `-f` and `-k`
  * - `list`: `go list`
- * - `base`: base images
- * - `check`: whether something that is there already can be used again
- * - `compile`: `go build`, which links too
- * - `layer`: tar, hash, compress
- * - `upload`: blobs to a registry
- * - `manifest`: manifests and tags to a registry
- * - `load`: images into a daemon or nodes
- * - `write`: layouts and archives
- * - `kubectl`: whatever kubectl does
+ * - `base`: pulling base images
+ * - `check`: proving that cached results are still valid
+ * - `compile`: `go build`, which compiles and links
+ * - `layer`: tar, digest, compression
+ * - `upload`: pushing blobs to a registry
+ * - `manifest`: pushing manifests and tags to a registry
+ * - `load`: loading images into a daemon or cluster nodes
+ * - `write`: writing layouts and archives
+ * - `kubectl`: `kubectl`
  */
 export type Stage =
   | "start"
@@ -39,54 +39,55 @@ export type Stage =
   | "write"
   | "kubectl";
 
-/** Takes notes of where the time goes. */
+/** Records spans of time. */
 export interface Timing {
   /**
-   * Runs work and notes how long it took, also if it fails.
+   * Runs work and records how long it took, also if it fails.
    *
-   * @param what which one of the stage it is: an import path, a platform, a digest. No secrets: it is shown
+   * @param what the name of the span: an import path, a platform, a digest. It is shown, so it must not hold secrets.
    */
   time<T>(stage: Stage, what: string, work: () => Promise<T>): Promise<T>;
-  /** Notes something that begins now, and ends when what it returns is called; what never ends, ends with the run. */
+  /** Starts a span, and returns the function that ends it. A span that is never ended ends with the run. */
   start(stage: Stage, what: string): () => void;
 }
 
-/** A {@link Timing} that can tell what it knows; what is under way counts as if it ended then. */
+/** A {@link Timing} that reports its spans. A span that has not ended counts until now. */
 export interface Recorder extends Timing {
-  /** How long each stage was busy, in milliseconds, in the order of their beginnings; the stage `start` is left out. */
+  /** How long each stage was busy, in milliseconds, in the order of their beginnings, without the stage `start`. */
   stageTimes(): readonly (readonly [stage: Stage, busy: number])[];
   /**
    * A row for each stage, in the order of their beginnings: how long it was busy (two uploads at once count once), how
-   * long nothing else went on, the sum of all its spans, their number, and the longest. A last line for the whole run.
+   * long no other stage was, the sum of its spans, their number, and the longest. The last line is the whole run.
    */
   formatTable(): string;
-  /** Chrome's Trace Event Format, as JSON: a lane for each stage, more where its spans overlap. */
+  /** The spans in Chrome's Trace Event Format, as JSON: a lane for each stage, more where its spans overlap. */
   formatTrace(): string;
 }
 
-/** Where to tell it: a table on stderr, or a trace in a file. */
+/** The report: a table on stderr, or a trace in a file. */
 export type TimingOutput = "table" | { readonly file: string };
 
-/** Notes nothing. */
+/** Records nothing. */
 export const noTiming: Timing = {
   time: (_stage, _what, work) => work(),
   start: () => () => {},
 };
 
-/** The stages whose names do not say it all. */
+/** Labels of the stages that are not shown by their names. */
 const SHOWN: Partial<Readonly<Record<Stage, string>>> = { compile: "compile and link" };
 
 export interface WithTimingOptions {
-  /** Undefined tells nothing. */
+  /** Undefined: no report. */
   readonly to: TimingOutput | undefined;
   readonly host: Host;
 }
 
 /**
- * Does a run's work, and tells at its end where the time went, also if it fails.
+ * Runs work and reports its times at the end, also if it fails.
  *
- * @throws {UsageError} If the file could not be written later: nothing is done then.
- * @throws {KoError} If the file cannot be written; or what `work` throws.
+ * @throws {UsageError} If the report's file cannot be written. It is checked before the work begins.
+ * @throws {KoError} If writing the file fails after the work.
+ * @throws Errors of `work`.
  */
 export async function withTiming<T>(work: (timing: Timing) => Promise<T>, options: WithTimingOptions): Promise<T> {
   const { to, host } = options;
@@ -94,7 +95,7 @@ export async function withTiming<T>(work: (timing: Timing) => Promise<T>, option
   const file = to === "table" ? undefined : resolve(host.cwd, to.file);
   if (file !== undefined) await checkWritableFile(file, "--timing");
   const recorder = createTiming(() => host.monotonic());
-  const tell = async (): Promise<void> => {
+  const report = async (): Promise<void> => {
     if (file === undefined) host.err(recorder.formatTable());
     else await writeOutputFile(file, recorder.formatTrace(), "--timing");
   };
@@ -102,18 +103,18 @@ export async function withTiming<T>(work: (timing: Timing) => Promise<T>, option
   try {
     result = await work(recorder);
   } catch (error) {
-    // A second failure would hide the first.
-    await tell().catch(() => {});
+    // An error of the report would hide that of the work.
+    await report().catch(() => {});
     throw error;
   }
-  await tell();
+  await report();
   return result;
 }
 
 /**
- * Starts taking notes; the time from 0 until now is the stage `start`.
+ * Makes a recorder. The time from 0 until now is the stage `start`.
  *
- * @param now milliseconds since the run began; never goes back
+ * @param now milliseconds since the run began, monotonic
  */
 export function createTiming(now: () => number): Recorder {
   const spans: Span[] = [{ stage: "start", what: "", start: 0, end: now() }];
@@ -143,12 +144,12 @@ export function createTiming(now: () => number): Recorder {
   };
 }
 
-/** Spans are kept in the order of their beginnings. Times are milliseconds. */
+/** Times are milliseconds. */
 interface Span {
   readonly stage: Stage;
   readonly what: string;
   readonly start: number;
-  /** Undefined while it is under way. */
+  /** Undefined until it ends. */
   end: number | undefined;
 }
 
@@ -171,7 +172,7 @@ function formatTable(spans: readonly Span[], now: number): string {
   const head = ["stage", "busy", "alone", "sum", "count", "slowest"];
   const rest = `${seconds(idle)} in none of these, ${seconds(several)} in several at once`;
   const whole = ["whole run", seconds(now), rest];
-  // The text of the last line stands across the columns.
+  // The text of the last line spans several columns, so it does not widen them.
   const widths = head.map((_, column) => {
     const cells = [head, ...rows, ...(column < 2 ? [whole] : [])].map((row) => row[column] ?? "");
     return Math.max(...cells.map((cell) => cell.length));
@@ -186,16 +187,16 @@ function formatTable(spans: readonly Span[], now: number): string {
   return [head, ...rows].map((row) => line(row, 5)).join("") + line(whole, 2);
 }
 
-interface Measured {
+interface Totals {
   /** In the order of their first beginnings. */
   readonly stages: ReadonlyMap<Stage, StageTotals>;
-  /** While nothing that is noted went on. */
+  /** While no stage was busy. */
   readonly idle: number;
   /** While two stages or more were busy. */
   readonly several: number;
 }
 
-function measure(spans: readonly Span[], now: number): Measured {
+function measure(spans: readonly Span[], now: number): Totals {
   const stages = new Map<Stage, StageTotals>();
   for (const { stage, what, start, end = now } of spans) {
     const took = end - start;
@@ -234,7 +235,7 @@ function measure(spans: readonly Span[], now: number): Measured {
 }
 
 function formatTrace(spans: readonly Span[], now: number): string {
-  // Where each lane of a stage is free again.
+  // For each stage: when each of its lanes is free again, in microseconds.
   const lanes = new Map<Stage, number[]>();
   const placed = spans.map(({ stage, what, start, end }) => {
     const [from, to] = [microseconds(start), microseconds(end ?? now)];

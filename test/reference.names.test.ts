@@ -62,7 +62,7 @@ describe("nameAll()", () => {
   const useHash = (flag: string): string =>
     `Leave out ${flag} (names get a hash of the import path), or use -P (names keep the import path).`;
   const byCase =
-    "They differ in upper and lower case only, which image names do not have: build them one at a time, with --bare.";
+    "They differ only in upper and lower case, which image names do not have. Build them one at a time, with --bare.";
   test.each<[Naming, string, string, string, string]>([
     ["bare", "example.com/a", "example.com/b", "r.example/x", useHash("--bare")],
     ["base", "example.com/a/cmd", "example.com/b/cmd", "r.example/x/cmd", useHash("-B")],

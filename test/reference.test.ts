@@ -172,13 +172,13 @@ describe("parseReference()", () => {
     ],
     [
       "alpine@sha256:12",
-      'Cannot read "alpine@sha256:12" as an image name: "sha256:12" is no digest, wanted sha256: and 64 lower-case hex digits',
+      'Cannot read "alpine@sha256:12" as an image name: "sha256:12" is not a digest, wanted sha256: and 64 lower-case hex digits',
     ],
     ["gcr.io/", 'Cannot read "gcr.io/" as an image name: there is no repository name after the host'],
     ["", 'Cannot read "" as an image name: the repository name is empty'],
     [
       "ex ample.com/a",
-      'Cannot read "ex ample.com/a" as an image name: "ex ample.com" is no host name with an optional port',
+      'Cannot read "ex ample.com/a" as an image name: "ex ample.com" is not a host name with an optional port',
     ],
     [
       "gcr.io/a b",
@@ -279,7 +279,7 @@ describe("whyBadHost()", () => {
     "a..",
     "..",
   ])("refuses %j", (host) => {
-    expect(whyBadHost(host)).toBe(`"${host}" is no host name with an optional port`);
+    expect(whyBadHost(host)).toBe(`"${host}" is not a host name with an optional port`);
   });
 });
 
