@@ -23,8 +23,13 @@ export interface RetryOptions {
   readonly signal: AbortSignal;
 }
 
-export const systemClock: Clock = {
+/** The real clock, for the clients of registries and daemons, which have no `Host`. */
+export const systemClock: Clock & {
+  /** Milliseconds, for durations: changes of the system's time do not affect it. */
+  monotonic(): number;
+} = {
   now: () => Date.now(),
+  monotonic: () => performance.now(),
   sleep: (ms, signal) =>
     new Promise((resolve, reject) => {
       signal.throwIfAborted();

@@ -3,6 +3,7 @@
  *
  * It knows only the path of the ping; docker.ts knows the others. Rules: docs/rules.md C1.6, C1.8, C2.18, E1.
  */
+import { systemClock } from "./async.ts";
 import type { DaemonAddress, DaemonEndpoint } from "./docker-host.ts";
 import { codeOf, KoError, messageOf, printable } from "./errors.ts";
 import { Patience, Watch } from "./http-transfer.ts";
@@ -117,12 +118,12 @@ export class DaemonTransport implements AsyncDisposable {
   async send(request: DaemonRequest): Promise<DaemonResponse> {
     const { log } = this.#options;
     const exchange = this.#begin(request);
-    const started = performance.now();
+    const started = systemClock.monotonic();
     let answer: DaemonResponse;
     try {
       const response = await this.#fetch(exchange);
       exchange.patience?.moved();
-      const took = Math.round(performance.now() - started);
+      const took = Math.round(systemClock.monotonic() - started);
       log.debug(`${request.method} ${request.path.replace(/\?.*$/, "")}: ${response.status} after ${took} ms`);
       answer = { status: response.status, headers: response.headers, body: this.#read(response, exchange) };
     } catch (error) {

@@ -1,7 +1,8 @@
 /**
  * The outside world: environment, working directory, clock, standard streams, signals, processes, temporary folders.
  *
- * Only this module reads `process.*` and the clock, and starts processes. Other modules get a {@link Host} or plain values.
+ * Only this module reads `process.*` and starts processes; other modules get a {@link Host} or plain values. The clock is
+ * read in async.ts too, by `systemClock`.
  */
 import { existsSync, fstatSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";

@@ -11,6 +11,7 @@
  * Waiting for somebody who may be silent for long and yet be at work: a daemon says nothing while it unpacks a large
  * image. So silence alone ends nothing; silence of somebody who does not answer a question either does.
  */
+import { systemClock } from "./async.ts";
 import { KoError, messageOf, RegistryError } from "./errors.ts";
 import type { Descriptor } from "./oci.ts";
 
@@ -251,7 +252,7 @@ export interface PatienceOptions {
 export class Patience {
   readonly #options: PatienceOptions;
   #timer: ReturnType<typeof setTimeout> | undefined;
-  #last: number = performance.now();
+  #last: number = systemClock.monotonic();
   #isOver = false;
 
   constructor(options: PatienceOptions) {
@@ -261,7 +262,7 @@ export class Patience {
 
   /** Something happened: the silence is over. */
   moved(): void {
-    this.#last = performance.now();
+    this.#last = systemClock.monotonic();
   }
 
   end(): void {
@@ -270,7 +271,7 @@ export class Patience {
   }
 
   get #silent(): number {
-    return performance.now() - this.#last;
+    return systemClock.monotonic() - this.#last;
   }
 
   #arm(): void {

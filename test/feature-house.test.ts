@@ -16,9 +16,15 @@ const sources = new Map(
 );
 const real = new Map([...sources].map(([name, source]) => [name, findImports(source)]));
 
-/** What may touch `process`, start programs or read the clock besides `host.ts`, and why. */
+/** The modules that may read `process` and start processes, and why. */
 const OUTSIDERS: Readonly<Record<string, string>> = {
   "host.ts": "it is the outside",
+};
+
+/** The modules that may read the clock, and why. */
+const CLOCKS: Readonly<Record<string, string>> = {
+  "host.ts": "it is the outside",
+  "async.ts": "systemClock, for the clients of registries and daemons",
 };
 
 describe("findImports()", () => {
@@ -64,6 +70,14 @@ describe("lib/", () => {
     (_name, source) => {
       const outside = /\bprocess\.\w|\bBun\.spawn|node:child_process|node:process/;
       expect(codeLines(source).filter((line) => outside.test(line))).toEqual([]);
+    },
+  );
+
+  test.each([...sources].filter(([name]) => CLOCKS[name] === undefined))(
+    "%s does not read the clock",
+    (_name, source) => {
+      const clock = /\bDate\.now\b|\bperformance\.\w|\bnew Date\(\)|\bBun\.nanoseconds\b/;
+      expect(codeLines(source).filter((line) => clock.test(line))).toEqual([]);
     },
   );
 });
