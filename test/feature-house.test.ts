@@ -177,6 +177,85 @@ function findAnchors(page: string): ReadonlySet<string> {
   return new Set(Array.from(found, ([, heading, item]) => heading ?? item ?? ""));
 }
 
+/** README.md, CHANGELOG.md, the pages of docs/ and of the examples. */
+const pages: ReadonlyMap<string, string> = new Map(
+  [
+    "README.md",
+    "CHANGELOG.md",
+    ...readdirSync(join(ROOT, "docs")).map((name) => `docs/${name}`),
+    ...readdirSync(join(ROOT, "examples")).map((name) => `examples/${name}/README.md`),
+  ]
+    .filter((name) => name.endsWith(".md") && existsSync(join(ROOT, name)))
+    .map((name) => [name, readFileSync(join(ROOT, name), "utf8")]),
+);
+
+/** Pages whose lines may be longer: one is generated, the other is being rewritten. */
+const WIDE: ReadonlySet<string> = new Set(["docs/reference.md", "docs/architecture.md"]);
+
+describe("headingAnchors()", () => {
+  test("names headings as GitHub does", () => {
+    const page = "# Cache & CI\n\n```sh\n# no heading\n```\n\n## The `-L` daemon\n\n## A.b c\n\n## A.b c\n";
+    expect([...headingAnchors(page)]).toEqual(["cache--ci", "the--l-daemon", "ab-c", "ab-c-1"]);
+  });
+});
+
+describe("documentation", () => {
+  test.each([...pages.keys()])("links of %s lead to files and headings that exist", (page) => {
+    const broken = relativeLinks(pages.get(page) ?? "").filter((link) => {
+      const [file = "", anchor] = link.split("#");
+      const target = file === "" ? page : join(dirname(page), file);
+      if (anchor === undefined) return !existsSync(join(ROOT, target));
+      return !headingAnchors(pages.get(target) ?? "").has(anchor);
+    });
+    expect(broken).toEqual([]);
+  });
+
+  test.each([...pages.keys()].filter((page) => !WIDE.has(page)))("prose of %s has at most 100 columns", (page) => {
+    const wide = proseLines(pages.get(page) ?? "").filter((line) => Bun.stringWidth(line) > 100);
+    // Tables and the definitions of links cannot be broken.
+    expect(wide.filter((line) => !/^\s*\||^\[[^\]]+\]: /.test(line))).toEqual([]);
+  });
+
+  test("README.md has at most 120 lines", () => {
+    expect((pages.get("README.md") ?? "").trimEnd().split("\n").length).toBeLessThanOrEqual(120);
+  });
+});
+
+/** The lines outside of code blocks. */
+function proseLines(page: string): readonly string[] {
+  let isCode = false;
+  return page.split("\n").filter((line) => {
+    const isFence = /^\s*```/.test(line);
+    if (isFence) isCode = !isCode;
+    return !isCode && !isFence;
+  });
+}
+
+function relativeLinks(page: string): readonly string[] {
+  const prose = proseLines(page)
+    .join("\n")
+    .replace(/`[^`\n]*`/g, "");
+  const found = prose.matchAll(/\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)$/gm);
+  return Array.from(found, ([, inline, defined]) => inline ?? defined ?? "").filter((link) => !/^https?:/.test(link));
+}
+
+/** The anchors that GitHub makes of headings. */
+function headingAnchors(page: string): ReadonlySet<string> {
+  const anchors = new Set<string>();
+  for (const line of proseLines(page)) {
+    const [, title] = /^#+ (.*)$/.exec(line) ?? [];
+    if (title === undefined) continue;
+    const anchor = title
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}_ -]/gu, "")
+      .replaceAll(" ", "-");
+    let unique = anchor;
+    for (let i = 1; anchors.has(unique); i++) unique = `${anchor}-${i}`;
+    anchors.add(unique);
+  }
+  return anchors;
+}
+
 /** The modules of lib/ that a source imports, each once, sorted. A worker is started by path: that is no import. */
 function findImports(source: string): string[] {
   const found = new Set<string>();

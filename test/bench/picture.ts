@@ -1,5 +1,5 @@
 /**
- * The picture of a development loop in README.md, made by running one: a small shop, four edits, a real registry, a real
+ * The picture of a development loop in docs/watch.md, made by running one: a small shop, four edits, a real registry, a real
  * API server.
  *
  *     npm run build && npx bun test/bench/picture.ts
