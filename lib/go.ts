@@ -1,13 +1,8 @@
 /**
- * How ko starts the Go tool: which program, in which environment, in which folder, and what becomes of its talk.
+ * Runs the Go tool, and reads the packages that `go list` describes.
  *
- * What is asked of it is elsewhere: `go.ts` asks for packages, `go-build.ts` for binaries. Go's own files (`go.mod`,
- * `go.work`, sources) are never parsed here: the user's `go` knows them best. spec/behaviour.md 1.9, spec/demand.md row 32.
- *
- * `go list`: what the Go tool knows of packages, as plain data.
- *
- * One process tells of all named packages and all they depend on, with the fields that decide what is built, from which
- * files. Judging them is `programs.ts`'s job. Fields: `go help list`.
+ * Settings of the environment and of `go env -w` are read as `go` reads them; `go.mod`, `go.work` and sources are left to
+ * it. Compiling is go-build.ts's job. Fields of a package: `go help list`.
  */
 import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -21,9 +16,9 @@ import { formatPlatform, type Platform } from "./oci.ts";
 export interface GoOptions {
   readonly host: Host;
   readonly log: Log;
-  /** The program's name or path: `KO_GO_PATH`, else `go`. A relative path starts at the host's working directory. */
+  /** The name or path of the Go tool: `KO_GO_PATH`, else `go`. A relative path starts at the host's working directory. */
   readonly go: string;
-  /** Ends go and all it started. @default the host's signal */
+  /** Ends `go` and the processes that it started. @default the host's signal */
   readonly signal?: AbortSignal;
 }
 
@@ -36,18 +31,17 @@ export interface RunGoOptions extends GoOptions {
   readonly onStart?: (() => void) | undefined;
 }
 
-/** The platform that packages are looked at for when no other is known (design.md 1, "platform"). */
+/** The platform of `go list` if no other is known. */
 export const DEFAULT_PLATFORM: Platform = { os: "linux", architecture: "amd64" };
 
 /**
- * The environment that `go` gets for a platform.
+ * Returns the environment of `go` for a platform.
  *
- * ko's own settings (`CGO_ENABLED=0`, `GOARM` or `GOAMD64`) come first, the user's environment wins over them, and `extra`
- * (`env` of `.ko.yaml`) wins over both, as in the original. `GOOS` and `GOARCH` are the platform's whatever the user's say:
- * with the original a lone `GOOS=darwin` puts a macOS binary into a Linux image. An empty variable of the user counts as
- * unset, as it does for `go`: else it would mean this machine's platform.
+ * The user's environment overrides the defaults (`CGO_ENABLED=0`, `GOARM` or `GOAMD64`), and `extra` (`env` of `.ko.yaml`)
+ * overrides both, as in the original. `GOOS` and `GOARCH` are always the platform's: in the original `GOOS=darwin` puts a macOS
+ * binary into a Linux image. An empty variable counts as unset, as it does for `go`.
  *
- * @throws {KoError} If an arm variant is no `v` and a number, or `GOFLAGS` sets `-toolexec`.
+ * @throws {KoError} If an arm variant is not `v` and a number, or `GOFLAGS` sets `-toolexec`.
  */
 export function buildEnvironment(
   platform: Platform,
@@ -73,10 +67,10 @@ export function buildEnvironment(
 }
 
 /**
- * Stops a build that would run another program in place of the compiler: `-toolexec` in any spelling.
+ * Refuses `-toolexec`, which runs any program in place of the compiler.
  *
- * @param flags one flag, or a flag's value, each
- * @throws {UsageError} If one of them is it.
+ * @param flags single flags or words of a flag's value
+ * @throws {UsageError} If one of them is `-toolexec`, in any spelling.
  */
 export function refuseToolexec(flags: readonly string[], source = "the flags of go build"): void {
   const found = flags.find((flag) => /^--?toolexec(=|$)/.test(flag));
@@ -119,13 +113,13 @@ export async function runGo(args: readonly string[], options: RunGoOptions): Pro
   }
 }
 
-/** What `go` wrote to stderr, as it wrote it, but for what {@link runGo} has shown already. Without a last line end. */
+/** Returns the stderr of `go` without the lines that {@link runGo} has shown already, and without a last line end. */
 export function goMessages(stderr: string): string {
   const lines = stderr.split("\n").filter((line) => !isProgress(line));
   return printable(lines.join("\n").trimEnd(), 60 * 1024);
 }
 
-/** True if a process was ended by the kernel for want of memory, as far as that can be told from outside. */
+/** Reports whether the kernel probably killed the process for lack of memory. */
 export function looksKilled(error: CommandError): boolean {
   return error.signal === "SIGKILL" || error.code === 137 || /\bsignal: killed\b/.test(error.stderr);
 }
@@ -134,7 +128,7 @@ function isProgress(line: string): boolean {
   return line.startsWith("go: downloading ");
 }
 
-/** `v5`, `v6`, `v7` and above to GOARM; older ones leave it to `go`. */
+/** The GOARM of a variant: `v5`, `v6`, and 7 for all above; undefined leaves it to `go`. */
 function armVersion(variant: string, platform: Platform): string | undefined {
   const digits = /^v(\d+)$/.exec(variant)?.[1];
   if (digits === undefined) {
@@ -144,7 +138,7 @@ function armVersion(variant: string, platform: Platform): string | undefined {
   return version < 5 ? undefined : String(Math.min(version, 7));
 }
 
-/** `GOFLAGS` can also be set for good, by `go env -w`: then `go` reads it from a file when the environment has none. */
+/** Refuses `-toolexec` in the GOFLAGS of `go env -w`, which `go` uses if the environment has none. */
 async function refuseToolexecInSettings(env: Readonly<Record<string, string>>, platform: string): Promise<void> {
   if (env["GOFLAGS"]) return;
   const path = settingsFile(env, platform);
@@ -153,14 +147,14 @@ async function refuseToolexecInSettings(env: Readonly<Record<string, string>>, p
   try {
     text = await readFile(path, "utf8");
   } catch {
-    return; // Nothing is set for good; a file that we cannot read, `go` cannot read either.
+    return; // A file that ko cannot read, `go` cannot read either.
   }
   for (const line of text.split("\n")) {
     if (line.startsWith("GOFLAGS=")) refuseToolexec(splitQuoted(line.slice("GOFLAGS=".length)), `GOFLAGS of ${path}`);
   }
 }
 
-/** As Go's `os.UserConfigDir` has it. */
+/** Returns the path of the settings file of `go env -w` (`os.UserConfigDir`); undefined if there is none. */
 export function settingsFile(env: Readonly<Record<string, string>>, platform: string): string | undefined {
   if (env["GOENV"]) return env["GOENV"] === "off" ? undefined : env["GOENV"];
   const home = env["HOME"];
@@ -171,7 +165,7 @@ export function settingsFile(env: Readonly<Record<string, string>>, platform: st
   return folder ? join(folder, "go", "env") : undefined;
 }
 
-/** A variable as go has it, from the environment or from what `go env -w` has set for good; empty if neither has it. */
+/** Reads a variable as `go` does: from the environment, else from the settings of `go env -w`; empty if unset. */
 export function readVariable(name: string, env: Readonly<Record<string, string>>, platform: string): string {
   if (env[name]) return env[name];
   const path = settingsFile(env, platform);
@@ -184,7 +178,7 @@ export function readVariable(name: string, env: Readonly<Record<string, string>>
   }
 }
 
-/** Splits at blanks as `go` splits GOFLAGS: quotes count at the start of a field only, and nothing is escaped. */
+/** Splits GOFLAGS as `go` does: quotes count only at the start of a field, and nothing is escaped. */
 export function splitQuoted(text: string): readonly string[] {
   return Array.from(text.matchAll(/'([^']*)'|"([^"]*)"|(\S+)/g), (match) => match[1] ?? match[2] ?? match[3] ?? "");
 }
@@ -193,54 +187,54 @@ export interface GoModule {
   readonly path: string;
   /** Absent for a module of the work tree. */
   readonly version: string | undefined;
-  /** Absolute; absent when it is not on disk, as with vendoring. */
+  /** Absolute; absent if the module is not on disk, as with vendoring. */
   readonly dir: string | undefined;
-  /** True for the module go runs in, and for those of its workspace. */
+  /** True for the module of the working directory, and for those of its workspace. */
   readonly main: boolean;
   /** Path of its `go.mod`. */
   readonly goMod: string | undefined;
-  /** True if a `replace` line sends it to a folder, whose files may change. */
+  /** True if a `replace` line leads to a folder, whose files may change. */
   readonly local: boolean;
 }
 
-/** What go says is wrong with a package. */
+/** An error of `go list` about a package. */
 export interface GoProblem {
-  /** Import paths, from the package named to the one at fault. */
+  /** Import paths, from the named package to the one with the error. */
   readonly importStack: readonly string[];
-  /** `file:line:column`, the file relative to the folder go ran in, or empty. */
+  /** `file:line:column`, the file relative to the working directory of `go`; or empty. */
   readonly position: string;
   readonly message: string;
 }
 
 export interface GoPackage {
-  /** Absolute; empty if there is no such folder. */
+  /** Absolute; empty if the package was not found. */
   readonly dir: string;
   readonly importPath: string;
-  /** The name after `package`; empty if it is not known. */
+  /** The name in the package clause; empty if unknown. */
   readonly name: string;
-  /** Part of Go itself. */
+  /** True for packages of the standard library. */
   readonly standard: boolean;
   readonly module: GoModule | undefined;
-  /** True if no argument named it: a dependency. */
+  /** True for a dependency that no argument names. */
   readonly depOnly: boolean;
-  /** The arguments that named it. */
+  /** The patterns that match it. */
   readonly match: readonly string[];
   readonly problem: GoProblem | undefined;
   readonly dependencyProblems: readonly GoProblem[];
   /** File names in `dir`. */
   readonly goFiles: readonly string[];
-  /** Go files with `import "C"` that take part. */
+  /** Go files with `import "C"` that are compiled. */
   readonly cgoFiles: readonly string[];
-  /** Go files that build constraints, or `CGO_ENABLED=0`, leave out. */
+  /** Go files that build constraints or `CGO_ENABLED=0` leave out. */
   readonly ignoredGoFiles: readonly string[];
-  /** Others that build constraints leave out. */
+  /** Other files that build constraints leave out. */
   readonly ignoredOtherFiles: readonly string[];
-  /** C, assembler, header and object files that take part. */
+  /** C, assembler, header and object files that are compiled. */
   readonly otherFiles: readonly string[];
   /** Paths below `dir`. */
   readonly embedFiles: readonly string[];
   readonly embedPatterns: readonly string[];
-  /** Import paths of what it imports itself. */
+  /** The import paths in its files. */
   readonly imports: readonly string[];
 }
 
@@ -255,10 +249,10 @@ const FIELDS = [
   .join(",");
 
 /**
- * The packages that patterns name, and all they depend on, dependencies first. A package with a fault is among them.
+ * Lists the packages that patterns match, and their dependencies, which come first. Packages with an error are listed too.
  *
  * @param patterns import paths, paths that begin with a dot or a slash, or patterns with `...`
- * @throws {KoError} If go cannot tell of any package: a broken `go.mod`, no module at all, a toolchain too old.
+ * @throws {KoError} If `go list` fails as a whole: a broken `go.mod`, no module, a toolchain that is too old.
  */
 export async function listPackages(
   patterns: readonly string[],
@@ -270,11 +264,11 @@ export async function listPackages(
     const { stdout } = await runGo(args, options);
     return parsePackages(stdout);
   } catch (error) {
-    throw explainFailure(error, options.cwd);
+    throw explainListError(error, options.cwd);
   }
 }
 
-/** Import paths and folders of the programs (`package main`) that a pattern names. What has a fault is left out. */
+/** Finds the main packages that a pattern matches. Those with an error are left out. */
 export async function findMains(
   pattern: string,
   options: RunGoOptions,
@@ -291,14 +285,14 @@ export async function findMains(
 }
 
 /**
- * Reads the stream of JSON objects that `go list -json` writes.
+ * Parses the output of `go list -json`, a stream of JSON objects.
  *
- * @throws {KoError} If it is none: a `GOFLAGS` that changes the output, a program that is not `go`.
+ * @throws {KoError} If it is something else: GOFLAGS changes the output, or the program is not `go`.
  */
 export function parsePackages(bytes: Uint8Array): readonly GoPackage[] {
   const text = new TextDecoder().decode(bytes);
   const packages: GoPackage[] = [];
-  // go indents, and writes line ends in strings as \n: a brace at the start of a line ends an object, nothing else does.
+  // `go` indents, and strings hold no line ends: only the end of an object is a brace at the start of a line.
   for (let start = 0; start < text.length;) {
     const end = text.indexOf("\n}\n", start);
     const stop = end < 0 ? text.length : end + 3;
@@ -313,9 +307,9 @@ function readPackage(text: string): GoPackage {
   try {
     value = JSON.parse(text);
   } catch (cause) {
-    throw new KoError("Cannot read what go list wrote: it is no JSON", { cause });
+    throw new KoError("Cannot read the output of go list: it is not JSON", { cause });
   }
-  if (!isObject(value)) throw new KoError("Cannot read what go list wrote: it is no JSON object");
+  if (!isObject(value)) throw new KoError("Cannot read the output of go list: it is not a JSON object");
   const problems = value["DepsErrors"];
   return {
     dir: readString(value, "Dir"),
@@ -342,7 +336,7 @@ function readPackage(text: string): GoPackage {
 
 const places = new Intl.Collator("en", { numeric: true });
 
-/** As a reader meets them: go leaves the order of what one package lacks to chance (`collectDepsErrors` of cmd/go). */
+/** Compares by position: cmd/go leaves the order of a package's errors to chance (`collectDepsErrors`). */
 function byPlace(a: GoProblem, b: GoProblem): number {
   return places.compare(a.position, b.position) || places.compare(a.message, b.message);
 }
@@ -372,7 +366,7 @@ function readString(value: Readonly<Record<string, unknown>>, key: string): stri
   const item = value[key];
   if (item === undefined || item === null) return "";
   if (typeof item === "string") return item;
-  throw new KoError(`Cannot read ${key} of what go list wrote: it is no string`);
+  throw new KoError(`Cannot read ${key} in the output of go list: it is not a string`);
 }
 
 const NONE: readonly string[] = [];
@@ -381,11 +375,11 @@ function readStrings(value: Readonly<Record<string, unknown>>, key: string): rea
   const item = value[key];
   if (item === undefined || item === null) return NONE;
   if (Array.isArray(item) && item.every((part) => typeof part === "string")) return item;
-  throw new KoError(`Cannot read ${key} of what go list wrote: it is no list of strings`);
+  throw new KoError(`Cannot read ${key} in the output of go list: it is not a list of strings`);
 }
 
-/** go's own words are kept: they name the file and often the remedy. */
-function explainFailure(error: unknown, cwd: string): unknown {
+/** Keeps the words of `go`, which name the file and often the remedy. */
+function explainListError(error: unknown, cwd: string): unknown {
   if (!(error instanceof CommandError) || error.code === undefined) return error;
   const said = goMessages(error.stderr);
   const why = said === "" ? `go list ended with exit code ${error.code}` : said.replace(/^go: /, "");

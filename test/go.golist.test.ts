@@ -137,6 +137,6 @@ describe("parsePackages()", () => {
   });
 
   test.each(["hello\n", "{\n", '[\n"a"\n]\n', '{\n\t"Dir": 1\n}\n', '{\n\t"Match": [1]\n}\n'])("refuses %j", (text) => {
-    expect(() => parse(text)).toThrow(/^Cannot read .*what go list wrote: it is no /);
+    expect(() => parse(text)).toThrow(/^Cannot read .*the output of go list: it is not /);
   });
 });
