@@ -1,8 +1,8 @@
 /**
  * How many `go build` and compilers may run at once, from the processors and the memory of this machine.
  *
- * Both are bounded by the cgroups of the process: https://docs.kernel.org/admin-guide/cgroup-v2.html and, for version 1,
- * https://docs.kernel.org/admin-guide/cgroup-v1/memory.html.
+ * Both are bounded by the cgroups of the process, in both versions: https://docs.kernel.org/admin-guide/cgroup-v2.html
+ * and https://docs.kernel.org/admin-guide/cgroup-v1/memory.html.
  */
 import { existsSync, readFileSync } from "node:fs";
 import { totalmem } from "node:os";
@@ -62,8 +62,9 @@ const COMPILER_MEMORY = 0.5e9;
  * Reads the processors and the memory of this machine, and the limits of the process's cgroups, up to the root.
  *
  * Memory is the kernel's estimate for new processes (`MemAvailable`), so that no other process is killed for ours. Of a
- * cgroup it is the limit, since most of its usage is page cache, which the kernel can drop. `memory.high` counts too: above it
- * processes are throttled. A share of a processor counts as a whole one, as in Go. Unreadable files limit nothing.
+ * cgroup it is the limit, since most of its usage is page cache, which the kernel can drop. `memory.high` counts too:
+ * above it processes are throttled. A share of a processor counts as a whole one, as in Go. Unreadable files are no
+ * limits.
  */
 export function readMachine(host: MachineHost, options: ReadMachineOptions = {}): Machine {
   const { root = "/", totalMemory = totalmem() } = options;
@@ -98,10 +99,10 @@ export function readMachine(host: MachineHost, options: ReadMachineOptions = {})
 /**
  * Divides the processors, or the value of `-j`, among several `go build`: `atOnce` × `compilers` stays within them.
  *
- * Builds at once come first, compilers of each second: after an edit a build is mostly its linker, which is one process,
- * and packages wait for each other. Each build may be at its linker, so there is memory for as many linkers; the rest is for
- * compilers. A value of `-j` is never lowered. A single build on the whole machine gets no `-p`, because `go` has the same
- * default and knows GOMAXPROCS and GOFLAGS.
+ * Builds at once come first, compilers of each second: after an edit a build is mostly its linker, which is one
+ * process, and packages wait for each other. Each build may be at its linker, so there is memory for as many linkers;
+ * the rest is for compilers. A value of `-j` is never lowered. A single build on the whole machine gets no `-p`,
+ * because `go` has the same default and knows GOMAXPROCS and GOFLAGS.
  */
 export function planJobs({ requested, machine, builds, programs = Infinity }: PlanJobsOptions): JobPlan {
   const memory = requested > 0 ? Infinity : (machine.memory ?? Infinity);
@@ -153,7 +154,8 @@ interface Cgroups {
 /**
  * Finds the cgroups of the process, and those around them.
  *
- * A container may see the name that its cgroup has outside. That folder does not exist inside: the root is the container's own.
+ * A container may see the name that its cgroup has outside. That folder does not exist inside: the root is the
+ * container's own.
  */
 function findCgroups(root: string): Cgroups {
   const top = join(root, "sys/fs/cgroup");

@@ -1,8 +1,8 @@
 /**
- * The inputs of a build: recorded right after the Go tool has listed them, confirmed after it, and compared in later runs.
+ * The inputs of a build: recorded right after `go list`, confirmed after `go build`, and compared in later runs.
  *
- * Files are compared by mark (fingerprint.ts), racy ones by content too, and Go files by header where only `go list` counts.
- * A folder's names are read only if its own mark has changed.
+ * Files are compared by mark (fingerprint.ts), racy ones by content too, and Go files by header where only `go list`
+ * counts. A folder's names are read only if its own mark has changed.
  */
 import { join } from "node:path";
 import { look } from "./file.ts";
@@ -29,7 +29,7 @@ export interface InputPlan {
     readonly kind: FolderKind;
     /** The sources that `go list` found in it, without tests, in any order; undefined if it did not list the folder. */
     readonly seen?: readonly string[] | undefined;
-    /** "read" reads the headers of Go files. Given headers are those of `names`, and used if the folder has these names. */
+    /** "read" reads the headers of Go files. A list has those of `names`, and is used if the folder has these names. */
     readonly headers?: "read" | readonly string[] | undefined;
     readonly names?: readonly string[] | undefined;
   }[];
@@ -55,7 +55,7 @@ export interface FolderState {
   readonly names: readonly string[];
   /** The marks of the files in `names`, in their order; for "sources" only. */
   readonly marks: readonly number[];
-  /** The digests of the headers of the files in `names`, in their order; empty for a file without. Undefined if not read. */
+  /** The digests of the headers of `names`, in their order; empty for a file without. Undefined if not read. */
   readonly headers?: readonly string[] | undefined;
 }
 

@@ -13,9 +13,9 @@ import { look, readEntries, readNames } from "./file.ts";
 export type FolderKind =
   /** The files of a Go package: sources, `go.mod`, `default.pgo`. Each file has a mark. */
   | "sources"
-  /** The names that decide the matches of a pattern such as `./...`: the same files, and folders. Files have no marks. */
+  /** The names that decide the matches of patterns such as `./...`: the same files, and folders. No marks. */
   | "tree"
-  /** All names. Files have no marks. */
+  /** All names. No marks. */
   | "entries";
 
 /** The stat of a path. */
@@ -85,8 +85,8 @@ export class Looks {
   }
 
   /**
-   * Reports whether the path may have led to another file while the Go tool was reading: a symlink on it was changed, or a
-   * folder renamed. The file that is there now may have an old time, so its own mark does not show this.
+   * Reports whether the path may have led to another file while the Go tool was reading: a symlink on it was changed,
+   * or a folder renamed. The file that is there now may have an old time, so its own mark does not show this.
    */
   isRedirected(path: string, window: Window): boolean {
     const known = this.#redirected.get(path);
@@ -157,8 +157,8 @@ export class Window {
   }
 
   /**
-   * "settled": a later change shows in the mark. "racy": a later change may not show, but this one was over when the Go tool
-   * began. "unsettled": the change may have happened while the Go tool was reading.
+   * "settled": a later change shows in the mark. "racy": a later change may not show, but this one was over when the Go
+   * tool began. "unsettled": the change may have happened while the Go tool was reading.
    */
   judge({ ctimeMs }: Stats): "settled" | "racy" | "unsettled" {
     if (ctimeMs < this.#startedAt - COARSE_MS) return "settled";
@@ -211,7 +211,7 @@ export function digestOfHeader(path: string): string | undefined {
  * (https://go.dev/ref/spec#Source_file_organization).
  *
  * @param text one character per byte
- * @returns undefined if the file has a syntax error, or imports "C" or "embed": then `go list` reads more than the header
+ * @returns undefined if the file has a syntax error, or imports "C" or "embed", for which `go list` reads more
  */
 export function findHeaderEnd(text: string): number | undefined {
   const words = new Words(text);
@@ -238,8 +238,8 @@ function lookClosely(path: string): PathStats {
 }
 
 /**
- * Reports whether a symlink or folder may have got its name after its last change. A change of a folder's entries sets both
- * of its times, a rename of the folder only ctime.
+ * Reports whether a symlink or folder may have got its name after its last change. A change of a folder's entries sets
+ * both of its times, a rename of the folder only ctime.
  */
 function isRenamed(found: Stats): boolean {
   return found.isSymbolicLink() || (found.isDirectory() && found.ctimeMs !== found.mtimeMs);

@@ -1,8 +1,8 @@
 /**
  * Explains why a package cannot become an image, with a command that helps.
  *
- * The facts are those of `go list -e`. Sources are read for one question only: whether files that build constraints leave
- * out import "C".
+ * The facts are those of `go list -e`. Sources are read for one question only: whether files that build constraints
+ * leave out import "C".
  */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";

@@ -105,7 +105,7 @@ export function choosePrograms({ results }: Pick<FoundPrograms, "results">): rea
 }
 
 /**
- * Finds the programs that each argument names. A pattern names all main packages that it matches, in the order of `go list`.
+ * Finds the programs that each argument names. A pattern names the main packages it matches, in the order of `go list`.
  *
  * @param args import paths, paths, Go files or patterns, each with or without `ko://`
  * @throws {KoError} If the platform or GOFLAGS is refused by {@link buildEnvironment}. Errors of `go list` are results.
@@ -262,7 +262,7 @@ async function placeFor(argument: Argument, here: Surroundings, host: Host): Pro
   if (argument.dir === undefined || here.workspace || !here.modules) return host.cwd;
   const owner = await findModuleDir(argument.dir);
   if (owner === undefined || owner === here.moduleDir) return host.cwd;
-  // A module outside ours may be a replacement in our go.mod, so `go list` here decides. One inside ours is never visible.
+  // A module outside ours may be a replacement in our go.mod, so `go list` here decides. One inside is never visible.
   return here.moduleDir === undefined || isBelow(owner, here.moduleDir) ? owner : host.cwd;
 }
 

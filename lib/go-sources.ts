@@ -1,9 +1,9 @@
 /**
  * Plans which files and folders decide the bytes of a Go program, from the output of `go list -deps`.
  *
- * A plan leaves out only modules of the module cache, which go.sum guards: it has sources, embedded files, places where new
- * ones would count, and the files that choose modules, versions and toolchain. fingerprint-inputs.ts compares them; of
- * go.mod and go.work only the local folders that they may name are read.
+ * A plan leaves out only modules of the module cache, which go.sum guards: it has sources, embedded files, places where
+ * new ones would count, and the files that choose modules, versions and toolchain. fingerprint-inputs.ts compares them;
+ * of go.mod and go.work only the local folders that they may name are read.
  */
 import { accessSync, constants, readFileSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
@@ -69,7 +69,7 @@ export function planSources(
   return plan.done();
 }
 
-/** Plans the files that decide which programs an argument names: those that choose modules, and the programs' folders. */
+/** Plans the files that decide which programs an argument names: those that choose modules, and programs' folders. */
 export function planPlaces(
   programs: readonly Program[],
   packages: readonly GoPackage[],
@@ -87,7 +87,7 @@ export function planPlaces(
 }
 
 /**
- * Plans the files and folders that decide which programs a pattern such as `./...` names: also new folders below `root`.
+ * Plans the files and folders that decide which programs a pattern such as `./...` names, with all folders below `root`.
  *
  * @param named the packages that the pattern matches
  */
@@ -233,7 +233,7 @@ function closure(
   return { packages: [...found.values()] };
 }
 
-/** The sources that `go list` found in a package's folder, with those that build constraints leave out, without tests. */
+/** The sources that `go list` found in a package's folder: also those that build constraints leave out, no tests. */
 function seenSources(each: GoPackage): readonly string[] {
   return [...each.goFiles, ...each.cgoFiles, ...each.ignoredGoFiles, ...each.otherFiles, ...each.ignoredOtherFiles];
 }
@@ -300,7 +300,7 @@ function moduleFiles(path: string): readonly string[] {
   return [path, sum, join(dir, "vendor"), join(dir, "vendor", "modules.txt")];
 }
 
-/** The local folders that a go.mod (`replace`) or go.work (`use`, `replace`) may name: each word that is a module's folder. */
+/** The local folders that a go.mod or go.work may name in `replace` or `use`: each word that is a module's folder. */
 function localFolders(path: string): readonly string[] {
   let text: string;
   try {
@@ -318,7 +318,11 @@ function localFolders(path: string): readonly string[] {
   return [...found];
 }
 
-/** Visits a folder and those below it; symlinks are not followed. @param visit returns false to skip the folder's entries */
+/**
+ * Visits a folder and those below it; symlinks are not followed.
+ *
+ * @param visit returns false to skip the folder's entries
+ */
 function walkFolders(folder: string, visit: (dir: string, name: string) => boolean): void {
   if (!visit(folder, basename(folder))) return;
   for (const entry of readEntries(folder)) {

@@ -1,8 +1,8 @@
 /**
  * Runs the Go tool, and reads the packages that `go list` describes.
  *
- * Settings of the environment and of `go env -w` are read as `go` reads them; `go.mod`, `go.work` and sources are left to
- * it. Compiling is go-build.ts's job. Fields of a package: `go help list`.
+ * Settings of the environment and of `go env -w` are read as `go` reads them; `go.mod`, `go.work` and sources are left
+ * to it. Compiling is go-build.ts's job. Fields of a package: `go help list`.
  */
 import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -16,7 +16,9 @@ import { formatPlatform, type Platform } from "./oci.ts";
 export interface GoOptions {
   readonly host: Host;
   readonly log: Log;
-  /** The name or path of the Go tool: `KO_GO_PATH`, else `go`. A relative path starts at the host's working directory. */
+  /**
+   * The name or path of the Go tool: `KO_GO_PATH`, else `go`. A relative path starts at the host's working directory.
+   */
   readonly go: string;
   /** Ends `go` and the processes that it started. @default the host's signal */
   readonly signal?: AbortSignal;
@@ -37,9 +39,9 @@ export const DEFAULT_PLATFORM: Platform = { os: "linux", architecture: "amd64" }
 /**
  * Returns the environment of `go` for a platform.
  *
- * The user's environment overrides the defaults (`CGO_ENABLED=0`, `GOARM` or `GOAMD64`), and `extra` (`env` of `.ko.yaml`)
- * overrides both, as in the original. `GOOS` and `GOARCH` are always the platform's: in the original `GOOS=darwin` puts a macOS
- * binary into a Linux image. An empty variable counts as unset, as it does for `go`.
+ * The user's environment overrides the defaults (`CGO_ENABLED=0`, `GOARM` or `GOAMD64`), and `extra` (`env` of
+ * `.ko.yaml`) overrides both, as in the original. `GOOS` and `GOARCH` are always the platform's: in the original
+ * `GOOS=darwin` puts a macOS binary into a Linux image. An empty variable counts as unset, as it does for `go`.
  *
  * @throws {KoError} If an arm variant is not `v` and a number, or `GOFLAGS` sets `-toolexec`.
  */
@@ -81,8 +83,8 @@ export function refuseToolexec(flags: readonly string[], source = "the flags of 
 }
 
 /**
- * Runs `go` in a folder, with `PWD` to match. Of its talk on stderr, `go: downloading …` is shown as it comes; the rest is
- * the caller's to show: {@link goMessages}.
+ * Runs `go` in a folder, with `PWD` to match. Of its talk on stderr, `go: downloading …` is shown as it comes; the rest
+ * is the caller's to show: {@link goMessages}.
  *
  * @throws {CommandError} As {@link Host.run} does; with a hint when there is no `go`.
  */
@@ -249,7 +251,7 @@ const FIELDS = [
   .join(",");
 
 /**
- * Lists the packages that patterns match, and their dependencies, which come first. Packages with an error are listed too.
+ * Lists the packages that patterns match, after their dependencies. Packages with an error are listed too.
  *
  * @param patterns import paths, paths that begin with a dot or a slash, or patterns with `...`
  * @throws {KoError} If `go list` fails as a whole: a broken `go.mod`, no module, a toolchain that is too old.

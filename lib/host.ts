@@ -1,8 +1,8 @@
 /**
  * The outside world: environment, working directory, clock, standard streams, signals, processes, temporary folders.
  *
- * Only this module reads `process.*` and starts processes; other modules get a {@link Host} or plain values. The clock is
- * read in async.ts too, by `systemClock`.
+ * Only this module reads `process.*` and starts processes; other modules get a {@link Host} or plain values. The clock
+ * is read in async.ts too, by `systemClock`.
  */
 import { existsSync, fstatSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -24,8 +24,8 @@ export interface RunOptions {
    */
   readonly stdout?: "capture" | "inherit" | ((chunk: Uint8Array) => unknown);
   /**
-   * "inherit" shares our stderr; "tee" captures the text and writes it to our stderr at once; a function gets the text as
-   * well. @default "capture"
+   * "inherit" shares our stderr; "tee" captures the text and writes it to our stderr at once; a function gets the text
+   * as well. @default "capture"
    */
   readonly stderr?: "capture" | "inherit" | "tee" | ((text: string) => void);
   /** Bytes captured of each stream: a longer stdout ends the process, stderr keeps its end. @default 256 MiB */
@@ -84,8 +84,8 @@ export interface Host {
   /**
    * Runs a program to its end.
    *
-   * @throws {CommandError} If the program is not found, exits with another code than 0, is ended by a signal, or takes longer
-   * than `timeout`.
+   * @throws {CommandError} If the program is not found, exits with another code than 0, is ended by a signal, or takes
+   * longer than `timeout`.
    */
   run(argv: readonly [string, ...string[]], options?: RunOptions): Promise<RunResult>;
   /** Finds a program on PATH. Returns its absolute path. */
@@ -220,8 +220,8 @@ function createWriter(): (file: Bun.BunFile, data: string | Uint8Array) => Promi
   return async (file, data) => {
     // Bun.write() of an empty text would truncate the file that the stream goes to.
     if (data.length === 0) return 0;
-    // process.stdout.write() loses data if a pipe cannot take all at once (docs/rules.md, Bun 1), and file.writer() loses
-    // unflushed data at the end of the process.
+    // process.stdout.write() loses data if a pipe cannot take all at once (docs/rules.md, Bun 1), and file.writer()
+    // loses unflushed data at the end of the process.
     const written = last.then(() => writeToStream(file, data));
     last = written.catch(() => {});
     return written;

@@ -69,11 +69,11 @@ const MAX_HOPS = 40;
  * The entries of the layer below `/var/run/ko`: each folder before its entries, which are sorted by bytes.
  *
  * Symlinks are followed. One that leads nowhere is left out with a warning (the original fails), and so are all of them
- * for Windows (as in the original). If `kodata` itself is a symlink, the layer is empty, with a warning (the original has
- * no warning). The tree is walked while the entries are taken.
+ * for Windows (as in the original). If `kodata` itself is a symlink, the layer is empty, with a warning (the original
+ * has no warning). The tree is walked while the entries are taken.
  *
- * @throws {KoError} (from the iteration) If an entry cannot be read, is neither file nor folder nor symlink, or is a symlink
- * that leads out of the allowed root or to a folder that contains it.
+ * @throws {KoError} (from the iteration) If an entry cannot be read, is neither file nor folder nor symlink, or is a
+ * symlink that leads out of the allowed root or to a folder that contains it.
  */
 export function* kodataEntries(options: KodataOptions): Generator<TarEntry, void, void> {
   const { directory, os, mtime, allowedRoot, log } = options;
@@ -107,8 +107,8 @@ export function binaryEntries(options: BinaryOptions): readonly TarEntry[] {
 }
 
 /**
- * Finds where the symlinks of a kodata folder may lead: inside `allowedRoot` if that is above kodata, else inside the git
- * work tree around kodata, else inside kodata.
+ * Finds where the symlinks of a kodata folder may lead: inside `allowedRoot` if that is above kodata, else inside the
+ * git work tree around kodata, else inside kodata.
  *
  * @param kodata real path of the folder
  * @param allowedRoot the value of `KO_DATA_PATH_ALLOWED_ROOT`, if it is set
@@ -129,8 +129,8 @@ export function findLinkRules(kodata: string, allowedRoot: string | undefined): 
 /**
  * Follows a symlink to its end; undefined if that does not exist.
  *
- * The way may lead through `.git` where that is a file, as in linked work trees and submodules: then the end is the file
- * that git means (https://git-scm.com/docs/gitrepository-layout), though it lies outside the allowed root.
+ * The way may lead through `.git` where that is a file, as in linked work trees and submodules: then the end is the
+ * file that git means (https://git-scm.com/docs/gitrepository-layout), though it lies outside the allowed root.
  *
  * @throws {KoError} If the symlink leads out of the allowed root, or symlinks form a circle.
  */

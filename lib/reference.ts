@@ -141,8 +141,8 @@ export function formatReference(reference: Reference): string {
 }
 
 /**
- * Formats a reference as go-containerregistry's `Name()` does, for `org.opencontainers.image.base.name`: `host/path@digest`
- * without the tag, or `host/path:tag` if there is no digest.
+ * Formats a reference as go-containerregistry's `Name()` does, for `org.opencontainers.image.base.name`:
+ * `host/path@digest` without the tag, or `host/path:tag` if there is no digest.
  */
 export function formatName(reference: Reference): string {
   const { tag, digest } = reference;

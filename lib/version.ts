@@ -39,7 +39,7 @@ export async function findSourceVersion(host: Host, folder: string): Promise<Sou
   const inGit = root !== undefined && (await realpath(root)) === (await realpath(folder));
   const release = await readPackageVersion(folder);
   if (!inGit) {
-    // With `.git`, git is missing or refuses the folder: then the version is unknown. Without, this is a release's archive.
+    // With `.git`, git is missing or refuses the folder, so the version is unknown. Without, this is a release's archive.
     const hasGit = await stat(join(folder, ".git")).catch(() => undefined);
     return { version: hasGit === undefined ? release : undefined, commit: undefined };
   }

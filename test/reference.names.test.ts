@@ -7,12 +7,12 @@ const PATH = "example.org/sample/cmd/example";
 
 describe("imageName()", () => {
   test.each<[Naming, string, string, string]>([
-    // The original's own golden, rules.md D5.1.
+    // The original's own golden, docs/rules.md D5.1.
     ["md5", REPO, PATH, `${REPO}/example-51d74b7127c5f7495a338df33ecdeb19`],
     ["preserve", REPO, PATH, `${REPO}/${PATH}`],
     ["base", REPO, PATH, `${REPO}/example`],
     ["bare", REPO, PATH, REPO],
-    // The hash is of the lower-cased import path, spec/behaviour.md 1.2.
+    // The hash is that of the lower-cased import path.
     ["md5", "r.example", "example.com/App/cmd/one", "r.example/one-8504846166bfe7669b191f9304d01813"],
     ["md5", "r.example", "example.com/app/cmd/one", "r.example/one-8504846166bfe7669b191f9304d01813"],
     ["preserve", "r.example", "example.com/App/CMD/One", "r.example/example.com/app/cmd/one"],
