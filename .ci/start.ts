@@ -1,6 +1,6 @@
 /**
  * `npm start`: compiles ./ko, lets it do its main job on examples/hello without registry, Docker or cluster, checks
- * the image that it made, and says what to type next.
+ * the image that it made, and prints the next commands.
  */
 import { rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -33,7 +33,7 @@ async function main(host: Host): Promise<void> {
   await host.out(`${describeNext({ reference, checked })}\n`);
 }
 
-/** Whatever somebody has set for other builds, this one is the same. */
+/** The environment without settings of ko and Go, so that this build is the same everywhere. */
 function plainEnvironment(env: Readonly<Record<string, string>>): Record<string, string> {
   const own = /^(?:KO_(?!GO_PATH$).*|KOCACHE|GOOS|GOARCH|GOARM|GOAMD64|SOURCE_DATE_EPOCH)$/;
   return Object.fromEntries(Object.entries(env).filter(([name]) => !own.test(name)));
