@@ -1,8 +1,8 @@
 /**
- * One HTTP exchange with a registry or token server: deadlines, stall guard, TLS and proxy rules, redacted talk.
+ * One HTTP exchange with a registry or token server: deadlines, stall guard, TLS and proxy rules, redacted log lines.
  *
- * It follows no redirect, knows no credentials and does nothing again: registry-transport.ts and async.ts do. Why each option of
- * `fetch` is set: spec/bun.md 4, rules.md A11 and E1.
+ * Redirects are followed in registry-transport.ts, credentials are held in registry-auth.ts, retries are in async.ts.
+ * The reason for each option of `fetch`: docs/rules.md, Bun 4, A11 and E1.
  */
 import type { Clock } from "./async.ts";
 import { messageOf, RegistryError } from "./errors.ts";
@@ -14,7 +14,7 @@ export interface HttpOptions {
   readonly log: Log;
   readonly signal: AbortSignal;
   readonly userAgent: string;
-  /** Where the proxy variables are read. */
+  /** Holds the proxy variables: see {@link chooseProxy}. */
   readonly env: Readonly<Record<string, string>>;
   /** `host[:port]` whose certificates are not verified. */
   readonly insecureHosts: readonly string[];
@@ -26,24 +26,24 @@ export interface HttpOptions {
 export interface HttpRequest {
   readonly method: string;
   readonly url: URL;
-  /** What is being done, for errors: `push layer sha256:… to "host/app"`. */
+  /** The caller's task, for errors: `push layer sha256:… to "host/app"`. */
   readonly action: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly body?: RequestBody | Uint8Array;
   readonly signal?: AbortSignal | undefined;
-  /** Milliseconds until the answer, or the first byte of a body, moves. @default the `firstByte` deadline */
+  /** Milliseconds until the response begins or the body moves. @default the `firstByte` deadline */
   readonly deadline?: number;
-  /** True for what is said on the way out: the run's signal does not end it. @default false */
+  /** True lets the request outlive the run's signal: for clean-up. @default false */
   readonly detached?: boolean;
 }
 
 /** The most redirects that one request follows. */
 export const MAX_REDIRECTS = 5;
 
-/** Starts exchanges that share one pool of connections. */
+/** A client whose exchanges share one pool of connections. */
 export class Http implements Disposable {
   readonly #options: HttpOptions;
-  // 30 s: a half-open pooled connection is noticed only by this timer (spec/bun.md 4).
+  // Bun notices a half-open pooled connection only by this timer (docs/rules.md, Bun 4).
   readonly #session = new Bun.FetchSession({ keepAlive: { idleTimeout: 30 } });
 
   constructor(options: HttpOptions) {
@@ -62,23 +62,23 @@ export class Http implements Disposable {
     return this.#options.clock;
   }
 
-  /** Whether the user named this host as one that may be talked to without TLS or with any certificate. */
+  /** Whether the user allows plain http and unverified certificates for this host. */
   isInsecure(url: URL): boolean {
     const { insecureHosts } = this.#options;
     const port = url.port || (url.protocol === "https:" ? "443" : "80");
     return insecureHosts.includes(url.host) || insecureHosts.includes(`${url.hostname}:${port}`);
   }
 
-  /** The proxy that a request to `url` goes through, or false. */
+  /** The proxy for `url`, or false for none. */
   proxyFor(url: URL): string | false {
     return chooseProxy(url, this.#options.env);
   }
 
   /**
-   * Sends a request once and waits for the head of the answer, whatever its status.
+   * Sends a request once and returns the head of the response, with any status.
    *
-   * @throws {RegistryError} If no answer comes.
-   * @throws {KoError} If the body's source fails; that is no reason to send it again.
+   * @throws {RegistryError} If there is no response.
+   * @throws {KoError} If the source of the body fails; retrying would not help.
    */
   async send(request: HttpRequest): Promise<HttpResponse> {
     const { clock, deadlines, log, secrets } = this.#options;
@@ -118,12 +118,12 @@ export class Http implements Disposable {
       log.debug(secrets.hide(messageOf(failure)));
       throw failure;
     } finally {
-      // An early answer leaves the source open otherwise.
+      // A response before the end of the body would leave the source open.
       upload?.close();
     }
   }
 
-  /** What a failed exchange is to the user. Nothing of `fetch`'s own error is kept as cause: it may quote the URL. */
+  /** The error to throw for a failed exchange. The error of `fetch` is not its cause: it may quote the URL. */
   explain(error: unknown, { request, url, watch }: Pick<Exchange, "request" | "url" | "watch">): unknown {
     if (watch.aborted) return watch.signal.reason;
     const fail = (why: string, retry: "never" | "once" | "often", hint?: string): RegistryError =>
@@ -136,13 +136,14 @@ export class Http implements Disposable {
     if (watch.stalled !== undefined) return fail(watch.stalled, "once");
     const code = error instanceof Error && "code" in error ? String(error.code) : "";
     const proxy = this.proxyFor(url);
-    const through = proxy === false ? "" : ` through the proxy ${URL.canParse(proxy) ? new URL(proxy).host : ""}`;
+    const proxyName = proxy !== false && URL.canParse(proxy) ? `the proxy ${new URL(proxy).host}` : "the proxy";
+    const through = proxy === false ? "" : ` through ${proxyName}`;
     if (
       code.includes("PROXY") ||
       code === "UnsupportedProxyProtocol" ||
       (proxy !== false && code === "ERR_INVALID_ARG_VALUE")
     ) {
-      return fail(`no way${through} (${code})`, "never", "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.");
+      return fail(`${proxyName} cannot be used (${code})`, "never", "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.");
     }
     if (/CERT|SELF_SIGNED|UNABLE_TO_|ALTNAME|HOSTNAME_MISMATCH/.test(code)) {
       const hint = `Set SSL_CERT_FILE to the CA's PEM file, or pass --insecure-registry for a registry you trust.`;
@@ -174,20 +175,13 @@ export class Http implements Disposable {
     }
   }
 
-  /** Ends the idle connections: the process need not wait for them. */
+  /** Closes idle connections, which would keep the process alive. */
   [Symbol.dispose](): void {
     this.#session.close();
   }
 }
 
-interface Exchange {
-  readonly request: HttpRequest;
-  readonly url: URL;
-  readonly watch: Watch;
-  readonly http: Http;
-}
-
-/** The head of an answer. Exactly one of `body`, `bytes` and `discard` must be used. */
+/** The head of a response. Its user must call exactly one of `body`, `bytes` and `discard`. */
 export class HttpResponse {
   readonly status: number;
   readonly headers: Headers;
@@ -205,26 +199,26 @@ export class HttpResponse {
     return this.#exchange.request.method;
   }
 
-  /** What was asked, without userinfo. May hold secrets: see `redactUrl`. */
+  /** The URL of the request, without userinfo. It may hold secrets: see `redactUrl`. */
   get url(): URL {
     return this.#exchange.url;
   }
 
-  /** `Content-Length` in bytes, when it is given and makes sense. */
+  /** `Content-Length` in bytes; undefined if it is missing or malformed. */
   get length(): number | undefined {
     const text = this.headers.get("content-length") ?? "";
     return /^\d{1,15}$/.test(text) ? Number(text) : undefined;
   }
 
-  /** `Content-Type` without parameters, lower case; "" when there is none. */
+  /** `Content-Type` without parameters, in lower case; "" if there is none. */
   get mediaType(): string {
     return (this.headers.get("content-type") ?? "").split(";", 1)[0]?.trim().toLowerCase() ?? "";
   }
 
   /**
-   * The body as it comes in. Leaving the loop early ends the connection.
+   * Streams the body. Leaving the loop early closes the connection.
    *
-   * @throws {RegistryError} If it is cut short or stalls.
+   * @throws {RegistryError} If the body is cut short or stalls.
    */
   async *body(): AsyncGenerator<Uint8Array, void, void> {
     const { watch, http, request } = this.#exchange;
@@ -251,9 +245,9 @@ export class HttpResponse {
   }
 
   /**
-   * The whole body, or undefined when it is longer than `maxBytes`.
+   * Reads the whole body; undefined if it is longer than `maxBytes`.
    *
-   * @throws {RegistryError} If it is cut short or stalls.
+   * @throws {RegistryError} If the body is cut short or stalls.
    */
   async bytes(maxBytes: number): Promise<Uint8Array | undefined> {
     const chunks: Uint8Array[] = [];
@@ -266,7 +260,7 @@ export class HttpResponse {
     return new Uint8Array(Buffer.concat(chunks));
   }
 
-  /** Lets go of the body: a short one is read, so that the connection can be used again. */
+  /** Discards the body. A short one is read to its end, so that the connection can be reused. */
   async discard(): Promise<void> {
     if (this.method === "HEAD" || this.#response.body === null) {
       this.#exchange.watch.end();
@@ -274,7 +268,7 @@ export class HttpResponse {
       this.#exchange.watch.cancel();
       this.#exchange.watch.end();
     } else {
-      // Nobody wants it, so nobody is told that it failed.
+      // The caller does not need the body, so its failure does not matter.
       await this.bytes(64 * 1024).catch(() => undefined);
     }
   }
@@ -283,4 +277,11 @@ export class HttpResponse {
 /** Whether a status is a redirect. */
 export function isRedirect(status: number): boolean {
   return [301, 302, 303, 307, 308].includes(status);
+}
+
+interface Exchange {
+  readonly request: HttpRequest;
+  readonly url: URL;
+  readonly watch: Watch;
+  readonly http: Http;
 }

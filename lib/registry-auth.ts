@@ -46,7 +46,7 @@ export interface AuthorizerOptions {
 const MAX_TOKEN_BYTES = 64 * 1024;
 const MIN_LIFE_S = 60;
 
-/** Knows the challenge, the tokens and the refresh tokens of one endpoint. Another endpoint needs another Authorizer. */
+/** The challenge, the tokens and the refresh tokens of one endpoint. */
 export class Authorizer {
   readonly #options: AuthorizerOptions;
   #challenge: Challenge | undefined;
@@ -152,7 +152,7 @@ export class Authorizer {
     const source = withheld === undefined ? found?.source : undefined;
     const why = withheld === undefined ? reasons : [`there is one from ${found?.source}, but ${withheld}`];
     const own = neededScopes(scope);
-    // A mount asks for no more than it needs: some servers refuse the whole token for one scope too many (docs/rules.md A2.7).
+    // A mount asks for no more than it needs: some servers refuse a token with one scope too many (docs/rules.md A2.7).
     const wished = refused === undefined || scope.from !== undefined ? [] : scopesOf(challenge);
     const tokenRequest: TokenRequest = {
       http,
@@ -202,7 +202,7 @@ export class Authorizer {
     if (this.#tokens.get(key) === token) this.#tokens.delete(key);
   }
 
-  /** Fetches a token with the refresh token of an earlier one; with the credential if that is refused, or there is none. */
+  /** Fetches a token with the refresh token, or with the credential if there is none or it is refused. */
   async #fetchToken(request: TokenRequest, path: string): Promise<Token> {
     const refreshToken = this.#refreshTokens.get(path);
     if (refreshToken === undefined) return fetchToken(request);

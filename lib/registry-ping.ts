@@ -276,7 +276,7 @@ function makeRecord(
   return lasting && { learned: now, base: base.href, challenge: lasting };
 }
 
-/** Undefined if there is no record, or it is stale, malformed, of another host, or names http where that is not allowed. */
+/** Undefined if the record is missing, stale, malformed or of another host, or if its http is not allowed. */
 function readRecord(record: unknown, { host, http }: Pick<ApiProbeOptions, "host" | "http">): Endpoint | undefined {
   if (!isObject(record) || typeof record["learned"] !== "number") return undefined;
   const age = http.clock.now() - record["learned"];
@@ -303,7 +303,7 @@ function readChallenge(value: unknown): Challenge | undefined {
   return lastingPart({ scheme, parameters: Object.fromEntries(pickLasting(parameters)) });
 }
 
-/** A challenge without the parameters of one request; undefined if it is of no use without them, or holds a password. */
+/** The challenge without the parameters of one request; undefined if its realm is unusable or holds a password. */
 function lastingPart({ scheme, parameters }: Challenge): Challenge | undefined {
   if (scheme === "basic") return { scheme, parameters: {} };
   const { realm = "" } = parameters;

@@ -1,14 +1,13 @@
 /**
- * Reading: manifests that are what they are said to be, and blobs as one verified stream, whatever happens to the
- * connections under it.
+ * Pulls manifests and blobs: every byte is checked against its descriptor, and a broken download is resumed.
  *
- * Rules: rules.md A8.1-A8.8, A8.11, E2, E3, E5.
+ * Rules: docs/rules.md A8.1-A8.8, A8.11, E2, E3, E5.
  *
  * https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pull
  */
 import { retry, type RetryOptions } from "./async.ts";
 import { RegistryError } from "./errors.ts";
-import type { Http, HttpResponse } from "./http.ts";
+import { type Http, type HttpResponse, MAX_REDIRECTS } from "./http.ts";
 import { isObject } from "./json.ts";
 import {
   type Descriptor,
@@ -23,7 +22,7 @@ import { formatRepository, type Repository } from "./reference.ts";
 import type { Connection } from "./registry-transport.ts";
 import { redactUrl } from "./url.ts";
 
-/** Bytes of a manifest or index, with their description. */
+/** The bytes of a manifest or index, and their descriptor. */
 export interface ManifestContent {
   readonly descriptor: Descriptor;
   readonly bytes: Uint8Array;
@@ -37,37 +36,84 @@ export interface DownloadOptions {
 }
 
 export interface ManifestAnswerOptions {
+  /** The tag or digest that was asked for. */
   readonly reference: string;
+  /** The descriptor in the index that lists the manifest, if one does. */
   readonly expected: Descriptor | undefined;
+  /** The caller's task, for errors. */
   readonly action: string;
 }
 
-/** For one blob, however far each of them got. */
+/** The most connections for one blob: a server that closes each after some bytes must not keep us forever. */
 const MAX_CONNECTIONS = 50;
 
-/** The content that a descriptor carries itself, if it does and it is the described one. */
+/** The content that the descriptor embeds as `data`; undefined if it has none, or its size or digest do not match. */
 export function findInlined(descriptor: Descriptor): Uint8Array | undefined {
   if (descriptor.data === undefined) return undefined;
   const bytes = new Uint8Array(Buffer.from(descriptor.data, "base64"));
   return bytes.byteLength === descriptor.size && digestOf(bytes) === descriptor.digest ? bytes : undefined;
 }
 
-/** Reads a blob from its repository, or from where a foreign layer's `urls` say. */
+/** Streams a blob, verified, from its repository or from the `urls` of a foreign layer. */
 export async function* downloadBlob(
   repository: Repository,
   descriptor: Descriptor,
   options: DownloadOptions,
 ): AsyncGenerator<Uint8Array, void, void> {
-  const what = `blob ${descriptor.digest} of "${formatRepository(repository)}"`;
+  const name = `blob ${descriptor.digest} of "${formatRepository(repository)}"`;
   const inlined = findInlined(descriptor);
   if (inlined !== undefined) {
     yield inlined;
     return;
   }
-  yield* verified(resumed(repository, descriptor, { ...options, action: `read ${what}` }), descriptor, what);
+  yield* verified(readResuming(repository, descriptor, { ...options, action: `read ${name}` }), descriptor, name);
 }
 
-async function* resumed(
+/**
+ * Reads the body of a response as a manifest, and checks it against the request, the headers and the index entry.
+ *
+ * @throws {RegistryError} If one of them does not match, or the body is not a manifest.
+ */
+export async function readManifestAnswer(
+  response: HttpResponse,
+  options: ManifestAnswerOptions,
+): Promise<ManifestContent> {
+  const { action, expected, reference } = options;
+  const bytes = await response.bytes(MAX_DOCUMENT_BYTES);
+  if (bytes === undefined) throw claimError(response, action, `it is longer than ${MAX_DOCUMENT_BYTES} bytes`);
+  const digest = digestOf(bytes);
+  const wanted = expected?.digest ?? (isDigest(reference) ? reference : undefined);
+  if (wanted !== undefined && digest !== wanted) {
+    throw claimError(response, action, `its ${bytes.byteLength} bytes have digest ${digest}, wanted ${wanted}`);
+  }
+  const said = response.headers.get("docker-content-digest");
+  // Only sha256 is compared: a registry may use another algorithm for its own name of the content.
+  if (said !== null && said.startsWith("sha256:") && said !== digest) {
+    throw claimError(response, action, `the registry says that its digest is not ${digest}`);
+  }
+  if (expected !== undefined && expected.size !== bytes.byteLength) {
+    throw claimError(response, action, `it has ${bytes.byteLength} bytes, its index says ${expected.size}`);
+  }
+  const mediaType = readMediaType(bytes, response, action);
+  if (expected !== undefined && expected.mediaType !== mediaType) {
+    throw claimError(response, action, `it is a ${mediaType}, its index says ${expected.mediaType}`);
+  }
+  return { descriptor: { mediaType, size: bytes.byteLength, digest }, bytes };
+}
+
+/** The error for a response whose content is wrong. One retry is worth it: a proxy may have cut the content. */
+export function claimError(response: HttpResponse, action: string, why: string): RegistryError {
+  const url = redactUrl(response.url);
+  return new RegistryError(`Cannot ${action}: ${response.method} ${url} answered ${response.status}, but ${why}`, {
+    method: response.method,
+    url,
+    status: response.status,
+    retry: "once",
+  });
+}
+
+/** The chunks of a blob. A connection that breaks is replaced by one that continues at the same byte. */
+async function* readResuming(
   repository: Repository,
   descriptor: Descriptor,
   options: DownloadOptions & { readonly action: string },
@@ -87,7 +133,7 @@ async function* resumed(
       url: `${repository.host}/v2/${repository.path}/blobs/${descriptor.digest}`,
       retry: often,
     });
-  // What is done again is "get the next chunk", so that nothing is handed out twice.
+  // The retried step is "get the next chunk", so no chunk is yielded twice.
   const take = async (): Promise<IteratorResult<Uint8Array, void>> => {
     try {
       if (chunks === undefined && ++opened > MAX_CONNECTIONS) throw fail("the connection broke too often", "never");
@@ -109,29 +155,32 @@ async function* resumed(
       yield next.value;
     }
   } finally {
-    await closeAll(chunks);
+    await close(chunks);
   }
 }
 
-async function closeAll(chunks: AsyncGenerator<Uint8Array, void, void> | undefined): Promise<void> {
+/** A function, since the compiler does not see that `take` assigns `chunks`. */
+async function close(chunks: AsyncGenerator<Uint8Array, void, void> | undefined): Promise<void> {
   await chunks?.return();
 }
 
 interface OpenOptions extends DownloadOptions {
   readonly action: string;
+  /** The offset of the first byte that is wanted. */
   readonly from: number;
+  /** False reads the blob from its start and skips bytes: some servers refuse `Range`. */
   readonly useRange: boolean;
 }
 
-/** The blob's bytes from `from` on. */
+/** The chunks of a blob from the byte `from` on. */
 async function openAt(
   repository: Repository,
   descriptor: Descriptor,
   options: OpenOptions,
 ): Promise<AsyncGenerator<Uint8Array, void, void>> {
   const { action, connection, from, signal, useRange } = options;
-  const ranged = from > 0 && useRange;
-  const headers = ranged ? { range: `bytes=${from}-` } : {};
+  const isRanged = from > 0 && useRange;
+  const headers = isRanged ? { range: `bytes=${from}-` } : {};
   let response: HttpResponse;
   try {
     response = await connection.send({
@@ -140,15 +189,15 @@ async function openAt(
       repository,
       action,
       push: false,
-      accept: ranged ? [200, 206, 416] : [200],
+      accept: isRanged ? [200, 206, 416] : [200],
       headers,
       signal,
     });
   } catch (error) {
-    const elsewhere =
-      error instanceof RegistryError && error.status === 404 ? await openElsewhere(descriptor, options) : undefined;
-    if (elsewhere === undefined) throw error;
-    response = elsewhere;
+    const foreign =
+      error instanceof RegistryError && error.status === 404 ? await openForeign(descriptor, options) : undefined;
+    if (foreign === undefined) throw error;
+    response = foreign;
   }
   const url = redactUrl(response.url);
   const fail = (why: string, status: number): RegistryError =>
@@ -165,7 +214,7 @@ async function openAt(
   const start = response.status === 206 ? from : 0;
   if (response.status === 206 && !(response.headers.get("content-range") ?? "").startsWith(`bytes ${from}-`)) {
     await response.discard();
-    throw fail(" with another part than the one asked for", 416);
+    throw fail(" with another range than the requested one", 416);
   }
   if (response.length !== undefined && response.length !== descriptor.size - start) {
     await response.discard();
@@ -174,8 +223,8 @@ async function openAt(
   return skip(response.body(), from - start);
 }
 
-/** Foreign layers: the URLs are the manifest's, so nobody's credentials go there. */
-async function openElsewhere(descriptor: Descriptor, options: OpenOptions): Promise<HttpResponse | undefined> {
+/** Opens a foreign layer. Its URLs are the manifest's, not the registry's: no credential is sent. */
+async function openForeign(descriptor: Descriptor, options: OpenOptions): Promise<HttpResponse | undefined> {
   const { action, connection, http, signal } = options;
   const base = await connection.base(action);
   for (const text of descriptor.urls ?? []) {
@@ -183,9 +232,9 @@ async function openElsewhere(descriptor: Descriptor, options: OpenOptions): Prom
     try {
       url = await connection.resolve(text, base, action);
     } catch {
-      continue; // Refused by the rules: perhaps the next one is not.
+      continue; // Not allowed; the next URL may be.
     }
-    for (let hops = 0; hops < 5; hops++) {
+    for (let hops = 0; hops < MAX_REDIRECTS; hops++) {
       const response = await http.send({ method: "GET", url, action, signal });
       if (response.status === 200) return response;
       const location = response.headers.get("location");
@@ -197,6 +246,7 @@ async function openElsewhere(descriptor: Descriptor, options: OpenOptions): Prom
   return undefined;
 }
 
+/** The chunks without their first `bytes` bytes. */
 async function* skip(
   source: AsyncGenerator<Uint8Array, void, void>,
   bytes: number,
@@ -208,66 +258,23 @@ async function* skip(
   }
 }
 
-/**
- * Reads an answer's body as a manifest, checked against all that was said of it.
- *
- * @throws {RegistryError} If it is not what it should be.
- */
-export async function readManifestAnswer(
-  response: HttpResponse,
-  options: ManifestAnswerOptions,
-): Promise<ManifestContent> {
-  const { action, expected, reference } = options;
-  const bytes = await response.bytes(MAX_DOCUMENT_BYTES);
-  if (bytes === undefined) throw claimError(response, action, `it is longer than ${MAX_DOCUMENT_BYTES} bytes`);
-  const digest = digestOf(bytes);
-  const wanted = expected?.digest ?? (isDigest(reference) ? reference : undefined);
-  if (wanted !== undefined && digest !== wanted) {
-    throw claimError(response, action, `its ${bytes.byteLength} bytes have digest ${digest}, wanted ${wanted}`);
-  }
-  const said = response.headers.get("docker-content-digest");
-  // Only sha256 is compared: a registry may name its content by another algorithm.
-  if (said !== null && said.startsWith("sha256:") && said !== digest) {
-    throw claimError(response, action, `the registry says that its digest is not ${digest}`);
-  }
-  if (expected !== undefined && expected.size !== bytes.byteLength) {
-    throw claimError(response, action, `it has ${bytes.byteLength} bytes, its index says ${expected.size}`);
-  }
-  const mediaType = readMediaType(bytes, response, action);
-  if (expected !== undefined && expected.mediaType !== mediaType) {
-    throw claimError(response, action, `it is a ${mediaType}, its index says ${expected.mediaType}`);
-  }
-  return { descriptor: { mediaType, size: bytes.byteLength, digest }, bytes };
-}
-
 function readMediaType(bytes: Uint8Array, response: HttpResponse, action: string): string {
   let value: unknown;
   try {
     value = JSON.parse(new TextDecoder().decode(bytes));
   } catch {
-    // An error page with status 200, from a proxy on the way.
-    throw claimError(response, action, "it is no JSON");
+    // A proxy may answer 200 with an error page.
+    throw claimError(response, action, "it is not JSON");
   }
   const own = isObject(value) && typeof value["mediaType"] === "string" ? value["mediaType"] : undefined;
   const said = response.mediaType;
   if (own !== undefined && said !== "" && own.toLowerCase() !== said) {
-    throw claimError(response, action, "its mediaType and the answer's Content-Type are not the same");
+    throw claimError(response, action, "its mediaType is not the Content-Type of the response");
   }
   const mediaType = own ?? said;
   if (isManifestType(mediaType) || isIndexType(mediaType)) return mediaType;
   if (isObject(value) && value["schemaVersion"] === 1) {
-    throw claimError(response, action, "it is a schema 1 manifest, which nothing current can use");
+    throw claimError(response, action, "it is a schema 1 manifest, an obsolete format");
   }
-  throw claimError(response, action, "it is no image manifest and no image index");
-}
-
-/** What came is not what was promised. Worth one more attempt: something on the way may have cut it. */
-export function claimError(response: HttpResponse, action: string, why: string): RegistryError {
-  const url = redactUrl(response.url);
-  return new RegistryError(`Cannot ${action}: ${response.method} ${url} answered ${response.status}, but ${why}`, {
-    method: response.method,
-    url,
-    status: response.status,
-    retry: "once",
-  });
+  throw claimError(response, action, "it is neither an image manifest nor an image index");
 }

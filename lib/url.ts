@@ -1,20 +1,17 @@
 /**
- * Where a request may go: loopback and private addresses, the way through a proxy.
+ * Rules for URLs: where a request or a credential may go, by which proxy, and which parts of a URL or text may be shown.
  *
- * A registry names other hosts (token realms, upload Locations, redirects, foreign URLs). None of them may lead to this
- * machine, its cloud's metadata service or a private literal address, unless the registry itself is there
- * (rules.md A1.2-A1.4, A2.12, A2.13, A4.7). The proxy rules are those of Go's net/http.
+ * A registry names other hosts: token servers, upload locations, redirects, foreign layers. None of them may be this
+ * machine, its cloud's metadata service or a private address literal, unless the registry itself is there.
  *
- * Keeps secrets out of everything a person or a log file sees: URLs, registries' error texts, messages of `fetch`.
- *
- * Rules: rules.md B6. It does not decide what is shown, only what must not be in it.
+ * Rules: docs/rules.md A1.2-A1.4, A2.12-A2.14, A4.7, B6. Proxies: https://pkg.go.dev/net/http#ProxyFromEnvironment
  */
 import { lookup } from "node:dns/promises";
 import { BlockList, isIP } from "node:net";
 import { printable } from "./errors.ts";
 
-/** Ranges that a public registry has no business to point to. */
-export type AddressRange = "loopback" | "link-local" | "metadata" | "private" | "unspecified";
+/** A range of addresses that a public registry may not name. */
+type AddressRange = "loopback" | "link-local" | "metadata" | "private" | "unspecified";
 
 const RANGES: readonly (readonly [AddressRange, readonly string[]])[] = [
   ["loopback", ["127.0.0.0/8", "::1/128"]],
@@ -30,7 +27,15 @@ const TOKEN_SERVERS: readonly (readonly [string, string])[] = [
   ["scw.cloud", "api.scaleway.com"],
 ];
 
-/** The special range that an IP address is in, or undefined for a public one (or no IP address at all). */
+/** Query parameters that hold no secrets; the values of all others are hidden. */
+const SHOWN_PARAMETERS: ReadonlySet<string> = new Set(["scope", "service", "mount", "from", "digest", "n", "last"]);
+
+const HIDDEN = "REDACTED";
+
+/** Hiding shorter secrets would hide half of every message; no registry issues tokens that short. */
+const MIN_SECRET_CHARS = 4;
+
+/** The special range of an IP address; undefined if the address is public, or is not an IP address. */
 export function findRange(address: string): AddressRange | undefined {
   const mapped = /^::ffff:(?:(\d+\.\d+\.\d+\.\d+)|([0-9a-f]{1,4}):([0-9a-f]{1,4}))$/i.exec(address);
   if (mapped !== null) {
@@ -41,7 +46,7 @@ export function findRange(address: string): AddressRange | undefined {
   return RANGES.find(([, blocks]) => blocks.some((block) => isInBlock(address, block)))?.[0];
 }
 
-/** An IP address without the brackets of a URL, or undefined when `hostname` is a name. */
+/** The IP address without the brackets of a URL; undefined if `hostname` is a name. */
 export function findLiteral(hostname: string): string | undefined {
   const bare = hostname.replace(/^\[|\]$/g, "");
   return isIP(bare) === 0 ? undefined : bare;
@@ -57,9 +62,9 @@ export function isLoopback(host: string): boolean {
 }
 
 /**
- * Why `target`, which `origin` (the registry) names, must not be asked, or undefined.
+ * Why a request must not go to `target`, which the registry `origin` named; undefined if it may.
  *
- * @param names also looks names up; pass false where a proxy does that
+ * @param options.names true also resolves host names; false where a proxy resolves them
  */
 export async function whyForbidden(
   target: URL,
@@ -70,7 +75,7 @@ export async function whyForbidden(
   const literal = findLiteral(target.hostname);
   if (literal === undefined && !options.names) return undefined;
   const ranges = await rangesOf(target.hostname);
-  // By name, private addresses are what a company's own storage has; by number they are a guess of somebody's.
+  // A company's own storage has a name with a private address; an address literal is a guess by an attacker.
   if (literal === undefined) ranges.delete("private");
   if (ranges.size === 0) return undefined;
   const own = await rangesOf(origin.hostname);
@@ -79,9 +84,9 @@ export async function whyForbidden(
 }
 
 /**
- * Why the credential of `registry` must not be sent to its token `server`; undefined if it may be.
+ * Why the credential of `registry` must not go to its token `server`; undefined if it may.
  *
- * @param options.isProxied whether the server is reached through a proxy
+ * @param options.isProxied whether a proxy leads to the server
  * @param options.isInsecure whether the user allows plain http to the server
  * @param options.trusted `KO_TOKEN_HOSTS`: pairs `registry=server`, separated by commas
  */
@@ -108,34 +113,10 @@ export function whyWithheld(
   );
 }
 
-/** The registrable domain, guessed without the public suffix list; an address is its own. */
-function domainOf(hostname: string): string {
-  if (findLiteral(hostname) !== undefined) return hostname;
-  const labels = hostname.toLowerCase().split(".");
-  const [second = "", last = ""] = labels.slice(-2);
-  // co.uk, com.au, org.br: three labels.
-  const size = last.length === 2 && /^(?:ac|co|com|edu|gob|gov|gv|ne|net|or|org)$/.test(second) ? 3 : 2;
-  return labels.slice(-size).join(".");
-}
-
-/** Names that cannot be resolved have no ranges: the request will say so itself. */
-async function rangesOf(hostname: string): Promise<Set<AddressRange>> {
-  const literal = findLiteral(hostname);
-  let addresses: readonly string[];
-  if (literal !== undefined) addresses = [literal];
-  else if (isLoopback(hostname)) return new Set<AddressRange>(["loopback"]);
-  else {
-    const found = await lookup(hostname, { all: true }).catch(() => []);
-    addresses = found.map(({ address }) => address);
-  }
-  const ranges = addresses.map(findRange).filter((range) => range !== undefined);
-  return new Set(ranges);
-}
-
 /**
  * The proxy for `url`, or false for none: `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` in either case.
  *
- * Loopback is never proxied. Bun would do so, and would read `ALL_PROXY`, which Go does not (spec/bun.md 4).
+ * As in Go, loopback is never proxied and `ALL_PROXY` is ignored. Bun's fetch does neither (docs/rules.md, Bun 4).
  */
 export function chooseProxy(url: URL, env: Readonly<Record<string, string>>): string | false {
   if (isLoopback(url.host)) return false;
@@ -145,26 +126,6 @@ export function chooseProxy(url: URL, env: Readonly<Record<string, string>>): st
   return proxy.includes("://") ? proxy : `http://${proxy}`;
 }
 
-function isExempt(url: URL, noProxy: string): boolean {
-  const port = url.port || (url.protocol === "https:" ? "443" : "80");
-  const literal = findLiteral(url.hostname);
-  return noProxy
-    .toLowerCase()
-    .split(",")
-    .map((entry) => entry.trim())
-    .filter((entry) => entry !== "")
-    .some((entry) => {
-      if (entry === "*") return true;
-      if (entry.includes("/")) return literal !== undefined && isInBlock(literal, entry);
-      const wanted = splitPort(entry);
-      if (wanted.port !== undefined && wanted.port !== port) return false;
-      if (literal !== undefined) return findLiteral(wanted.hostname) === literal;
-      const name = wanted.hostname.replace(/^\*/, "");
-      if (name.startsWith(".")) return url.hostname.endsWith(name);
-      return url.hostname === name || url.hostname.endsWith(`.${name}`);
-    });
-}
-
 /** Splits `host[:port]`; a bare IPv6 address has no port. */
 export function splitPort(host: string): { readonly hostname: string; readonly port: string | undefined } {
   if (isIP(host) === 6) return { hostname: host, port: undefined };
@@ -172,25 +133,7 @@ export function splitPort(host: string): { readonly hostname: string; readonly p
   return { hostname: match?.[1] ?? host, port: match?.[2] };
 }
 
-function isInBlock(address: string, block: string): boolean {
-  const [network = "", bits = ""] = block.split("/");
-  const family = isIP(network);
-  if (family === 0 || isIP(address) !== family || !/^\d{1,3}$/.test(bits)) return false;
-  if (Number(bits) > (family === 4 ? 32 : 128)) return false;
-  const list = new BlockList();
-  list.addSubnet(network, Number(bits), family === 4 ? "ipv4" : "ipv6");
-  return list.check(address, family === 4 ? "ipv4" : "ipv6");
-}
-
-/** Query parameters whose values tell nothing secret; every other value is hidden. */
-const SHOWN_PARAMETERS: ReadonlySet<string> = new Set(["scope", "service", "mount", "from", "digest", "n", "last"]);
-
-const HIDDEN = "REDACTED";
-
-/** Shorter ones would hide half of every message; no registry hands out tokens that short. */
-const MIN_SECRET_CHARS = 4;
-
-/** A URL without userinfo and fragment, and with the values of all unknown query parameters hidden. */
+/** The URL without userinfo and fragment, and with the values of unknown query parameters hidden. */
 export function redactUrl(url: URL | string): string {
   const text = String(url);
   const parsed = URL.canParse(text) ? new URL(text) : undefined;
@@ -209,27 +152,27 @@ export function redactUrl(url: URL | string): string {
   return `${parsed.protocol}//${parsed.host}${parsed.pathname}${query.length === 0 ? "" : `?${query.join("&")}`}`;
 }
 
-/** What must never be shown, collected while it is learned (passwords, tokens), and a filter for texts. */
+/** The passwords and tokens of a run, and a filter that hides them in texts. */
 export class Secrets {
   readonly #known = new Set<string>();
 
-  /** From now on `secret` is hidden, in clear, base64 and percent-encoded. */
+  /** Hides `secrets` from now on: unencoded, in base64 and percent-encoded. */
   add(...secrets: readonly string[]): void {
     for (const secret of secrets) {
       for (const form of formsOf(secret)) if (form.length >= MIN_SECRET_CHARS) this.#known.add(form);
     }
   }
 
-  /** `text` with every known secret hidden and every URL in it redacted. */
+  /** The text with every known secret hidden and every URL redacted. */
   hide(text: string): string {
     let result = text.replace(/\bhttps?:\/\/[^\s"'<>\\]+/gi, (url) => redactUrl(url));
-    // Longest first: a password may be part of the token made of it.
+    // Longest first: a token may contain the password that it was made of.
     const known = [...this.#known].sort((a, b) => b.length - a.length);
     for (const secret of known) result = result.replaceAll(secret, HIDDEN);
     return result;
   }
 
-  /** At most three lines and 400 characters of a foreign text, safe for a terminal, without secrets. */
+  /** At most three lines and 400 characters of a foreign text, without secrets and safe for a terminal. */
   excerpt(text: string): string {
     const lines = this.hide(text)
       .split(/\r\n|\r|\n/)
@@ -237,6 +180,61 @@ export class Secrets {
       .filter((line) => line !== "");
     return printable(lines.slice(0, 3).join("; "), 400);
   }
+}
+
+/** The ranges of a host's addresses. A name that cannot be resolved has none: the request itself will fail. */
+async function rangesOf(hostname: string): Promise<Set<AddressRange>> {
+  const literal = findLiteral(hostname);
+  let addresses: readonly string[];
+  if (literal !== undefined) addresses = [literal];
+  else if (isLoopback(hostname)) return new Set<AddressRange>(["loopback"]);
+  else {
+    const found = await lookup(hostname, { all: true }).catch(() => []);
+    addresses = found.map(({ address }) => address);
+  }
+  const ranges = addresses.map(findRange).filter((range) => range !== undefined);
+  return new Set(ranges);
+}
+
+function isInBlock(address: string, block: string): boolean {
+  const [network = "", bits = ""] = block.split("/");
+  const family = isIP(network);
+  if (family === 0 || isIP(address) !== family || !/^\d{1,3}$/.test(bits)) return false;
+  if (Number(bits) > (family === 4 ? 32 : 128)) return false;
+  const list = new BlockList();
+  list.addSubnet(network, Number(bits), family === 4 ? "ipv4" : "ipv6");
+  return list.check(address, family === 4 ? "ipv4" : "ipv6");
+}
+
+/** The registrable domain, guessed without the public suffix list; an address is its own. */
+function domainOf(hostname: string): string {
+  if (findLiteral(hostname) !== undefined) return hostname;
+  const labels = hostname.toLowerCase().split(".");
+  const [second = "", last = ""] = labels.slice(-2);
+  // co.uk, com.au, org.br: three labels.
+  const size = last.length === 2 && /^(?:ac|co|com|edu|gob|gov|gv|ne|net|or|org)$/.test(second) ? 3 : 2;
+  return labels.slice(-size).join(".");
+}
+
+/** Whether `NO_PROXY` exempts a URL: `*`, a domain, a host with or without port, an address or a block of addresses. */
+function isExempt(url: URL, noProxy: string): boolean {
+  const port = url.port || (url.protocol === "https:" ? "443" : "80");
+  const literal = findLiteral(url.hostname);
+  return noProxy
+    .toLowerCase()
+    .split(",")
+    .map((entry) => entry.trim())
+    .filter((entry) => entry !== "")
+    .some((entry) => {
+      if (entry === "*") return true;
+      if (entry.includes("/")) return literal !== undefined && isInBlock(literal, entry);
+      const wanted = splitPort(entry);
+      if (wanted.port !== undefined && wanted.port !== port) return false;
+      if (literal !== undefined) return findLiteral(wanted.hostname) === literal;
+      const name = wanted.hostname.replace(/^\*/, "");
+      if (name.startsWith(".")) return url.hostname.endsWith(name);
+      return url.hostname === name || url.hostname.endsWith(`.${name}`);
+    });
 }
 
 function formsOf(secret: string): readonly string[] {

@@ -109,7 +109,7 @@ describe("proxies", () => {
     expect({ asked: proxy.asked, hint, message: message.replace(/\(.*\)/, "(CODE)") }).toEqual({
       asked: ["CONNECT registry.invalid:443"],
       hint: "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
-      message: `GET https://registry.invalid/v2/: no way through the proxy ${proxy.url.slice(7)} (CODE)`,
+      message: `GET https://registry.invalid/v2/: the proxy ${proxy.url.slice(7)} cannot be used (CODE)`,
     });
   });
 
@@ -117,9 +117,9 @@ describe("proxies", () => {
     [
       "a kind that we cannot use",
       "socks5://127.0.0.1:1",
-      "no way through the proxy 127.0.0.1:1 (UnsupportedProxyProtocol)",
+      "the proxy 127.0.0.1:1 cannot be used (UnsupportedProxyProtocol)",
     ],
-    ["none", "http://[", "no way through the proxy  (ERR_INVALID_ARG_VALUE)"],
+    ["none", "http://[", "the proxy cannot be used (ERR_INVALID_ARG_VALUE)"],
   ])("that are %s are named", async (_, proxy, end) => {
     expect((await look("registry.invalid", { env: { HTTPS_PROXY: proxy } })).message).toEndWith(end);
   });

@@ -256,11 +256,15 @@ describe.skipIf(missing)("getManifest()", () => {
     [
       "another Content-Type",
       { kind: "alter", headers: { "content-type": MEDIA_TYPES.ociIndex } },
-      "its mediaType and the answer's Content-Type are not the same",
+      "its mediaType is not the Content-Type of the response",
     ],
-    ["what is no JSON", { kind: "answer", status: 200, body: "<html>welcome to the hotel</html>" }, "it is no JSON"],
+    ["what is no JSON", { kind: "answer", status: 200, body: "<html>welcome to the hotel</html>" }, "it is not JSON"],
     ["an old schema", { kind: "answer", status: 200, body: '{"schemaVersion":1}' }, "it is a schema 1 manifest"],
-    ["something else", { kind: "answer", status: 200, body: "{}" }, "it is no image manifest and no image index"],
+    [
+      "something else",
+      { kind: "answer", status: 200, body: "{}" },
+      "it is neither an image manifest nor an image index",
+    ],
     [
       "more than a manifest can be",
       { kind: "answer", status: 200, body: new Uint8Array(8 * 1024 * 1024 + 1) },
