@@ -1,15 +1,13 @@
 /**
- * Which credential belongs to a repository: Docker's and podman's files, `DOCKER_AUTH_CONFIG`, credential helpers.
+ * Finds the credential for a repository: `DOCKER_AUTH_CONFIG`, the files of Docker and podman, credential helpers.
  *
- * Rules: rules.md B1 and E7. Clouds' own credentials come later, as further members of {@link chainKeychains}.
+ * The output of a credential helper is never shown: its stdout holds secrets, and its stderr may. Credentials of clouds
+ * are not supported: they would be further members of {@link chainKeychains}.
  *
- * Docker credential helpers: `docker-credential-<suffix> get`, the server's name on stdin, JSON on stdout.
- *
- * Rules: rules.md B2. What a helper writes is never shown: its stdout holds secrets, and its stderr may.
- *
- * https://github.com/docker/docker-credential-helpers
+ * Rules: docs/rules.md B1, B2, E7. https://github.com/docker/docker-credential-helpers
  */
 import { isAbsolute, join } from "node:path";
+import { once } from "./async.ts";
 import { CommandError, KoError, messageOf } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { isObject } from "./json.ts";
@@ -24,7 +22,7 @@ export type Credential =
 
 export interface FoundCredential {
   readonly credential: Credential;
-  /** Where it is from, for messages: `auths entry "ghcr.io" in /root/.docker/config.json`. Never a secret. */
+  /** Where the credential is from, for messages: `auths entry "ghcr.io" in /root/.docker/config.json`. No secret. */
   readonly source: string;
 }
 
@@ -33,10 +31,10 @@ export interface Keychain {
   /**
    * The credential for a repository; undefined means anonymous.
    *
-   * @throws {KoError} If a source that is configured for it cannot be read.
+   * @throws {KoError} If a source that is configured for the repository cannot be read.
    */
   find(repository: Repository): Promise<FoundCredential | undefined>;
-  /** Why a source that might have had one gave none, for the error when a registry refuses. */
+  /** Why a source that may hold a credential gave none, for the error when the registry refuses. */
   explain?(repository: Repository): readonly string[];
 }
 
@@ -45,92 +43,20 @@ export interface KeychainOptions {
   readonly helperTimeout?: number;
 }
 
-/** What a Docker configuration file says about credentials. */
-interface ConfigFile {
-  /** For messages: a path or `DOCKER_AUTH_CONFIG`. */
-  readonly name: string;
-  readonly auths: ReadonlyMap<string, unknown>;
-  readonly helpers: ReadonlyMap<string, string>;
-  /** The suffix of the program for all hosts. */
-  readonly store: string | undefined;
-}
-
-/** All names under which Docker Hub's credentials are kept; the first is what helpers are asked for. */
+/** The keys of Docker Hub's credentials; credential helpers are asked for the first. */
 const HUB_KEYS: readonly string[] = ["https://index.docker.io/v1/", DOCKER_HUB, "docker.io", "registry-1.docker.io"];
+const HELPER_TIMEOUT_MS = 60_000;
+const HELPER_NAME = /^[A-Za-z0-9._-]+$/;
+const NOT_FOUND = "credentials not found in native keychain";
+const PROTOCOL_ERRORS: readonly string[] = ["no credentials server URL", "no credentials username"];
+const MAX_ANSWER_BYTES = 64 * 1024;
 
-/** The credentials that `docker login` and `podman login` keep. Nothing is read before the first `find`. */
+/** A keychain over the logins of `docker login` and `podman login`. It reads no file before the first `find`. */
 export function createKeychain(host: Host, log: Log, options: KeychainOptions = {}): Keychain {
-  const found = new Map<string, Promise<FoundCredential | undefined>>();
-  const helpers = new Map<string, Promise<HelperAnswer | undefined>>();
-  const reasons = new Map<string, string>();
-  let files: Promise<readonly ConfigFile[]> | undefined;
-
-  /** One call per program and server in a run: some helpers fail when many ask at once. */
-  const ask = (suffix: string, server: string, source: string): Promise<HelperAnswer | undefined> => {
-    const key = `${suffix} ${server}`;
-    let answer = helpers.get(key);
-    if (answer === undefined) {
-      answer = askHelper(host, log, { suffix, server, source, timeout: options.helperTimeout ?? 60_000 });
-      helpers.set(key, answer);
-    }
-    return answer;
-  };
-
-  const findIn = async (file: ConfigFile, repository: Repository): Promise<FoundCredential | undefined> => {
-    const keys = keysOf(repository);
-    const helperKey = keys.find((key) => file.helpers.has(key));
-    const suffix = helperKey === undefined ? file.store : file.helpers.get(helperKey);
-    if (suffix === undefined) return findEntry(file, repository);
-    const isHub = repository.host === DOCKER_HUB && !(helperKey ?? "").includes("/");
-    const server = isHub ? (HUB_KEYS[0] ?? "") : (helperKey ?? repository.host);
-    const setting = helperKey === undefined ? "credsStore" : `credHelpers["${helperKey}"]`;
-    const source = `docker-credential-${suffix} (${setting} in ${file.name})`;
-    if (helperKey === undefined && isHelperMissing(host, suffix) && entriesFor(file, repository).length === 0) {
-      // Docker notes every login in auths as well: without an entry nobody has logged in to this host with it.
-      reasons.set(repository.host, `${source} is not on PATH`);
-      log.debug(`No credentials for ${repository.host}: ${source} is not on PATH`);
-      return undefined;
-    }
-    const answer = await ask(suffix, server, source);
-    if (answer === undefined) return undefined;
-    const { username, secret } = answer;
-    const isToken = username === "<token>";
-    return {
-      credential: isToken ? { kind: "identity", token: secret } : { kind: "basic", username, password: secret },
-      source,
-    };
-  };
-
-  const search = async (repository: Repository): Promise<FoundCredential | undefined> => {
-    files ??= readConfigFiles(host);
-    for (const file of await files) {
-      const result = await findIn(file, repository);
-      if (result !== undefined) {
-        log.debug(`Credentials for ${formatRepository(repository)}: ${result.source}`);
-        return result;
-      }
-    }
-    return undefined;
-  };
-
-  return {
-    find: (repository) => {
-      const key = formatRepository(repository);
-      let result = found.get(key);
-      if (result === undefined) {
-        result = search(repository);
-        found.set(key, result);
-      }
-      return result;
-    },
-    explain: (repository) => {
-      const reason = reasons.get(repository.host);
-      return reason === undefined ? [] : [reason];
-    },
-  };
+  return new ConfigKeychain(host, log, options);
 }
 
-/** Asks one keychain after the other; the first credential wins, and an error ends the search. */
+/** A keychain that asks others in turn: the first credential wins, and an error ends the search. */
 export function chainKeychains(keychains: readonly Keychain[]): Keychain {
   return {
     find: async (repository) => {
@@ -144,7 +70,84 @@ export function chainKeychains(keychains: readonly Keychain[]): Keychain {
   };
 }
 
-/** `DOCKER_AUTH_CONFIG` first, then the one file that counts. */
+/** The credential settings of one file or variable. */
+interface ConfigFile {
+  /** For messages: a path or `DOCKER_AUTH_CONFIG`. */
+  readonly name: string;
+  readonly auths: ReadonlyMap<string, unknown>;
+  /** `credHelpers`: suffixes of programs by key. */
+  readonly helpers: ReadonlyMap<string, string>;
+  /** `credsStore`: the suffix of the program for all other hosts. */
+  readonly store: string | undefined;
+}
+
+class ConfigKeychain implements Keychain {
+  readonly #host: Host;
+  readonly #log: Log;
+  readonly #timeout: number;
+  readonly #found = new Map<string, Promise<FoundCredential | undefined>>();
+  /** One call per helper and server in a run: some helpers fail if several run at once. */
+  readonly #answers = new Map<string, Promise<HelperAnswer | undefined>>();
+  /** Why there is no credential, by host. */
+  readonly #reasons = new Map<string, string>();
+  #files: Promise<readonly ConfigFile[]> | undefined;
+
+  constructor(host: Host, log: Log, { helperTimeout = HELPER_TIMEOUT_MS }: KeychainOptions) {
+    this.#host = host;
+    this.#log = log;
+    this.#timeout = helperTimeout;
+  }
+
+  find(repository: Repository): Promise<FoundCredential | undefined> {
+    return once(this.#found, formatRepository(repository), () => this.#search(repository));
+  }
+
+  explain(repository: Repository): readonly string[] {
+    const reason = this.#reasons.get(repository.host);
+    return reason === undefined ? [] : [reason];
+  }
+
+  async #search(repository: Repository): Promise<FoundCredential | undefined> {
+    this.#files ??= readConfigFiles(this.#host);
+    for (const file of await this.#files) {
+      const found = await this.#findIn(file, repository);
+      if (found === undefined) continue;
+      this.#log.debug(`Credentials for ${formatRepository(repository)}: ${found.source}`);
+      return found;
+    }
+    return undefined;
+  }
+
+  async #findIn(file: ConfigFile, repository: Repository): Promise<FoundCredential | undefined> {
+    const { host } = repository;
+    const helperKey = keysOf(repository).find((key) => file.helpers.has(key));
+    const suffix = helperKey === undefined ? file.store : file.helpers.get(helperKey);
+    if (suffix === undefined) return findEntry(file, repository);
+    const isHub = host === DOCKER_HUB && !(helperKey ?? "").includes("/");
+    const server = isHub ? (HUB_KEYS[0] ?? "") : (helperKey ?? host);
+    const setting = helperKey === undefined ? "credsStore" : `credHelpers["${helperKey}"]`;
+    const source = `docker-credential-${suffix} (${setting} in ${file.name})`;
+    if (helperKey === undefined && isHelperMissing(this.#host, suffix) && entriesFor(file, repository).length === 0) {
+      // `docker login` adds an entry to auths too: without one, the missing helper holds nothing for this host.
+      const reason = `${source} is not on PATH`;
+      this.#reasons.set(host, reason);
+      this.#log.debug(`No credentials for ${host}: ${reason}`);
+      return undefined;
+    }
+    const answer = await once(this.#answers, `${suffix} ${server}`, () =>
+      askHelper(this.#host, this.#log, { suffix, server, source, timeout: this.#timeout }),
+    );
+    if (answer === undefined) return undefined;
+    const { username, secret } = answer;
+    const isToken = username === "<token>";
+    return {
+      credential: isToken ? { kind: "identity", token: secret } : { kind: "basic", username, password: secret },
+      source,
+    };
+  }
+}
+
+/** `DOCKER_AUTH_CONFIG` first, then the configuration file. */
 async function readConfigFiles(host: Host): Promise<readonly ConfigFile[]> {
   const files: ConfigFile[] = [];
   const inline = host.env["DOCKER_AUTH_CONFIG"] ?? "";
@@ -154,14 +157,14 @@ async function readConfigFiles(host: Host): Promise<readonly ConfigFile[]> {
   return files;
 }
 
-/** The same file that ko reads: Docker's if there is one, else podman's. */
+/** Docker's file if there is one, else podman's, as in the original ko. */
 async function findConfigFile(host: Host): Promise<string | undefined> {
   const { env } = host;
   const home = (host.platform === "win32" ? env["USERPROFILE"] : env["HOME"]) || undefined;
   const homeDocker = home === undefined ? undefined : join(home, ".docker", "config.json");
   const docker = env["DOCKER_CONFIG"] ? join(env["DOCKER_CONFIG"], "config.json") : homeDocker;
   const hasDocker = await exists(docker);
-  // With DOCKER_CONFIG set, ~/.docker/config.json still says that this is a Docker user: podman's files do not count.
+  // A ~/.docker/config.json shows a user of Docker, even if DOCKER_CONFIG names another file: podman's do not count.
   if (hasDocker || (await exists(homeDocker))) return hasDocker ? docker : undefined;
   const config = env["XDG_CONFIG_HOME"] || (home === undefined ? undefined : join(home, ".config"));
   const podman = [
@@ -184,11 +187,10 @@ async function readConfigFile(path: string): Promise<ConfigFile> {
   } catch (cause) {
     throw new KoError(`Cannot read the credentials in ${path}: ${messageOf(cause)}`);
   }
-  // No cause: a JSON error may quote the text.
   const value = parseJson(text);
   if (value === undefined) {
-    throw new KoError(`Cannot read the credentials in ${path}: it is no JSON object`, {
-      hint: `Correct ${path}, or set DOCKER_CONFIG to a folder with another config.json.`,
+    throw new KoError(`Cannot read the credentials in ${path}: it is not a JSON object`, {
+      hint: `Correct ${path}, or set DOCKER_CONFIG to a directory with another config.json.`,
     });
   }
   const fail = (field: string): KoError =>
@@ -205,7 +207,7 @@ async function readConfigFile(path: string): Promise<ConfigFile> {
   return { name: path, auths: new Map(Object.entries(auths ?? {})), helpers, store: credsStore || undefined };
 }
 
-/** `{"auths":{"host":{"auth":"…"}}}` and nothing else, as Docker's CLI takes it. */
+/** Only `{"auths":{"HOST":{"auth":"…"}}}`, as in Docker's CLI. */
 function parseInline(text: string): ConfigFile {
   const name = "DOCKER_AUTH_CONFIG";
   const value = parseJson(text);
@@ -219,6 +221,7 @@ function parseInline(text: string): ConfigFile {
   return { name, auths: new Map(Object.entries(auths)), helpers: new Map(), store: undefined };
 }
 
+/** Undefined if the text is not a JSON object. The reason is dropped: a JSON error may quote secrets. */
 function parseJson(text: string): Readonly<Record<string, unknown>> | undefined {
   try {
     const value: unknown = JSON.parse(text.replace(/^\ufeff/, ""));
@@ -228,7 +231,7 @@ function parseJson(text: string): Readonly<Record<string, unknown>> | undefined 
   }
 }
 
-/** `host/a/b`, `host/a`, `host` and, for Docker Hub, its other names: the longest match counts. */
+/** The keys of a repository, best first: `host/a/b`, `host/a`, `host`, and for Docker Hub its other names. */
 function keysOf(repository: Repository): readonly string[] {
   const hosts = repository.host === DOCKER_HUB ? HUB_KEYS.map(normalKey) : [normalKey(repository.host)];
   const parts = repository.path.split("/");
@@ -236,7 +239,7 @@ function keysOf(repository: Repository): readonly string[] {
   return [...paths.flatMap((path) => hosts.map((host) => `${host}/${path}`)), ...hosts];
 }
 
-/** `https://ghcr.io/v1/` and `ghcr.io` are one key; `quay.io/org` stays as it is. */
+/** `https://ghcr.io/v1/` becomes `ghcr.io`; `quay.io/org` stays as it is. */
 function normalKey(key: string): string {
   const bare = key.replace(/^https?:\/\//i, "");
   const slash = bare.indexOf("/");
@@ -245,7 +248,7 @@ function normalKey(key: string): string {
   return bare !== key || path === "" || path === "v1" || path === "v2" ? host : `${host}/${path}`;
 }
 
-/** The entries for a repository as [key in the file, entry], best first; an exact host before one in URL form. */
+/** The auths entries for a repository as [key in the file, entry], best first; a bare host precedes the same in a URL. */
 function entriesFor(file: ConfigFile, repository: Repository): readonly (readonly [string, unknown])[] {
   return keysOf(repository).flatMap((wanted) => {
     const matches = [...file.auths].filter(([key]) => normalKey(key) === wanted);
@@ -262,13 +265,14 @@ function findEntry(file: ConfigFile, repository: Repository): FoundCredential | 
   return undefined;
 }
 
+/** Undefined if the entry is empty. */
 function readEntry(entry: unknown, source: string): Credential | undefined {
   const fail = (why: string): KoError =>
     new KoError(`Cannot read the ${source}: ${why}`, { hint: "Log in to that registry again." });
-  if (!isObject(entry)) throw fail("it is no object");
+  if (!isObject(entry)) throw fail("it is not an object");
   const text = (key: string): string => {
     const value = entry[key] ?? "";
-    if (typeof value !== "string") throw fail(`${key} is no string`);
+    if (typeof value !== "string") throw fail(`${key} is not a string`);
     return value;
   };
   const registryToken = text("registrytoken");
@@ -280,53 +284,49 @@ function readEntry(entry: unknown, source: string): Credential | undefined {
     const [username, password] = [text("username"), text("password")];
     return username === "" && password === "" ? undefined : { kind: "basic", username, password };
   }
-  if (!/^[A-Za-z0-9+/_-]+={0,2}\s*$/.test(auth)) throw fail("auth is no base64");
+  if (!/^[A-Za-z0-9+/_-]+={0,2}\s*$/.test(auth)) throw fail("auth is not base64");
   const pair = Buffer.from(auth, "base64").toString("utf8");
   const colon = pair.indexOf(":");
-  if (colon <= 0) throw fail("auth is no base64 of USER:PASSWORD");
+  if (colon <= 0) throw fail("auth is not base64 of USER:PASSWORD");
   return { kind: "basic", username: pair.slice(0, colon), password: pair.slice(colon + 1).replace(/\0+$/, "") };
 }
 
-/** An account. The username `<token>` says that the secret is an OAuth2 refresh token. */
-export interface HelperAnswer {
+/** The account that a helper knows. The username `<token>` marks the secret as an OAuth2 refresh token. */
+interface HelperAnswer {
   readonly username: string;
   readonly secret: string;
 }
 
-export interface AskHelperOptions {
-  /** What follows `docker-credential-`. */
+interface AskHelperOptions {
+  /** The part of the program's name after `docker-credential-`. */
   readonly suffix: string;
-  /** What the helper is asked for: a host, or Docker Hub's old URL. */
+  /** The key to ask for: a host, or Docker Hub's old URL. */
   readonly server: string;
-  /** Which setting asks for this helper, for messages. */
+  /** The setting that names the helper, for messages. */
   readonly source: string;
   /** Milliseconds. */
   readonly timeout: number;
 }
 
-const NOT_FOUND = "credentials not found in native keychain";
-const PROTOCOL_ERRORS: readonly string[] = ["no credentials server URL", "no credentials username"];
-const MAX_ANSWER_BYTES = 64 * 1024;
-
 /**
- * Runs a helper once.
+ * Runs `docker-credential-<suffix> get` once, with the server on stdin.
  *
- * @returns undefined when it has no credentials for the server
- * @throws {KoError} If it is missing, fails, hangs, or answers something else.
+ * @returns undefined if the helper has no credentials for the server
+ * @throws {KoError} If the helper is missing, fails, hangs, or its output is malformed.
  */
-export async function askHelper(host: Host, log: Log, options: AskHelperOptions): Promise<HelperAnswer | undefined> {
+async function askHelper(host: Host, log: Log, options: AskHelperOptions): Promise<HelperAnswer | undefined> {
   const { server, source, suffix, timeout } = options;
   const program = `docker-credential-${suffix}`;
   const fail = (why: string, hint: string): KoError =>
     new KoError(`Cannot get credentials for "${server}" from ${source}: ${why}`, { hint });
-  if (!/^[A-Za-z0-9._-]+$/.test(suffix)) {
-    throw new KoError(`Cannot get credentials for "${server}": the helper name in ${source} is no plain file name`);
+  if (!HELPER_NAME.test(suffix)) {
+    throw new KoError(`Cannot get credentials for "${server}": the helper name in ${source} is not a plain file name`);
   }
   const path = findHelper(host, suffix);
   if (path === undefined) {
-    throw fail("the program is not on PATH", `Install ${program}, or take it out of the configuration.`);
+    throw fail("the program is not on PATH", `Install ${program}, or remove it from the configuration.`);
   }
-  const tryIt = `To see what it says: echo ${server} | ${program} get`;
+  const tryIt = `To see its output: echo ${server} | ${program} get`;
   let result;
   try {
     result = await host.run([path, "get"], {
@@ -337,7 +337,7 @@ export async function askHelper(host: Host, log: Log, options: AskHelperOptions)
     });
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
-    // Without the cause: it carries what the helper wrote.
+    // No cause: it holds the helper's stderr.
     throw fail(error.message, tryIt);
   }
   log.debug(`${program} get: exit code ${result.code}, ${result.stdout.byteLength} bytes`);
@@ -347,15 +347,15 @@ export async function askHelper(host: Host, log: Log, options: AskHelperOptions)
     const known = PROTOCOL_ERRORS.find((message) => message === text);
     throw fail(`exit code ${result.code}${known === undefined ? "" : ` (${known})`}`, tryIt);
   }
-  return readAnswer(text, () => fail("its answer is not the JSON of a credential helper", tryIt));
+  return readAnswer(text, () => fail("its output is not the JSON of a credential helper", tryIt));
 }
 
-/** Whether a configured helper is nowhere on PATH. */
-export function isHelperMissing(host: Host, suffix: string): boolean {
-  return /^[A-Za-z0-9._-]+$/.test(suffix) && findHelper(host, suffix) === undefined;
+/** Whether the program of a valid suffix is not on PATH. */
+function isHelperMissing(host: Host, suffix: string): boolean {
+  return HELPER_NAME.test(suffix) && findHelper(host, suffix) === undefined;
 }
 
-/** Relative entries of PATH lead into the current folder, which may be somebody else's repository. */
+/** Ignores relative entries of PATH: the working directory may be an untrusted repository. */
 function findHelper(host: Host, suffix: string): string | undefined {
   const separator = host.platform === "win32" ? ";" : ":";
   const folders = (host.env["PATH"] ?? "").split(separator).filter((folder) => isAbsolute(folder));
@@ -363,6 +363,7 @@ function findHelper(host: Host, suffix: string): string | undefined {
   return Bun.which(`docker-credential-${suffix}`, { PATH: folders.join(separator) }) ?? undefined;
 }
 
+/** Undefined if username and secret are empty. */
 function readAnswer(text: string, fail: () => KoError): HelperAnswer | undefined {
   let value: unknown;
   try {

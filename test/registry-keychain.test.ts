@@ -123,7 +123,7 @@ describe("createKeychain(): which file", () => {
       "no JSON",
       { ".docker/config.json": '{"auths": s3cret' },
       {},
-      "Cannot read the credentials in $ROOT/.docker/config.json: it is no JSON object",
+      "Cannot read the credentials in $ROOT/.docker/config.json: it is not a JSON object",
     ],
     [
       "auths of another type",
@@ -200,11 +200,11 @@ describe("createKeychain(): which entry", () => {
   });
 
   test.each([
-    ["no base64", { auth: "s3cret!" }, "auth is no base64"],
-    ["no colon", auth("s3cret"), "auth is no base64 of USER:PASSWORD"],
-    ["no user", auth(":s3cret"), "auth is no base64 of USER:PASSWORD"],
-    ["another type", { auth: 1 }, "auth is no string"],
-    ["no object", "s3cret", "it is no object"],
+    ["no base64", { auth: "s3cret!" }, "auth is not base64"],
+    ["no colon", auth("s3cret"), "auth is not base64 of USER:PASSWORD"],
+    ["no user", auth(":s3cret"), "auth is not base64 of USER:PASSWORD"],
+    ["another type", { auth: 1 }, "auth is not a string"],
+    ["no object", "s3cret", "it is not an object"],
   ])("refuses an entry with %s, and only where it is needed", async (_, entry, why) => {
     await using world = await makeWorld({
       ".docker/config.json": config({ "bad.example": entry, "r.example": auth("a:1") }),
@@ -306,11 +306,11 @@ describe("createKeychain(): credential helpers", () => {
       helper("echo no credentials username; exit 1"),
       "exit code 1 (no credentials username)",
     ],
-    ["answers no JSON", helper("echo s3cret-canary"), "its answer is not the JSON of a credential helper"],
+    ["answers no JSON", helper("echo s3cret-canary"), "its output is not the JSON of a credential helper"],
     [
       "answers other JSON",
       helper(`echo '{"secret":"s3cret-canary"}'`),
-      "its answer is not the JSON of a credential helper",
+      "its output is not the JSON of a credential helper",
     ],
   ])("shows nothing of what a helper writes that %s", async (_, program, why) => {
     await using world = await makeWorld({
@@ -320,7 +320,7 @@ describe("createKeychain(): credential helpers", () => {
     const { hint, message } = await failureOf(world.find("r.example/x"));
     expect({ message, hint, leak: [message, ...world.said].join("\n").includes("s3cret-canary") }).toEqual({
       message: `Cannot get credentials for "r.example" from ${source.replace("$ROOT", world.root)}: ${why}`,
-      hint: "To see what it says: echo r.example | docker-credential-t get",
+      hint: "To see its output: echo r.example | docker-credential-t get",
       leak: false,
     });
   });
@@ -364,7 +364,7 @@ describe("createKeychain(): credential helpers", () => {
       { PATH: ".:bin::/usr/bin" },
     );
     expect((await failureOf(world.find("a.example/x"))).message).toContain("the program is not on PATH");
-    expect((await failureOf(world.find("b.example/x"))).message).toContain("is no plain file name");
+    expect((await failureOf(world.find("b.example/x"))).message).toContain("is not a plain file name");
   });
 });
 
