@@ -1,14 +1,8 @@
 /**
- * Where the cache is, how large it may get, and which names below that folder are ours: the folder may hold what is
- * somebody else's.
+ * The cache on disk: where it is, how large it may get, which names in it are ko's, which folders killed runs left.
  *
- * `v1/records/KIND-KEY.json`, `v1/content/HEX`, `v1/work/run-…`; a name with `.UUID.tmp` at its end is not complete yet.
- *
- * The folders that runs have in the cache for themselves, and how those are told that a killed run has left behind.
- *
- * On Linux the name says which process the folder belongs to: which kernel and container it runs in, its number, and when
- * it was started, so that a number that is used again does no harm. Elsewhere, and of processes that cannot be seen from
- * here, only age tells.
+ * Files are `v1/records/KIND-KEY.json` and `v1/content/HEX`, with `.UUID.tmp` appended while they are incomplete; each
+ * run has a folder `v1/work/run-…`. Other files may share the folder: only files with these names are ever removed.
  */
 import {
   accessSync,
@@ -22,17 +16,19 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
-import { UsageError } from "./errors.ts";
+import { codeOf, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
-import { isObject } from "./json.ts";
 
-/** The folder of this version of ko's entries; another way to keep them gets another number. */
+export type CacheFolder = (typeof CACHE_FOLDERS)[number];
+
+/** The folder of the present format; another format gets another number. */
 export const GENERATION = "v1";
 
 /** The folders in a generation. */
 export const CACHE_FOLDERS = ["records", "content", "work"] as const;
 
-export type CacheFolder = (typeof CACHE_FOLDERS)[number];
+/** Makes git ignore a generation's folder, which may be in a work tree. */
+export const IGNORE_FILE = ".gitignore";
 
 const TEMPORARY = String.raw`(?<tmp>\.[0-9a-f-]{36}\.tmp)?$`;
 const NAMES: Readonly<Record<Exclude<CacheFolder, "work">, RegExp>> = {
@@ -40,31 +36,34 @@ const NAMES: Readonly<Record<Exclude<CacheFolder, "work">, RegExp>> = {
   content: new RegExp(`^[0-9a-f]{64,128}${TEMPORARY}`),
 };
 const GENERATIONS = /^v[0-9]{1,4}$/;
+const RUN_NAME = /^run-(?:(?<scope>[0-9a-f]{16})-(?<pid>\d+)-(?<start>\d+)-)?[0-9A-Za-z]+$/;
 
-/** How often folders are made anew that `ko cache clean` removes at the same time. */
+/** How often the folders are made again while a parallel `ko cache clean` removes them. */
 const MAX_ATTEMPTS = 10;
+/** Milliseconds after which a run's folder is left over, if its process cannot be seen. */
+const RUN_AGE_MS = 24 * 3600 * 1000;
 
 const DEFAULT_LIMIT = 10 * 1000 ** 3;
 /** The part of the disk that the cache may take. */
 const DISK_SHARE = 0.1;
 
-/** Whether a name is that of a generation, ours or another version's. */
+/** Whether a name is that of a generation's folder, of any version of ko. */
 export function isGeneration(name: string): boolean {
   return GENERATIONS.test(name);
 }
 
-/** What a name is in `records` or `content`; undefined if it is not ours. */
-export function judgeName(folder: Exclude<CacheFolder, "work">, name: string): "entry" | "temporary" | undefined {
+/** Tells entries in `records` or `content` from incomplete files by their name; undefined if the name is not ko's. */
+export function classifyName(folder: Exclude<CacheFolder, "work">, name: string): "entry" | "temporary" | undefined {
   const match = NAMES[folder].exec(name);
   if (match === null) return undefined;
   return match.groups?.["tmp"] === undefined ? "entry" : "temporary";
 }
 
 /**
- * `KOCACHE`, else `ko` in the user's folder for caches: `$XDG_CACHE_HOME` or `~/.cache`, on macOS `~/Library/Caches`, on
- * Windows `%LOCALAPPDATA%`.
+ * `KOCACHE`, else `ko` in the user's folder for caches: `$XDG_CACHE_HOME` or `~/.cache`, on macOS `~/Library/Caches`,
+ * on Windows `%LOCALAPPDATA%`.
  *
- * @returns an absolute path; undefined if there is no cache: `KOCACHE=off`, or none of these is set
+ * @returns an absolute path; undefined if the cache is off: `KOCACHE=off`, or none of these variables is set
  */
 export function findCacheFolder({ env, platform, cwd }: Pick<Host, "env" | "platform" | "cwd">): string | undefined {
   const given = env["KOCACHE"] ?? "";
@@ -82,7 +81,7 @@ export function findCacheFolder({ env, platform, cwd }: Pick<Host, "env" | "plat
 /**
  * `KO_CACHE_MAX` in bytes; undefined if it is not set.
  *
- * @throws {UsageError} If it is no size such as `10GB`, `1.5 GiB` or `1000000`.
+ * @throws {UsageError} If the value is not a size such as `10GB`, `1.5 GiB` or `1000000`.
  */
 export function readCacheLimit(env: Host["env"]): number | undefined {
   const text = env["KO_CACHE_MAX"]?.trim() ?? "";
@@ -98,7 +97,7 @@ export function readCacheLimit(env: Host["env"]): number | undefined {
   });
 }
 
-/** The limit in bytes if none is given: 10 GB, or a tenth of the disk that `folder` is on or will be on. */
+/** The default limit in bytes: 10 GB, or a tenth of the disk of `folder`, which need not exist yet. */
 export function defaultCacheLimit(folder: string): number {
   try {
     const { blocks, bsize } = statfsSync(folder);
@@ -109,13 +108,10 @@ export function defaultCacheLimit(folder: string): number {
   }
 }
 
-/** Tells git that nothing in a generation's folder is of the work tree around it. */
-export const IGNORE_FILE = ".gitignore";
-
 /**
  * Makes the folders of a generation, readable by their owner only.
  *
- * @throws {Error} If that fails, the folder is a link or somebody else's, or it cannot be written to.
+ * @throws {Error} If the folder cannot be made or written to, is a symlink, or belongs to another user.
  */
 export function prepareGeneration(folder: string, host: Pick<Host, "userId">): void {
   for (let attempt = 1; ; attempt++) {
@@ -123,17 +119,48 @@ export function prepareGeneration(folder: string, host: Pick<Host, "userId">): v
       makeFolders(folder, host);
       return;
     } catch (error) {
-      if (!isObject(error) || error["code"] !== "ENOENT" || attempt === MAX_ATTEMPTS) throw error;
+      if (codeOf(error) !== "ENOENT" || attempt === MAX_ATTEMPTS) throw error;
     }
   }
 }
 
+/**
+ * The beginning of this run's folder name; a dash and random characters follow.
+ *
+ * On Linux it identifies the process by kernel, container, process number and start time, so that a process with the
+ * same number is not mistaken for it.
+ */
+export function runPrefix(): string {
+  const [scope, pid] = [findScope(), readlink("/proc/self")];
+  const start = pid === undefined ? undefined : startOf(pid);
+  return scope === undefined || start === undefined ? "run" : `run-${scope}-${pid}-${start}`;
+}
+
+/** Whether a name is that of a run's folder. */
+export function isRunFolder(name: string): boolean {
+  return RUN_NAME.test(name);
+}
+
+/**
+ * Whether the process of a run's folder has ended. Where the process cannot be seen, by the folder's age.
+ *
+ * @param options.changed the folder's modification time; as `now`, in milliseconds since 1970
+ */
+export function isLeftBehind(
+  name: string,
+  { changed, now }: { readonly changed: number; readonly now: number },
+): boolean {
+  const { scope, pid = "", start } = RUN_NAME.exec(name)?.groups ?? {};
+  if (scope !== undefined && scope === findScope()) return startOf(pid) !== start;
+  return now - changed > RUN_AGE_MS;
+}
+
 function makeFolders(folder: string, { userId }: Pick<Host, "userId">): void {
   const isNew = mkdirSync(folder, { recursive: true, mode: 0o700 }) !== undefined;
-  // In a work tree, where some CI systems want it: what is kept must not make the tree a changed one.
+  // Some CI systems keep caches in the work tree, which must not count as modified.
   if (isNew) writeFileSync(join(folder, IGNORE_FILE), "*\n", { mode: 0o600 });
   const found = lstatSync(folder);
-  if (!found.isDirectory()) throw new Error(`"${folder}" is a link`);
+  if (!found.isDirectory()) throw new Error(`"${folder}" is a symlink`);
   if (userId !== undefined) {
     if (found.uid !== userId) throw new Error(`"${folder}" belongs to another user`);
     if ((found.mode & 0o077) !== 0) chmodSync(folder, 0o700);
@@ -144,37 +171,7 @@ function makeFolders(folder: string, { userId }: Pick<Host, "userId">): void {
   }
 }
 
-/** Milliseconds after which a folder of which nothing else is known belongs to nobody any more. */
-const RUN_AGE_MS = 24 * 3600 * 1000;
-const NAME = /^run-(?:(?<scope>[0-9a-f]{16})-(?<pid>\d+)-(?<start>\d+)-)?[0-9A-Za-z]+$/;
-
-/** What the name of this run's folder begins with; a dash and some characters that nobody else has follow. */
-export function runPrefix(): string {
-  const [scope, pid] = [findScope(), readlink("/proc/self")];
-  const start = pid === undefined ? undefined : startOf(pid);
-  return scope === undefined || start === undefined ? "run" : `run-${scope}-${pid}-${start}`;
-}
-
-/** Whether a name is that of a run's folder. */
-export function isRunFolder(name: string): boolean {
-  return NAME.test(name);
-}
-
-/**
- * Whether nobody uses a run's folder any more.
- *
- * @param options.changed its modification time, as `now` in milliseconds since 1970
- */
-export function isLeftBehind(
-  name: string,
-  { changed, now }: { readonly changed: number; readonly now: number },
-): boolean {
-  const { scope, pid = "", start } = NAME.exec(name)?.groups ?? {};
-  if (scope !== undefined && scope === findScope()) return startOf(pid) !== start;
-  return now - changed > RUN_AGE_MS;
-}
-
-/** Stands for the kernel that runs, and the container, in which a process number means one process. */
+/** Identifies the running kernel and the PID namespace, in which a process number is unique. */
 function findScope(): string | undefined {
   const container = readlink("/proc/self/ns/pid");
   try {
@@ -186,11 +183,11 @@ function findScope(): string | undefined {
   }
 }
 
-/** When a process was started, in the kernel's ticks; undefined if there is none. */
+/** The start time of a process in ticks of the kernel; undefined if there is no such process. */
 function startOf(pid: string): string | undefined {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, "utf8");
-    // The second field, the program's name, may hold anything; starttime is the 22nd.
+    // The second field, the program's name in parentheses, may hold any character; starttime is the 22nd.
     return text.slice(text.lastIndexOf(")") + 2).split(" ")[19];
   } catch {
     return undefined;

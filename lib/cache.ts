@@ -1,19 +1,16 @@
 /**
- * What builds made, kept between runs: binaries, layers, manifests, and records that say what they were made of.
+ * The cache between runs: blobs (binaries, layers, manifests), and records that say how they were made.
  *
- * Nothing in it is needed and nothing in it is believed: a record that does not match its own digest is none, content that
- * is not what its record says is none, and whatever is missing is made again. So it may be removed, truncated, damaged or
- * shared by parallel runs at any time. Entries appear under their final name when they are complete. Only the owner can
- * read it. Nothing is forced to the disk: what a power cut leaves is caught like any other damage.
+ * The cache is best-effort: records and blobs are verified on read, a mismatch counts as a miss, and a failed write
+ * only costs time. So it may be removed, truncated, damaged or shared by parallel runs at any time.
  *
- * Content is named by the SHA-256 of what is in it, or a binary by that of its layer's tar. Where it is: cache-folder.ts.
- * What is removed when it is too much: cache-clean.ts.
+ * A blob is named by the SHA-256 of its content, or a binary by that of its layer's tar. Where the cache is:
+ * cache-folder.ts. Eviction: cache-clean.ts.
  */
 import {
   chmodSync,
   copyFileSync,
   linkSync,
-  lstatSync,
   mkdirSync,
   readFileSync,
   renameSync,
@@ -33,14 +30,13 @@ import {
   readCacheLimit,
   runPrefix,
 } from "./cache-folder.ts";
-import { KoError, messageOf } from "./errors.ts";
-import { readChunks } from "./file.ts";
+import { codeOf, KoError, messageOf } from "./errors.ts";
+import { lookAtLink, readChunks } from "./file.ts";
 import type { Host, TempFolder } from "./host.ts";
-import { isObject } from "./json.ts";
 import type { Log } from "./log.ts";
 import { type Digest, hexOf } from "./oci.ts";
 
-/** Content of the cache, as a record names it. */
+/** A blob of the cache, as records name it. */
 export interface Kept {
   readonly digest: Digest;
   /** Bytes. */
@@ -51,24 +47,24 @@ export interface Kept {
 export type Records = Pick<Cache, "read" | "write" | "remove">;
 
 /**
- * Seconds since 1970 that all kept content has as its modification time: whoever writes to it changes that. Archives that
- * carry the folder from one machine to another preserve it, inodes they do not.
+ * The modification time of all blobs, in seconds since 1970: a write to a blob changes it. Archives that carry the
+ * cache to another machine preserve times, but not inodes.
  */
 const KEPT_TIME = 1_000_000_000;
-/** Bytes that must be free for a run to work in the cache; it has room elsewhere, maybe. */
+/** Bytes that must be free on the cache's disk for the work folder of a run; else it is in the system's. */
 const MIN_FREE = 1000 ** 3;
 
-/** A file in a run's own folder that is there as long as nobody has removed what is in it. */
+/** A file in the work folder of a run: if it is missing, the folder was removed, and perhaps made anew. */
 const MARK = "mark";
 
-/** Something kept is not what it was, and that was found out too late to go on: whoever meets it starts again without it. */
+/** Reports a damaged blob that was already in use. The run starts again without the cache. */
 export class CacheDamage extends KoError {
   override readonly name: string = "CacheDamage";
 }
 
-/** What a run reads and adds. Except for {@link Cache.open} nothing throws: a cache that fails is an empty one. */
+/** The cache of one run. Only {@link Cache.open} and {@link Cache.work} throw: other failures count as misses. */
 export class Cache implements AsyncDisposable {
-  /** Absolute: the folder of this generation. */
+  /** Absolute path of this generation's folder. */
   readonly folder: string;
   readonly #host: Host;
   readonly #log: Log;
@@ -88,9 +84,9 @@ export class Cache implements AsyncDisposable {
   }
 
   /**
-   * Opens the cache; undefined if it is off, or cannot be had (then a run is slower, and a warning says so).
+   * Opens the cache; undefined if it is off, or cannot be used, which a warning says.
    *
-   * @throws {UsageError} If `KO_CACHE_MAX` is no size.
+   * @throws {UsageError} If `KO_CACHE_MAX` is not a size.
    */
   static open(host: Host, log: Log): Cache | undefined {
     const limit = readCacheLimit(host.env);
@@ -108,7 +104,7 @@ export class Cache implements AsyncDisposable {
     }
   }
 
-  /** A record, as it was written; undefined if there is none, or it is damaged. Its shape is for the caller to check. */
+  /** Reads a record; undefined if it is missing or damaged. Its shape is the caller's to check. */
   read(kind: string, key: string): unknown {
     const path = this.#recordPath(kind, key);
     try {
@@ -124,7 +120,7 @@ export class Cache implements AsyncDisposable {
     }
   }
 
-  /** Keeps a record, in place of the one of this key. */
+  /** Writes a record, and replaces the previous one of this kind and key. */
   write(kind: string, key: string, value: unknown): void {
     const body = JSON.stringify(value);
     const text = `${checksum(body)}\n${body}`;
@@ -136,24 +132,24 @@ export class Cache implements AsyncDisposable {
   }
 
   /**
-   * Takes a file of the run's own folder into the cache, where it has a second name; it must not be written to any more,
-   * and its times and its mode change.
+   * Stores a file of the work folder as a blob, by a hard link. The file must not be written to afterwards; its times
+   * and mode change.
    *
-   * @param digest names it: of its bytes, or of what is made of them and nothing else
-   * @returns undefined if it cannot be kept
+   * @param digest names the blob: the digest of its bytes, or of content that is a function of them alone
+   * @returns undefined if the blob cannot be stored
    */
   keep(file: string, digest: Digest): Kept | undefined {
-    const size = look(file)?.size;
+    const size = lookAtLink(file)?.size;
     if (size === undefined || size > this.#maximum) return undefined;
     const kept = { digest, size };
-    // Of another run, or for another input: it stays, and with it what others know of it.
+    // From another run or for another input: other runs may know its inode.
     if (this.has(kept)) return kept;
     const isPut = this.#put(this.path(digest), (temporary) => {
       try {
         linkSync(file, temporary);
       } catch (error) {
-        if (isMissing(error)) throw error;
-        // A file system without hard links, or another one.
+        if (codeOf(error) === "ENOENT") throw error;
+        // The file system has no hard links, or the file is on another one.
         copyFileSync(file, temporary);
       }
       chmodSync(temporary, 0o600);
@@ -162,7 +158,7 @@ export class Cache implements AsyncDisposable {
     return isPut ? kept : undefined;
   }
 
-  /** Keeps bytes under their digest. */
+  /** Stores bytes as a blob under their digest. */
   keepBytes(bytes: Uint8Array, digest: Digest): void {
     this.#put(this.path(digest), (temporary) => {
       writeFileSync(temporary, bytes, { mode: 0o600 });
@@ -170,11 +166,11 @@ export class Cache implements AsyncDisposable {
     });
   }
 
-  /** Small content that was kept by {@link keepBytes}; undefined if it is not there or is something else. */
+  /** Reads a small blob that {@link keepBytes} stored; undefined if it is missing or damaged. */
   readBytes(digest: Digest): Uint8Array | undefined {
     const path = this.path(digest);
     try {
-      if (look(path)?.isFile() !== true) return undefined;
+      if (lookAtLink(path)?.isFile() !== true) return undefined;
       const bytes = readFileSync(path);
       if (new Bun.CryptoHasher("sha256").update(bytes).digest("hex") !== hexOf(digest)) return undefined;
       this.#touch(path, KEPT_TIME);
@@ -184,36 +180,36 @@ export class Cache implements AsyncDisposable {
     }
   }
 
-  /** Whether content is there, untouched since it was kept; notes that it was used. */
+  /** Whether a blob is there and unchanged, by its size and modification time. Updates its last use. */
   has({ digest, size }: Kept): boolean {
     const path = this.path(digest);
-    if (!isUntouched(look(path), size)) return false;
+    if (!isUntouched(lookAtLink(path), size)) return false;
     this.#touch(path, KEPT_TIME);
     return true;
   }
 
-  /** Takes content away that has turned out to be something else. */
+  /** Evicts a blob whose content does not match its digest. */
   drop(digest: Digest): void {
     this.#trying("remove from", () => rmSync(this.path(digest), { force: true }));
   }
 
   /**
-   * Gives kept content a second name in the run's own folder, so that it stays even if the cache is removed.
+   * Links a blob into the work folder, where it survives the removal of the cache. The content is not hashed.
    *
-   * @param file absolute; nothing is there yet
-   * @returns false if it is not there, or was touched since it was kept; then there is no `file`
+   * @param file absolute path of the link, which must not exist
+   * @returns false if the blob is missing or was modified; then `file` does not exist either
    */
   lend({ digest, size }: Kept, file: string): boolean {
     const path = this.path(digest);
     try {
       try {
         linkSync(path, file);
-        if (isUntouched(look(file), size)) return true;
+        if (isUntouched(lookAtLink(file), size)) return true;
       } catch (error) {
-        if (isMissing(error)) return false;
-        if (isUntouched(look(path), size)) {
+        if (codeOf(error) === "ENOENT") return false;
+        if (isUntouched(lookAtLink(path), size)) {
           copyFileSync(path, file);
-          if (look(file)?.size === size) return true;
+          if (lookAtLink(file)?.size === size) return true;
         }
       }
     } catch (error) {
@@ -224,11 +220,10 @@ export class Cache implements AsyncDisposable {
   }
 
   /**
-   * Kept content that is named by the digest of its own bytes, in the run's own folder and read through: that file stays
-   * what it is, whatever becomes of the cache.
+   * Links a blob that is named by the digest of its own bytes into the work folder, and hashes it there.
    *
-   * @returns its path; undefined if it is not there, or is something else (then it is taken away)
-   * @throws If `signal` is aborted.
+   * @returns the path of the link; undefined if the blob is missing, or is damaged and thus evicted
+   * @throws the signal's reason, if it is aborted
    */
   async take(kept: Kept, signal?: AbortSignal): Promise<string | undefined> {
     const file = join(await this.work(), `taken-${crypto.randomUUID()}`);
@@ -245,22 +240,22 @@ export class Cache implements AsyncDisposable {
     return undefined;
   }
 
-  /** Gives content back its mark after somebody else, who did not write to it, has touched it. */
+  /** Resets the modification time of a blob after a program touched its link without writing to it. */
   restore({ digest, size }: Kept): void {
     const path = this.path(digest);
-    const found = look(path);
+    const found = lookAtLink(path);
     if (found?.isFile() === true && found.size === size) this.#touch(path, KEPT_TIME);
   }
 
-  /** Where content of this digest is kept. */
+  /** The path of the blob with this digest. */
   path(digest: Digest): string {
     return join(this.folder, "content", hexOf(digest));
   }
 
   /**
-   * The run's own folder, on the cache's file system if there is room; it goes when the cache is closed.
+   * The work folder of the run, on the cache's file system if there is room. It is removed when the cache is closed.
    *
-   * @throws {KoError} If there is none to be had anywhere. This alone of all is needed.
+   * @throws {KoError} If no folder can be made, in the system's folder for temporary files either.
    */
   async work(): Promise<string> {
     this.#work ??= this.#openWork().then((folder) => {
@@ -276,7 +271,7 @@ export class Cache implements AsyncDisposable {
   async #openWork(): Promise<TempFolder> {
     const parent = join(this.folder, "work");
     try {
-      // Somebody may have removed it meanwhile.
+      // Another process may have removed the cache since it was opened.
       mkdirSync(parent, { recursive: true, mode: 0o700 });
       const { bavail, bsize } = statfsSync(parent);
       if (bavail * bsize >= MIN_FREE) return await this.#host.tempFolder(runPrefix(), parent);
@@ -286,14 +281,14 @@ export class Cache implements AsyncDisposable {
     return this.#host.tempFolder("ko");
   }
 
-  /** Whether the run's own folder has gone under its hands, as when somebody removes the whole cache. */
+  /** Whether another process has removed the work folder, with the whole cache perhaps. */
   async isLost(): Promise<boolean> {
     const work = await this.#work?.catch(() => undefined);
-    // Not by the folder itself: whoever makes a folder in it makes it anew.
-    return work !== undefined && this.#isMarked && look(join(work.path, MARK)) === undefined;
+    // The folder itself proves nothing: making a folder in it with its parents makes it anew.
+    return work !== undefined && this.#isMarked && lookAtLink(join(work.path, MARK)) === undefined;
   }
 
-  /** Ends the run: its folder goes, and what is too much. */
+  /** Removes the work folder, those of killed runs, and the blobs that exceed the limit. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       await (await this.#work)?.[Symbol.asyncDispose]();
@@ -314,21 +309,21 @@ export class Cache implements AsyncDisposable {
     return join(this.folder, "records", `${kind}-${key}.json`);
   }
 
-  /** Makes a file under another name first. `make` is called again if its folder has gone meanwhile. */
+  /** Makes a file under a temporary name and renames it. Calls `make` again if the folder has vanished. */
   #put(path: string, make: (temporary: string) => void): boolean {
     const temporary = `${path}.${crypto.randomUUID()}.tmp`;
     try {
       try {
         make(temporary);
       } catch (error) {
-        if (!isMissing(error)) throw error;
+        if (codeOf(error) !== "ENOENT") throw error;
         mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
         make(temporary);
       }
       try {
         renameSync(temporary, path);
       } catch {
-        // A folder is in its place, or what cannot be replaced.
+        // A folder is in its place, for one.
         rmSync(path, { recursive: true, force: true });
         renameSync(temporary, path);
       }
@@ -338,30 +333,30 @@ export class Cache implements AsyncDisposable {
       this.#debug("write to", error);
       return false;
     } finally {
-      // Renaming one name of a file over another name of the same file does nothing at all.
+      // rename(2) between two links of the same file does nothing, so the temporary one may still exist.
       this.#trying("write to", () => rmSync(temporary, { force: true }));
     }
   }
 
-  /** Notes that a file was used. That it cannot be noted does not make it worse. */
+  /** Sets the time of the last use. */
   #touch(path: string, modified: Date | number): void {
     this.#trying("write to", () => utimesSync(path, this.#host.now(), modified));
   }
 
-  #trying(what: string, work: () => void): void {
+  #trying(action: string, work: () => void): void {
     try {
       work();
     } catch (error) {
-      this.#debug(what, error);
+      this.#debug(action, error);
     }
   }
 
-  #debug(what: string, error: unknown): void {
-    this.#log.debug(`Cannot ${what} the cache "${this.folder}": ${messageOf(error)}`);
+  #debug(action: string, error: unknown): void {
+    this.#log.debug(`Cannot ${action} the cache "${this.folder}": ${messageOf(error)}`);
   }
 }
 
-/** The cache of a command: opened when it is first asked for, once, whoever asks. */
+/** The cache of a command, opened at the first call of `get`. */
 export class LazyCache implements AsyncDisposable {
   readonly #host: Host;
   readonly #log: Log;
@@ -372,7 +367,7 @@ export class LazyCache implements AsyncDisposable {
     this.#log = log;
   }
 
-  /** As {@link Cache.open}. @throws {UsageError} If `KO_CACHE_MAX` is no size. */
+  /** See {@link Cache.open}. @throws {UsageError} If `KO_CACHE_MAX` is not a size. */
   get(): Cache | undefined {
     this.#opened ??= { cache: Cache.open(this.#host, this.#log) };
     return this.#opened.cache;
@@ -383,26 +378,14 @@ export class LazyCache implements AsyncDisposable {
   }
 }
 
-/** A key of a record: of anything that JSON can hold. */
+/** The key of a record, made of any value that JSON can hold. */
 export function keyOf(parts: unknown): string {
   return checksum(JSON.stringify(parts)).slice(0, 40);
 }
 
-/** Not by inode: another run may have kept the same, and an archive may have carried it here. */
+/** Not by inode: another run may have stored the same blob, or an archive may have carried it here. */
 function isUntouched(found: Stats | undefined, size: number): boolean {
   return found !== undefined && found.isFile() && found.size === size && found.mtimeMs === KEPT_TIME * 1000;
-}
-
-function look(path: string): Stats | undefined {
-  try {
-    return lstatSync(path, { throwIfNoEntry: false });
-  } catch {
-    return undefined;
-  }
-}
-
-function isMissing(error: unknown): boolean {
-  return isObject(error) && error["code"] === "ENOENT";
 }
 
 function checksum(text: string): string {

@@ -248,7 +248,7 @@ function normalKey(key: string): string {
   return bare !== key || path === "" || path === "v1" || path === "v2" ? host : `${host}/${path}`;
 }
 
-/** The auths entries for a repository as [key in the file, entry], best first; a bare host precedes the same in a URL. */
+/** The auths entries for a repository as [key in the file, entry], best first; a bare host precedes its URL. */
 function entriesFor(file: ConfigFile, repository: Repository): readonly (readonly [string, unknown])[] {
   return keysOf(repository).flatMap((wanted) => {
     const matches = [...file.auths].filter(([key]) => normalKey(key) === wanted);

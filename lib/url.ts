@@ -1,5 +1,5 @@
 /**
- * Rules for URLs: where a request or a credential may go, by which proxy, and which parts of a URL or text may be shown.
+ * Rules for URLs: where a request or a credential may go, by which proxy, and which parts of a URL may be shown.
  *
  * A registry names other hosts: token servers, upload locations, redirects, foreign layers. None of them may be this
  * machine, its cloud's metadata service or a private address literal, unless the registry itself is there.

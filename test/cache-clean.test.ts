@@ -47,7 +47,7 @@ describe("ko cache", () => {
   test("says that nothing is there yet, and makes nothing", async () => {
     using box = makeCacheBox();
     const { stdout } = await ko(box, ["cache"], { KO_CACHE_MAX: "0" });
-    expect(stdout).toBe(`place: ${box.place} # nothing there yet\nsize: 0 # 0 bytes\nlimit: 0 # 0 bytes\nentries: 0\n`);
+    expect(stdout).toBe(`place: ${box.place} # not created yet\nsize: 0 # 0 bytes\nlimit: 0 # 0 bytes\nentries: 0\n`);
     await ko(box, ["cache", "clean"]);
     await ko(box, ["version"]);
     expect(existsSync(box.place)).toBe(false);
@@ -58,8 +58,8 @@ describe("ko cache", () => {
     [["purge"], {}, 2, 'Cannot run "ko cache purge": "ko cache" has no such word\n'],
     [["clean", "all"], {}, 2, 'Cannot use "all": "ko cache" takes at most 1 argument'],
     [[], { KO_CACHE_MAX: "lots" }, 2, 'Cannot use KO_CACHE_MAX="lots": a size such as'],
-    [[], { KOCACHE: import.meta.path }, 1, `Cannot use "${import.meta.path}" as the cache: it is no folder`],
-    [["clean"], { KOCACHE: import.meta.path }, 1, `Cannot use "${import.meta.path}" as the cache: it is no folder`],
+    [[], { KOCACHE: import.meta.path }, 1, `Cannot use "${import.meta.path}" as the cache: it is not a folder`],
+    [["clean"], { KOCACHE: import.meta.path }, 1, `Cannot use "${import.meta.path}" as the cache: it is not a folder`],
     [[], { KOCACHE: join(import.meta.path, "x") }, 1, "as the cache: ENOTDIR"],
   ])("refuses %j with %j", async (words, env, code, message) => {
     using box = makeCacheBox();
@@ -82,7 +82,7 @@ describe("ko cache clean", () => {
     expect(await ko(box, ["cache", "clean"])).toEqual({
       code: 0,
       stdout: "",
-      stderr: `Nothing to remove: there is nothing of ko's in "${box.place}"\n`,
+      stderr: `Nothing to remove: "${box.place}" holds no files of ko\n`,
     });
     await fill(box);
     expect((await ko(box, ["cache", "clean", "-q"])).stderr).toBe("");
@@ -128,7 +128,7 @@ describe("ko cache clean", () => {
     const { path } = await box.file(cache, "text");
     const { code, stderr } = await ko(box, ["cache", "clean"]);
     expect([code, readFileSync(path, "utf8")]).toEqual([0, "text"]);
-    expect(stderr).toContain("The folders of 1 run at work stay until they end\n");
+    expect(stderr).toContain("Folders of active runs stay until the runs end: 1\n");
   });
 
   test("says what cannot be removed, removes the rest, and fails", async () => {

@@ -1,6 +1,15 @@
 import { describe, expect, test } from "bun:test";
 import { statfsSync } from "node:fs";
-import { defaultCacheLimit, findCacheFolder, isGeneration, judgeName, readCacheLimit } from "../lib/cache-folder.ts";
+import {
+  classifyName,
+  defaultCacheLimit,
+  findCacheFolder,
+  isGeneration,
+  isLeftBehind,
+  isRunFolder,
+  readCacheLimit,
+  runPrefix,
+} from "../lib/cache-folder.ts";
 import { UsageError } from "../lib/errors.ts";
 
 describe("findCacheFolder()", () => {
@@ -84,10 +93,38 @@ test("names that are ours", () => {
   ]);
 });
 
+test("isRunFolder() takes the names of runs only", () => {
+  const names = [`${runPrefix()}-a1B2`, "run-x", `run-${"0".repeat(16)}-1-2-x`, "run-", "run", "run-x.tmp", "Run-x"];
+  expect(names.map(isRunFolder)).toEqual([true, true, true, false, false, false, false]);
+});
+
+describe("isLeftBehind()", () => {
+  const DAY_MS = 24 * 3600 * 1000;
+  const now = 10 * DAY_MS;
+
+  test.skipIf(process.platform !== "linux")("looks for the process of a name, at any age", () => {
+    const prefix = runPrefix();
+    const [, scope, pid, start] = /^run-([0-9a-f]{16})-(\d+)-(\d+)$/.exec(prefix) ?? [];
+    expect(pid).toBe(String(process.pid));
+    const names = [`${prefix}-x`, `run-${scope}-${pid}-${Number(start) - 1}-x`, `run-${scope}-99999999-${start}-x`];
+    for (const changed of [0, now]) {
+      expect(names.map((name) => isLeftBehind(name, { changed, now }))).toEqual([false, true, true]);
+    }
+  });
+
+  test.each([
+    ["of another machine or container", `run-${"0".repeat(16)}-1-2-x`],
+    ["without a process", "run-x"],
+  ])("goes by age for a name %s", (_, name) => {
+    const ages = [0, DAY_MS, DAY_MS + 1];
+    expect(ages.map((age) => isLeftBehind(name, { changed: now - age, now }))).toEqual([false, false, true]);
+  });
+});
+
 function inRecords(name: string): string | undefined {
-  return judgeName("records", name);
+  return classifyName("records", name);
 }
 
 function inContent(name: string): string | undefined {
-  return judgeName("content", name);
+  return classifyName("content", name);
 }

@@ -1,4 +1,4 @@
-/** No secret in any line that is said, at any level, nor in any error: rules.md B6.3. */
+/** No secret is in a log line of any level, nor in an error (docs/rules.md B6.3). */
 import { afterAll, beforeAll, beforeEach, expect, describe as group, test } from "bun:test";
 import { chmod } from "node:fs/promises";
 import { join } from "node:path";
