@@ -1,12 +1,10 @@
 /**
- * Images in a tar: what `docker load`, podman, `ctr images import` and skopeo read.
+ * Packs images into a tar for `docker load`, podman, `ctr images import` and skopeo.
  *
- * One archive is two things at once, over the same `blobs/sha256/…`: an OCI layout (`oci-layout`, `index.json`), which
- * keeps our digests, and what `docker save` writes (`manifest.json`), which old engines need (rules.md C2.7).
+ * The tar is an OCI layout, which keeps the digests, and has a `manifest.json` as `docker save` writes it over the same
+ * `blobs/sha256/`, which old engines need (docs/rules.md C2.7). file.ts writes it to a file.
  *
  * https://github.com/opencontainers/image-spec/blob/main/image-layout.md
- *
- * It writes no files: see file.ts.
  */
 import { KoError } from "./errors.ts";
 import type { Built, Image } from "./image.ts";
@@ -18,19 +16,19 @@ import { packTar, type TarEntry } from "./tar.ts";
 
 export interface ArchiveItem {
   readonly image: Image;
-  /** Full references with a tag: `ko.local/web:latest`. */
+  /** Full references with tags: `ko.local/web:latest`. */
   readonly names: readonly string[];
 }
 
 export interface PackArchiveOptions {
-  /** Layers that the reader has: they are named, their bytes stay out. */
+  /** Layers that the reader has already: the archive lists them without their bytes. */
   readonly omit?: ReadonlySet<Digest>;
   readonly signal: AbortSignal;
 }
 
 export interface OciArchiveItem {
   readonly built: Built;
-  /** Full references with a tag. */
+  /** Full references with tags. */
   readonly names: readonly string[];
 }
 
@@ -38,13 +36,15 @@ export interface PackOciArchiveOptions {
   readonly signal: AbortSignal;
 }
 
+const FILE = { type: "file", mode: 0o644, mtime: 0 } as const;
+
 /**
- * An archive that every runtime loads: each image under all its names, each blob once.
+ * Packs images into an archive that every runtime loads: each image under all its names, each blob once.
  *
- * The bytes depend on nothing but the images and their names: neither on the order of `items` nor on the clock.
- * Layers are opened when their turn comes; memory does not grow with them.
+ * The bytes depend only on the images and their names, not on the order of `items` (docs/rules.md D7.3). One layer is
+ * open at a time, and it is streamed.
  *
- * @throws {KoError} If two images have one name, a name has no tag, or a layer cannot be read.
+ * @throws {KoError} If two images have the same name, a name has no tag, or a layer cannot be read.
  */
 export function packArchive(
   items: readonly ArchiveItem[],
@@ -59,12 +59,12 @@ export function packArchive(
 }
 
 /**
- * An OCI layout in a tar, with all platforms of each index. An archive of images alone is also one that `docker load`
- * takes, as {@link packArchive} makes it.
+ * Packs images and indexes, with all platforms, into an OCI layout in a tar. Without an index the bytes are those of
+ * {@link packArchive}; with one there is no `manifest.json`.
  *
- * Layers that may not be distributed stay out of an archive with an index, with their URLs in the manifest.
+ * An archive with an index has no foreign layers: the manifest has their URLs.
  *
- * @throws {KoError} If two images have one name, a name has no tag, or a layer cannot be read.
+ * @throws {KoError} If two images have the same name, a name has no tag, or a layer cannot be read.
  */
 export function packOciArchive(
   items: readonly OciArchiveItem[],
@@ -77,7 +77,22 @@ export function packOciArchive(
   return packTar(entriesOf(all, isWanted), options);
 }
 
-/** Each image once, with its names in order; images in the order of their first names. */
+/**
+ * The name of an image in containerd and Kubernetes, in which Docker Hub is spelled out: `docker.io/library/app:v1`.
+ *
+ * @param name a reference with a tag
+ * @throws {KoError} If the name is not valid or has no tag.
+ */
+export function containerdName(name: string): string {
+  const reference = parseReference(name);
+  // Docker cannot load a name without an explicit tag (docs/rules.md C2.10).
+  if (reference.tag === undefined || !name.endsWith(`:${reference.tag}`)) {
+    throw new KoError(`Cannot name an image "${name}" in an archive: a name with a tag is wanted`);
+  }
+  return formatReference(reference.host === DOCKER_HUB ? { ...reference, host: "docker.io" } : reference);
+}
+
+/** Each image once, in the order of their first names, with sorted names. */
 function collect(items: readonly OciArchiveItem[]): readonly OciArchiveItem[] {
   const byName = new Map<string, Built>();
   const byDigest = new Map<Digest, { readonly built: Built; readonly names: Set<string> }>();
@@ -102,7 +117,7 @@ function orderKey({ built, names }: OciArchiveItem): string {
   return `${names[0] ?? ""} ${built.descriptor.digest}`;
 }
 
-/** What names the images comes last: a stream that ends too early is no archive, and nobody tags what is in it. */
+/** The entries of the tar. The files with the names come last: no reader tags the images of an incomplete archive. */
 function* entriesOf(
   items: readonly OciArchiveItem[],
   isWanted: (layer: Descriptor) => boolean,
@@ -111,7 +126,7 @@ function* entriesOf(
   yield bytesEntry("oci-layout", encode({ imageLayoutVersion: LAYOUT_VERSION }));
   yield bytesEntry("index.json", encode(indexOf(items)));
   const images = items.flatMap(({ built, names }) => (built.kind === "image" ? [{ image: built, names }] : []));
-  // Half of the images would be worse than none.
+  // It cannot list an index, and a list without it would hide the index from docker load.
   if (images.length === items.length) yield bytesEntry("manifest.json", encode(images.map(savedEntry)));
 }
 
@@ -124,23 +139,7 @@ function indexOf(items: readonly OciArchiveItem[]): unknown {
   return { schemaVersion: 2, mediaType: MEDIA_TYPES.ociIndex, manifests };
 }
 
-/**
- * The name under which containerd and Kubernetes know an image. They take names as they are, so that Docker Hub's must
- * be spelled out, and not as go-containerregistry does.
- *
- * @param name a reference with a tag
- * @throws {KoError} If it is none.
- */
-export function containerdName(name: string): string {
-  const reference = parseReference(name);
-  // Docker cannot load what has no explicit tag (rules.md C2.10).
-  if (reference.tag === undefined || !name.endsWith(`:${reference.tag}`)) {
-    throw new KoError(`Cannot name an image "${name}" in an archive: a name with a tag is wanted`);
-  }
-  return formatReference(reference.host === DOCKER_HUB ? { ...reference, host: "docker.io" } : reference);
-}
-
-/** An entry of `manifest.json`, as `docker save` writes it. */
+/** The entry of an image in `manifest.json`, as `docker save` writes it. */
 function savedEntry({ image, names }: ArchiveItem): unknown {
   const foreign = image.layers.filter(({ descriptor }) => isForeignLayer(descriptor.mediaType));
   return {
@@ -177,8 +176,6 @@ function* blobEntries(
     }
   }
 }
-
-const FILE = { type: "file", mode: 0o644, mtime: 0 } as const;
 
 function bytesEntry(name: string, content: Uint8Array): TarEntry {
   return { ...FILE, name, size: content.byteLength, content };

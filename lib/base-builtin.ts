@@ -1,20 +1,11 @@
 /**
- * The bases that ko makes itself, without any network: `ko.builtin/static` and `scratch`.
+ * The bases that ko makes itself, without a network: `ko.builtin/static` and `scratch`.
  *
- * `ko.builtin/static` is what a static program needs and no more: users, folders, CA certificates (Mozilla's, as
- * compiled into Bun) and time zones. A given version of ko makes the same bytes on every machine, compiled or not.
- *
- * The time zones are `zoneinfo.zip` beside this file: a copy of Go 1.26.8's `lib/time/zoneinfo.zip` (IANA tz 2025c).
- * The tz data base is in the public domain. Go's own zip differs between Go versions, so it is not read.
- *
- * ZIP files whose members are stored as they are, read from memory: what Go's `lib/time/zoneinfo.zip` is.
- *
- * No compression, encryption, ZIP64 or comments in any encoding but UTF-8: this is for an asset of ours, no input.
- *
- * https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT (4.3)
+ * `ko.builtin/static` has users, folders, CA certificates (Mozilla's, compiled into Bun) and time zones (`zoneinfo.zip` of
+ * Go 1.26.8: IANA tz 2025c, public domain). Its bytes depend only on the version of ko: no installed Go is read.
  */
 import { KoError } from "./errors.ts";
-import type { ImageSource, Layer } from "./image.ts";
+import type { Blob, ImageSource, Layer } from "./image.ts";
 import { type ContainerConfig, encodeConfig, type History } from "./oci-config.ts";
 import {
   describe,
@@ -30,9 +21,13 @@ import {
 import type { TarEntry } from "./tar.ts";
 import zoneinfoPath from "./zoneinfo.zip" with { type: "file" };
 
-export const BUILTIN_NAME = "ko.builtin/static";
+export interface ZipMember {
+  /** The path, with `/` between its parts. */
+  readonly name: string;
+  readonly content: Uint8Array;
+}
 
-/** Every linux platform that Go 1.26 can compile for (`go tool dist list`), the most used first. */
+/** Every Linux platform of Go 1.26 (`go tool dist list`), the most used first. */
 export const BUILTIN_PLATFORMS: readonly Platform[] = [
   { os: "linux", architecture: "amd64" },
   { os: "linux", architecture: "arm64", variant: "v8" },
@@ -51,12 +46,13 @@ export const BUILTIN_PLATFORMS: readonly Platform[] = [
   { os: "linux", architecture: "s390x" },
 ];
 
+const BUILTIN_NAME = "ko.builtin/static";
 const CREATED = "1970-01-01T00:00:00Z";
 const CERTIFICATES = "etc/ssl/certs/ca-certificates.crt";
 const ZONEINFO = "usr/share/zoneinfo";
 const NONROOT = 65532;
 
-/** User, home and PATH as in gcr.io/distroless/static:nonroot, which it can stand in for. */
+/** User, home and PATH as in gcr.io/distroless/static:nonroot, which it can replace. */
 const STATIC_CONFIG: ContainerConfig = {
   Env: [`PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`, `SSL_CERT_FILE=/${CERTIFICATES}`],
   User: String(NONROOT),
@@ -73,23 +69,28 @@ const TEXTS: Readonly<Record<string, string>> = {
     "nonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n",
 };
 
+/** The signatures of a ZIP file's records. */
+const END_RECORD = 0x06054b50;
+const CENTRAL_RECORD = 0x02014b50;
+const LOCAL_RECORD = 0x04034b50;
+
 /**
- * Makes `ko.builtin/static`: an OCI index of all {@link BUILTIN_PLATFORMS} that share one layer.
+ * Makes `ko.builtin/static`: an OCI index of all {@link BUILTIN_PLATFORMS}, which share one layer.
  *
- * @param layer of {@link staticEntries}
+ * @param layer with the {@link staticEntries}
  */
 export function openBuiltin(layer: Layer): ImageSource {
   return makeSource(BUILTIN_NAME, { layers: [layer], config: STATIC_CONFIG });
 }
 
-/** The empty base: an OCI index of all {@link BUILTIN_PLATFORMS} without a layer and without settings. */
+/** Makes `scratch`: an OCI index of all {@link BUILTIN_PLATFORMS} without layers and settings. */
 export function openScratch(): ImageSource {
   return makeSource("scratch", { layers: [], config: {} });
 }
 
-/** Everything in the layer of `ko.builtin/static`, sorted by name, dated 1970. */
+/** The files and folders of `ko.builtin/static`, sorted by name, dated 1970. */
 export async function* staticEntries(): AsyncGenerator<TarEntry, void, void> {
-  // Here and not above: loading node:tls costs milliseconds that other bases need not pay.
+  // Loading node:tls takes milliseconds: not for other bases.
   const { rootCertificates } = await import("node:tls");
   const encoder = new TextEncoder();
   const folders = new Map<string, Pick<TarEntry, "mode" | "uid" | "gid">>([
@@ -114,20 +115,56 @@ export async function* staticEntries(): AsyncGenerator<TarEntry, void, void> {
       return { name, type: "file", mode: 0o644, mtime: 0, size: content.byteLength, content };
     }),
   ];
-  // By UTF-16 unit: the names are ASCII. No locale must have a say in the order.
+  // Not localeCompare(): the order must not depend on the locale.
   yield* entries.sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-interface Content {
-  readonly descriptor: Descriptor;
-  open(signal?: AbortSignal): AsyncIterable<Uint8Array>;
+/**
+ * Reads a ZIP file of uncompressed members, such as Go's `zoneinfo.zip`: no encryption, no ZIP64, names in UTF-8.
+ *
+ * https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT (4.3)
+ *
+ * @returns the members in the order of the central directory; their contents are views of `bytes`
+ * @throws {RangeError} If the file is damaged or a member is compressed.
+ */
+export function readStoredZip(bytes: Uint8Array): readonly ZipMember[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const decoder = new TextDecoder("utf-8", { fatal: true });
+  const expect = (at: number, signature: number): void => {
+    const inside = at >= 0 && at <= bytes.byteLength - 4;
+    if (inside && view.getUint32(at, true) === signature) return;
+    throw new RangeError(`no ZIP record ${signature.toString(16)} at ${at}`);
+  };
+  let end = bytes.byteLength - 22;
+  // A comment may follow the last record.
+  while (end > 0 && view.getUint32(end, true) !== END_RECORD) end--;
+  expect(end, END_RECORD);
+  const members: ZipMember[] = [];
+  let at = view.getUint32(end + 16, true);
+  for (let left = view.getUint16(end + 10, true); left > 0; left--) {
+    expect(at, CENTRAL_RECORD);
+    const nameLength = view.getUint16(at + 28, true);
+    const name = decoder.decode(bytes.subarray(at + 46, at + 46 + nameLength));
+    if (view.getUint16(at + 10, true) !== 0) throw new RangeError(`ZIP member "${name}" is compressed`);
+    const size = view.getUint32(at + 24, true);
+    const local = view.getUint32(at + 42, true);
+    expect(local, LOCAL_RECORD);
+    const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
+    const content = bytes.subarray(start, start + size);
+    if (content.byteLength !== size || Bun.hash.crc32(content) !== view.getUint32(at + 16, true)) {
+      throw new RangeError(`ZIP member "${name}" is damaged`);
+    }
+    members.push({ name, content });
+    at += 46 + nameLength + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
+  }
+  return members;
 }
 
 function makeSource(
   shown: string,
   { layers, config }: { readonly layers: readonly Layer[]; readonly config: ContainerConfig },
 ): ImageSource {
-  const contents = new Map<Digest, Content>(layers.map((layer) => [layer.descriptor.digest, layer]));
+  const contents = new Map<Digest, Blob>(layers.map((layer) => [layer.descriptor.digest, layer]));
   const documents = new Map<Digest, { readonly descriptor: Descriptor; readonly bytes: Uint8Array }>();
   const keep = (mediaType: string, bytes: Uint8Array): Descriptor => {
     const descriptor = describe(mediaType, bytes);
@@ -176,52 +213,4 @@ function makeSource(
 
 async function* streamOf(bytes: Uint8Array): AsyncGenerator<Uint8Array, void, void> {
   yield bytes;
-}
-
-export interface ZipMember {
-  /** With `/` between parts. */
-  readonly name: string;
-  readonly content: Uint8Array;
-}
-
-const END = 0x06054b50;
-const CENTRAL = 0x02014b50;
-const LOCAL = 0x04034b50;
-
-/**
- * The members in the order of the central directory; their contents are views of `bytes`.
- *
- * @throws {RangeError} If it is no such file.
- */
-export function readStoredZip(bytes: Uint8Array): readonly ZipMember[] {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const decoder = new TextDecoder("utf-8", { fatal: true });
-  const expect = (at: number, signature: number): void => {
-    const inside = at >= 0 && at <= bytes.byteLength - 4;
-    if (inside && view.getUint32(at, true) === signature) return;
-    throw new RangeError(`no ZIP record ${signature.toString(16)} at ${at}`);
-  };
-  let end = bytes.byteLength - 22;
-  // A comment may follow the record.
-  while (end > 0 && view.getUint32(end, true) !== END) end--;
-  expect(end, END);
-  const members: ZipMember[] = [];
-  let at = view.getUint32(end + 16, true);
-  for (let left = view.getUint16(end + 10, true); left > 0; left--) {
-    expect(at, CENTRAL);
-    const nameLength = view.getUint16(at + 28, true);
-    const name = decoder.decode(bytes.subarray(at + 46, at + 46 + nameLength));
-    if (view.getUint16(at + 10, true) !== 0) throw new RangeError(`ZIP member "${name}" is compressed`);
-    const size = view.getUint32(at + 24, true);
-    const local = view.getUint32(at + 42, true);
-    expect(local, LOCAL);
-    const start = local + 30 + view.getUint16(local + 26, true) + view.getUint16(local + 28, true);
-    const content = bytes.subarray(start, start + size);
-    if (content.byteLength !== size || Bun.hash.crc32(content) !== view.getUint32(at + 16, true)) {
-      throw new RangeError(`ZIP member "${name}" is damaged`);
-    }
-    members.push({ name, content });
-    at += 46 + nameLength + view.getUint16(at + 30, true) + view.getUint16(at + 32, true);
-  }
-  return members;
 }

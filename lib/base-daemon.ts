@@ -1,15 +1,8 @@
 /**
- * A base image that only the daemon has: `ko.local/…`, made by another `ko build -L` or by `docker build`.
+ * Reads a base image that only the daemon has: `ko.local/…`, from `ko build -L` or `docker build`.
  *
- * What `docker save` gives is taken apart into an OCI layout in a temporary folder: every file under its own digest,
- * whatever its name was, so that no name can lead out of the folder and what is wrong is simply not found. Classic
- * engines and podman write no manifest: one is made, of Docker's kind. Rules: rules.md C2.17.
- *
- * It does not choose platforms: base.ts does.
- *
- * Takes apart the tar that `docker save` gives: every regular file becomes a blob under its own digest.
- *
- * Names are looked up, never used as paths; links are not followed: what they lead to is there under its digest.
+ * The tar of `docker save` is unpacked into an OCI layout in a temporary folder. Each file is stored under its digest and
+ * its name is only looked up, so that no name leads out of the folder. Rules: docs/rules.md C2.17.
  */
 import { mkdir, open, rename } from "node:fs/promises";
 import { join } from "node:path";
@@ -39,27 +32,32 @@ import {
 } from "./oci.ts";
 
 export interface OpenDaemonBaseOptions {
-  /** An empty folder that lives as long as the base is used. */
+  /** An empty folder, which must exist as long as the base is used. */
   readonly folder: string;
   readonly pool: CompressionPool;
-  /** True gzips layers that are plain tars: a registry's readers expect that. False leaves all as it is. */
+  /** True compresses layers that are plain tars, as the readers of a registry expect; false keeps all layers. */
   readonly compress: boolean;
   readonly signal: AbortSignal;
 }
 
 const DOCKER_TAR = "application/vnd.docker.image.rootfs.diff.tar";
 const OCI_TAR = "application/vnd.oci.image.layer.v1.tar";
-/** What a plain tar becomes. */
+/** The media types of compressed layers, by those of plain tars. */
 const GZIP_TYPES: Readonly<Record<string, string>> = {
   [DOCKER_TAR]: MEDIA_TYPES.dockerLayer,
   [OCI_TAR]: MEDIA_TYPES.ociLayer,
 };
 
+/** An image has at most 127 layers, with three files each in the oldest form. */
+const MAX_ENTRIES = 10_000;
+/** 256 GiB: more would be a mistake, or an attack on the disk. */
+const MAX_TOTAL_BYTES: number = 256 * 1024 ** 3;
+
 /**
- * Reads the image that the daemon calls `reference`. Its only manifest or index is found under any tag.
+ * Reads an image from the daemon. The source returns its manifest or index for every tag.
  *
  * @param reference full, with a tag: `ko.local/app:latest`
- * @throws {KoError} If the daemon has no such image, or gives something else.
+ * @throws {KoError} If the daemon has no such image, or sends another one.
  */
 export async function openDaemonBase(
   engine: DockerEngine,
@@ -74,12 +72,12 @@ export async function openDaemonBase(
     });
   }
   await mkdir(join(folder, "blobs", "sha256"), { recursive: true });
-  const files = await unpackBlobs(engine.saveImage(reference), { folder, what: `base "${reference}"`, signal });
-  const store = new Store(files, { ...options, reference });
-  const root = (await store.findOciRoot()) ?? (await store.makeManifest());
-  if (!root.origins.has(found.id)) {
-    throw new KoError(`Cannot use base "${reference}": ${engine.name} gave another image than ${found.id}`, {
-      hint: "If it was built anew meanwhile, run ko again.",
+  const files = await unpackBlobs(engine.saveImage(reference), { folder, subject: `base "${reference}"`, signal });
+  const saved = new SavedImage(files, { ...options, reference });
+  const root = (await saved.findOciRoot()) ?? (await saved.makeManifest());
+  if (!root.ids.has(found.id)) {
+    throw new KoError(`Cannot use base "${reference}": ${engine.name} sent another image, wanted ${found.id}`, {
+      hint: "If it was rebuilt in the meantime, run ko again.",
     });
   }
   const index = encodeIndex({ schemaVersion: 2, mediaType: MEDIA_TYPES.ociIndex, manifests: [root.descriptor] });
@@ -94,78 +92,78 @@ export async function openDaemonBase(
 
 interface Root {
   readonly descriptor: Descriptor;
-  /** What the daemon may call this image: digests of index, manifests, configurations. */
-  readonly origins: ReadonlySet<Digest>;
+  /** The IDs that the daemon may use for the image: digests of the index, manifests and configurations. */
+  readonly ids: ReadonlySet<Digest>;
 }
 
-interface StoreOptions extends OpenDaemonBaseOptions {
+interface SavedImageOptions extends OpenDaemonBaseOptions {
   readonly reference: string;
 }
 
-/** The unpacked files, and the documents that are made of them. */
-class Store {
+/** The unpacked files of `docker save`, and the documents made from them. */
+class SavedImage {
   readonly #files: UnpackedFiles;
-  readonly #options: StoreOptions;
+  readonly #options: SavedImageOptions;
   readonly #compressed = new Map<Digest, Promise<Descriptor>>();
 
-  constructor(files: UnpackedFiles, options: StoreOptions) {
+  constructor(files: UnpackedFiles, options: SavedImageOptions) {
     this.#files = files;
     this.#options = options;
   }
 
-  /** What the OCI layout in the archive lists, as far as it is there; undefined if there is none. */
+  /** The only image or index of the OCI layout in the tar; undefined if the tar is not a layout or has no whole image. */
   async findOciRoot(): Promise<Root | undefined> {
     const index = await this.#readByName("index.json");
     if (index === undefined) return undefined;
-    const entries = readIndex(index, this.#what("index.json")).manifests;
-    const origins = new Set<Digest>();
+    const entries = readIndex(index, this.#subject("index.json")).manifests;
+    const ids = new Set<Digest>();
     const roots: Descriptor[] = [];
     for (const entry of entries) {
-      const root = await this.#copy(entry, origins);
+      const root = await this.#copy(entry, ids);
       if (root !== undefined && !roots.some(({ digest }) => digest === root.digest)) roots.push(root);
     }
     const [root] = roots;
     if (root === undefined) return undefined;
-    if (roots.length > 1) throw this.#fail(`the daemon gave ${roots.length} images for that name`);
+    if (roots.length > 1) throw this.#fail(`the daemon sent ${roots.length} images for that name`);
     const { mediaType, size, digest } = root;
-    return { descriptor: { mediaType, size, digest }, origins };
+    return { descriptor: { mediaType, size, digest }, ids };
   }
 
-  /** A Docker manifest for what `manifest.json` lists. */
+  /** Makes a Docker manifest for the image in `manifest.json`: classic engines and podman write none. */
   async makeManifest(): Promise<Root> {
     const list = await this.#readByName("manifest.json");
     const entries = list === undefined ? undefined : this.#parse(list, "manifest.json");
     const [entry] = Array.isArray(entries) ? entries : [];
     if (!isObject(entry) || typeof entry["Config"] !== "string") {
-      throw this.#fail("the daemon gave neither an OCI layout nor what docker save writes");
+      throw this.#fail("the daemon sent neither an OCI layout nor the manifest.json of docker save");
     }
     const file = this.#files.byName.get(entry["Config"]);
     if (file === undefined) throw this.#fail(`its configuration "${entry["Config"]}" is missing`);
     const bytes = await this.#read(file.digest);
     const config: Descriptor = { mediaType: MEDIA_TYPES.dockerConfig, size: file.size, digest: file.digest };
     const layers: Descriptor[] = [];
-    for (const diffId of readConfig(bytes, this.#what("the configuration")).rootfs.diff_ids) {
+    for (const diffId of readConfig(bytes, this.#subject("the configuration")).rootfs.diff_ids) {
       const size = this.#files.sizes.get(diffId);
       if (size === undefined) throw this.#fail(`its layer ${diffId} is missing`);
       layers.push(await this.#compress({ mediaType: DOCKER_TAR, size, digest: diffId }));
     }
     const mediaType = MEDIA_TYPES.dockerManifest;
     const descriptor = await this.#write(mediaType, encodeManifest({ schemaVersion: 2, mediaType, config, layers }));
-    return { descriptor, origins: new Set([file.digest]) };
+    return { descriptor, ids: new Set([file.digest]) };
   }
 
-  /** The image or index that `entry` describes, with its layers compressed if wanted; undefined if parts are missing. */
-  async #copy(entry: Descriptor, origins: Set<Digest>): Promise<Descriptor | undefined> {
+  /** The image or index of `entry`, with its layers compressed if wanted; undefined if parts of it are missing. */
+  async #copy(entry: Descriptor, ids: Set<Digest>): Promise<Descriptor | undefined> {
     if (this.#files.sizes.get(entry.digest) === undefined) return undefined;
     const bytes = await this.#read(entry.digest);
-    if (isIndexType(entry.mediaType)) return this.#copyIndex(entry, { bytes, origins });
-    const what = this.#what(`manifest ${entry.digest}`);
+    if (isIndexType(entry.mediaType)) return this.#copyIndex(entry, { bytes, ids });
+    const what = this.#subject(`manifest ${entry.digest}`);
     const manifest = readManifest(bytes, what);
     const isWhole = [manifest.config, ...manifest.layers].every(({ digest }) => this.#files.sizes.has(digest));
-    // Attestations are no images.
+    // An attestation is not an image.
     if (!isWhole || entry.platform?.os === "unknown") return undefined;
-    origins.add(entry.digest);
-    origins.add(manifest.config.digest);
+    ids.add(entry.digest);
+    ids.add(manifest.config.digest);
     const layers: Descriptor[] = [];
     for (const layer of manifest.layers) layers.push(await this.#compress(layer));
     if (layers.every(({ digest }, i) => digest === manifest.layers[i]?.digest)) return entry;
@@ -173,27 +171,27 @@ class Store {
     return { ...entry, ...(await this.#write(entry.mediaType, encodeManifest(copy))) };
   }
 
-  /** The only image of an index whose other images the daemon does not have; else the index of those it has. */
+  /** The index of the images that the daemon has; if that is one image, the image. */
   async #copyIndex(
     entry: Descriptor,
-    { bytes, origins }: { readonly bytes: Uint8Array; readonly origins: Set<Digest> },
+    { bytes, ids }: { readonly bytes: Uint8Array; readonly ids: Set<Digest> },
   ): Promise<Descriptor | undefined> {
-    const index = readIndex(bytes, this.#what(`index ${entry.digest}`));
+    const index = readIndex(bytes, this.#subject(`index ${entry.digest}`));
     const images: Descriptor[] = [];
     for (const child of index.manifests) {
-      const image = isIndexType(child.mediaType) ? undefined : await this.#copy(child, origins);
+      const image = isIndexType(child.mediaType) ? undefined : await this.#copy(child, ids);
       if (image !== undefined) images.push(image);
     }
     const [only] = images;
     if (only === undefined) return undefined;
-    origins.add(entry.digest);
+    ids.add(entry.digest);
     if (images.length === 1) return only;
     const isSame = images.length === index.manifests.length && images.every((one, i) => one === index.manifests[i]);
     if (isSame) return entry;
     return { ...entry, ...(await this.#write(entry.mediaType, encodeIndex({ ...index, manifests: images }))) };
   }
 
-  /** The same layer as gzip, if it is a plain tar and gzip is wanted. */
+  /** The layer compressed, if it is a plain tar and compression is wanted. */
   #compress(layer: Descriptor): Promise<Descriptor> {
     const mediaType = GZIP_TYPES[layer.mediaType];
     if (!this.#options.compress || mediaType === undefined) return Promise.resolve(layer);
@@ -239,11 +237,11 @@ class Store {
     try {
       return JSON.parse(new TextDecoder().decode(bytes));
     } catch {
-      throw this.#fail(`its ${part} is no JSON`);
+      throw this.#fail(`its ${part} is not JSON`);
     }
   }
 
-  #what(part: string): string {
+  #subject(part: string): string {
     return `${part} of base "${this.#options.reference}"`;
   }
 
@@ -252,37 +250,36 @@ class Store {
   }
 }
 
-export interface UnpackedFile {
+interface UnpackedFile {
   readonly digest: Digest;
   /** Bytes. */
   readonly size: number;
 }
 
-export interface UnpackedFiles {
-  /** By the name in the archive. */
+interface UnpackedFiles {
+  /** By the name in the tar. */
   readonly byName: ReadonlyMap<string, UnpackedFile>;
   /** Bytes, by digest. */
   readonly sizes: ReadonlyMap<Digest, number>;
 }
 
-export interface UnpackOptions {
-  /** Of an OCI layout; `blobs/sha256` exists. */
+interface UnpackOptions {
+  /** The folder of an OCI layout, with `blobs/sha256`. */
   readonly folder: string;
-  /** For errors. */
-  readonly what: string;
+  /** The image's name in errors. */
+  readonly subject: string;
   readonly signal: AbortSignal;
 }
 
-/** An image has at most 127 layers, with three files each in the oldest form. */
-const MAX_ENTRIES = 10_000;
-/** 256 GiB: somebody's mistake, or an attack on our disk. */
-const MAX_TOTAL_BYTES: number = 256 * 1024 ** 3;
-
-/** @throws {KoError} If it is no tar, ends too early, or is too large; or a file cannot be written. */
-export async function unpackBlobs(archive: AsyncIterable<Uint8Array>, options: UnpackOptions): Promise<UnpackedFiles> {
-  const { folder, signal, what } = options;
+/**
+ * Unpacks the regular files of a tar, each as a blob. Links are not followed: their targets are unpacked anyway.
+ *
+ * @throws {KoError} If the bytes are not a tar, end early or are too many, or a file cannot be written.
+ */
+async function unpackBlobs(archive: AsyncIterable<Uint8Array>, options: UnpackOptions): Promise<UnpackedFiles> {
+  const { folder, signal, subject } = options;
   const fail = (why: string, cause?: unknown): KoError =>
-    new KoError(`Cannot read ${what} from the daemon: ${why}`, { cause });
+    new KoError(`Cannot read ${subject} from the daemon: ${why}`, { cause });
   const { extract } = await import("tar-stream");
   const byName = new Map<string, UnpackedFile>();
   const sizes = new Map<Digest, number>();
@@ -308,7 +305,7 @@ export async function unpackBlobs(archive: AsyncIterable<Uint8Array>, options: U
       }
       const file = await writeBlob(entry, { folder, name: `${count}.tmp` });
       sizes.set(file.digest, file.size);
-      // The first of a name counts: a second could only be meant to deceive.
+      // The first file of a name counts: docker save never writes two.
       if (!byName.has(name)) byName.set(name, file);
     }
   } catch (error) {
@@ -323,7 +320,7 @@ export async function unpackBlobs(archive: AsyncIterable<Uint8Array>, options: U
   return { byName, sizes };
 }
 
-/** Ends early, without an error, when nobody wants more. */
+/** Writes a tar to the unpacker. Returns early, without an error, if the unpacker is destroyed. */
 async function feed(archive: AsyncIterable<Uint8Array>, entries: Extract): Promise<void> {
   const closed = new Promise<void>((resolve) => void entries.once("close", resolve));
   for await (const chunk of archive) {

@@ -1,10 +1,8 @@
 /**
- * Base images: read from a registry, an OCI layout or ko itself, each at most once per run, never more than is needed.
+ * Base images: read from a source, cached between runs, and their platforms chosen.
  *
- * A base's layers stay where they are until a publisher has to copy them.
- *
- * Manifests and configurations of base images, kept between runs under their digests: of a tag no more is asked than which
- * digest it has, of a digest nothing.
+ * Manifests and configurations are read when they are needed, layers only by a publisher that has to copy them. The
+ * sources are a registry, the daemon (base-daemon.ts), ko itself (base-builtin.ts) and an OCI layout (layout.ts).
  */
 import type { Cache } from "./cache.ts";
 import type { BaseName } from "./config.ts";
@@ -26,23 +24,24 @@ import {
   readIndex,
   readManifest,
 } from "./oci.ts";
-import { formatName, formatReference } from "./reference.ts";
+import { formatName, formatReference, type Repository } from "./reference.ts";
+import type { Registry } from "./registry.ts";
 
 export interface Base {
-  /** For people: the name with the digest that was found. */
+  /** The name and the digest, for messages. */
   readonly text: string;
-  /** For `org.opencontainers.image.base.name`; undefined where there is no name that others could use. */
+  /** For `org.opencontainers.image.base.name`; undefined if the name means nothing on another machine. */
   readonly name: string | undefined;
-  /** Of the manifest or index that the name points to; undefined for `scratch`. */
+  /** The digest of the manifest or index; undefined for `scratch`. */
   readonly digest: Digest | undefined;
   readonly mediaType: string;
-  /** Entries of the index, in its order; undefined where the base is a single image. */
+  /** The entries of the index, in its order; undefined if the base is a single image. */
   readonly entries: readonly Descriptor[] | undefined;
-  /** The image of an entry, or of a single-image base. Read once. */
+  /** Reads the image of an entry, or that of a single-image base. Each image is read once. */
   image(entry?: Descriptor): Promise<Image>;
 }
 
-/** One platform that is to be built on a base. */
+/** A platform to build for, and its image in the base. */
 export interface BasePlatform {
   readonly platform: Platform;
   /** The entry of the base's index; undefined for a single-image base. */
@@ -50,20 +49,27 @@ export interface BasePlatform {
   image(): Promise<Image>;
 }
 
+/** The requests for a base in a registry. */
+type RegistryReader = Pick<Registry, "findManifest" | "getManifest" | "openBlob">;
+
+export interface BaseCacheOptions {
+  readonly cache: Cache;
+  /** Asks the source for the descriptor of a tag, without the manifest; undefined if the answer has none. */
+  readonly findTag: (tag: string) => Promise<Descriptor | undefined>;
+}
+
 /**
- * Reads what `reference` names in `source`: one manifest or index. Platform images are read when asked for.
+ * Reads the manifest or index of a base. The images of an index are read when {@link Base.image} is called.
  *
- * @param spec decides names; `shown` is what people call it
- * @throws {KoError} If it is no image that can be built on.
+ * @param options.shown the base's name in messages
+ * @throws {KoError} If the source has no such image, or its media type is neither that of an image nor of an index.
  */
 export async function readBase(
   source: ImageSource,
   options: { readonly spec: BaseName; readonly shown: string; readonly signal: AbortSignal },
 ): Promise<Base> {
   const { spec, shown, signal } = options;
-  const reference =
-    spec.kind === "registry" ? (spec.reference.digest ?? spec.reference.tag) : spec.kind === "layout" ? spec.tag : "";
-  const { descriptor, bytes } = await source.getManifest(reference ?? "", { signal });
+  const { descriptor, bytes } = await source.getManifest(referenceOf(spec), { signal });
   const { mediaType, digest } = descriptor;
   const images = new Map<Digest, Promise<Image>>();
   const image = (entry: Descriptor | undefined): Promise<Image> => {
@@ -93,6 +99,140 @@ export async function readBase(
   };
 }
 
+/**
+ * Returns the platforms of a base that match the user's, in the base's order.
+ *
+ * @param wanted as in `--platform`: `linux/arm64`, `all`
+ * @param matcherOf `createPlatformMatcher()` of oci.ts
+ * @throws {KoError} If the base lacks one of them: the error lists the platforms of the base.
+ */
+export async function selectPlatforms(
+  base: Base,
+  wanted: readonly string[],
+  matcherOf: (specs: readonly string[]) => (platform: Platform | undefined) => boolean,
+): Promise<readonly BasePlatform[]> {
+  const matches = matcherOf(wanted);
+  const all = wanted.length === 1 && wanted[0] === "all";
+  const missing = (has: readonly string[], specs: readonly string[]): KoError =>
+    new KoError(
+      `Cannot build for ${specs.join(", ")} on base "${base.text}": it has ${has.join(", ") || "no platform"}`,
+      {
+        hint: "Use --platform with one that it has, or another base: defaultBaseImage in .ko.yaml, KO_DEFAULTBASEIMAGE.",
+      },
+    );
+  if (base.entries === undefined) {
+    const image = await base.image();
+    // As in the original ko, the variant of a single image (GOAMD64, GOARM) is ignored, unless the user names one.
+    const { variant: _, ...plain } = platformOf(image);
+    const platform = all || wanted.every((spec) => matcherOf([spec])(plain)) ? plain : platformOf(image);
+    const lacking = all ? [] : wanted.filter((spec) => !matcherOf([spec])(platform));
+    if (lacking.length > 0) throw missing([formatPlatform(platform)], lacking);
+    return [{ platform, entry: undefined, image: async () => image }];
+  }
+  const entries = base.entries.filter(
+    ({ platform }) => platform?.os !== "unknown" && platform?.architecture !== "unknown",
+  );
+  const lacking = all ? [] : wanted.filter((spec) => !entries.some((entry) => matcherOf([spec])(entry.platform)));
+  const chosen = entries.filter((entry) => matches(entry.platform));
+  if (lacking.length > 0 || chosen.length === 0) {
+    throw missing(entries.map(platformText), lacking.length > 0 ? lacking : wanted);
+  }
+  return Promise.all(
+    chosen.map(async (entry) => {
+      if (!isManifestType(entry.mediaType)) {
+        throw new KoError(
+          `Cannot use base "${base.text}": its entry for ${platformText(entry)} is of type "${entry.mediaType}", an image is wanted`,
+        );
+      }
+      // The image is read before the compilation only if its entry has no platform.
+      const platform = entry.platform ?? platformOf(await base.image(entry));
+      return { platform, entry, image: () => base.image(entry) };
+    }),
+  );
+}
+
+/** The name of a base in messages. */
+export function showBase(spec: BaseName): string {
+  switch (spec.kind) {
+    case "registry":
+      return formatReference(spec.reference);
+    case "builtin":
+      return "ko.builtin/static";
+    case "scratch":
+      return "scratch";
+    case "layout":
+      return `oci:${spec.path}${spec.tag === undefined ? "" : `:${spec.tag}`}`;
+  }
+}
+
+/**
+ * The images of a repository, as bases.
+ *
+ * @param options.cache keeps manifests and configurations between runs; see {@link cacheBase}
+ */
+export function registrySource(
+  registry: RegistryReader,
+  { reference, cache }: { readonly reference: Repository; readonly cache: Cache | undefined },
+): ImageSource {
+  const source: ImageSource = {
+    getManifest: (name, options) => registry.getManifest(reference, name, options),
+    openBlob: (descriptor, signal) => registry.openBlob(reference, descriptor, signal),
+    blobSource: { host: reference.host, path: reference.path },
+  };
+  if (cache === undefined) return source;
+  return cacheBase(source, { cache, findTag: (tag) => registry.findManifest(reference, tag) });
+}
+
+/**
+ * Reads less of a source, by the manifests and configurations of earlier runs.
+ *
+ * For a tag the source is asked only for the digest, for a digest not at all.
+ */
+export function cacheBase(source: ImageSource, options: BaseCacheOptions): ImageSource {
+  const { cache, findTag } = options;
+  const known = (digest: Digest): Awaited<ReturnType<ImageSource["getManifest"]>> | undefined => {
+    const descriptor = cache.read("manifest", hexOf(digest));
+    const bytes = isDescriptor(descriptor) ? cache.readBytes(digest) : undefined;
+    return bytes !== undefined && isDescriptor(descriptor) && descriptor.size === bytes.byteLength
+      ? { descriptor, bytes }
+      : undefined;
+  };
+  return {
+    ...source,
+    getManifest: async (reference, more = {}) => {
+      const digest = isDigest(reference) ? reference : await findDigest(reference, findTag);
+      const found = digest === undefined ? undefined : known(digest);
+      const { expected } = more;
+      if (found !== undefined && (expected === undefined || isSame(found.descriptor, expected))) return found;
+      const read = await source.getManifest(reference, more);
+      const { mediaType, size } = read.descriptor;
+      cache.keepBytes(read.bytes, read.descriptor.digest);
+      cache.write("manifest", hexOf(read.descriptor.digest), { mediaType, size, digest: read.descriptor.digest });
+      return read;
+    },
+    openBlob: (descriptor, signal) => {
+      const { digest, mediaType } = descriptor;
+      const isConfig = mediaType === MEDIA_TYPES.ociConfig || mediaType === MEDIA_TYPES.dockerConfig;
+      return isConfig
+        ? openConfig(digest, source.openBlob(descriptor, signal), cache)
+        : source.openBlob(descriptor, signal);
+    },
+  };
+}
+
+/** The tag or digest of a base in its source; empty for the only image of a source. */
+function referenceOf(spec: BaseName): string {
+  switch (spec.kind) {
+    case "registry":
+      return spec.reference.digest ?? spec.reference.tag ?? "";
+    case "layout":
+      return spec.tag ?? "";
+    case "builtin":
+    case "scratch":
+      return "";
+  }
+}
+
 interface ReadImageOptions {
   readonly shown: string;
   readonly signal: AbortSignal;
@@ -107,7 +247,7 @@ async function readImage(
   const { mediaType } = manifest.config;
   if (mediaType !== MEDIA_TYPES.ociConfig && mediaType !== MEDIA_TYPES.dockerConfig) {
     throw new KoError(
-      `Cannot use base "${shown}": its configuration is of type "${mediaType}", so it is no container image`,
+      `Cannot use base "${shown}": its configuration is of type "${mediaType}", so it is not a container image`,
     );
   }
   const what = `configuration of base "${shown}"`;
@@ -132,117 +272,12 @@ async function readImage(
   return { kind: "image", descriptor, bytes, manifest, configBytes, config, layers };
 }
 
-/**
- * The platforms of `base` that the user asked for, in the base's order.
- *
- * @param wanted the specs as given (`linux/arm64`, `all`)
- * @param matcherOf see `createPlatformMatcher()` of oci.ts
- * @throws {KoError} If the base lacks one of them: the error lists what it has.
- */
-export async function selectPlatforms(
-  base: Base,
-  wanted: readonly string[],
-  matcherOf: (specs: readonly string[]) => (platform: Platform | undefined) => boolean,
-): Promise<readonly BasePlatform[]> {
-  const matches = matcherOf(wanted);
-  const all = wanted.length === 1 && wanted[0] === "all";
-  const missing = (has: readonly string[], specs: readonly string[]): KoError =>
-    new KoError(
-      `Cannot build for ${specs.join(", ")} on base "${base.text}": it has ${has.join(", ") || "no platform"}`,
-      {
-        hint: "Use --platform with one that it has, or another base: defaultBaseImage in .ko.yaml, KO_DEFAULTBASEIMAGE.",
-      },
-    );
-  if (base.entries === undefined) {
-    const image = await base.image();
-    // As the original, a single image's variant decides nothing (GOAMD64, GOARM), unless the user names one.
-    const { variant: _, ...plain } = platformOf(image);
-    const platform = all || wanted.every((spec) => matcherOf([spec])(plain)) ? plain : platformOf(image);
-    const lacking = all ? [] : wanted.filter((spec) => !matcherOf([spec])(platform));
-    if (lacking.length > 0) throw missing([formatPlatform(platform)], lacking);
-    return [{ platform, entry: undefined, image: async () => image }];
-  }
-  const entries = base.entries.filter(
-    ({ platform }) => platform?.os !== "unknown" && platform?.architecture !== "unknown",
-  );
-  const lacking = all ? [] : wanted.filter((spec) => !entries.some((entry) => matcherOf([spec])(entry.platform)));
-  const chosen = entries.filter((entry) => matches(entry.platform));
-  if (lacking.length > 0 || chosen.length === 0) {
-    throw missing(entries.map(platformText), lacking.length > 0 ? lacking : wanted);
-  }
-  return Promise.all(
-    chosen.map(async (entry) => {
-      if (!isManifestType(entry.mediaType)) {
-        throw new KoError(
-          `Cannot use base "${base.text}": its entry for ${platformText(entry)} is of type "${entry.mediaType}", an image is wanted`,
-        );
-      }
-      // Only an entry without a platform makes us look into the image before compiling.
-      const platform = entry.platform ?? platformOf(await base.image(entry));
-      return { platform, entry, image: () => base.image(entry) };
-    }),
-  );
-}
-
 function platformText(entry: Descriptor): string {
   return entry.platform === undefined ? entry.digest : formatPlatform(entry.platform);
 }
 
-/** How people call a base of this kind. */
-export function showBase(spec: BaseName): string {
-  switch (spec.kind) {
-    case "registry":
-      return formatReference(spec.reference);
-    case "builtin":
-      return "ko.builtin/static";
-    case "scratch":
-      return "scratch";
-    case "layout":
-      return `oci:${spec.path}${spec.tag === undefined ? "" : `:${spec.tag}`}`;
-  }
-}
-
-export interface BaseCacheOptions {
-  readonly cache: Cache;
-  /** What the source says of a tag without reading it; undefined if it says nothing. */
-  readonly findTag: (tag: string) => Promise<Descriptor | undefined>;
-}
-
-/** The same source, asked for less. */
-export function cacheBase(source: ImageSource, options: BaseCacheOptions): ImageSource {
-  const { cache, findTag } = options;
-  const known = (digest: Digest): Awaited<ReturnType<ImageSource["getManifest"]>> | undefined => {
-    const descriptor = cache.read("manifest", hexOf(digest));
-    const bytes = isDescriptor(descriptor) ? cache.readBytes(digest) : undefined;
-    return bytes !== undefined && isDescriptor(descriptor) && descriptor.size === bytes.byteLength
-      ? { descriptor, bytes }
-      : undefined;
-  };
-  return {
-    ...source,
-    getManifest: async (reference, more = {}) => {
-      const digest = isDigest(reference) ? reference : await askFor(reference, findTag);
-      const found = digest === undefined ? undefined : known(digest);
-      const { expected } = more;
-      if (found !== undefined && (expected === undefined || isSame(found.descriptor, expected))) return found;
-      const read = await source.getManifest(reference, more);
-      const { mediaType, size } = read.descriptor;
-      cache.keepBytes(read.bytes, read.descriptor.digest);
-      cache.write("manifest", hexOf(read.descriptor.digest), { mediaType, size, digest: read.descriptor.digest });
-      return read;
-    },
-    openBlob: (descriptor, signal) => {
-      const { digest, mediaType } = descriptor;
-      const isConfig = mediaType === MEDIA_TYPES.ociConfig || mediaType === MEDIA_TYPES.dockerConfig;
-      return isConfig
-        ? openConfig(digest, source.openBlob(descriptor, signal), cache)
-        : source.openBlob(descriptor, signal);
-    },
-  };
-}
-
-/** A source that refuses says why when it is asked for the whole. */
-async function askFor(tag: string, findTag: BaseCacheOptions["findTag"]): Promise<Digest | undefined> {
+/** The digest of a tag. Undefined if the source refuses: the request for the manifest then reports why. */
+async function findDigest(tag: string, findTag: BaseCacheOptions["findTag"]): Promise<Digest | undefined> {
   try {
     return (await findTag(tag))?.digest;
   } catch (error) {

@@ -1,20 +1,14 @@
 /**
- * OCI image layouts, read: a folder with `oci-layout`, `index.json` and `blobs/`.
+ * OCI image layouts: folders with `oci-layout`, `index.json` and `blobs/`, which other programs may use at the same time.
  *
- * https://github.com/opencontainers/image-spec/blob/main/image-layout.md
- *
- * Writing is in layout.ts.
- *
- * OCI image layouts, written: images are added to a folder that other tools, and other ko runs, may use as well.
- *
- * Blobs come first and `index.json` last, each under a temporary name until it is complete, so that whoever reads the
- * folder at any time finds a valid layout (rules.md D7).
+ * Blobs are written first and `index.json` last, each under a temporary name until it is complete, so that the folder is a
+ * valid layout at any time (docs/rules.md D7.1).
  *
  * https://github.com/opencontainers/image-spec/blob/main/image-layout.md
  */
 import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { findNearest, KoError } from "./errors.ts";
+import { codeOf, findNearest, KoError } from "./errors.ts";
 import { readChunks, withLock } from "./file.ts";
 import type { Built, Image, ImageSource } from "./image.ts";
 import { isObject, quoteJson } from "./json.ts";
@@ -31,26 +25,28 @@ import {
   verified,
 } from "./oci.ts";
 
-/** The content of the file `oci-layout`. */
-export const LAYOUT_VERSION = "1.0.0";
-/** The annotation of an entry of `index.json` that holds its tag. */
-export const REF_NAME = "org.opencontainers.image.ref.name";
-/** The annotation of an entry of `index.json` that holds its full name: containerd and Docker read it. */
-export const CONTAINERD_NAME = "io.containerd.image.name";
-
-/** `index.json` with all that is in it, the unknown too. */
-export interface LayoutIndex {
-  readonly document: Readonly<Record<string, unknown>>;
-  /** As they are in `document.manifests`. */
-  readonly entries: readonly Readonly<Record<string, unknown>>[];
+export interface LayoutItem {
+  readonly built: Built;
+  /** The tag in the layout: the annotation `org.opencontainers.image.ref.name`. */
+  readonly name: string;
 }
 
+/** The version in the file `oci-layout`. */
+export const LAYOUT_VERSION = "1.0.0";
+/** The annotation of an entry of `index.json` with its tag. */
+export const REF_NAME = "org.opencontainers.image.ref.name";
+/** The annotation of an entry of `index.json` with its full name, which containerd and Docker read. */
+export const CONTAINERD_NAME = "io.containerd.image.name";
+/** The names in a folder that an interrupted first run has left: blobs and ko's temporary files. */
+const OURS = /^(?:blobs|\.ko-.*)$/;
+const LOCK = ".ko-lock";
+
 /**
- * A base in an OCI layout. The layout is read when something is asked of it.
+ * The images of an OCI layout, as bases. The folder is read at each call of the source's methods.
  *
- * A tag is what an entry's annotation `org.opencontainers.image.ref.name` or `io.containerd.image.name` says.
+ * A tag is the annotation `org.opencontainers.image.ref.name` or `io.containerd.image.name` of an entry.
  *
- * @param path of the folder, absolute
+ * @param path absolute
  */
 export function openLayout(path: string): ImageSource {
   return {
@@ -67,82 +63,53 @@ export function openLayout(path: string): ImageSource {
   };
 }
 
-/** Where a layout keeps the content of this digest. */
+/**
+ * Adds images to an OCI layout, which is created if it does not exist.
+ *
+ * An entry with the same name is replaced, and so is an entry of the same image without a name; the other entries and
+ * their order stay. Foreign layers are not written: the manifest has their URLs.
+ *
+ * @param path absolute
+ * @throws {KoError} If the folder is not empty and not a layout, or cannot be written. `index.json` is unchanged then.
+ */
+export async function writeToLayout(
+  path: string,
+  items: readonly LayoutItem[],
+  options: { readonly signal: AbortSignal },
+): Promise<void> {
+  const { signal } = options;
+  try {
+    await checkFolder(path);
+    await mkdir(join(path, "blobs", "sha256"), { recursive: true });
+    const done = new Set<Digest>();
+    for (const { built } of items) await writeBuilt(path, built, { signal, done });
+    await withLock(join(path, LOCK), () => writeIndex(path, items, signal), { signal });
+  } catch (cause) {
+    if (cause instanceof KoError || signal.aborted || !(cause instanceof Error && "code" in cause)) throw cause;
+    throw new KoError(`Cannot write OCI layout "${path}"`, { cause });
+  }
+}
+
+/** The path of a blob in a layout. */
 export function blobPath(path: string, digest: Digest): string {
-  // The type says so already; a digest that became a path by mistake would be a way out of the folder.
-  if (!isDigest(digest)) throw new TypeError(`no digest: ${String(digest)}`);
+  // Checked although the type says so: a malformed digest would be a path out of the folder.
+  if (!isDigest(digest)) throw new TypeError(`not a digest: ${String(digest)}`);
   return join(path, "blobs", "sha256", hexOf(digest));
 }
 
-/**
- * Reads `oci-layout` and `index.json`.
- *
- * @throws {KoError} If `path` is no OCI layout of version 1.
- */
-export async function readLayoutIndex(path: string): Promise<LayoutIndex> {
-  const fail = (why: string, cause?: unknown): KoError =>
-    new KoError(`Cannot read OCI layout "${path}": ${why}`, { cause });
-  const marker = await readJson(join(path, "oci-layout"), fail);
-  if (marker === undefined) throw fail("there is no file oci-layout in it, so it is no OCI layout");
-  const version = marker["imageLayoutVersion"];
-  if (typeof version !== "string" || !version.startsWith("1.")) {
-    throw fail(`its imageLayoutVersion is ${quoteJson(version)}, wanted "${LAYOUT_VERSION}"`);
-  }
-  const document = await readJson(join(path, "index.json"), fail);
-  if (document === undefined) throw fail("there is no file index.json in it");
-  const manifests = document["manifests"] ?? [];
-  if (!Array.isArray(manifests)) throw fail("the manifests of its index.json are no list");
-  const entries = manifests.map((entry: unknown) => {
-    if (isObject(entry)) return entry;
-    throw fail(`its index.json lists ${quoteJson(entry)}, which is no object`);
-  });
-  return { document, entries };
-}
-
-/** A JSON object in a file of the layout, undefined if there is no such file. */
-async function readJson(
-  file: string,
-  fail: (why: string, cause?: unknown) => KoError,
-): Promise<Readonly<Record<string, unknown>> | undefined> {
-  let text: string;
-  try {
-    // A limit before the read, so that a wrong path costs no memory; a fifo has size 0 and must not be waited for.
-    const size = await sizeOfFile(file);
-    if (size === undefined) return undefined;
-    if (size > MAX_DOCUMENT_BYTES) throw fail(`"${file}" has ${size} bytes, the limit is ${MAX_DOCUMENT_BYTES}`);
-    text = await Bun.file(file).text();
-  } catch (cause) {
-    if (cause instanceof KoError) throw cause;
-    throw fail(`"${file}" cannot be read`, cause);
-  }
-  try {
-    const value: unknown = JSON.parse(text);
-    if (isObject(value)) return value;
-  } catch (cause) {
-    throw fail(`"${file}" is no JSON`, cause);
-  }
-  throw fail(`"${file}" is no JSON object`);
-}
-
-/**
- * Bytes of a regular file, undefined if there is none.
- *
- * @throws {KoError} If it is a folder, a fifo or the like.
- */
-export async function sizeOfFile(file: string): Promise<number | undefined> {
-  try {
-    const stats = await Bun.file(file).stat();
-    if (stats.isFile()) return stats.size;
-  } catch (error) {
-    if (isMissing(error)) return undefined;
-    throw error;
-  }
-  throw new KoError(`Cannot read "${file}": it is no regular file`);
-}
-
-/** True for the error of a file system call on what is not there. */
-export function isMissing(error: unknown): boolean {
-  return error instanceof Error && "code" in error && (error.code === "ENOENT" || error.code === "ENOTDIR");
+/** The entry of `index.json` for an image or index. */
+export function makeEntry(
+  built: Built,
+  annotations: Readonly<Record<string, string>>,
+): Readonly<Record<string, unknown>> {
+  const { mediaType, size, digest } = built.descriptor;
+  return {
+    mediaType,
+    size,
+    digest,
+    ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
+    ...(built.kind === "image" ? platformPart(built) : {}),
+  };
 }
 
 async function findDescriptor(path: string, reference: string, expected: Descriptor | undefined): Promise<Descriptor> {
@@ -154,7 +121,7 @@ async function findDescriptor(path: string, reference: string, expected: Descrip
     return entry === undefined ? describeBlob(path, reference) : plain(entry);
   }
   const fail = (why: string): KoError => {
-    // What can be typed after oci:DIR: is a tag: it stands for the full name that ends in it.
+    // The part of a full name after its last colon: that can be typed after "oci:DIR:".
     const tags = all.flatMap(namesOf).map((name) => name.slice(name.lastIndexOf(":") + 1));
     const tag = findNearest(reference, tags) ?? tags.find((one) => tags.indexOf(one) === tags.lastIndexOf(one));
     const list = `It has ${all.map(showEntry).join(", ")}`;
@@ -170,7 +137,7 @@ async function findDescriptor(path: string, reference: string, expected: Descrip
   return plain(onlyOne(tagged, fail, `${tagged.length} different images have that tag`));
 }
 
-/** The same image may be listed more than once. */
+/** The only image of a list, which may have it more than once. */
 function onlyOne(found: readonly Descriptor[], fail: (why: string) => KoError, tooMany: string): Descriptor {
   const [first] = found;
   if (first === undefined) throw fail("there is none");
@@ -187,12 +154,12 @@ function showEntry(entry: Descriptor): string {
   return names.length === 0 ? entry.digest : names.map((name) => `"${name}"`).join(" or ");
 }
 
-/** What a registry would say of it: an entry's name and platform belong to the entry. */
+/** The descriptor as a registry returns it: without the name and the platform of the entry. */
 function plain({ mediaType, size, digest }: Descriptor): Descriptor {
   return { mediaType, size, digest };
 }
 
-/** The descriptor of a manifest that no entry lists (a platform's image of an index, say). */
+/** The descriptor of a manifest that no entry lists: one platform's image of an index, say. */
 async function describeBlob(path: string, digest: Digest): Promise<Descriptor> {
   const file = blobPath(path, digest);
   const size = await sizeOfFile(file);
@@ -206,7 +173,7 @@ async function describeBlob(path: string, digest: Digest): Promise<Descriptor> {
   try {
     value = JSON.parse(new TextDecoder().decode(bytes));
   } catch (cause) {
-    throw new KoError(`Cannot read ${what}: it is no JSON`, { cause });
+    throw new KoError(`Cannot read ${what}: it is not JSON`, { cause });
   }
   const given = isObject(value) ? value["mediaType"] : undefined;
   const guessed = isObject(value) && "manifests" in value ? MEDIA_TYPES.ociIndex : MEDIA_TYPES.ociManifest;
@@ -231,47 +198,89 @@ async function* readBlob(
   yield* readChunks(file, { signal });
 }
 
-export interface LayoutItem {
-  readonly built: Built;
-  /** The tag in the layout: goes into the annotation `org.opencontainers.image.ref.name`. */
-  readonly name: string;
+/** A whole `index.json`, with the fields that ko does not know. */
+interface LayoutIndex {
+  readonly document: Readonly<Record<string, unknown>>;
+  /** The items of `document.manifests`. */
+  readonly entries: readonly Readonly<Record<string, unknown>>[];
 }
 
-/** What a folder may hold that a first run left unfinished. Everything of ours begins with `.ko-`. */
-const OURS = /^(?:blobs|\.ko-.*)$/;
-const LOCK = ".ko-lock";
+/**
+ * Reads `oci-layout` and `index.json`.
+ *
+ * @throws {KoError} If `path` is not an OCI layout of version 1.
+ */
+async function readLayoutIndex(path: string): Promise<LayoutIndex> {
+  const fail = (why: string, cause?: unknown): KoError =>
+    new KoError(`Cannot read OCI layout "${path}": ${why}`, { cause });
+  const marker = await readJson(join(path, "oci-layout"), fail);
+  if (marker === undefined) throw fail("there is no file oci-layout in it, so it is not an OCI layout");
+  const version = marker["imageLayoutVersion"];
+  if (typeof version !== "string" || !version.startsWith("1.")) {
+    throw fail(`its imageLayoutVersion is ${quoteJson(version)}, wanted "${LAYOUT_VERSION}"`);
+  }
+  const document = await readJson(join(path, "index.json"), fail);
+  if (document === undefined) throw fail("there is no file index.json in it");
+  const manifests = document["manifests"] ?? [];
+  if (!Array.isArray(manifests)) throw fail("the manifests of its index.json are not a list");
+  const entries = manifests.map((entry: unknown) => {
+    if (isObject(entry)) return entry;
+    throw fail(`its index.json lists ${quoteJson(entry)}, which is not an object`);
+  });
+  return { document, entries };
+}
+
+/** Reads a JSON object; undefined if there is no such file. */
+async function readJson(
+  file: string,
+  fail: (why: string, cause?: unknown) => KoError,
+): Promise<Readonly<Record<string, unknown>> | undefined> {
+  let text: string;
+  try {
+    // Before the read: a wrong path must cost no memory, and the read of a fifo would block.
+    const size = await sizeOfFile(file);
+    if (size === undefined) return undefined;
+    if (size > MAX_DOCUMENT_BYTES) throw fail(`"${file}" has ${size} bytes, the limit is ${MAX_DOCUMENT_BYTES}`);
+    text = await Bun.file(file).text();
+  } catch (cause) {
+    if (cause instanceof KoError) throw cause;
+    throw fail(`"${file}" cannot be read`, cause);
+  }
+  try {
+    const value: unknown = JSON.parse(text);
+    if (isObject(value)) return value;
+  } catch (cause) {
+    throw fail(`"${file}" is not JSON`, cause);
+  }
+  throw fail(`"${file}" is not a JSON object`);
+}
 
 /**
- * Adds images to the OCI layout in the folder `path`, which is made if it is not there.
+ * The size of a regular file in bytes; undefined if it does not exist.
  *
- * Entries of others stay as they are and where they are. An entry of the same name is replaced, and so is one of the
- * same image without a name. Layers that may not be distributed stay out, with their URLs in the manifest.
- *
- * @param path absolute
- * @throws {KoError} If the folder holds something else, or cannot be written; then `index.json` is as it was.
+ * @throws {KoError} If it is a folder, a fifo or the like.
  */
-export async function writeToLayout(
-  path: string,
-  items: readonly LayoutItem[],
-  options: { readonly signal: AbortSignal },
-): Promise<void> {
-  const { signal } = options;
+async function sizeOfFile(file: string): Promise<number | undefined> {
   try {
-    await checkFolder(path);
-    await mkdir(join(path, "blobs", "sha256"), { recursive: true });
-    const done = new Set<Digest>();
-    for (const { built } of items) await writeBuilt(path, built, { signal, done });
-    await withLock(join(path, LOCK), () => writeIndex(path, items, signal), { signal });
-  } catch (cause) {
-    if (cause instanceof KoError || signal.aborted || !(cause instanceof Error && "code" in cause)) throw cause;
-    throw new KoError(`Cannot write OCI layout "${path}"`, { cause });
+    const stats = await Bun.file(file).stat();
+    if (stats.isFile()) return stats.size;
+  } catch (error) {
+    if (isMissing(error)) return undefined;
+    throw error;
   }
+  throw new KoError(`Cannot read "${file}": it is not a regular file`);
+}
+
+/** Whether a system call failed because the path does not exist. */
+function isMissing(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === "ENOENT" || code === "ENOTDIR";
 }
 
 async function checkFolder(path: string): Promise<void> {
   let names: readonly string[];
   try {
-    if (!(await stat(path)).isDirectory()) throw new KoError(`Cannot write OCI layout "${path}": it is no folder`);
+    if (!(await stat(path)).isDirectory()) throw new KoError(`Cannot write OCI layout "${path}": it is not a folder`);
     names = await readdir(path);
   } catch (error) {
     if (isMissing(error)) return;
@@ -285,7 +294,7 @@ async function checkFolder(path: string): Promise<void> {
   }
 }
 
-/** The index of a layout, undefined while a first run has not written it. */
+/** The index of a layout; undefined if no run has written it yet. */
 async function findLayoutIndex(path: string): Promise<LayoutIndex | undefined> {
   if ((await sizeOfFile(join(path, "oci-layout"))) === undefined) return undefined;
   if ((await sizeOfFile(join(path, "index.json"))) === undefined) return undefined;
@@ -294,7 +303,7 @@ async function findLayoutIndex(path: string): Promise<LayoutIndex | undefined> {
 
 interface WriteBlobsOptions {
   readonly signal: AbortSignal;
-  /** Digests that this run has dealt with. */
+  /** The digests that this call has written or found intact. */
   readonly done: Set<Digest>;
 }
 
@@ -313,12 +322,12 @@ async function writeImage(path: string, image: Image, options: WriteBlobsOptions
   await writeBlob(path, { descriptor: image.descriptor, open: () => [image.bytes] }, options);
 }
 
-interface Blob {
+interface Content {
   readonly descriptor: Descriptor;
   open(signal: AbortSignal): AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 }
 
-async function writeBlob(path: string, blob: Blob, { signal, done }: WriteBlobsOptions): Promise<void> {
+async function writeBlob(path: string, blob: Content, { signal, done }: WriteBlobsOptions): Promise<void> {
   const { descriptor } = blob;
   if (done.has(descriptor.digest)) return;
   done.add(descriptor.digest);
@@ -327,7 +336,7 @@ async function writeBlob(path: string, blob: Blob, { signal, done }: WriteBlobsO
   }
 }
 
-/** True if the blob is there and is what its name says. A damaged one is written again. */
+/** Whether the blob exists and matches its digest. A damaged blob is written again. */
 async function isIntact(path: string, descriptor: Descriptor, signal: AbortSignal): Promise<boolean> {
   const file = blobPath(path, descriptor.digest);
   if ((await sizeOfFile(file)) !== descriptor.size) return false;
@@ -340,14 +349,14 @@ async function isIntact(path: string, descriptor: Descriptor, signal: AbortSigna
   }
 }
 
-/** Writes a file under a temporary name and renames it when its bytes are on the disk. */
+/** Writes a file under a temporary name and renames it when its bytes are on disk. */
 async function writeFile(
   path: string,
   file: string,
   content: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
   signal: AbortSignal,
 ): Promise<void> {
-  // At the top of the layout: tools that look through blobs/ take every name there for a digest.
+  // Not in blobs/: other tools take every name there for a digest.
   const temporary = join(path, `.ko-${crypto.randomUUID()}`);
   try {
     const handle = await open(temporary, "wx", 0o644);
@@ -377,11 +386,11 @@ async function writeIndex(path: string, items: readonly LayoutItem[], signal: Ab
 }
 
 function writeJson(path: string, name: string, value: unknown, signal: AbortSignal): Promise<void> {
-  // The original indents by three spaces.
+  // The original ko indents by three spaces.
   return writeFile(path, join(path, name), [new TextEncoder().encode(JSON.stringify(value, null, 3))], signal);
 }
 
-/** Puts an entry where the first one is that it replaces, or at the end. */
+/** Puts an entry in the place of the first one that it replaces, or at the end. */
 function put(entries: Readonly<Record<string, unknown>>[], item: LayoutItem): void {
   const entry = makeEntry(item.built, { [REF_NAME]: item.name });
   const replaced = (other: Readonly<Record<string, unknown>>): boolean => {
@@ -396,21 +405,6 @@ function put(entries: Readonly<Record<string, unknown>>[], item: LayoutItem): vo
 
 function nameOf(entry: Readonly<Record<string, unknown>>): unknown {
   return isObject(entry["annotations"]) ? entry["annotations"][REF_NAME] : undefined;
-}
-
-/** What `index.json` says of an image. */
-export function makeEntry(
-  built: Built,
-  annotations: Readonly<Record<string, string>>,
-): Readonly<Record<string, unknown>> {
-  const { mediaType, size, digest } = built.descriptor;
-  return {
-    mediaType,
-    size,
-    digest,
-    ...(Object.keys(annotations).length === 0 ? {} : { annotations }),
-    ...(built.kind === "image" ? platformPart(built) : {}),
-  };
 }
 
 function platformPart({ config }: Image): Readonly<Record<string, unknown>> {

@@ -1,5 +1,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
+import { once } from "node:events";
 import { gunzipSync } from "node:zlib";
+import { pack } from "tar-stream";
 import { readBase } from "../lib/base.ts";
 import { DockerEngine } from "../lib/docker.ts";
 import { openDaemonBase } from "../lib/base-daemon.ts";
@@ -173,7 +175,7 @@ describe("openDaemonBase() of a strange archive", () => {
     const image = await randomImage();
     const archive = packArchive([{ image, names: ["ko.local/app:1"] }], { signal });
     const error = await rejectionOf(readSaved(other, archive));
-    expect(describeError(error)).toContain(`gave another image than ${other}\n  If it was built anew meanwhile`);
+    expect(describeError(error)).toContain(`sent another image, wanted ${other}\n  If it was rebuilt in the meantime`);
   });
 
   test("names that lead out of the folder lead nowhere", async () => {
@@ -193,8 +195,8 @@ describe("openDaemonBase() of a strange archive", () => {
   });
 
   test.each([
-    ["nothing", [], "neither an OCI layout nor what docker save writes"],
-    ["a manifest.json that is no JSON", [entry("manifest.json", "{")], "its manifest.json is no JSON"],
+    ["nothing", [], "neither an OCI layout nor the manifest.json of docker save"],
+    ["a manifest.json that is no JSON", [entry("manifest.json", "{")], "its manifest.json is not JSON"],
     ["no configuration", [entry("manifest.json", '[{"Config":"x.json"}]')], 'its configuration "x.json" is missing'],
     [
       "a missing layer",
@@ -206,6 +208,50 @@ describe("openDaemonBase() of a strange archive", () => {
     ],
   ])("%s is refused", async (_name, entries, message) => {
     expect(describeError(await rejectionOf(readSaved(other, entries)))).toContain(message);
+  });
+
+  test("of two files with one name the first counts, and links are not followed", async () => {
+    const image = await withPlainLayers(await randomImage({ layers: 1 }), 1);
+    const [layer] = image.layers;
+    if (layer === undefined) throw new Error("an image without layers");
+    const list = (config: string): string => JSON.stringify([{ Config: config, RepoTags: [], Layers: ["layer.tar"] }]);
+    const link = {
+      name: "layer.tar",
+      type: "symlink",
+      mode: 0o777,
+      mtime: 0,
+      size: 0,
+      linkName: "/etc/passwd",
+    } as const;
+    const read = await readSaved(image.manifest.config.digest, [
+      link,
+      entry("real.tar", await bytesOf(layer.open())),
+      entry("config.json", image.configBytes),
+      entry("manifest.json", list("config.json")),
+      entry("manifest.json", list("other.json")),
+      entry("config.json", "{}"),
+    ]);
+    expect(read.configBytes).toEqual(image.configBytes);
+  });
+
+  test("an archive with too many files is refused", async () => {
+    const folders = Array.from({ length: 10_001 }, (_, i): TarEntry => {
+      return { name: `${i}`, type: "directory", mode: 0o755, mtime: 0, size: 0 };
+    });
+    const error = await rejectionOf(readSaved(other, folders));
+    expect(describeError(error)).toContain("it has more than 10000 files");
+  });
+
+  test("an archive with too many bytes is refused before they are read", async () => {
+    const header = async function* (): AsyncGenerator<Uint8Array, void, void> {
+      const tar = pack();
+      tar.entry({ name: "huge", size: 300 * 1024 ** 3 });
+      const [bytes]: unknown[] = await once(tar, "data");
+      tar.destroy();
+      if (bytes instanceof Uint8Array) yield bytes;
+    };
+    const error = await rejectionOf(readSaved(other, header()));
+    expect(describeError(error)).toContain('"huge" makes it larger than 274877906944 bytes');
   });
 
   test("a truncated archive is refused", async () => {

@@ -178,7 +178,7 @@ describe("readBase()", () => {
     [
       "an artifact that is no container image",
       (image) => withManifest(image, { config: { ...image.manifest.config, mediaType: "application/vnd.helm+json" } }),
-      `Cannot use base "${shown}": its configuration is of type "application/vnd.helm+json", so it is no container image`,
+      `Cannot use base "${shown}": its configuration is of type "application/vnd.helm+json", so it is not a container image`,
     ],
     [
       "more layers than diffIDs",

@@ -42,7 +42,7 @@ async function failure(home: string, options: FindOptions = {}): Promise<string>
   return describeError(await rejectionOf(find(home, options)));
 }
 
-/** A socket at which somebody listens. */
+/** A socket that accepts connections. */
 async function listen(path: string): Promise<AsyncDisposable & { readonly url: string }> {
   await mkdir(dirname(path), { recursive: true });
   const server = Bun.listen({ unix: path, socket: { data() {} } });
@@ -255,7 +255,18 @@ describe("findDaemon() by well-known sockets", () => {
     expect((await find(folder.path, { env, systemSockets })).url).toBe(socket.url);
   });
 
-  test("passes by sockets at which nobody listens, and takes the first of the rest", async () => {
+  test.each([
+    ["of a machine that runs", "tmp/podman/podman-machine-default-api.sock"],
+    ["in its own folder", "home/.local/share/containers/podman/machine/podman.sock"],
+  ])("finds podman's socket on macOS, %s", async (_name, path) => {
+    await using folder = await makeFolder();
+    const at = (name: string): string => join(folder.path, name);
+    await using socket = await listen(at(path));
+    const env = { HOME: at("home"), TMPDIR: at("tmp") };
+    expect((await find(folder.path, { env, platform: "darwin" })).url).toBe(socket.url);
+  });
+
+  test("passes by sockets at which nothing listens, and takes the first of the rest", async () => {
     await using folder = await makeFolder();
     const at = (name: string): string => join(folder.path, name);
     await Bun.write(at("docker.sock"), "");

@@ -98,9 +98,9 @@ const EXAMPLES: ReadonlySet<string> = new Set(["descriptor.md", "manifest.md", "
 
 /** Files whose comments still cite pages under their old names. Must become empty. */
 const PENDING: ReadonlySet<string> = new Set<string>([
-  ...`archive async base-daemon build-jobs compress compress.worker
+  ...`async build-jobs compress compress.worker
     go-build go-problems go-programs go host http-transfer image kodata
-    layout publish-local reference registry-push registry-upload registry tar yaml-inputs-url yaml-inputs yaml-objects
+    publish-local reference registry-push registry-upload registry tar yaml-inputs-url yaml-inputs yaml-objects
     yaml-references`
     .split(/\s+/)
     .map((name) => `lib/${name}.ts`),

@@ -215,12 +215,12 @@ describe("writeToLayout()", () => {
     ["a folder of something else", { "notes.txt": "x" }, "is not empty and has no file oci-layout"],
     ["another's index.json", { "index.json": "{}" }, "is not empty and has no file oci-layout"],
     ["a layout of version 2", { "oci-layout": '{"imageLayoutVersion":"2.0.0"}', "index.json": "{}" }, '"2.0.0"'],
-    ["an index.json that is cut", { "oci-layout": '{"imageLayoutVersion":"1.0.0"}', "index.json": "{" }, "is no JSON"],
+    ["an index.json that is cut", { "oci-layout": '{"imageLayoutVersion":"1.0.0"}', "index.json": "{" }, "is not JSON"],
     ["an index.json of a list", { "oci-layout": '{"imageLayoutVersion":"1.0.0"}', "index.json": "[]" }, "JSON object"],
     [
       "manifests of another type",
       { "oci-layout": '{"imageLayoutVersion":"1.0.0"}', "index.json": '{"manifests":{}}' },
-      "are no list",
+      "are not a list",
     ],
   ])("refuses %s and touches nothing", async (_, files, message) => {
     await using folder = await makeFolder();
@@ -237,7 +237,7 @@ describe("writeToLayout()", () => {
     const file = join(folder.path, "file");
     await writeFile(file, "x");
     const error = await failureOf(write(file, ["app", await randomImage()]));
-    expect(error.message).toBe(`Cannot write OCI layout "${file}": it is no folder`);
+    expect(error.message).toBe(`Cannot write OCI layout "${file}": it is not a folder`);
   });
 
   test("leaves the index and no half-written file when a layer fails or the run is interrupted", async () => {
@@ -383,7 +383,11 @@ describe("openLayout()", () => {
   });
 
   test.each<readonly [string, (path: string, image: Image) => Promise<unknown>, string]>([
-    ["no folder", (path) => rm(path, { recursive: true }), "there is no file oci-layout in it, so it is no OCI layout"],
+    [
+      "no folder",
+      (path) => rm(path, { recursive: true }),
+      "there is no file oci-layout in it, so it is not an OCI layout",
+    ],
     ["no oci-layout", (path) => rm(join(path, "oci-layout")), "there is no file oci-layout in it"],
     ["no index.json", (path) => rm(join(path, "index.json")), "there is no file index.json in it"],
     ["an entry without a digest", (path) => writeFile(join(path, "index.json"), '{"manifests":[{}]}'), "its digest is"],
@@ -409,7 +413,7 @@ describe("openLayout()", () => {
         await rm(blobPath(path, descriptor.digest));
         expect(Bun.spawnSync(["mkfifo", blobPath(path, descriptor.digest)]).exitCode).toBe(0);
       },
-      "is no regular file",
+      "is not a regular file",
     ],
   ])("refuses a layout with %s", async (_, spoil, message) => {
     await using folder = await makeFolder();
@@ -432,7 +436,7 @@ describe("openLayout()", () => {
     await rm(file);
     await symlink("/dev/zero", file);
     const endless = await failureOf(openLayout(folder.path).getManifest(""));
-    expect(endless.message).toBe(`Cannot read "${file}": it is no regular file`);
+    expect(endless.message).toBe(`Cannot read "${file}": it is not a regular file`);
   });
 
   test("checks a layer while it is read", async () => {

@@ -1,10 +1,11 @@
 import { describe, expect, test } from "bun:test";
 import { rmSync, writeFileSync } from "node:fs";
-import { cacheBase } from "../lib/base.ts";
+import { registrySource } from "../lib/base.ts";
 import type { Cache } from "../lib/cache.ts";
 import { RegistryError } from "../lib/errors.ts";
 import type { Image, ImageSource, Index } from "../lib/image.ts";
 import { type Descriptor, type Digest, digestOf, MEDIA_TYPES, verified } from "../lib/oci.ts";
+import { parseReference } from "../lib/reference.ts";
 import { type CacheBox, makeCacheBox } from "./helpers/cachebox.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
 import { rejectionOf } from "./helpers/rejection.ts";
@@ -13,41 +14,55 @@ const TAG = "latest";
 const image = await randomImage();
 const index = await randomIndex();
 
-/** A registry with one base under {@link TAG}, and what it was asked. */
-interface Registry {
+const REFERENCE = parseReference("registry.example/base");
+
+/** A registry with one base under {@link TAG}, and the requests it got. */
+interface TestRegistry {
   readonly asked: string[];
   base: Image | Index;
-  /** What a question for the tag alone ends with, if not with an answer. */
+  /** The failure of the next requests for the descriptor of the tag. */
   refusal: Error | undefined;
 }
 
-/** A run: its base, read through the cache. */
-function openBase(registry: Registry, cache: Cache): ImageSource {
-  const source: ImageSource = {
-    blobSource: { host: "registry.example", path: "base" },
-    getManifest: async (reference) => {
-      registry.asked.push(`GET ${short(reference)}`);
-      const found = [registry.base, ...childrenOf(registry.base)].find(({ descriptor }) => {
-        return reference === TAG || descriptor.digest === reference;
-      });
-      if (found === undefined) throw new Error(`no ${reference}`);
-      return { descriptor: found.descriptor, bytes: found.bytes };
+/** The base in a new run. */
+function openBase(registry: TestRegistry, cache: Cache | undefined): ImageSource {
+  return registrySource(
+    {
+      getManifest: async (repository, reference) => {
+        registry.asked.push(`GET ${short(reference)}`);
+        expect(repository).toBe(REFERENCE);
+        const found = [registry.base, ...childrenOf(registry.base)].find(({ descriptor }) => {
+          return reference === TAG || descriptor.digest === reference;
+        });
+        if (found === undefined) throw new Error(`no ${reference}`);
+        return { descriptor: found.descriptor, bytes: found.bytes };
+      },
+      openBlob: async function* (_repository, descriptor) {
+        registry.asked.push(`BLOB ${short(descriptor.digest)}`);
+        const found = childrenOf(registry.base).find(({ manifest }) => manifest.config.digest === descriptor.digest);
+        yield* verified(oneChunk(found?.configBytes ?? new Uint8Array()), descriptor, "a blob");
+      },
+      findManifest: async (_repository, tag) => {
+        registry.asked.push(`HEAD ${tag}`);
+        if (registry.refusal !== undefined) throw registry.refusal;
+        return registry.base.descriptor;
+      },
     },
-    openBlob: async function* (descriptor) {
-      registry.asked.push(`BLOB ${short(descriptor.digest)}`);
-      const found = childrenOf(registry.base).find(({ manifest }) => manifest.config.digest === descriptor.digest);
-      yield* verified(oneChunk(found?.configBytes ?? new Uint8Array()), descriptor, "a blob");
-    },
-  };
-  const findTag = async (tag: string): Promise<Descriptor | undefined> => {
-    registry.asked.push(`HEAD ${tag}`);
-    if (registry.refusal !== undefined) throw registry.refusal;
-    return registry.base.descriptor;
-  };
-  return cacheBase(source, { cache, findTag });
+    { reference: REFERENCE, cache },
+  );
 }
 
-describe("cacheBase()", () => {
+describe("registrySource()", () => {
+  test("reads everything from the registry without a cache", async () => {
+    const registry = serve(image);
+    const source = openBase(registry, undefined);
+    for (let run = 0; run < 2; run++) {
+      expect((await readAll(source, TAG)).bytes).toEqual(Buffer.from(image.bytes));
+      expect(take(registry)).toEqual(["GET latest", `BLOB ${short(image.manifest.config.digest)}`]);
+    }
+    expect(source.blobSource).toEqual({ host: "registry.example", path: "base" });
+  });
+
   test("asks for the digest of a known tag and for nothing else; of a digest it asks nothing", async () => {
     using box = makeCacheBox();
     const registry = serve(image);
@@ -169,7 +184,7 @@ describe("cacheBase()", () => {
   });
 });
 
-function serve(base: Image | Index): Registry {
+function serve(base: Image | Index): TestRegistry {
   return { asked: [], base, refusal: undefined };
 }
 
@@ -185,8 +200,8 @@ async function* oneChunk(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes;
 }
 
-/** What was asked since the last time. */
-function take(registry: Registry): readonly string[] {
+/** The requests since the last call. */
+function take(registry: TestRegistry): readonly string[] {
   return registry.asked.splice(0);
 }
 
@@ -202,7 +217,7 @@ async function readAll(source: ImageSource, reference: string): Promise<Read> {
   return { descriptor, bytes: Buffer.from(bytes), config };
 }
 
-async function keepAll(box: CacheBox, registry: Registry): Promise<void> {
+async function keepAll(box: CacheBox, registry: TestRegistry): Promise<void> {
   await using cache = box.open();
   await readAll(openBase(registry, cache), TAG);
   take(registry);
