@@ -1,7 +1,7 @@
 /**
  * From programs to images: chooses bases and platforms, compiles once per platform, makes layers, assembles.
  *
- * Knows neither network nor daemon: bases come from a function, what is built goes to a function.
+ * Knows neither network nor daemon: bases come from a function, images go to a sink.
  */
 import { join } from "node:path";
 import { type Base, type BasePlatform, selectPlatforms } from "./base.ts";
@@ -13,15 +13,16 @@ import {
   appName,
   assembleImage,
   assembleIndex,
-  type BlobStream,
   type Built,
   type Image,
+  type ImageSink,
   type IndexChild,
   type Layer,
   layerTypeFor,
+  type Published,
 } from "./image.ts";
 import { binaryEntries, kodataEntries } from "./kodata.ts";
-import { LayerStore, type OnStart, type StoredLayer } from "./layer-cache.ts";
+import { LayerStore, type StoredLayer } from "./layer-cache.ts";
 import { retypeLayer } from "./layer.ts";
 import { ALL_PLATFORMS, createPlatformMatcher, type Digest, parsePlatform, type Platform } from "./oci.ts";
 import type { TarEntry } from "./tar.ts";
@@ -43,9 +44,14 @@ export interface BuildSettings extends BinariesOptions {
   readonly kodataCreated: number | undefined;
 }
 
-/** A program with what it will be built on: everything that can be refused before compiling has been. */
-export interface Plan {
+/** A program, and where its image goes. */
+export interface BuildRequest {
   readonly program: Program;
+  readonly sink: ImageSink;
+}
+
+/** A request with its base and platforms: everything that can be refused before compiling has been. */
+export interface Plan extends BuildRequest {
   readonly base: Base;
   readonly targets: readonly BasePlatform[];
 }
@@ -58,7 +64,8 @@ const BASE_NAME = "org.opencontainers.image.base.name";
  *
  * @throws {KoError} If a base cannot be read, lacks a platform, or cannot have layers that are compressed as wanted.
  */
-export async function planBuilds(programs: readonly Program[], options: BuildSettings): Promise<readonly Plan[]> {
+export async function planBuilds(requests: readonly BuildRequest[], options: BuildSettings): Promise<readonly Plan[]> {
+  const programs = requests.map(({ program }) => program);
   const bases = programs.map(({ importPath }) => options.baseOf(importPath));
   for (const base of bases) base.catch(() => {});
   // While the bases are on their way: most have the platforms that are asked for, by just these names.
@@ -66,7 +73,7 @@ export async function planBuilds(programs: readonly Program[], options: BuildSet
     if (spec !== ALL_PLATFORMS) recallEarly({ platform: parsePlatform(spec), programs }, options);
   }
   return Promise.all(
-    programs.map(async (program, i) => {
+    requests.map(async ({ program, sink }, i) => {
       const base = await bases[i];
       if (base === undefined) throw new RangeError(`no base for ${program.importPath}`);
       options.log.info(`Using base ${base.text} for ${program.importPath}`);
@@ -76,21 +83,14 @@ export async function planBuilds(programs: readonly Program[], options: BuildSet
       for (const { entry } of targets) {
         layerTypeFor(entry?.mediaType ?? base.mediaType, { compression, base: base.text });
       }
-      return { program, base, targets };
+      return { program, sink, base, targets };
     }),
   );
 }
 
-/** A layer that is being made. */
-export interface StartedLayer {
-  readonly plan: Plan;
-  readonly stream: BlobStream;
-  /** An earlier run built the same otherwise: it is new to whoever has that one. */
-  readonly isChange: boolean;
-}
-
-/** What became of a plan's images. */
-export interface BuildReport extends Plan {
+/** A plan that was carried out. */
+export interface BuildResult extends Plan {
+  readonly published: Published;
   /** By target: why its program was compiled; undefined if it was not. */
   readonly reasons: readonly (Reason | undefined)[];
   /** By target: stands for what go listed of its program, now or in an earlier run; undefined if that is not known. */
@@ -98,19 +98,13 @@ export interface BuildReport extends Plan {
 }
 
 /**
- * Builds all plans and hands each result to `use` as soon as it is complete and everything has been compiled.
+ * Builds all plans. Each image is published to its sink as soon as it is complete and everything has been compiled;
+ * layers may go there while they are made.
  *
- * @param options.onLayer is told of each layer that is made anew, when that begins
- * @returns what `use` returned, in the order of `plans`
- * @throws {CommandError} If the compiler fails: nothing has been handed to `use` then.
+ * @returns one result for each plan, in their order
+ * @throws {CommandError} If the compiler fails: no image has been published then.
  */
-export async function buildImages<T>(
-  plans: readonly Plan[],
-  options: BuildSettings & {
-    readonly use: (report: BuildReport, built: Built) => Promise<T>;
-    readonly onLayer: (started: StartedLayer) => void;
-  },
-): Promise<readonly T[]> {
+export async function buildImages(plans: readonly Plan[], options: BuildSettings): Promise<readonly BuildResult[]> {
   const { host } = options;
   const failed = new AbortController();
   const signal = AbortSignal.any([host.signal, failed.signal]);
@@ -135,16 +129,14 @@ export async function buildImages<T>(
     const allDone = Promise.all(compiled.map(({ done }) => done));
     // The first failure ends the other compilers, and the layers.
     allDone.catch((error: unknown) => failed.abort(error));
-    const results = plans.map(async (plan, i): Promise<T> => {
+    const results = plans.map(async (plan, i): Promise<BuildResult> => {
       const { importPath } = plan.program;
       const made = await Promise.all(
         plan.targets.map(async (target, j) => {
           const key = platformKey(target.platform);
           const binary = await byKey.get(key)?.binaries.get(importPath);
           if (binary === undefined) throw new RangeError(`no binary of ${importPath} for ${key}`);
-          const isChange = binary.why?.file !== undefined;
-          const onStart = (stream: BlobStream): void => options.onLayer({ plan, stream, isChange });
-          const stored = await makeProgram({ importPath, binary, target, layers, onStart });
+          const stored = await makeProgram({ plan, binary, target, layers });
           keeping.push(binary.keep(stored.tar));
           const [base, data] = await Promise.all([bases[i]?.[j], kodata[i]?.[j]]);
           if (base === undefined || data === undefined) throw new RangeError(`no base for ${importPath}`);
@@ -154,8 +146,10 @@ export async function buildImages<T>(
       );
       await allDone;
       const images = made.map(({ image }) => image);
-      const report = { ...plan, reasons: made.map(({ why }) => why), lists: made.map(({ list }) => list) };
-      return options.use(report, combine(plan, images, options.annotations));
+      const reasons = made.map(({ why }) => why);
+      const reused = reasons.every((reason) => reason === undefined);
+      const published = await plan.sink.publish(combine(plan, images, options.annotations), { reused });
+      return { ...plan, published, reasons, lists: made.map(({ list }) => list) };
     });
     const all = await Promise.all(results);
     await Promise.all(keeping);
@@ -184,13 +178,13 @@ function groupByPlatform(plans: readonly Plan[]): ReadonlyMap<string, BinaryGrou
 
 /** The kodata layer: one for Windows, one for the rest. */
 async function makeKodata(
-  plan: Plan,
+  { program, sink }: Plan,
   { platform }: BasePlatform,
-  options: BuildSettings & { readonly layers: LayerStore; readonly onLayer: (started: StartedLayer) => void },
+  options: BuildSettings & { readonly layers: LayerStore },
 ): Promise<Layer> {
   const { host, kodataCreated, layers, log } = options;
   const kind = platform.os === "windows" ? "windows kodata" : "kodata";
-  const { dir, importPath } = plan.program;
+  const { dir, importPath } = program;
   const list = (): Iterable<TarEntry> =>
     kodataEntries({
       directory: join(dir, "kodata"),
@@ -199,27 +193,26 @@ async function makeKodata(
       allowedRoot: host.env["KO_DATA_PATH_ALLOWED_ROOT"] || undefined,
       log,
     });
-  const { layer } = await layers.kodata(`${importPath} ${kind}`, list, (stream) =>
-    options.onLayer({ plan, stream, isChange: false }),
-  );
+  const { layer } = await layers.kodata(`${importPath} ${kind}`, list, sink);
   return layer;
 }
 
 interface MakeProgramOptions {
-  readonly importPath: string;
+  readonly plan: Plan;
   readonly binary: Binary;
   readonly target: BasePlatform;
   readonly layers: LayerStore;
-  readonly onStart: OnStart;
 }
 
-function makeProgram({ importPath, binary, target, layers, onStart }: MakeProgramOptions): Promise<StoredLayer> {
-  const { known, path } = binary;
+function makeProgram({ plan, binary, target, layers }: MakeProgramOptions): Promise<StoredLayer> {
+  const { importPath } = plan.program;
+  const { known, path, why } = binary;
   const { os } = target.platform;
   return layers.program(layerKey(importPath, target.platform), {
     entries: () => binaryEntries({ path, name: appName(importPath), os, size: Bun.file(path).size }),
     known: known === undefined ? undefined : { diffId: known.binary.digest, size: known.tarSize },
-    onStart,
+    sink: plan.sink,
+    changed: why?.file !== undefined,
   });
 }
 

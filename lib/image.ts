@@ -101,6 +101,33 @@ export interface ImageSource {
   readonly blobSource?: BlobSource;
 }
 
+/** Receives one image for one place, such as a repository of a registry. Made before the image is built. */
+export interface ImageSink {
+  /**
+   * Takes a layer that is still being made, and may send its bytes at once. Nothing refers to them before `publish()`.
+   *
+   * Never throws: if the layer cannot be sent, `publish()` tries again and reports the failure.
+   *
+   * @param hint.changed an earlier run made this layer with other content, so the place cannot have it yet
+   */
+  addLayer(layer: BlobStream, hint: { readonly changed: boolean }): void;
+  /**
+   * Stores the complete image and then moves its tags.
+   *
+   * @param hint.reused no part of the image was built in this run, so the place probably has it
+   * @throws {KoError} If a part cannot be stored. No tag is moved then.
+   */
+  publish(image: Built, hint: { readonly reused: boolean }): Promise<Published>;
+}
+
+/** The names of a published image. */
+export interface Published {
+  /** The reference to print, or to put into YAML. */
+  readonly reference: string;
+  /** The lines for `--image-refs`: the image, or the index and each of its images. */
+  readonly all: readonly string[];
+}
+
 export interface AssembleImageOptions {
   readonly importPath: string;
   /** File name of the program in the image: {@link appName} of the import path. */

@@ -12,7 +12,7 @@ import type { Compression, CompressionPool, EarlyCompression } from "./compress.
 import { look, readChunks } from "./file.ts";
 import { markOf, Window } from "./fingerprint.ts";
 import type { Host } from "./host.ts";
-import type { BlobStream, Layer } from "./image.ts";
+import type { ImageSink, Layer } from "./image.ts";
 import { isObject } from "./json.ts";
 import { beginLayer, measureLayer, writeLayer } from "./layer.ts";
 import { type Digest, MEDIA_TYPES, verified } from "./oci.ts";
@@ -36,8 +36,18 @@ export interface LayerStoreOptions {
 /** The entries of a layer: the same each time, as long as its files are. */
 export type Entries = () => Iterable<TarEntry> | AsyncIterable<TarEntry>;
 
-/** Called when a layer begins to be made, for who wants to read along. */
-export type OnStart = (stream: BlobStream) => void;
+/** Takes layers that are still being made. */
+export type LayerSink = Pick<ImageSink, "addLayer">;
+
+export interface ProgramLayerOptions {
+  readonly entries: Entries;
+  /** The layer's tar, if the binary was packed by an earlier run. */
+  readonly known: KnownTar | undefined;
+  /** Gets the layer if it has to be made. @default none */
+  readonly sink?: LayerSink | undefined;
+  /** An earlier run packed another binary of this program. @default false */
+  readonly changed?: boolean;
+}
 
 /** The tar of a layer that was measured before. */
 export interface KnownTar {
@@ -78,18 +88,14 @@ export class LayerStore {
    * The layer of a program.
    *
    * @param key tells it from others of this run
-   * @param known its tar, if the binary is one that was packed before
    */
-  program(
-    key: string,
-    options: { readonly entries: Entries; readonly known: KnownTar | undefined; readonly onStart?: OnStart },
-  ): Promise<StoredLayer> {
-    const { entries, known, onStart } = options;
+  program(key: string, options: ProgramLayerOptions): Promise<StoredLayer> {
+    const { entries, known } = options;
     return this.#once(key, async () => {
       const recorded = known === undefined ? undefined : this.#recall(this.#tarKey(known.diffId), entries);
       if (recorded !== undefined) return recorded;
       if (known !== undefined && this.#options.compression.kind === "none") return this.#plain(known, entries);
-      const made = await this.#make(key, entries, onStart);
+      const made = await this.#make(key, entries, options);
       if (known !== undefined && made.layer.diffId !== known.diffId) throw this.#distrust(known.diffId);
       this.#record(this.#tarKey(made.layer.diffId), made);
       return made;
@@ -113,17 +119,17 @@ export class LayerStore {
    * @param key tells it from others of this run
    * @param list gives its entries; called once, and not if the layer was asked for before
    */
-  kodata(key: string, list: () => Iterable<TarEntry>, onStart?: OnStart): Promise<StoredLayer> {
+  kodata(key: string, list: () => Iterable<TarEntry>, sink?: LayerSink): Promise<StoredLayer> {
     return this.#once(key, async () => {
       const { cache, host } = this.#options;
       // What the walk has to say is said once.
       const entries = [...list()];
-      if (cache === undefined) return this.#make(key, () => entries, onStart);
+      if (cache === undefined) return this.#make(key, () => entries, { sink });
       const window = new Window(host.now().getTime(), host.now().getTime());
       const before = this.#treeKey(entries, window);
       const recorded = this.#recall(before.key, () => entries);
       if (recorded !== undefined) return recorded;
-      const made = await this.#make(key, () => entries, onStart);
+      const made = await this.#make(key, () => entries, { sink });
       // A file may have been changed while it was packed.
       if (before.isSettled && this.#treeKey(entries, window).key === before.key) this.#record(before.key, made);
       return made;
@@ -158,7 +164,11 @@ export class LayerStore {
     return layer;
   }
 
-  #make(key: string, entries: Entries, onStart?: OnStart): Promise<StoredLayer> {
+  #make(
+    key: string,
+    entries: Entries,
+    { sink, changed = false }: Pick<ProgramLayerOptions, "sink" | "changed"> = {},
+  ): Promise<StoredLayer> {
     const { compression, pool, signal, timing } = this.#options;
     return this.#limit(async () => {
       signal.throwIfAborted();
@@ -175,7 +185,7 @@ export class LayerStore {
           signal,
           early: this.#begun.get(key),
         });
-        onStart?.(stream);
+        sink?.addLayer(stream, { changed });
         const layer = await stream.done;
         return { layer, tar: { diffId: layer.diffId, size: layer.tarSize } };
       });

@@ -13,8 +13,8 @@ import type { Host } from "./host.ts";
 import type { ImageSource } from "./image.ts";
 import type { Log } from "./log.ts";
 import type { Destination, LocalTarget } from "./publish-destination.ts";
-import { dryPublisher, type Published, type Publisher, registryPublisher } from "./publish.ts";
-import { findLocalPlace, type LocalPlace, type LocalPlaceOptions, openDaemon } from "./publish-local.ts";
+import { dryPublisher, type Publisher, registryPublisher, teePublisher } from "./publish.ts";
+import type { LocalPlace, LocalPlaceOptions } from "./publish-local.ts";
 import { formatReference } from "./reference.ts";
 import type { Registry } from "./registry.ts";
 import type { Timing } from "./timing.ts";
@@ -73,13 +73,40 @@ export class Resources implements AsyncDisposable {
 
   /** The local target. */
   place(target: LocalTarget): Promise<LocalPlace> {
-    this.#place ??= findLocalPlace(target, this.#local).then((place) => this.#closing.use(place));
+    this.#place ??= (async () => {
+      const { findLocalPlace } = await import("./publish-local.ts");
+      return this.#closing.use(await findLocalPlace(target, this.#local));
+    })();
     return this.#place;
+  }
+
+  /** Returns the publisher for `destination`. Of several places the last one's reference counts: files, then the target. */
+  async publisher(destination: Destination): Promise<Publisher> {
+    const { host, log, timing } = this.#options;
+    const { target, layoutPath, tarball, ociArchive } = destination;
+    const publishers: Publisher[] = [];
+    if (layoutPath !== undefined || tarball !== undefined || ociArchive !== undefined) {
+      const { archivePublisher, layoutPublisher } = await import("./publish-files.ts");
+      const files = { destination, host, log };
+      if (layoutPath !== undefined) publishers.push(layoutPublisher(layoutPath, files));
+      if (tarball !== undefined) publishers.push(archivePublisher("tarball", tarball, files));
+      if (ociArchive !== undefined) publishers.push(archivePublisher("oci-archive", ociArchive, files));
+    }
+    if (target === "registry") {
+      publishers.push(registryPublisher({ destination, registry: this.registry(), log, timing }));
+    } else if (target !== undefined) {
+      const { localPublisher } = await import("./publish-local.ts");
+      publishers.push(localPublisher({ destination, place: this.place(target), log }));
+    }
+    return publishers.length === 0 ? dryPublisher({ destination }) : teePublisher(publishers);
   }
 
   /** The local daemon, for a `ko.local/…` base. */
   #daemon(): Promise<DockerEngine> {
-    this.#engine ??= openDaemon(this.#local).then((engine) => this.#closing.use(engine));
+    this.#engine ??= (async () => {
+      const { openDaemon } = await import("./publish-local.ts");
+      return this.#closing.use(await openDaemon(this.#local));
+    })();
     return this.#engine;
   }
 
@@ -172,51 +199,4 @@ export class Resources implements AsyncDisposable {
     await Promise.allSettled([...this.#bases.values(), this.#registry, this.#place, this.#engine, this.#folder]);
     await this.#closing.disposeAsync();
   }
-}
-
-export interface PublisherOptions {
-  readonly destination: Destination;
-  readonly openRegistry: () => Promise<Registry>;
-  /** The local target, if there is one. */
-  readonly openPlace: () => Promise<LocalPlace>;
-  readonly host: Host;
-  readonly log: Log;
-  readonly timing: Timing;
-}
-
-/** The publisher for `destination`; of several places the last one's reference counts: files, then the target. */
-export async function createPublisher(options: PublisherOptions): Promise<Publisher> {
-  const { destination, host, log } = options;
-  const { target, layoutPath, tarball, ociArchive } = destination;
-  const publishers: Publisher[] = [];
-  if (layoutPath !== undefined || tarball !== undefined || ociArchive !== undefined) {
-    const { archivePublisher, layoutPublisher } = await import("./publish-files.ts");
-    const files = { destination, host, log };
-    if (layoutPath !== undefined) publishers.push(layoutPublisher(layoutPath, files));
-    if (tarball !== undefined) publishers.push(archivePublisher("tarball", tarball, files));
-    if (ociArchive !== undefined) publishers.push(archivePublisher("oci-archive", ociArchive, files));
-  }
-  if (target === "registry") publishers.push(registryPublisher(options));
-  else if (target !== undefined) {
-    const { localPublisher } = await import("./publish-local.ts");
-    publishers.push(localPublisher(options));
-  }
-  if (publishers.length === 0) publishers.push(dryPublisher(options));
-  return {
-    publish: async (built, name, how) => {
-      let published: Published | undefined;
-      for (const publisher of publishers) published = await publisher.publish(built, name, how);
-      if (published === undefined) throw new RangeError("no publisher");
-      return published;
-    },
-    expect: (name) => {
-      for (const publisher of publishers) publisher.expect?.(name);
-    },
-    stage: (stream, name, how) => {
-      for (const publisher of publishers) publisher.stage?.(stream, name, how);
-    },
-    finish: async () => {
-      for (const publisher of publishers) await publisher.finish?.();
-    },
-  };
 }

@@ -9,7 +9,7 @@
  */
 import { relative } from "node:path";
 import { BuildMemory } from "./build-cache.ts";
-import { buildImages, type BuildReport, type Plan, planBuilds } from "./build.ts";
+import { buildImages, type BuildResult, type Plan, planBuilds } from "./build.ts";
 import { type Cache, CacheDamage, type LazyCache } from "./cache.ts";
 import type { BuildOptions } from "./cli-options.ts";
 import { baseFor, type Config } from "./config.ts";
@@ -18,6 +18,7 @@ import { type Found, Outdated, ProgramFinder } from "./go-programs-cache.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { GoPackage } from "./go.ts";
 import type { Host } from "./host.ts";
+import type { Published } from "./image.ts";
 import type { Log } from "./log.ts";
 import {
   ALL_PLATFORMS,
@@ -27,9 +28,9 @@ import {
   parsePlatform,
   type Platform,
 } from "./oci.ts";
-import { createPublisher, Resources } from "./pipeline-resources.ts";
+import { Resources } from "./pipeline-resources.ts";
 import { type Destination, type LocalTarget, planDestination } from "./publish-destination.ts";
-import { type Published, writeImageRefs } from "./publish.ts";
+import { writeImageRefs } from "./publish.ts";
 import { nameAll } from "./reference.ts";
 import type { Timing } from "./timing.ts";
 
@@ -180,19 +181,7 @@ async function startRun(options: RunOptions): Promise<Run> {
   const publish = async (programs: readonly Program[], found: Found): Promise<readonly PublishedProgram[]> => {
     const importPaths = programs.map(({ importPath }) => importPath);
     const names = nameAll(destination.repository, importPaths, destination.naming);
-    const nameOf = (importPath: string): string => {
-      const name = names.get(importPath);
-      if (name === undefined) throw new RangeError(`no name for ${importPath}`);
-      return name;
-    };
-    const publisher = await createPublisher({
-      destination,
-      openRegistry: () => open.registry(),
-      openPlace: () => (local === undefined ? Promise.reject(new RangeError("no local target")) : open.place(local)),
-      host,
-      log,
-      timing,
-    });
+    const publisher = await open.publisher(destination);
     const settings = {
       host,
       log,
@@ -214,8 +203,12 @@ async function startRun(options: RunOptions): Promise<Run> {
       created: config.sourceDateEpoch,
       kodataCreated: config.koDataDateEpoch,
     };
-    for (const name of names.values()) publisher.expect?.(name);
-    const planned = await planBuilds(programs, settings);
+    const requests = programs.map((program) => {
+      const name = names.get(program.importPath);
+      if (name === undefined) throw new RangeError(`no name for ${program.importPath}`);
+      return { program, sink: publisher.open(name) };
+    });
+    const planned = await planBuilds(requests, settings);
     checkTarball(planned, destination);
     const plans = local === undefined ? planned : await fitPlans(planned, { log, files, platform: ownPlatform });
     for (const { program, targets } of plans) {
@@ -224,27 +217,17 @@ async function startRun(options: RunOptions): Promise<Run> {
         targets.map((target) => target.platform),
       );
     }
-    const reports = new Map<Program, BuildReport>();
-    const published = await buildImages(plans, {
-      ...settings,
-      onLayer: ({ stream, isChange, plan }) => publisher.stage?.(stream, nameOf(plan.program.importPath), { isChange }),
-      use: async (report, built): Promise<PublishedProgram> => {
-        const { program } = report;
-        reports.set(program, report);
-        const isReused = report.reasons.every((reason) => reason === undefined);
-        const list = report.lists.includes(undefined) ? undefined : report.lists.join(" ");
-        return { program, list, ...(await publisher.publish(built, nameOf(program.importPath), { isReused })) };
-      },
+    const results = await buildImages(plans, settings);
+    await publisher.finish();
+    const published = results.map(({ lists, program, published: { reference, all } }): PublishedProgram => {
+      const list = lists.includes(undefined) ? undefined : lists.join(" ");
+      return { program, list, reference, all };
     });
-    await publisher.finish?.();
     if (destination.imageRefs !== undefined) {
       const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
       await writeImageRefs(destination.imageRefs, sorted);
     }
-    if (build.explain) {
-      const told = published.flatMap(({ program }) => reports.get(program) ?? []);
-      explain(told, host);
-    }
+    if (build.explain) explain(results, host);
     return published;
   };
 
@@ -307,8 +290,8 @@ async function fitPlans(
 }
 
 /** What `--explain` asks for, on stderr whatever the level of the log. */
-function explain(reports: readonly BuildReport[], host: Host): void {
-  const explanations = reports.flatMap(({ program, reasons, targets }) =>
+function explain(results: readonly BuildResult[], host: Host): void {
+  const explanations = results.flatMap(({ program, reasons, targets }) =>
     targets.map(({ platform }, i): Explanation => {
       const what = { importPath: program.importPath, platform: formatPlatform(platform) };
       const why = reasons[i];

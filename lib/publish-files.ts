@@ -10,7 +10,7 @@ import type { Built } from "./image.ts";
 import { writeToLayout } from "./layout.ts";
 import type { Log } from "./log.ts";
 import type { Destination } from "./publish-destination.ts";
-import { listAll, type Publisher } from "./publish.ts";
+import { listAll, type Publisher, wholeImageSink } from "./publish.ts";
 
 export interface FilePublisherOptions {
   readonly destination: Destination;
@@ -21,14 +21,16 @@ export interface FilePublisherOptions {
 /** Adds each image to the layout in `path`, under its names. */
 export function layoutPublisher(path: string, { destination, host, log }: FilePublisherOptions): Publisher {
   return {
-    publish: async (built, name) => {
-      const items = namesOf(name, destination).map((full) => ({ built, name: full }));
-      await writeToLayout(resolve(host.cwd, path), items, { signal: host.signal });
-      const folder = path.replace(/(?<=.)\/+$/, "");
-      const reference = `${folder}@${built.descriptor.digest}`;
-      log.info(`Saved ${name} in ${path}`);
-      return { reference, all: listAll(built, reference, folder) };
-    },
+    open: (name) =>
+      wholeImageSink(async (built) => {
+        const items = namesOf(name, destination).map((full) => ({ built, name: full }));
+        await writeToLayout(resolve(host.cwd, path), items, { signal: host.signal });
+        const folder = path.replace(/(?<=.)\/+$/, "");
+        const reference = `${folder}@${built.descriptor.digest}`;
+        log.info(`Saved ${name} in ${path}`);
+        return { reference, all: listAll(built, reference, folder) };
+      }),
+    finish: async () => {},
   };
 }
 
@@ -41,13 +43,14 @@ export function archivePublisher(
   const items: { readonly built: Built; readonly names: readonly string[] }[] = [];
   const { signal } = host;
   return {
-    publish: async (built, name) => {
-      items.push({ built, names: namesOf(name, destination) });
-      const [first] = destination.tags;
-      const tag = destination.tags.length === 1 && first !== undefined && first !== "latest" ? `:${first}` : "";
-      const reference = destination.tagOnly ? `${name}${tag}` : `${name}${tag}@${built.descriptor.digest}`;
-      return { reference, all: listAll(built, reference, name) };
-    },
+    open: (name) =>
+      wholeImageSink(async (built) => {
+        items.push({ built, names: namesOf(name, destination) });
+        const [first] = destination.tags;
+        const tag = destination.tags.length === 1 && first !== undefined && first !== "latest" ? `:${first}` : "";
+        const reference = destination.tagOnly ? `${name}${tag}` : `${name}${tag}@${built.descriptor.digest}`;
+        return { reference, all: listAll(built, reference, name) };
+      }),
     finish: async () => {
       const sorted = items.toSorted((a, b) => ((a.names[0] ?? "") < (b.names[0] ?? "") ? -1 : 1));
       const chunks =

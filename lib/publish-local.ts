@@ -18,36 +18,43 @@ import { DaemonRefusal } from "./docker-transport.ts";
 import type { DockerEngine, EngineImage, StoreKind } from "./docker.ts";
 import { KoError, messageOf } from "./errors.ts";
 import type { Host } from "./host.ts";
-import type { Built, Image } from "./image.ts";
+import type { Built, Image, Published } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Digest, formatPlatform, hexOf, type Platform } from "./oci.ts";
 import type { Destination, LocalTarget } from "./publish-destination.ts";
-import type { Publisher } from "./publish.ts";
+import { type Publisher, wholeImageSink } from "./publish.ts";
 import { formatRepository, parseReference } from "./reference.ts";
 
 export interface LocalPublisherOptions {
   readonly destination: Destination;
-  readonly openPlace: () => Promise<LocalPlace>;
+  readonly place: Promise<LocalPlace>;
   readonly log: Log;
 }
 
-export function localPublisher({ destination, openPlace, log }: LocalPublisherOptions): Publisher {
+export function localPublisher(options: LocalPublisherOptions): Publisher {
   return {
-    publish: async (built, name) => {
-      const place = await openPlace();
-      const image = built.kind === "image" ? built : pickImage(built, await place.platform());
-      if (built.kind === "index") {
-        const { os, architecture } = image.config;
-        log.warn(`${name}: of ${built.children.length} platforms only ${os}/${architecture} is loaded`);
-      }
-      const content = `${name}:${hexOf(image.descriptor.digest)}`;
-      const names = [content, ...destination.tags.map((tag) => `${name}:${tag}`)];
-      const reference = destination.tagOnly ? `${name}:${destination.tags[0] ?? "latest"}` : content;
-      const done = await place.load(image, names);
-      log.info(done === "present" ? `Already there: ${reference}` : `Loaded ${reference}`);
-      return { reference, all: [reference] };
-    },
+    open: (name) => wholeImageSink((built) => loadBuilt(built, name, options)),
+    finish: async () => {},
   };
+}
+
+async function loadBuilt(
+  built: Built,
+  name: string,
+  { destination, log, ...options }: LocalPublisherOptions,
+): Promise<Published> {
+  const place = await options.place;
+  const image = built.kind === "image" ? built : pickImage(built, await place.platform());
+  if (built.kind === "index") {
+    const { os, architecture } = image.config;
+    log.warn(`${name}: of ${built.children.length} platforms only ${os}/${architecture} is loaded`);
+  }
+  const content = `${name}:${hexOf(image.descriptor.digest)}`;
+  const names = [content, ...destination.tags.map((tag) => `${name}:${tag}`)];
+  const reference = destination.tagOnly ? `${name}:${destination.tags[0] ?? "latest"}` : content;
+  const done = await place.load(image, names);
+  log.info(done === "present" ? `Already there: ${reference}` : `Loaded ${reference}`);
+  return { reference, all: [reference] };
 }
 
 /** The image of an index that the target can run. */

@@ -1,12 +1,10 @@
 /**
- * What all places that take images have in common: the interface, what they answer, the `--image-refs` file.
- *
- * Where what was built goes: to files, a registry, a local daemon or cluster, several of them, or nowhere.
- *
- * Publishing to a registry. A tag is moved only after everything that it names is in place.
+ * Publishes images: to a registry, to several places, or nowhere. publish-files.ts and publish-local.ts have the other
+ * places.
  */
+import { inBackground } from "./async.ts";
 import { writeOutputFile } from "./file.ts";
-import type { Blob, BlobStream, Built, Image } from "./image.ts";
+import type { Blob, BlobStream, Built, Image, ImageSink, Published } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Descriptor, type Digest, isForeignLayer } from "./oci.ts";
 import type { Destination } from "./publish-destination.ts";
@@ -14,36 +12,23 @@ import { formatRepository, parseRepository, type Repository } from "./reference.
 import type { Registry } from "./registry.ts";
 import type { Timing } from "./timing.ts";
 
-/** Takes one image to one place. */
+/** Takes the images of a run to one place. */
 export interface Publisher {
   /**
-   * @param name the image's name without tag and digest, see `imageName()` of reference.ts
-   * @param options.isReused nothing of it was built in this run: then it is probably there already
-   * @throws {KoError} If anything of it could not be stored; no tag is moved then.
-   */
-  publish(built: Built, name: string, options: PublishOptions): Promise<Published>;
-  /** An image of this name will follow: what can be asked before it is built is asked now. */
-  expect?(name: string): void;
-  /**
-   * A layer of an image of this name is being made: its bytes can be on their way already. Nothing names them until the
-   * image is published.
+   * Opens the sink of one image.
    *
-   * @param options.isChange the place has an earlier one, if it has any
+   * @param name the image's name without tag and digest, see `imageName()` of reference.ts
    */
-  stage?(stream: BlobStream, name: string, options: { readonly isChange: boolean }): void;
-  /** Called once, when all images of the run have been published. */
-  finish?(): Promise<void>;
+  open(name: string): ImageSink;
+  /** Completes the place. Called once, after all images of the run were published. */
+  finish(): Promise<void>;
 }
 
-export interface PublishOptions {
-  readonly isReused: boolean;
-}
-
-export interface Published {
-  /** What is printed, or put into YAML. */
-  readonly reference: string;
-  /** What `--image-refs` lists: the image, or the index and each of its images. */
-  readonly all: readonly string[];
+export interface RegistryPublisherOptions {
+  readonly destination: Destination;
+  readonly registry: Promise<Registry>;
+  readonly log: Log;
+  readonly timing: Timing;
 }
 
 /** What `--image-refs` lists of one result. */
@@ -62,74 +47,111 @@ export async function writeImageRefs(path: string, published: readonly Published
   await writeOutputFile(path, text, "--image-refs");
 }
 
-/** `--push=false` with no other place: says what would have been published. */
+/** Publishes to several places, one after another. The reference is the last place's. */
+export function teePublisher(publishers: readonly Publisher[]): Publisher {
+  return {
+    open: (name) => {
+      const sinks = publishers.map((publisher) => publisher.open(name));
+      return {
+        addLayer: (layer, hint) => {
+          for (const sink of sinks) sink.addLayer(layer, hint);
+        },
+        publish: async (image, hint) => {
+          let published: Published | undefined;
+          for (const sink of sinks) published = await sink.publish(image, hint);
+          if (published === undefined) throw new RangeError("no place to publish to");
+          return published;
+        },
+      };
+    },
+    finish: async () => {
+      for (const publisher of publishers) await publisher.finish();
+    },
+  };
+}
+
+/** Publishes nothing, for `--push=false`: returns the references that a push would have. */
 export function dryPublisher({ destination }: Pick<RegistryPublisherOptions, "destination">): Publisher {
   return {
-    publish: async (built, name) => {
-      const [first] = destination.tags;
-      const tagged = first === undefined ? name : `${name}:${first}`;
-      const reference = destination.tagOnly ? tagged : `${tagged}@${built.descriptor.digest}`;
-      return { reference, all: listAll(built, reference, name) };
-    },
+    open: (name) =>
+      wholeImageSink(async (image) => {
+        const [first] = destination.tags;
+        const tagged = first === undefined ? name : `${name}:${first}`;
+        const reference = destination.tagOnly ? tagged : `${tagged}@${image.descriptor.digest}`;
+        return { reference, all: listAll(image, reference, name) };
+      }),
+    finish: async () => {},
   };
 }
 
-export interface RegistryPublisherOptions {
-  readonly destination: Destination;
-  readonly openRegistry: () => Promise<Registry>;
-  readonly log: Log;
-  readonly timing: Timing;
+/** Returns a sink for a place that takes complete images only. */
+export function wholeImageSink(publish: ImageSink["publish"]): ImageSink {
+  return { addLayer: () => {}, publish };
 }
 
+/** Publishes to a registry. A tag is moved after everything that its manifest names is stored. */
 export function registryPublisher(options: RegistryPublisherOptions): Publisher {
-  const { destination, openRegistry, log, timing } = options;
-  const [first = "latest", ...others] = destination.tags;
-  const expected = new Map<string, Promise<Descriptor | undefined>>();
-  const find = async (name: string): Promise<Descriptor | undefined> =>
-    (await openRegistry()).findManifest(parseRepository(name), first, { push: true });
-  return {
-    expect: (name) => {
-      const asked = find(name);
-      // Whoever publishes hears of it.
-      asked.catch(() => {});
-      expected.set(name, asked);
-    },
-    stage: (stream, name, { isChange }) => {
-      const push = async (): Promise<void> => {
-        const [registry, found] = await Promise.all([openRegistry(), expected.get(name)]);
-        const repository = parseRepository(name);
-        // Where an image is, and nothing is known of the last one, this layer may well be there: then it waits for its digest.
-        if (isChange || found === undefined) await registry.streamBlob(repository, stream);
-        else await registry.pushBlob(repository, await stream.done);
-      };
-      // If it fails, it is tried again with its image, and told of then.
-      timing.time("upload", `a layer of ${name}`, push).catch(() => {});
-    },
-    publish: async (built, name, { isReused }) => {
-      const registry = await openRegistry();
-      const repository = parseRepository(name);
-      // An answer from before the compiler ran may be out of date.
-      const found = await timing.time(
-        "manifest",
-        name,
-        () => (isReused ? expected.get(name) : undefined) ?? find(name),
-      );
-      if (found?.digest !== built.descriptor.digest) {
-        await timing.time("upload", name, () => pushContent(registry, repository, built));
-        await timing.time("manifest", `${name}:${first}`, () => registry.pushManifest(repository, first, built));
-      }
-      for (const tag of others) {
-        await timing.time("manifest", `${name}:${tag}`, () => registry.pushManifest(repository, tag, built));
-      }
-      const digest = built.descriptor.digest;
-      const tag = destination.tags.length === 1 && first !== "latest" ? first : undefined;
-      const reference = destination.tagOnly
-        ? `${name}:${first}`
-        : `${name}${tag === undefined ? "" : `:${tag}`}@${digest}`;
-      log.info(`Published ${reference}`);
-      return { reference, all: listAll(built, reference, formatRepository(repository)) };
-    },
-  };
+  return { open: (name) => new RegistrySink(name, options), finish: async () => {} };
+}
+
+class RegistrySink implements ImageSink {
+  readonly #name: string;
+  readonly #options: RegistryPublisherOptions;
+  /** The manifest that the first tag names now, asked for before the image is built. */
+  readonly #existing: Promise<Descriptor | undefined>;
+
+  constructor(name: string, options: RegistryPublisherOptions) {
+    this.#name = name;
+    this.#options = options;
+    this.#existing = inBackground(this.#findExisting());
+  }
+
+  addLayer(layer: BlobStream, { changed }: { readonly changed: boolean }): void {
+    const { timing } = this.#options;
+    void inBackground(timing.time("upload", `a layer of ${this.#name}`, () => this.#sendLayer(layer, changed)));
+  }
+
+  async publish(image: Built, { reused }: { readonly reused: boolean }): Promise<Published> {
+    const { destination, log, timing } = this.#options;
+    const name = this.#name;
+    const registry = await this.#options.registry;
+    const repository = parseRepository(name);
+    const { digest } = image.descriptor;
+    const [first, ...others] = this.#tags;
+    // An answer from before the build may be outdated.
+    const existing = await timing.time("manifest", name, () => (reused ? this.#existing : this.#findExisting()));
+    if (existing?.digest !== digest) {
+      await timing.time("upload", name, () => pushContent(registry, repository, image));
+      await timing.time("manifest", `${name}:${first}`, () => registry.pushManifest(repository, first, image));
+    }
+    for (const tag of others) {
+      await timing.time("manifest", `${name}:${tag}`, () => registry.pushManifest(repository, tag, image));
+    }
+    const tag = destination.tags.length === 1 && first !== "latest" ? first : undefined;
+    const reference = destination.tagOnly
+      ? `${name}:${first}`
+      : `${name}${tag === undefined ? "" : `:${tag}`}@${digest}`;
+    log.info(`Published ${reference}`);
+    return { reference, all: listAll(image, reference, formatRepository(repository)) };
+  }
+
+  get #tags(): readonly [string, ...string[]] {
+    const [first = "latest", ...others] = this.#options.destination.tags;
+    return [first, ...others];
+  }
+
+  async #findExisting(): Promise<Descriptor | undefined> {
+    const registry = await this.#options.registry;
+    return registry.findManifest(parseRepository(this.#name), this.#tags[0], { push: true });
+  }
+
+  async #sendLayer(layer: BlobStream, changed: boolean): Promise<void> {
+    const [registry, existing] = await Promise.all([this.#options.registry, this.#existing]);
+    const repository = parseRepository(this.#name);
+    // The existing image may well hold an unchanged layer: its digest tells, at the layer's end.
+    if (changed || existing === undefined) await registry.streamBlob(repository, layer);
+    else await registry.pushBlob(repository, await layer.done);
+  }
 }
 
 /** Everything that the top manifest names: blobs first, then the manifests of an index's images. */

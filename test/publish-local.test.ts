@@ -46,7 +46,7 @@ function makeWorld(
     [Symbol.asyncDispose]: async () => {},
   };
   const destination = { ...DESTINATION, ...changes };
-  return { publisher: localPublisher({ destination, openPlace: async () => found, log }), loaded, said };
+  return { publisher: localPublisher({ destination, place: Promise.resolve(found), log }), loaded, said };
 }
 
 describe("localPublisher()", () => {
@@ -61,14 +61,14 @@ describe("localPublisher()", () => {
     const name = "ko.local/example.com/app";
     const hex = hexOf(image.descriptor.digest);
     const reference = `${name}:${shown.replace("HEX", hex)}`;
-    expect(await publisher.publish(image, name, { isReused: false })).toEqual({ reference, all: [reference] });
+    expect(await publisher.open(name).publish(image, { reused: false })).toEqual({ reference, all: [reference] });
     expect(loaded).toEqual([[image.descriptor.digest, [hex, ...tags].map((tag) => `${name}:${tag}`)]]);
     expect(said).toEqual([`Loaded ${reference}`]);
   });
 
   test("says when nothing had to be sent", async () => {
     const { publisher, said } = makeWorld({ tags: ["v1"], tagOnly: true }, { outcome: "present" });
-    await publisher.publish(await randomImage(), "ko.local/app", { isReused: false });
+    await publisher.open("ko.local/app").publish(await randomImage(), { reused: false });
     expect(said).toEqual(["Already there: ko.local/app:v1"]);
   });
 
@@ -78,7 +78,7 @@ describe("localPublisher()", () => {
     const own = index.children[1];
     if (own === undefined) throw new Error("one image only");
     const reference = `ko.local/app:${hexOf(own.descriptor.digest)}`;
-    expect(await publisher.publish(index, "ko.local/app", { isReused: false })).toEqual({
+    expect(await publisher.open("ko.local/app").publish(index, { reused: false })).toEqual({
       reference,
       all: [reference],
     });
@@ -88,7 +88,7 @@ describe("localPublisher()", () => {
 
   test("refuses an index without an image for the target", async () => {
     const { publisher, loaded } = makeWorld({}, { platform: { os: "linux", architecture: "s390x" } });
-    const error = await rejectionOf(publisher.publish(await randomIndex(), "ko.local/app", { isReused: false }));
+    const error = await rejectionOf(publisher.open("ko.local/app").publish(await randomIndex(), { reused: false }));
     expect(describeError(error)).toBe(
       "Error: Cannot load for linux/s390x: the image is for linux/amd64, linux/arm64/v8\n" +
         "  Add linux/s390x to --platform.",

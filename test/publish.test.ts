@@ -1,13 +1,17 @@
-import { describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import type { Destination } from "../lib/publish-destination.ts";
 import { messageOf } from "../lib/errors.ts";
+import type { BlobStream, Built, ImageSink, Layer, Published } from "../lib/image.ts";
 import { silentLog } from "../lib/log.ts";
-import { createPublisher } from "../lib/pipeline-resources.ts";
-import { type Published, writeImageRefs } from "../lib/publish.ts";
+import { Resources } from "../lib/pipeline-resources.ts";
+import { type Publisher, registryPublisher, teePublisher, writeImageRefs } from "../lib/publish.ts";
 import { noTiming } from "../lib/timing.ts";
-import { randomImage, randomIndex } from "./helpers/images.ts";
+import { makeClient, reasonOf, type TestClient } from "./helpers/client.ts";
+import { FaultProxy } from "./helpers/faultproxy.ts";
 import { hostAt } from "./helpers/hostat.ts";
+import { randomImage, randomIndex } from "./helpers/images.ts";
+import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 import { rejectionOf } from "./helpers/rejection.ts";
 import { writeTree } from "./helpers/tree.ts";
 
@@ -47,18 +51,15 @@ const DESTINATION: Destination = {
   warnings: [],
 };
 
-function publisherFor(destination: Partial<Destination>, cwd: string): ReturnType<typeof createPublisher> {
-  return createPublisher({
-    destination: { ...DESTINATION, ...destination },
-    openRegistry: () => Promise.reject(new RangeError("no registry is wanted")),
-    openPlace: () => Promise.reject(new RangeError("no local target is wanted")),
-    log: silentLog,
-    timing: noTiming,
-    host: hostAt(cwd),
-  });
+/** Publishes one image, of a host in `cwd`. */
+async function publish(built: Built, destination: Partial<Destination>, cwd = "/"): Promise<Published> {
+  const options = { host: hostAt(cwd), log: silentLog, timing: noTiming, insecureHosts: [], compress: true };
+  await using resources = new Resources({ ...options, cache: undefined });
+  const publisher = await resources.publisher({ ...DESTINATION, ...destination });
+  return await publisher.open("r.example/me/app").publish(built, { reused: false });
 }
 
-describe("createPublisher() without a registry", () => {
+describe("Resources.publisher() without a registry", () => {
   test.each<[Partial<Destination>, string]>([
     [{ tags: [] }, "r.example/me/app@DIGEST"],
     [{ tags: ["latest"] }, "r.example/me/app:latest@DIGEST"],
@@ -66,28 +67,242 @@ describe("createPublisher() without a registry", () => {
     [{ tags: ["v1"], tagOnly: true }, "r.example/me/app:v1"],
   ])("says what it would have published: %j", async (destination, expected) => {
     const image = await randomImage();
-    const { reference, all } = await (
-      await publisherFor(destination, "/")
-    ).publish(image, "r.example/me/app", { isReused: false });
+    const { reference, all } = await publish(image, destination);
     const whole = expected.replace("DIGEST", image.descriptor.digest);
     expect({ reference, all }).toEqual({ reference: whole, all: [whole] });
   });
 
   test("lists an index and its images", async () => {
     const index = await randomIndex();
-    const { all } = await (await publisherFor({}, "/")).publish(index, "r.example/me/app", { isReused: false });
+    const { all } = await publish(index, {});
     expect(all).toEqual([index, ...index.children].map((item) => `r.example/me/app@${item.descriptor.digest}`));
   });
 
   test.each(["layout", "layout/", "./layout//"])("names the layout %s as the user does", async (layoutPath) => {
     using tree = writeTree({});
     const index = await randomIndex();
-    const { reference, all } = await (
-      await publisherFor({ layoutPath }, tree.path)
-    ).publish(index, "r.example/me/app", { isReused: false });
+    const { reference, all } = await publish(index, { layoutPath }, tree.path);
     const shown = layoutPath.replace(/\/+$/, "");
     expect(reference).toBe(`${shown}@${index.descriptor.digest}`);
     expect(all).toEqual([index, ...index.children].map((item) => `${shown}@${item.descriptor.digest}`));
     expect(statSync(tree.at("layout/index.json")).isFile()).toBe(true);
+  });
+});
+
+describe("teePublisher()", () => {
+  const REFERENCE: Published = { reference: "x", all: ["x"] };
+  const NO_LAYER: BlobStream = { read: async function* () {}, done: new Promise(() => {}) };
+
+  /** Two places that write their calls to `calls`; the one named in `broken` cannot publish. */
+  function twoPlaces(calls: string[], broken?: string): Publisher {
+    const place = (id: string): Publisher => ({
+      open: (name) => {
+        calls.push(`${id} open ${name}`);
+        return {
+          addLayer: (_, { changed }) => void calls.push(`${id} layer ${changed}`),
+          publish: async (_, { reused }) => {
+            calls.push(`${id} publish ${reused}`);
+            if (id === broken) throw new Error(`${id} is full`);
+            return { reference: `${id}/${name}`, all: [] };
+          },
+        };
+      },
+      finish: async () => void calls.push(`${id} finish`),
+    });
+    return teePublisher([place("a"), place("b")]);
+  }
+
+  test("does everything in each place, in their order, and returns the last place's reference", async () => {
+    const calls: string[] = [];
+    const publisher = twoPlaces(calls);
+    const sink = publisher.open("app");
+    sink.addLayer(NO_LAYER, { changed: true });
+    const published = await sink.publish(await randomImage(), { reused: false });
+    await publisher.finish();
+    expect({ published, calls }).toEqual({
+      published: { reference: "b/app", all: [] },
+      calls: [
+        "a open app",
+        "b open app",
+        "a layer true",
+        "b layer true",
+        "a publish false",
+        "b publish false",
+        "a finish",
+        "b finish",
+      ],
+    });
+  });
+
+  test("publishes nowhere else after a failure", async () => {
+    const calls: string[] = [];
+    const sink = twoPlaces(calls, "a").open("app");
+    const error = await reasonOf(sink.publish(await randomImage(), { reused: true }));
+    expect({ error, calls }).toEqual({
+      error: new Error("a is full"),
+      calls: ["a open app", "b open app", "a publish true"],
+    });
+  });
+
+  test("is the same as its only place", async () => {
+    const only: Publisher = {
+      open: () => ({ addLayer: () => {}, publish: async () => REFERENCE }),
+      finish: async () => {},
+    };
+    expect(
+      await teePublisher([only])
+        .open("x")
+        .publish(await randomImage(), { reused: false }),
+    ).toBe(REFERENCE);
+  });
+});
+
+const missing = whyNoRegistry() !== undefined;
+
+describe.skipIf(missing)("registryPublisher()", () => {
+  let server: TestRegistry;
+  let proxy: FaultProxy;
+  let count = 0;
+  let name = "";
+
+  beforeAll(async () => {
+    server = await startRegistry();
+    proxy = await FaultProxy.start(server.host);
+  });
+  afterAll(async () => {
+    await proxy?.[Symbol.asyncDispose]();
+    await server?.[Symbol.asyncDispose]();
+  });
+  beforeEach(() => {
+    proxy.reset();
+    name = `${proxy.host}/test/sink${++count}`;
+  });
+
+  function openSink({ registry }: TestClient, tags: readonly string[] = ["latest"]): ImageSink {
+    const options = { registry: Promise.resolve(registry), log: silentLog, timing: noTiming };
+    return registryPublisher({ ...options, destination: { ...DESTINATION, tags } }).open(name);
+  }
+
+  /** Publishes with a client of its own, so that nothing of it is known later. */
+  async function publishBefore(image: Built): Promise<void> {
+    await using client = makeClient();
+    await openSink(client).publish(image, { reused: false });
+    proxy.reset();
+  }
+
+  /** The requests but the ping, without the repository: `PUT manifests/latest 201`. */
+  const requests = (): readonly string[] =>
+    proxy.log.filter((line) => !line.includes(" /v2/ ")).map((line) => line.replace(/ \/v2\/test\/sink\d+\//, " "));
+  const waitFor = async (request: RegExp): Promise<void> => {
+    while (!requests().some((line) => request.test(line))) await Bun.sleep(1);
+  };
+  const digits = ({ descriptor }: Pick<Built, "descriptor">): string => descriptor.digest.slice(7, 11);
+
+  /** A layer that is being made: ends when `end()` is called. */
+  function makeStream(layer: Layer): { readonly stream: BlobStream<Layer>; readonly end: (failure?: Error) => void } {
+    const done = Promise.withResolvers<Layer>();
+    const stream: BlobStream<Layer> = {
+      read: async function* (signal) {
+        yield* layer.open(signal);
+        await done.promise.catch(() => {});
+      },
+      done: done.promise,
+    };
+    return { stream, end: (failure) => (failure === undefined ? done.resolve(layer) : done.reject(failure)) };
+  }
+
+  /** Large enough that it is worth an upload before it is complete. */
+  const largeImage = (seed: string): ReturnType<typeof randomImage> =>
+    randomImage({ seed, fileSize: 600_000, layers: 1 });
+  const onlyLayer = async (seed: string): Promise<Layer> => {
+    const [layer] = (await largeImage(seed)).layers;
+    if (layer === undefined) throw new Error("no layer");
+    return layer;
+  };
+
+  test("asks for the manifest when the sink is opened, and sends nothing for a reused image that is there", async () => {
+    const image = await randomImage();
+    await publishBefore(image);
+    await using client = makeClient();
+    const sink = openSink(client);
+    await waitFor(/ 200$/);
+    const { reference } = await sink.publish(image, { reused: true });
+    expect({ reference, requests: requests() }).toEqual({
+      reference: `${name}@${image.descriptor.digest}`,
+      requests: ["HEAD manifests/latest 200"],
+    });
+  });
+
+  test("asks again for an image that was built: the first answer may be outdated", async () => {
+    const image = await randomImage();
+    await publishBefore(image);
+    await using client = makeClient();
+    const sink = openSink(client);
+    await waitFor(/ 200$/);
+    await sink.publish(image, { reused: false });
+    expect(requests()).toEqual(["HEAD manifests/latest 200", "HEAD manifests/latest 200"]);
+  });
+
+  test("stores blobs, then the manifests of an index, then the index under its tags", async () => {
+    const index = await randomIndex();
+    await using client = makeClient();
+    await openSink(client, ["v1", "v2"]).publish(index, { reused: false });
+    const puts = requests().filter((line) => line.startsWith("PUT"));
+    const blobs = index.children.length * 3;
+    expect(puts.slice(0, blobs)).toEqual(Array.from({ length: blobs }, () => "PUT blobs/uploads/UUID 201"));
+    const children = index.children.map((child) => `PUT manifests/${digits(child)} 201`);
+    expect(puts.slice(blobs, -2).toSorted()).toEqual(children.toSorted());
+    expect(puts.slice(-2)).toEqual(["PUT manifests/v1 201", "PUT manifests/v2 201"]);
+  });
+
+  test.each<[string, { readonly existing: boolean; readonly changed: boolean; readonly early: boolean }]>([
+    ["sends a layer while it is made, where there is no image", { existing: false, changed: false, early: true }],
+    ["sends a layer that changed while it is made", { existing: true, changed: true, early: true }],
+    ["waits for the digest of a layer that may be there", { existing: true, changed: false, early: false }],
+  ])("%s", async (_, { existing, changed, early }) => {
+    const old = await largeImage("old");
+    if (existing) await publishBefore(old);
+    await using client = makeClient();
+    const sink = openSink(client);
+    const { stream, end } = makeStream(await onlyLayer(early ? "new" : "old"));
+    sink.addLayer(stream, { changed });
+    await waitFor(early ? /^PATCH/ : /^HEAD manifests/);
+    end();
+    await sink.publish(early ? await largeImage("new") : old, { reused: false });
+    expect(requests().filter((line) => line.startsWith("PATCH"))).toEqual(
+      early ? ["PATCH blobs/uploads/UUID 202"] : [],
+    );
+  });
+
+  test("a layer that fails is not told by addLayer(): publish() tells", async () => {
+    await using client = makeClient();
+    const sink = openSink(client);
+    const { stream, end } = makeStream(await onlyLayer("fails"));
+    sink.addLayer(stream, { changed: false });
+    await waitFor(/^PATCH/);
+    end(new Error("the disk is full"));
+    await waitFor(/^DELETE/);
+    expect(requests().filter((line) => line.startsWith("PUT"))).toEqual([]);
+  });
+
+  test("neither is a failure to send it, and publish() sends it again", async () => {
+    proxy.reset([{ method: "PATCH", path: /\/blobs\//, fault: { kind: "answer", status: 500 } }]);
+    await using client = makeClient();
+    const sink = openSink(client);
+    const { stream, end } = makeStream(await onlyLayer("again"));
+    sink.addLayer(stream, { changed: false });
+    await waitFor(/^PATCH/);
+    end();
+    await sink.publish(await largeImage("again"), { reused: false });
+    expect(requests()).toContain("PUT manifests/latest 201");
+  });
+
+  test("does not throw for a name that cannot be pushed to, before publish()", async () => {
+    await using client = makeClient();
+    name = `${proxy.host}/a..b`;
+    const sink = openSink(client);
+    sink.addLayer(makeStream(await onlyLayer("unnamed")).stream, { changed: true });
+    const error = await rejectionOf(sink.publish(await randomImage(), { reused: false }));
+    expect(messageOf(error)).toStartWith(`Cannot push to "${proxy.host}/a..b"`);
   });
 });
