@@ -3,7 +3,16 @@ import { KoError, RegistryError, type RegistryErrorOptions } from "../lib/errors
 import { silentLog } from "../lib/log.ts";
 import { reasonOf } from "./helpers/client.ts";
 import { rejectionOf } from "./helpers/rejection.ts";
-import { type Clock, createLimit, inBackground, once, parseRetryAfter, retry, until } from "../lib/async.ts";
+import {
+  type Clock,
+  createLimit,
+  inBackground,
+  once,
+  parseRetryAfter,
+  retry,
+  systemClock,
+  until,
+} from "../lib/async.ts";
 
 type Worth = Pick<RegistryErrorOptions, "retry" | "retryAfter">;
 
@@ -117,6 +126,19 @@ describe("createLimit()", () => {
     const next = limit(async () => "next");
     expect(await rejectionOf(failing)).toEqual(new KoError("no"));
     expect(await next).toBe("next");
+  });
+});
+
+describe("systemClock", () => {
+  test("sleeps, unless the signal aborts first", async () => {
+    const { signal } = new AbortController();
+    await systemClock.sleep(1, signal);
+    const reason = new Error("told to end");
+    expect(await reasonOf(systemClock.sleep(60_000, AbortSignal.abort(reason)))).toBe(reason);
+    const controller = new AbortController();
+    const sleeping = systemClock.sleep(60_000, controller.signal);
+    controller.abort(reason);
+    expect(await reasonOf(sleeping)).toBe(reason);
   });
 });
 

@@ -99,6 +99,36 @@ describe("Prover#findChange()", () => {
   });
 });
 
+describe("Prover#findChange() and headers", () => {
+  const source = (imported: string, text: string): string =>
+    `package lib\n\nimport "${imported}"\n\nfunc F() { ${text} }\n`;
+
+  test.each<[string, string, boolean]>([
+    ["a change below the header", source("fmt", "other()"), true],
+    ["another import", source("os", "f()"), false],
+    ["a syntax error", "package", false],
+  ])("%s", (_name, text, alike) => {
+    tree = writeTree({ "lib/a.go": source("fmt", "f()") });
+    const path = tree.at("lib/a.go");
+    const inputs = inputsOf(take({ folders: [{ dir: tree.at("lib"), kind: "sources", headers: "read" }] }));
+    writeFileSync(path, text);
+    const same = new Set<string>();
+    expect({ change: new Prover().findChange(inputs, same), same: [...same] }).toEqual({
+      change: alike ? undefined : { path, what: "changed" },
+      same: alike ? [path] : [],
+    });
+    expect(new Prover().findChange(inputs)).toEqual({ path, what: "changed" });
+  });
+
+  test("are taken over from a record of the same names only", () => {
+    tree = writeTree({ "lib/a.go": "package lib\n" });
+    const dir = tree.at("lib");
+    const headersOf = (names: readonly string[]): readonly string[] | undefined =>
+      inputsOf(take({ folders: [{ dir, kind: "sources", names, headers: ["h"] }] })).folders[0]?.headers;
+    expect([headersOf(["a.go"]), headersOf(["b.go"])]).toEqual([["h"], undefined]);
+  });
+});
+
 describe("takeInputs()", () => {
   test("does not take what may have changed meanwhile", () => {
     tree = writeTree({ "lib/a.go": "a" });

@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { relative } from "node:path";
-import { embedFolders, planPattern, planSources } from "../lib/go-sources.ts";
-import type { GoPackage } from "../lib/go.ts";
+import { ancestors, embedFolders, globMatcher, isImmutable, planPattern, planSources } from "../lib/go-sources.ts";
+import { type GoModule, type GoPackage, parsePackages } from "../lib/go.ts";
 import { type Files, goMod } from "./helpers/case.ts";
 import { goWorld, listPrograms } from "./helpers/gohost.ts";
 import { MODULES } from "./helpers/scene.ts";
@@ -37,6 +37,41 @@ describe("embedFolders()", () => {
     tree = writeTree(FILES);
     const found = embedFolders(tree.path, [pattern]).map((dir) => relative(tree.path, dir));
     expect(found.sort()).toEqual([...folders]);
+  });
+});
+
+describe("globMatcher()", () => {
+  test.each([
+    ["*.txt", "a.txt", true],
+    ["*.txt", "a.txtx", false],
+    ["a?c", "abc", true],
+    ["a?c", "abbc", false],
+    ["[a-c]x", "bx", true],
+    ["a\\*b", "a*b", true],
+    ["a+(b)", "a+(b)", true],
+  ])("%s and %s: %p", (part, name, is) => expect(globMatcher(part)(name)).toBe(is));
+});
+
+test("ancestors() begins with the folder itself", () => {
+  expect(ancestors("/a/b")).toEqual(["/a/b", "/a", "/"]);
+});
+
+describe("isImmutable()", () => {
+  const module: GoModule = { path: "m", version: "v1.0.0", dir: "/mod/m", main: false, goMod: undefined, local: false };
+  const found = parsePackages(new TextEncoder().encode(`{\n"Dir": "/mod/m/p"\n}\n`));
+  test.each<[string, Partial<GoModule> | undefined, boolean]>([
+    ["a version in the module cache", {}, true],
+    ["the main module", { main: true, version: undefined }, false],
+    ["a local replacement", { local: true }, false],
+    ["a vendored module", { dir: undefined }, false],
+    ["a package elsewhere", { dir: "/mod/mm" }, false],
+    ["no module", undefined, false],
+  ])("%s", (_name, change, is) => {
+    const packages = found.map((each) => ({
+      ...each,
+      module: change === undefined ? undefined : { ...module, ...change },
+    }));
+    expect(packages.map(isImmutable)).toEqual([is]);
   });
 });
 
