@@ -1,26 +1,25 @@
 /**
- * `.ko.yaml`: where it is, and what it says, each value with its place for messages.
+ * Finds and reads `.ko.yaml`. Each value keeps its line and column for messages.
  *
- * Found as the viper library finds it for the original: `$KO_CONFIG_PATH` (a file, or a folder with a `.ko.yaml`),
- * else `.ko.yaml`, `.ko.yml` or `.ko.json` in the working directory; no parent folders. The case of top-level keys
- * does not count. Whether a value makes sense is checked in config.ts.
+ * The file is found as by the original's library, https://github.com/spf13/viper, and top-level keys are
+ * case-insensitive. Values are checked by type only: config.ts does the rest.
  */
 import { readFile, stat } from "node:fs/promises";
 import { extname, join, relative, resolve } from "node:path";
 import type { Document, LineCounter, Node, Pair } from "yaml";
-import { findNearest, UsageError } from "./errors.ts";
+import { codeOf, findNearest, UsageError } from "./errors.ts";
 
-/** A value and who says so: `.ko.yaml:3:19` or `KO_DEFAULTBASEIMAGE`. */
+/** A value and its origin: `.ko.yaml:3:19` or `KO_DEFAULTBASEIMAGE`. */
 export interface Setting<T> {
   readonly value: T;
   readonly where: string;
 }
 
 export interface FileSettings {
-  /** The file, absolute. */
+  /** The absolute path of the file. */
   readonly source: string;
   readonly defaultBaseImage?: Setting<string>;
-  /** Import path, as written, and base image. */
+  /** Pairs of an import path, as written, and a base image. */
   readonly baseImageOverrides?: readonly Setting<readonly [string, string]>[];
   readonly defaultPlatforms?: Setting<readonly string[]>;
 }
@@ -32,28 +31,32 @@ export interface FindConfigOptions {
 }
 
 const FILE_NAMES = [".ko.yaml", ".ko.yml", ".ko.json"] as const;
-/** What viper reads and ko does not, by extension. */
+/** Extensions of formats that viper reads and ko does not. */
 const OTHER_FORMATS = ["toml", "properties", "props", "prop", "hcl", "tfvars", "dotenv", "env", "ini"] as const;
 const MAX_BYTES = 1024 * 1024;
 
 const KEYS = ["defaultBaseImage", "baseImageOverrides", "defaultPlatforms"] as const;
-/** Keys of the original that a later version brings. */
+/** Keys of the original that ko does not support yet. */
 const LATER_KEYS = ["builds", "defaultEnv", "defaultFlags", "defaultLdflags"] as const;
 
 /**
- * The configuration file of a run, absolute, or undefined if there is none.
+ * Finds the configuration file of a run.
  *
- * @throws {UsageError} If `KO_CONFIG_PATH` names nothing, there are two files, or only one in another format.
+ * `KO_CONFIG_PATH` names it or its folder; else it is `.ko.yaml`, `.ko.yml` or `.ko.json` in the working directory. Parent
+ * folders are not searched.
+ *
+ * @returns an absolute path, or undefined if there is no file
+ * @throws {UsageError} If `KO_CONFIG_PATH` does not exist, there are several files, or the only one has another format.
  */
 export async function findConfigFile(options: FindConfigOptions): Promise<string | undefined> {
   const override = options.env["KO_CONFIG_PATH"];
   if (override === undefined || override === "") return findIn(options.cwd);
   const path = resolve(options.cwd, override);
   const fail = (why: string): UsageError =>
-    new UsageError(`Cannot use KO_CONFIG_PATH="${override}": ${why}, wanted a file or a folder with a .ko.yaml`);
+    new UsageError(`Cannot use KO_CONFIG_PATH="${override}": ${why}, wanted a file or a directory with a .ko.yaml`);
   const kind = await kindOf(path);
   if (kind === "missing") throw fail("it does not exist");
-  if (kind === "other") throw fail("it is neither a file nor a folder");
+  if (kind === "other") throw fail("it is neither a file nor a directory");
   if (kind === "folder") {
     const found = await findIn(path);
     if (found === undefined) throw fail("there is no .ko.yaml in it");
@@ -66,9 +69,9 @@ export async function findConfigFile(options: FindConfigOptions): Promise<string
 /**
  * Reads a configuration file.
  *
- * @param source absolute
- * @param cwd for messages: a file below it is shown relative to it
- * @throws {UsageError} If it is no YAML, or has an unknown key or a value of another type; with file, line and column.
+ * @param source an absolute path
+ * @param cwd messages show a file below it as a relative path
+ * @throws {UsageError} If the file is not YAML, or has an unknown key or a value of the wrong type; with line and column.
  */
 export async function readConfigFile(source: string, cwd: string): Promise<FileSettings> {
   const inside = relative(cwd, source);
@@ -77,21 +80,21 @@ export async function readConfigFile(source: string, cwd: string): Promise<FileS
   const yaml = await import("yaml");
   const lines = new yaml.LineCounter();
   const document = yaml.parseDocument(text, { lineCounter: lines, prettyErrors: false });
-  const place = { document, shown, lines, yaml };
+  const file = { document, shown, lines, yaml };
   const [error] = document.errors;
   if (error !== undefined) {
-    const why = error.code === "MULTIPLE_DOCS" ? "a second document begins, one is wanted" : error.message;
-    throw new UsageError(`Cannot read ${at(error.pos[0], place)}: ${why}`);
+    const why = error.code === "MULTIPLE_DOCS" ? "a second document begins, wanted one" : error.message;
+    throw new UsageError(`Cannot read ${at(error.pos[0], file)}: ${why}`);
   }
   const settings: Mutable<FileSettings> = { source };
   const seen = new Map<string, string>();
-  for (const { key, where, value } of entries(document.contents, { ...place, what: "the file" })) {
-    if (isLater(key) && saysNothing(value, place)) continue;
+  for (const { key, where, value } of entries(document.contents, { ...file, what: "the file" })) {
+    if (isLater(key) && isEmpty(value, file)) continue;
     const name = keyNamed(key, where);
     const before = seen.get(name);
-    if (before !== undefined) throw new UsageError(`Cannot read ${where}: "${name}" is set at ${before} already`);
+    if (before !== undefined) throw new UsageError(`Cannot read ${where}: "${name}" is already set at ${before}`);
     seen.set(name, where);
-    const read: ReadOptions = { ...place, what: name };
+    const read: ReadOptions = { ...file, what: name };
     if (value === null) continue;
     if (name === "defaultBaseImage") settings.defaultBaseImage = readString(value, read);
     else if (name === "baseImageOverrides") settings.baseImageOverrides = readOverrides(value, read);
@@ -100,42 +103,46 @@ export async function readConfigFile(source: string, cwd: string): Promise<FileS
   return settings;
 }
 
+/** Splits a text at commas and blanks. */
+export function splitList(text: string): readonly string[] {
+  return text.split(/[\s,]+/).filter((item) => item !== "");
+}
+
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 
-/** The file that is being read. */
-interface Place {
+interface ParsedFile {
   readonly yaml: typeof import("yaml");
   readonly document: Document.Parsed;
   readonly lines: LineCounter;
-  /** Its name in messages. */
+  /** The path in messages. */
   readonly shown: string;
 }
 
-interface ReadOptions extends Place {
-  /** What the value is of, in messages. */
+interface ReadOptions extends ParsedFile {
+  /** The setting in messages. */
   readonly what: string;
 }
 
 interface Entry {
   readonly key: string;
   readonly where: string;
-  /** Null where there is no value, or YAML's null. */
+  /** Null if there is no value, or YAML's null. */
   readonly value: Node | null;
 }
 
-/** The key as it is spelled in the documentation. */
+/** Returns the key as the documentation spells it. */
 function keyNamed(key: string, where: string): (typeof KEYS)[number] {
   const same = (known: string): boolean => known.toLowerCase() === key.toLowerCase();
   const found = KEYS.find(same);
   if (found !== undefined) return found;
   if (isLater(key)) {
     throw new UsageError(`Cannot use ${where}: "${key}" is not supported yet`, {
-      hint: "This version of ko would have to ignore it. Remove it to build without it.",
+      hint: "Remove it to build without it.",
     });
   }
   const nearest = findNearest(key, [...KEYS, ...LATER_KEYS]);
   const wanted = nearest === undefined ? `wanted one of ${KEYS.join(", ")}` : `the nearest is "${nearest}"`;
-  throw new UsageError(`Cannot use ${where}: "${key}" is no setting of ko, ${wanted}`);
+  throw new UsageError(`Cannot use ${where}: "${key}" is not a setting of ko, ${wanted}`);
 }
 
 function isLater(key: string): boolean {
@@ -148,18 +155,18 @@ async function findIn(folder: string): Promise<string | undefined> {
     const path = join(folder, name);
     const kind = await kindOf(path);
     if (kind === "missing") continue;
-    if (kind !== "file") throw new UsageError(`Cannot read "${path}": it is no file`);
+    if (kind !== "file") throw new UsageError(`Cannot read "${path}": it is not a file`);
     found.push(path);
   }
   const [path, second] = found;
   if (second !== undefined) {
-    throw new UsageError(`Cannot choose between "${path}" and "${second}": one configuration file is wanted`);
+    throw new UsageError(`Cannot choose between "${path}" and "${second}": wanted one configuration file`);
   }
   if (path !== undefined) return path;
   for (const format of OTHER_FORMATS) {
     const other = join(folder, `.ko.${format}`);
     if ((await kindOf(other)) !== "file") continue;
-    throw new UsageError(`Cannot read "${other}": ko reads YAML and JSON only, wanted .ko.yaml`);
+    throw new UsageError(`Cannot read "${other}": ko reads only YAML and JSON, wanted .ko.yaml`);
   }
   return undefined;
 }
@@ -169,9 +176,8 @@ async function kindOf(path: string): Promise<"file" | "folder" | "other" | "miss
     const found = await stat(path);
     return found.isFile() ? "file" : found.isDirectory() ? "folder" : "other";
   } catch (cause) {
-    if (cause instanceof Error && "code" in cause && (cause.code === "ENOENT" || cause.code === "ENOTDIR")) {
-      return "missing";
-    }
+    const code = codeOf(cause);
+    if (code === "ENOENT" || code === "ENOTDIR") return "missing";
     throw new UsageError(`Cannot read "${path}"`, { cause });
   }
 }
@@ -179,7 +185,7 @@ async function kindOf(path: string): Promise<"file" | "folder" | "other" | "miss
 async function readText(path: string, shown: string): Promise<string> {
   try {
     const { size } = await stat(path);
-    if (size > MAX_BYTES) throw new UsageError(`it has ${size} bytes, at most ${MAX_BYTES} are wanted`);
+    if (size > MAX_BYTES) throw new UsageError(`it has ${size} bytes, wanted at most ${MAX_BYTES}`);
     return new TextDecoder("utf-8", { fatal: true }).decode(await readFile(path));
   } catch (cause) {
     throw new UsageError(`Cannot read "${shown}"`, { cause });
@@ -195,7 +201,7 @@ function readString(node: Node, options: ReadOptions): Setting<string> {
   throw wrongType(node, { ...options, wanted: "a string" });
 }
 
-/** A list of strings, or one string with commas or blanks between (viper splits at blanks). */
+/** Reads a list of strings, or one string with commas or blanks between the items (viper splits at blanks). */
 function readList(node: Node, options: ReadOptions): readonly string[] {
   const { yaml, document } = options;
   const found = yaml.isAlias(node) ? node.resolve(document) : node;
@@ -208,11 +214,6 @@ function readList(node: Node, options: ReadOptions): readonly string[] {
   throw wrongType(node, { ...options, wanted: "a list of strings" });
 }
 
-/** The items of a text with commas or blanks between. */
-export function splitList(text: string): readonly string[] {
-  return text.split(/[\s,]+/).filter((item) => item !== "");
-}
-
 function readOverrides(node: Node, options: ReadOptions): readonly Setting<readonly [string, string]>[] {
   return entries(node, options).map(({ key, where, value }) => {
     const what = `${options.what}["${key}"]`;
@@ -222,7 +223,7 @@ function readOverrides(node: Node, options: ReadOptions): readonly Setting<reado
   });
 }
 
-/** The entries of a map; nothing at all is an empty one. */
+/** Returns the entries of a map; a missing value and null have none. */
 function entries(node: Node | null, options: ReadOptions): readonly Entry[] {
   const { yaml, document } = options;
   const found = yaml.isAlias(node) ? node.resolve(document) : node;
@@ -231,18 +232,18 @@ function entries(node: Node | null, options: ReadOptions): readonly Entry[] {
   return found.items.map((pair: Pair<Node, Node | null>) => {
     const where = at(startOf(pair.key), options);
     if (!yaml.isScalar(pair.key) || typeof pair.key.value !== "string") {
-      throw new UsageError(`Cannot read ${where}: this key is no string`);
+      throw new UsageError(`Cannot read ${where}: this key is not a string`);
     }
     return { key: pair.key.value, where, value: isNull(pair.value, options) ? null : pair.value };
   });
 }
 
-/** Null or an empty list. */
-function saysNothing(node: Node | null, place: Place): boolean {
-  return isNull(node, place) || (place.yaml.isSeq(node) && node.items.length === 0);
+/** Reports whether a node is null or an empty list. */
+function isEmpty(node: Node | null, file: ParsedFile): boolean {
+  return isNull(node, file) || (file.yaml.isSeq(node) && node.items.length === 0);
 }
 
-function isNull(node: Node | null, { yaml }: Place): boolean {
+function isNull(node: Node | null, { yaml }: ParsedFile): boolean {
   return node === null || (yaml.isScalar(node) && node.value === null);
 }
 
@@ -258,8 +259,8 @@ function startOf(node: Node): number {
   return node.range?.[0] ?? 0;
 }
 
-/** `.ko.yaml:3:19`, as editors and terminals understand it. */
-function at(offset: number, place: Place): string {
-  const { line, col } = place.lines.linePos(offset);
-  return `${place.shown}:${line}:${col}`;
+/** Formats a position as editors and terminals understand it: `.ko.yaml:3:19`. */
+function at(offset: number, { lines, shown }: ParsedFile): string {
+  const { line, col } = lines.linePos(offset);
+  return `${shown}:${line}:${col}`;
 }

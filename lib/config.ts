@@ -1,9 +1,8 @@
 /**
- * `.ko.yaml` and the variables of the environment as one frozen {@link Config}; which base image an import path gets.
+ * The configuration of a run, from environment variables and `.ko.yaml` (config-file.ts).
  *
- * The environment beats the file, as in the original. What the original would ignore (an unknown key, JSON that is
- * none) is an error here. Fetches nothing; the file is found and read in config-file.ts, platforms are chosen in
- * oci.ts.
+ * As in the original, the environment takes precedence over the file. Unlike there, unknown keys and malformed JSON are
+ * errors.
  */
 import { resolve } from "node:path";
 import { type FileSettings, findConfigFile, readConfigFile, type Setting, splitList } from "./config-file.ts";
@@ -14,47 +13,47 @@ import { checkPlatforms } from "./oci.ts";
 import { parseReference, type Reference } from "./reference.ts";
 
 export interface Config {
-  /** As {@link parseBase} reads it. */
+  /** A valid argument of {@link parseBase}. */
   readonly defaultBaseImage: string;
-  /** By lower-cased import path; as {@link parseBase} reads it. */
+  /** Valid arguments of {@link parseBase}, by lower-cased import path. */
   readonly baseImageOverrides: ReadonlyMap<string, string>;
-  /** Empty if not configured. */
+  /** Empty if not set. */
   readonly defaultPlatforms: readonly string[];
-  /** `SOURCE_DATE_EPOCH`: the images' creation time, in seconds since 1970. */
+  /** `SOURCE_DATE_EPOCH`: the creation time of images, in seconds since 1970. */
   readonly sourceDateEpoch: number | undefined;
-  /** `KO_DATA_DATE_EPOCH`: the times of kodata files, in seconds since 1970. */
+  /** `KO_DATA_DATE_EPOCH`: the modification time of kodata files, in seconds since 1970. */
   readonly koDataDateEpoch: number | undefined;
-  /** `KO_DOCKER_REPO`, not checked; undefined if empty. */
+  /** `KO_DOCKER_REPO`, unchecked; undefined if empty. */
   readonly dockerRepo: string | undefined;
-  /** The `go` to run: a name on PATH, or a path. */
+  /** `KO_GO_PATH`: a program on PATH, or a path. */
   readonly goPath: string;
-  /** The configuration file that was read, absolute. */
+  /** The absolute path of the configuration file. */
   readonly source: string | undefined;
 }
 
-/** What the name of a base image means. */
+/** A parsed name of a base image. */
 export type BaseName =
   | { readonly kind: "registry"; readonly reference: Reference }
-  /** `ko.builtin/static`, made by ko itself. */
+  /** `ko.builtin/static`, which ko makes itself. */
   | { readonly kind: "builtin" }
   | { readonly kind: "scratch" }
-  /** An OCI layout: an absolute folder, and which image of it. */
+  /** An image in an OCI layout: the absolute path of the layout, and the tag or name of the image. */
   | { readonly kind: "layout"; readonly path: string; readonly tag: string | undefined };
 
 export const DEFAULT_BASE_IMAGE = "gcr.io/distroless/static:nonroot";
 /** The base image that needs no network. */
 export const BUILTIN_BASE_IMAGE = "ko.builtin/static";
 
-/** The last second of the year 9999: times in JSON have no later one. */
+/** The last second of the year 9999, the latest time in JSON (RFC 3339). */
 const MAX_EPOCH = 253402300799;
 
-/** Settings that a later version brings. */
+/** Variables of the original that ko does not support yet. */
 const LATER_VARIABLES = ["KO_DEFAULTENV", "KO_DEFAULTFLAGS", "KO_DEFAULTLDFLAGS"] as const;
 
 /**
  * Reads the configuration of a run.
  *
- * @throws {UsageError} If there is a mistake in it: file, line and column, or the variable, are in the message.
+ * @throws {UsageError} If a setting is invalid; the message names file, line and column, or the variable.
  */
 export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promise<Config> {
   const path = await findConfigFile({ env, cwd });
@@ -66,7 +65,7 @@ export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promi
   const platforms = fromEnv(env, "KO_DEFAULTPLATFORMS");
   const defaultPlatforms =
     platforms === undefined ? file.defaultPlatforms : { value: splitList(platforms.value), where: platforms.where };
-  if (base !== undefined) checkBase(base, { cwd, what: "defaultBaseImage" });
+  if (base !== undefined) checkBase(base, { cwd, setting: "defaultBaseImage" });
   if (defaultPlatforms !== undefined) {
     checkPlatforms(defaultPlatforms.value, `${defaultPlatforms.where}: defaultPlatforms`);
   }
@@ -83,27 +82,27 @@ export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promi
 }
 
 /**
- * The base image for an import path: its override, else the default.
+ * Returns the name of the base image for an import path: its override, else the default.
  *
- * @param importPath with or without `ko://`; case does not count
+ * @param importPath with or without `ko://`; case-insensitive
  */
 export function baseFor(config: Config, importPath: string): string {
   return config.baseImageOverrides.get(overrideKey(importPath)) ?? config.defaultBaseImage;
 }
 
 /**
- * Reads the name of a base image: `gcr.io/distroless/static:nonroot`, `ko.builtin/static`, `scratch`, or
- * `oci:DIR[:TAG]`, where TAG is a tag or the whole name of an image in the layout.
+ * Parses the name of a base image: `gcr.io/distroless/static:nonroot`, `ko.builtin/static`, `scratch`, or
+ * `oci:DIR[:TAG]`, where TAG is a tag or the full name of an image in the layout.
  *
- * @param cwd absolute; the folder of an OCI layout is relative to it
- * @throws {KoError} If it is none of these.
+ * @param cwd the absolute path that DIR is relative to
+ * @throws {KoError} If the name has none of these forms.
  */
 export function parseBase(text: string, cwd: string): BaseName {
   if (text === "scratch") return { kind: "scratch" };
   if (text === BUILTIN_BASE_IMAGE) return { kind: "builtin" };
   if (text.startsWith("oci:")) {
     const rest = text.slice("oci:".length);
-    // As skopeo: the first colon ends the folder (but not that of a Windows drive), for names hold colons themselves.
+    // As in skopeo, the first colon ends the folder, because TAG can hold colons. That of a Windows drive does not count.
     const colon = rest.indexOf(":", /^[A-Za-z]:[\\/]/.test(rest) ? 2 : 0);
     const tag = colon < 0 ? undefined : rest.slice(colon + 1);
     const folder = colon < 0 ? rest : rest.slice(0, colon);
@@ -112,9 +111,12 @@ export function parseBase(text: string, cwd: string): BaseName {
     return { kind: "layout", path: resolve(cwd, folder), tag };
   }
   if (/^ko\.builtin(?:[/:@]|$)/.test(text)) {
-    throw new UsageError(`Cannot read "${text}" as a base image: ko itself makes "${BUILTIN_BASE_IMAGE}" only`);
+    throw new UsageError(
+      `Cannot read "${text}" as a base image: the only image of ko.builtin is "${BUILTIN_BASE_IMAGE}"`,
+    );
   }
-  if (/\s/.test(text) || text === "") throw new UsageError(`Cannot read "${text}" as a base image: a name is wanted`);
+  if (/\s/.test(text) || text === "")
+    throw new UsageError(`Cannot read "${text}" as a base image: wanted an image name`);
   return { kind: "registry", reference: parseReference(text) };
 }
 
@@ -125,7 +127,8 @@ function fromEnv(env: Readonly<Record<string, string>>, name: string): Setting<s
 
 interface CheckBaseOptions {
   readonly cwd: string;
-  readonly what: string;
+  /** The setting in messages. */
+  readonly setting: string;
 }
 
 function checkBase({ value, where }: Setting<string>, options: CheckBaseOptions): void {
@@ -134,7 +137,7 @@ function checkBase({ value, where }: Setting<string>, options: CheckBaseOptions)
   } catch (cause) {
     const nearest = findNearest(value, ["scratch", BUILTIN_BASE_IMAGE]);
     const hint = nearest === undefined ? undefined : `Did you mean "${nearest}"?`;
-    throw new UsageError(`Cannot use ${where}: ${options.what} names no image`, { cause, hint });
+    throw new UsageError(`Cannot use ${where}: ${options.setting} is not an image name`, { cause, hint });
   }
 }
 
@@ -152,16 +155,16 @@ function readOverridesVariable(
   try {
     value = JSON.parse(setting.value);
   } catch {
-    throw fail("it is no JSON");
+    throw fail("it is not JSON");
   }
-  if (!isObject(value)) throw fail("it is no JSON object");
+  if (!isObject(value)) throw fail("it is not a JSON object");
   return Object.entries(value).map(([key, image]) => {
-    if (typeof image !== "string") throw fail(`the value of "${key}" is no string`);
+    if (typeof image !== "string") throw fail(`the value of "${key}" is not a string`);
     return { value: [key, image], where };
   });
 }
 
-/** @throws {UsageError} If a base cannot be read, or one import path gets two. */
+/** @throws {UsageError} If a base image is invalid, or an import path has two. */
 function collectOverrides(
   overrides: readonly Setting<readonly [string, string]>[],
   cwd: string,
@@ -169,12 +172,12 @@ function collectOverrides(
   const collected = new Map<string, string>();
   for (const { value, where } of overrides) {
     const [importPath, image] = value;
-    checkBase({ value: image, where }, { cwd, what: `baseImageOverrides["${importPath}"]` });
+    checkBase({ value: image, where }, { cwd, setting: `baseImageOverrides["${importPath}"]` });
     const key = overrideKey(importPath);
     const before = collected.get(key);
     if (before !== undefined && before !== image) {
       throw new UsageError(
-        `Cannot use ${where}: baseImageOverrides has "${before}" for "${importPath}" already (case does not count)`,
+        `Cannot use ${where}: baseImageOverrides already has "${before}" for "${importPath}" (case is ignored)`,
       );
     }
     collected.set(key, image);
@@ -191,7 +194,7 @@ function readEpoch(env: Readonly<Record<string, string>>, name: string): number 
   if (text === undefined || text === "") return undefined;
   const seconds = Number(text);
   if (/^\+?\d+$/.test(text) && seconds <= MAX_EPOCH) return seconds;
-  throw new UsageError(`Cannot use ${name}="${text}": whole seconds since 1970-01-01 00:00 UTC are wanted`, {
+  throw new UsageError(`Cannot use ${name}="${text}": wanted whole seconds since 1970-01-01 00:00 UTC`, {
     hint: `export ${name}=$(git log -1 --format=%ct)`,
   });
 }

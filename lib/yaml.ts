@@ -1,21 +1,16 @@
 /**
- * YAML streams as documents and back: bytes in, documents with their places, text out.
+ * Splits YAML streams into documents, joins edited documents, and parses a document with the `yaml` package.
  *
- * Grammar: https://yaml.org/spec/1.2.2/#9-document-stream-productions. A line that begins with `---` or `...` is a marker
- * wherever it stands, so a stream is split without parsing it; only what precedes a document (comments, `%` directives,
- * a byte order mark) takes care. Nothing is parsed, decoded or re-encoded here: a document that nobody edits leaves as
- * it came. References are `yaml-references.ts`'s job, selecting is `yaml-objects.ts`'s.
- *
- * The `yaml` package: loaded when the first document needs it, and its errors as ours.
- *
- * Tokens keep every byte and say nothing of errors; a composed document says what is wrong. Both come from one reading.
+ * A line that begins with `---` or `...` is a marker wherever it stands
+ * (https://yaml.org/spec/1.2.2/#9-document-stream-productions), so a stream is split without parsing it. Text that is not
+ * edited comes out as it was read.
  */
 import type { CST, Document } from "yaml";
 import { KoError } from "./errors.ts";
 
 /** Replaces a range of {@link YamlDocument.text} with other text. */
 export interface YamlEdit {
-  /** UTF-16 offsets in the document's text; the end is not part of it. */
+  /** UTF-16 offsets in the document's text; the end is exclusive. */
   readonly start: number;
   readonly end: number;
   readonly text: string;
@@ -23,59 +18,61 @@ export interface YamlEdit {
 
 /** One document of a stream, with the comments, directives and marker lines that belong to it. */
 export interface YamlDocument {
-  /** The file as a person knows it; `<stdin>` for `-`. */
+  /** The file in messages; `<stdin>` for `-`. */
   readonly file: string;
-  /** As it was read, `---` and `...` lines included. */
+  /** The text as it was read, with `---` and `...` lines. */
   readonly text: string;
-  /** Number of the line in the file where `text` begins, from 1. */
+  /** The line of the file where `text` begins, from 1. */
   readonly line: number;
-  /** Where in `text` the document's `---` is, or undefined if it has none. */
+  /** The offset of `---` in `text`; undefined if there is none. */
   readonly marker: number | undefined;
   /** True if `%` lines precede the marker. */
   readonly directives: boolean;
-  /** What is to change, in any order; ranges that lie within another one are dropped with it. All behind the marker. */
+  /** Edits behind the marker, in any order. An edit within the range of another one has no effect. */
   readonly edits: readonly YamlEdit[];
 }
 
-/** Where a character of a file is, both from 1; a column is a character, whatever bytes it takes. */
+/** The position of a character in a file, both from 1; columns count characters, not bytes. */
 export interface YamlPlace {
   readonly line: number;
   readonly column: number;
 }
 
+/** The module of the `yaml` package. */
+export type Yaml = typeof import("yaml");
+
 const BOM = "\uFEFF";
 
-/** A `---` or `...` line's first characters, with the line end before them; a byte order mark may precede. */
+/** The first characters of a `---` or `...` line, with the line end and byte order mark before them. */
 const MARKER = /(?:^|\n)\uFEFF?(?:---|\.\.\.)(?=[ \t\r\n]|$)/g;
 
-/** A line that is neither blank nor a comment. */
+/** The beginning of a line that is neither blank nor a comment. */
 const NODE = /(?:^|\n)[ \t\r\uFEFF]*[^ \t\r\n\uFEFF#]/;
 
-/** The same where a line may also be a directive. */
+/** The same before a marker, where a line can also be a directive. */
 const NODE_IN_PREFIX = /(?:^|\n)(?!\uFEFF?%)[ \t\r\uFEFF]*[^ \t\r\n\uFEFF#]/;
 
 const DIRECTIVE = /(?:^|\n)\uFEFF?%/;
 
 /**
- * The documents of a stream, in order.
+ * Splits a stream into its documents.
  *
- * A document without a node (blank lines and comments at most) is none and vanishes. Comments before the first `---` of
- * a file are no document but the first one's, and stay with it; so do those behind the last `...`. UTF-16 with a byte
- * order mark is decoded.
+ * Documents without a node (only blank lines and comments) are dropped. Comments before the first `---` of a file belong
+ * to the first document, those behind the last `...` to the last one. UTF-16 with a byte order mark is decoded.
  *
- * @param file path, URL or `-`
- * @throws {KoError} If the bytes are no text.
+ * @param file a path, a URL or `-`
+ * @throws {KoError} If the bytes are not text.
  */
 export function splitDocuments(bytes: Uint8Array, file: string): readonly YamlDocument[] {
   const shown = file === "-" ? "<stdin>" : file;
   const stream = decodeText(bytes, shown);
   const documents: YamlDocument[] = [];
   const lines = createLineCounter(stream);
-  // Comments that wait for a document: those of a file whose first document is empty.
+  // Comments of dropped documents, which move to the next document.
   let waiting = "";
   let start = 0;
   let marker: number | undefined;
-  // Inside a document, or in what may precede one (at the start of the file, after `...`).
+  // False where directives are allowed: at the start of the file and after `...`.
   let inside = false;
   let hasNode = false;
   const finish = (end: number): void => {
@@ -126,11 +123,11 @@ export function splitDocuments(bytes: Uint8Array, file: string): readonly YamlDo
 }
 
 /**
- * One stream of all documents, their edits made: exactly one `---` line between two, nothing behind the last.
+ * Joins documents, with their edits applied, to one stream: one `---` line between two documents, none behind the last.
  *
- * The first document is left as it is. A later one keeps its own `---` line, or gets one with the line end that its
- * neighbour uses; comments that preceded its `---` move behind it, so that they do not become the neighbour's, and its
- * byte order mark, which a stream may have at its start only, is left out.
+ * A document after the first keeps its own `---` line, or gets one with the line end of its neighbour. Comments before
+ * its `---` move behind it, so that they do not become the neighbour's. Its byte order mark is dropped, because a stream
+ * can have one only at its start.
  */
 export function joinDocuments(documents: readonly YamlDocument[]): string {
   const parts: string[] = [];
@@ -149,7 +146,7 @@ export function joinDocuments(documents: readonly YamlDocument[]): string {
   return parts.join("");
 }
 
-/** The document's text with its edits made. */
+/** Returns the document's text with its edits applied. */
 export function renderDocument(document: YamlDocument): string {
   const { text, edits } = document;
   if (edits.length === 0) return text;
@@ -164,7 +161,7 @@ export function renderDocument(document: YamlDocument): string {
   return parts.join("");
 }
 
-/** Finds places of offsets in a document's text; quick when asked in rising order. */
+/** Returns a function that finds the line and column of an offset in the document's text; fast for rising offsets. */
 export function createLocator(document: YamlDocument): (offset: number) => YamlPlace {
   const { text } = document;
   let at = 0;
@@ -175,31 +172,65 @@ export function createLocator(document: YamlDocument): (offset: number) => YamlP
     for (const end = Math.min(offset, text.length); at < end; at++) {
       const code = text.charCodeAt(at);
       if (code === 0x0a) [line, column] = [line + 1, 1];
-      // The second half of a surrogate pair, and a byte order mark, are no columns.
+      // The second half of a surrogate pair and a byte order mark do not count as columns.
       else if ((code < 0xdc00 || code > 0xdfff) && code !== 0xfeff) column++;
     }
     return { line, column };
   };
 }
 
-/** `file:line:column` of an offset in a document's text. */
+/** Formats the position of an offset in the document's text: `file:line:column`. */
 export function showPlace(document: YamlDocument, offset: number): string {
   const { line, column } = createLocator(document)(offset);
   return `${document.file}:${line}:${column}`;
+}
+
+/** Loads the `yaml` package. This takes 20 ms, which a run without YAML, or with JSON only, saves. */
+export function loadYaml(): Promise<Yaml> {
+  return import("yaml");
+}
+
+/** Splits a document into tokens, which hold every byte. Errors are tokens, too: {@link composeTokens} reports them. */
+export function readTokens(yaml: Yaml, document: YamlDocument): readonly CST.Token[] {
+  // The package counts a byte order mark before a dash as indentation. A line end has the same length and no effect.
+  return [...new yaml.Parser().parse(document.text.replace(/^\uFEFF/, "\n"))];
+}
+
+/**
+ * Composes tokens to a document. Accepts duplicate keys and unknown tags; merge keys are plain keys.
+ *
+ * @returns undefined if there are no tokens
+ * @throws {KoError} If the tokens are not valid YAML; the message names file, line and column.
+ */
+export function composeTokens(
+  yaml: Yaml,
+  tokens: readonly CST.Token[],
+  document: YamlDocument,
+): Document.Parsed | undefined {
+  const composer = new yaml.Composer({ keepSourceTokens: true, prettyErrors: false, uniqueKeys: false });
+  const composed = [...composer.compose(tokens)];
+  const [error] = composed.flatMap(({ errors }) => errors);
+  const [first] = composed;
+  if (error !== undefined) {
+    // The recursive composer reports that it ran out of stack.
+    const why = error.code === "RESOURCE_EXHAUSTION" ? "it is nested too deeply" : error.message;
+    throw new KoError(`Cannot read "${showPlace(document, error.pos[0])}" as YAML: ${why}`);
+  }
+  return first;
 }
 
 function decodeText(bytes: Uint8Array, file: string): string {
   const [a, b, c, d] = bytes;
   const utf32 = (a === 0xff && b === 0xfe && c === 0 && d === 0) || (a === 0 && b === 0 && c === 0xfe && d === 0xff);
   const utf16 = a === 0xff && b === 0xfe ? "utf-16le" : a === 0xfe && b === 0xff ? "utf-16be" : undefined;
-  if (utf32) throw unreadable(file, "it is text in UTF-32, wanted UTF-8");
+  if (utf32) throw unreadable(file, "it is UTF-32, wanted UTF-8");
   let text: string;
   try {
-    // A byte order mark of UTF-8 stays, as any other byte; that of UTF-16 has no meaning in what is written.
+    // The byte order mark of UTF-8 is kept like any other byte. That of UTF-16 is dropped: the output is UTF-8.
     text = new TextDecoder(utf16 ?? "utf-8", { fatal: true, ignoreBOM: utf16 === undefined }).decode(bytes);
   } catch {
-    if (utf16 !== undefined) throw unreadable(file, `it is broken ${utf16.toUpperCase()}, wanted UTF-8`);
-    throw unreadable(`${file}:${lineOfBadByte(bytes)}`, "the line has bytes that are no UTF-8, wanted text in UTF-8");
+    if (utf16 !== undefined) throw unreadable(file, `it is invalid ${utf16.toUpperCase()}, wanted UTF-8`);
+    throw unreadable(`${file}:${lineOfBadByte(bytes)}`, "the line is not valid UTF-8, wanted text in UTF-8");
   }
   const nul = text.indexOf("\0");
   if (nul === -1) return text;
@@ -207,9 +238,9 @@ function decodeText(bytes: Uint8Array, file: string): string {
   throw unreadable(`${file}:${line}`, "the line has a NUL byte, wanted text in UTF-8");
 }
 
-function unreadable(what: string, why: string): KoError {
-  return new KoError(`Cannot read "${what}" as YAML: ${why}`, {
-    hint: "Name files of YAML or JSON only; -f takes any file that is given by its name.",
+function unreadable(place: string, why: string): KoError {
+  return new KoError(`Cannot read "${place}" as YAML: ${why}`, {
+    hint: "Name only YAML and JSON files: -f reads a named file whatever its extension.",
   });
 }
 
@@ -230,7 +261,7 @@ function lineOfBadByte(bytes: Uint8Array): number {
   }
 }
 
-/** Numbers of lines, from 1, for offsets asked in rising order. */
+/** Returns a function that finds the line, from 1, of an offset; offsets must rise. */
 function createLineCounter(text: string): (offset: number) => number {
   let line = 1;
   let next = text.indexOf("\n");
@@ -246,14 +277,14 @@ function countLineEnds(text: string): number {
   return count;
 }
 
-/** The last line end that a text has. */
+/** Returns the last line end of a text. */
 function lineEndOf(text: string): string | undefined {
   const at = text.lastIndexOf("\n");
   if (at === -1) return undefined;
   return text[at - 1] === "\r" ? "\r\n" : "\n";
 }
 
-/** Whether the last line that is neither blank nor a comment is `...`. */
+/** Reports whether the last line that is neither blank nor a comment is `...`. */
 function endsWithDocumentEnd(text: string): boolean {
   const at = Math.max(text.startsWith("...") ? 0 : -1, text.lastIndexOf("\n...") + 1);
   return /^\.\.\.(?=[ \t\r\n]|$)/.test(text.slice(at, at + 4)) && !NODE.test(text.slice(at + 3));
@@ -268,44 +299,7 @@ function withMarkerFirst(rendered: string, options: { readonly document: YamlDoc
   const marker = document.marker - bom;
   const prefix = text.slice(0, marker).replaceAll(BOM, "");
   if (prefix.trim() === "") return text.slice(marker);
-  // What stands on the marker's line goes on a line of its own, behind the comments.
+  // The rest of the marker's line moves to a line of its own, behind the comments.
   const behind = text.slice(marker + 3).replace(/^[ \t]*(?:\r?\n)?/, "");
   return `---${eol}${prefix}${behind}`;
-}
-
-/** The package's module. */
-export type Yaml = typeof import("yaml");
-
-/** Loads the package: 20 milliseconds that a run without YAML, or with JSON only, does not spend. */
-export function loadYaml(): Promise<Yaml> {
-  return import("yaml");
-}
-
-/** The concrete syntax of a document, errors and all. */
-export function readTokens(yaml: Yaml, document: YamlDocument): readonly CST.Token[] {
-  // The package takes a byte order mark before a sequence's dash for indentation; a line end is as long, and means as
-  // little there.
-  return [...new yaml.Parser().parse(document.text.replace(/^\uFEFF/, "\n"))];
-}
-
-/**
- * What the tokens mean. Duplicate keys are left in peace, merge keys are plain keys, unknown tags are no errors.
- *
- * @throws {KoError} If they are no YAML: file, line, column and what is wrong.
- */
-export function composeTokens(
-  yaml: Yaml,
-  tokens: readonly CST.Token[],
-  document: YamlDocument,
-): Document.Parsed | undefined {
-  const composer = new yaml.Composer({ keepSourceTokens: true, prettyErrors: false, uniqueKeys: false });
-  const composed = [...composer.compose(tokens)];
-  const [error] = composed.flatMap(({ errors }) => errors);
-  const [first] = composed;
-  if (error !== undefined) {
-    // How the composer, which is recursive, says that it ran out of stack.
-    const what = error.code === "RESOURCE_EXHAUSTION" ? "it is nested too deeply" : error.message;
-    throw new KoError(`Cannot read "${showPlace(document, error.pos[0])}" as YAML: ${what}`);
-  }
-  return first;
 }

@@ -130,13 +130,13 @@ describe("loadConfig()", () => {
   test.each<[Files, Env, string]>([
     [{}, { KO_CONFIG_PATH: "none" }, 'Cannot use KO_CONFIG_PATH="none": it does not exist'],
     [{ "conf/x": "" }, { KO_CONFIG_PATH: "conf" }, 'Cannot use KO_CONFIG_PATH="conf": there is no .ko.yaml in it'],
-    [{}, { KO_CONFIG_PATH: "/dev/null" }, "it is neither a file nor a folder"],
+    [{}, { KO_CONFIG_PATH: "/dev/null" }, "it is neither a file nor a directory"],
     [{ "a.toml": "" }, { KO_CONFIG_PATH: "a.toml" }, ".toml is not supported"],
-    [{ ".ko.toml": "" }, {}, 'Cannot read "DIR/.ko.toml": ko reads YAML and JSON only'],
+    [{ ".ko.toml": "" }, {}, 'Cannot read "DIR/.ko.toml": ko reads only YAML and JSON'],
     [{ ".ko.json": "{}", ".ko.yaml": "" }, {}, 'Cannot choose between "DIR/.ko.yaml" and "DIR/.ko.json"'],
-    [{ ".ko.yaml/x": "" }, {}, 'Cannot read "DIR/.ko.yaml": it is no file'],
+    [{ ".ko.yaml/x": "" }, {}, 'Cannot read "DIR/.ko.yaml": it is not a file'],
     [{ ".ko.yaml": `# ${"x".repeat(1024 * 1024)}` }, {}, "it has 1048578 bytes"],
-    [{ "sub/.ko.yaml": "x: 1" }, { KO_CONFIG_PATH: "sub" }, 'Cannot use sub/.ko.yaml:1:1: "x" is no setting'],
+    [{ "sub/.ko.yaml": "x: 1" }, { KO_CONFIG_PATH: "sub" }, 'Cannot use sub/.ko.yaml:1:1: "x" is not a setting'],
   ])("refuses %j with %j", async (files, env, message) => {
     expect(await load(files, env)).toContain(message);
   });
@@ -144,25 +144,25 @@ describe("loadConfig()", () => {
   test.each<[string, string]>([
     [
       "# a\ndefaultBaseImag: x",
-      '.ko.yaml:2:1: "defaultBaseImag" is no setting of ko, the nearest is "defaultBaseImage"',
+      '.ko.yaml:2:1: "defaultBaseImag" is not a setting of ko, the nearest is "defaultBaseImage"',
     ],
-    ["other: 1", '.ko.yaml:1:1: "other" is no setting of ko, wanted one of defaultBaseImage, baseImageOverrides'],
-    ["\nbuilds:\n- id: x\n", '.ko.yaml:2:1: "builds" is not supported yet\n  This version of ko would'],
+    ["other: 1", '.ko.yaml:1:1: "other" is not a setting of ko, wanted one of defaultBaseImage, baseImageOverrides'],
+    ["\nbuilds:\n- id: x\n", '.ko.yaml:2:1: "builds" is not supported yet\n  Remove it to build'],
     ["defaultEnv: [A=b]", '.ko.yaml:1:1: "defaultEnv" is not supported yet'],
     ["defaultFlags: [-v]", '.ko.yaml:1:1: "defaultFlags" is not supported yet'],
     ["defaultldflags: -s", '.ko.yaml:1:1: "defaultldflags" is not supported yet'],
     ["defaultBaseImage: 5", ".ko.yaml:1:19: defaultBaseImage is a number, wanted a string"],
     ["defaultBaseImage: [a]", ".ko.yaml:1:19: defaultBaseImage is a list, wanted a string"],
-    ["defaultBaseImage: ''", ".ko.yaml:1:19: defaultBaseImage names no image"],
+    ["defaultBaseImage: ''", ".ko.yaml:1:19: defaultBaseImage is not an image name"],
     [
       "defaultBaseImage: gcr.io/Web",
-      '.ko.yaml:1:19: defaultBaseImage names no image: Cannot read "gcr.io/Web" as an image name',
+      '.ko.yaml:1:19: defaultBaseImage is not an image name: Cannot read "gcr.io/Web" as an image name',
     ],
     ["baseImageOverrides:\n  a.io/b:\n", '.ko.yaml:2:3: baseImageOverrides["a.io/b"] has no value'],
-    ["baseImageOverrides:\n  a.io/b: x y\n", '.ko.yaml:2:11: baseImageOverrides["a.io/b"] names no image'],
+    ["baseImageOverrides:\n  a.io/b: x y\n", '.ko.yaml:2:11: baseImageOverrides["a.io/b"] is not an image name'],
     ["baseImageOverrides: a=b", ".ko.yaml:1:21: baseImageOverrides is a string, wanted a map"],
     ["baseImageOverrides: {a: [x]}", '.ko.yaml:1:25: baseImageOverrides["a"] is a list, wanted a string'],
-    ["baseImageOverrides: {a: x, A: y}", '.ko.yaml:1:31: baseImageOverrides has "x" for "A" already'],
+    ["baseImageOverrides: {a: x, A: y}", '.ko.yaml:1:31: baseImageOverrides already has "x" for "A"'],
     ["defaultPlatforms: {a: b}", ".ko.yaml:1:19: defaultPlatforms is a map, wanted a list of strings"],
     ["defaultBaseImage: true", ".ko.yaml:1:19: defaultBaseImage is a boolean, wanted a string"],
     ["defaultPlatforms: [~]", ".ko.yaml:1:20: an item of defaultPlatforms is empty, wanted a string"],
@@ -173,11 +173,11 @@ describe("loadConfig()", () => {
       '.ko.yaml:1:1: defaultPlatforms: Cannot read "linux/amd64,linux/arm64"',
     ],
     ["defaultBaseImage: a\ndefaultBaseImage: b", ".ko.yaml:2:1: Map keys must be unique"],
-    ["defaultBaseImage: a\nDefaultBaseImage: b", '.ko.yaml:2:1: "defaultBaseImage" is set at .ko.yaml:1:1 already'],
+    ["defaultBaseImage: a\nDefaultBaseImage: b", '.ko.yaml:2:1: "defaultBaseImage" is already set at .ko.yaml:1:1'],
     ["defaultBaseImage: a\n---\ndefaultBaseImage: b", ".ko.yaml:2:1: a second document begins"],
     ["- a", ".ko.yaml:1:1: the file is a list, wanted a map"],
     ["just text", ".ko.yaml:1:1: the file is a string, wanted a map"],
-    ["5: x", ".ko.yaml:1:1: this key is no string"],
+    ["5: x", ".ko.yaml:1:1: this key is not a string"],
     ["a: [", ".ko.yaml:1:5"],
   ])("refuses the file %j", async (text, message) => {
     expect(await loadText(text)).toContain(message);
@@ -219,15 +219,18 @@ defaultPlatforms: [linux/s390x]
   });
 
   test.each<[Env, string]>([
-    [{ SOURCE_DATE_EPOCH: "yesterday" }, 'Cannot use SOURCE_DATE_EPOCH="yesterday": whole seconds since 1970'],
+    [{ SOURCE_DATE_EPOCH: "yesterday" }, 'Cannot use SOURCE_DATE_EPOCH="yesterday": wanted whole seconds since 1970'],
     [{ KO_DATA_DATE_EPOCH: "1.5" }, 'Cannot use KO_DATA_DATE_EPOCH="1.5"'],
     [{ SOURCE_DATE_EPOCH: "-1" }, 'Cannot use SOURCE_DATE_EPOCH="-1"'],
     [{ SOURCE_DATE_EPOCH: "253402300800" }, 'Cannot use SOURCE_DATE_EPOCH="253402300800"'],
-    [{ KO_BASEIMAGEOVERRIDES: "a=b" }, "Cannot use KO_BASEIMAGEOVERRIDES: it is no JSON, wanted a JSON object"],
-    [{ KO_BASEIMAGEOVERRIDES: "[]" }, "Cannot use KO_BASEIMAGEOVERRIDES: it is no JSON object"],
-    [{ KO_BASEIMAGEOVERRIDES: '{"a": 1}' }, 'Cannot use KO_BASEIMAGEOVERRIDES: the value of "a" is no string'],
-    [{ KO_BASEIMAGEOVERRIDES: '{"a": "B/C"}' }, 'Cannot use KO_BASEIMAGEOVERRIDES: baseImageOverrides["a"] names no'],
-    [{ KO_DEFAULTBASEIMAGE: "x y" }, "Cannot use KO_DEFAULTBASEIMAGE: defaultBaseImage names no image"],
+    [{ KO_BASEIMAGEOVERRIDES: "a=b" }, "Cannot use KO_BASEIMAGEOVERRIDES: it is not JSON, wanted a JSON object"],
+    [{ KO_BASEIMAGEOVERRIDES: "[]" }, "Cannot use KO_BASEIMAGEOVERRIDES: it is not a JSON object"],
+    [{ KO_BASEIMAGEOVERRIDES: '{"a": 1}' }, 'Cannot use KO_BASEIMAGEOVERRIDES: the value of "a" is not a string'],
+    [
+      { KO_BASEIMAGEOVERRIDES: '{"a": "B/C"}' },
+      'Cannot use KO_BASEIMAGEOVERRIDES: baseImageOverrides["a"] is not an image',
+    ],
+    [{ KO_DEFAULTBASEIMAGE: "x y" }, "Cannot use KO_DEFAULTBASEIMAGE: defaultBaseImage is not an image name"],
     [{ KO_DEFAULTPLATFORMS: "all,linux" }, 'Cannot use KO_DEFAULTPLATFORMS: defaultPlatforms "all,linux"'],
     [{ KO_DEFAULTFLAGS: "-v" }, "Cannot use KO_DEFAULTFLAGS: it is not supported yet\n  Type: unset KO_DEFAULTFLAGS"],
   ])("refuses %j", async (env, message) => {

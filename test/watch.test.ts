@@ -244,7 +244,9 @@ describe.skipIf(programs === undefined)("--watch", () => {
       expect([causeOf(block), outcomeOf(block)]).toEqual([".ko.yaml", "printed 1 document"]);
       const builtin = digests(watching.printed());
       bench.tree.write({ ".ko.yaml": "defaultBaseImag: scratch\n" });
-      expect(await watching.round()).toContain('Error: Cannot use .ko.yaml:1:1: "defaultBaseImag" is no setting of ko');
+      expect(await watching.round()).toContain(
+        'Error: Cannot use .ko.yaml:1:1: "defaultBaseImag" is not a setting of ko',
+      );
       bench.tree.write({ ".ko.yaml": "defaultBaseImage: scratch\n" });
       expect(outcomeOf(await watching.round())).toBe("printed 1 document");
       expect(digests(watching.printed())).not.toEqual(builtin);
