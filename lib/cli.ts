@@ -197,11 +197,9 @@ async function resolveYaml(invocation: ReadingYaml, run: Run): Promise<string> {
   const inputs = await timing.time("read", [...request.files, request.kustomize ?? ""].join(" ").trim(), () =>
     readInputs(request, { host, log, signal: host.signal }),
   );
-  const { cachedReferences } = await import("./yaml-references.ts");
-  const records = cache.get();
   return resolveInputs(inputs, {
     log,
-    memory: records && cachedReferences(records),
+    records: cache.get(),
     selector: invocation.flags.selector,
     strict: invocation.flags.strict,
     openSession: () => startSession(run),

@@ -5,13 +5,14 @@
  * Every bad reference is told of, with file, line and column, before anything is built. Nothing but the references'
  * bytes changes; documents keep their input order.
  */
+import type { Records } from "./cache.ts";
 import { KoError, KoErrors, messageOf } from "./errors.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { Log } from "./log.ts";
 import type { Choice, PublishedProgram, Session } from "./pipeline.ts";
 import type { Input } from "./yaml-inputs.ts";
 import { filterDocuments, findAlwaysPulled } from "./yaml-objects.ts";
-import { findReferences, type ReferenceMemory, replaceReferences, type YamlReference } from "./yaml-references.ts";
+import { findReferences, replaceReferences, type YamlReference } from "./yaml-references.ts";
 import { parseSelector } from "./yaml-selector.ts";
 import { joinDocuments, splitDocuments, type YamlDocument } from "./yaml.ts";
 
@@ -21,8 +22,8 @@ export interface ResolveOptions {
   readonly selector: string;
   /** False leaves a reference that is no main package as it is, with a warning. */
   readonly strict: boolean;
-  /** What earlier runs found in documents. */
-  readonly memory: ReferenceMemory | undefined;
+  /** A cache of the references of documents. */
+  readonly records: Records | undefined;
   /** Opens the session; called only if there is a reference. */
   readonly openSession: () => Promise<Session>;
 }
@@ -83,7 +84,7 @@ export async function resolveInputs(inputs: readonly Input[], options: ResolveOp
  */
 export async function readReferences(
   inputs: readonly Input[],
-  { memory, selector }: Pick<ResolveOptions, "memory" | "selector">,
+  { records, selector }: Pick<ResolveOptions, "records" | "selector">,
 ): Promise<Reading> {
   const documents = inputs.flatMap(({ name, bytes }) => splitDocuments(bytes, name));
   const kept = selector === "" ? documents : await filterDocuments(documents, parseSelector(selector));
@@ -93,7 +94,7 @@ export async function readReferences(
   let order = 0;
   for (const document of kept) {
     try {
-      const references = await findReferences(document, memory);
+      const references = await findReferences(document, records);
       referring.push({ document, references });
       for (const reference of references) {
         const place = { file: document.file, reference, order: order++ };

@@ -26,7 +26,6 @@ import { Hopeless, type Round, type WatchJob } from "./watch.ts";
 import { isUrl } from "./yaml-inputs-url.ts";
 import { type Input, type InputRequest, readInputs } from "./yaml-inputs.ts";
 import { findObjects } from "./yaml-objects.ts";
-import { cachedReferences } from "./yaml-references.ts";
 import { renderDocument, type YamlDocument } from "./yaml.ts";
 
 export interface JobOptions {
@@ -363,8 +362,7 @@ export class YamlJob implements WatchJob {
     const inputs = await timing.time("read", request.files.join(" "), () =>
       readInputs(request, { host, log, signal: host.signal, kept: this.#kept }),
     );
-    const kept = cache.get();
-    const reading = await readReferences(inputs, { selector, memory: kept && cachedReferences(kept) });
+    const reading = await readReferences(inputs, { selector, records: cache.get() });
     round.mayPass(false);
     this.#inputs = inputs;
     if (reading.problems.length > 0) return reading;

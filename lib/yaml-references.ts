@@ -1,14 +1,11 @@
 /**
- * `ko://` references in a YAML or JSON document: finding them, and writing others in their place.
+ * Finds `ko://` references in a YAML or JSON document and replaces them.
  *
- * A reference is a scalar, wherever it stands (keys too), whose value without blanks around it begins with `ko://`
- * (spec/behaviour.md 1.3; tags, styles and escapes do not matter). Only that scalar's bytes change, and its style stays.
- * What is a valid reference, the caller decides; streams are `yaml.ts`'s job.
- *
- * Where is kept what earlier runs found in YAML documents: a record of the cache for each document with references.
+ * A reference is any scalar, also a key, whose value begins with `ko://` after leading blanks, in every style and with
+ * every tag. Only the bytes of these scalars change; whether a reference is valid, the caller checks.
  */
 import type { CST } from "yaml";
-import { type Cache, keyOf } from "./cache.ts";
+import { keyOf, type Records } from "./cache.ts";
 import { isObject } from "./json.ts";
 import {
   composeTokens,
@@ -23,30 +20,27 @@ import {
 
 /** A scalar that begins with `ko://`. */
 export interface YamlReference extends YamlPlace {
-  /** Unescaped, without blanks around it; may hold blanks, and is then no good. */
+  /** The unescaped value without blanks around it. A value with blanks inside is not valid. */
   readonly value: string;
-  /** The bytes that make way for another value: UTF-16 offsets in the document's text. */
+  /** The range to replace: UTF-16 offsets in the document's text. */
   readonly start: number;
   readonly end: number;
-  /** How another value is written. */
+  /** The style of the replacement. */
   readonly style: "plain" | "single" | "double" | "block";
-  /** What stays before and behind the value within the range; empty but for block scalars. */
+  /** Text of the range to keep before and behind the value; empty except for block scalars. */
   readonly before: string;
   readonly after: string;
 }
 
-/** A reference whose place is not counted out yet: `at` is the offset that is shown. Plain data. */
-export type FoundReference = Omit<YamlReference, keyof YamlPlace> & { readonly at: number };
+/** A reference by offset, without line and column; stored in the cache as JSON. */
+type FoundReference = Omit<YamlReference, keyof YamlPlace> & { readonly at: number };
 
-/** What earlier runs found in documents, by their text: spares the parser. */
-export interface ReferenceMemory {
-  recall(text: string): readonly FoundReference[] | undefined;
-  remember(text: string, found: readonly FoundReference[]): void;
-}
+/** The version of the cached records: raise it when references are found in another way. */
+const RECORD_VERSION = 1;
 
 /**
- * Text without which no scalar can hold `ko://`: the five characters, each perhaps as an escape, line continuations
- * perhaps between them. https://yaml.org/spec/1.2.2/#57-escaped-characters
+ * Matches `ko://` in a double-quoted scalar: each character can be escaped, and line continuations can stand between
+ * them. https://yaml.org/spec/1.2.2/#57-escaped-characters
  */
 const MAY_HOLD = new RegExp(
   ["k", "o", ":", "/", "/"]
@@ -60,31 +54,26 @@ const MAY_HOLD = new RegExp(
     .join("(?:\\\\\\r?\\n[ \\t]*)*"),
 );
 
-/** `ko://` where a scalar may begin, and not behind a `#`. */
+/** Matches `ko://` where a scalar can begin, but not behind a `#`. */
 const LOOKS_LIKE_REFERENCE = /^[^#\n]*(?:^|[\s"'[{,])ko:\/\//m;
 
-/** White space and line ends, as YAML knows them. */
+/** White space and line ends of YAML. */
 const BLANKS = " \t\r\n";
 
-/** What stays one plain string in every context, flow collections and keys too. */
+/** Matches text that is one plain string in every context, also in flow collections and as a key. */
 const PLAIN = /^[A-Za-z0-9][A-Za-z0-9._@+:/-]*[A-Za-z0-9_/]$/;
 
 /**
- * The references of a document, in order, those in cut ranges left out. Only a document that can hold one is parsed.
+ * Finds the references of a document, in order, except those within edits.
  *
- * @throws {KoError} If the document holds references and is no valid YAML: file, line, column and what is wrong.
+ * Only documents that can hold a reference are parsed.
+ *
+ * @param records a cache of the references of parsed documents, by their text
+ * @throws {KoError} If the document holds references and is not valid YAML; the message names file, line and column.
  */
-export async function findReferences(
-  document: YamlDocument,
-  memory?: ReferenceMemory,
-): Promise<readonly YamlReference[]> {
-  const { text } = document;
-  if (!mayHoldReference(text)) return [];
-  let found = findInJson(document) ?? memory?.recall(text);
-  if (found === undefined) {
-    found = findInYaml(document, await loadYaml());
-    memory?.remember(text, found);
-  }
+export async function findReferences(document: YamlDocument, records?: Records): Promise<readonly YamlReference[]> {
+  if (!mayHoldReference(document.text)) return [];
+  const found = findInJson(document) ?? (await findInCachedYaml(document, records));
   const locate = createLocator(document);
   return found
     .filter(({ start, end }) => !document.edits.some((edit) => edit.start <= start && end <= edit.end))
@@ -92,9 +81,9 @@ export async function findReferences(
 }
 
 /**
- * The document with other values in the references' places. Blanks around a reference vanish with it.
+ * Replaces references of a document, each with the blanks around it.
  *
- * @param valueOf what replaces a reference's value; undefined leaves it as it is
+ * @param valueOf returns the replacement of a reference's value; undefined keeps the reference
  */
 export function replaceReferences(
   document: YamlDocument,
@@ -111,20 +100,20 @@ export function replaceReferences(
   return edits.length === 0 ? document : { ...document, edits: [...document.edits, ...edits] };
 }
 
-/** False only if no scalar can begin with `ko://`: the test that spares most documents the parser. */
+/** Reports whether a scalar of the text can begin with `ko://`. False saves the parser for most documents. */
 function mayHoldReference(text: string): boolean {
   return text.includes("ko://") || (text.includes("\\") && MAY_HOLD.test(text));
 }
 
 function writeScalar(value: string, style: YamlReference["style"]): string {
-  if (value === "" || /[^\x21-\x7e]/.test(value)) throw new RangeError(`"${value}" is no image reference`);
+  if (value === "" || /[^\x21-\x7e]/.test(value)) throw new RangeError(`"${value}" is not an image reference`);
   switch (style) {
     case "block":
       return value;
     case "single":
       return `'${value.replaceAll("'", "''")}'`;
     case "plain":
-      // Without a slash it could be a number, a time or a boolean.
+      // Without a slash, the text can be a number, a time or a boolean.
       return PLAIN.test(value) && value.includes("/") ? value : JSON.stringify(value);
     default:
       return JSON.stringify(value);
@@ -132,8 +121,9 @@ function writeScalar(value: string, style: YamlReference["style"]): string {
 }
 
 /**
- * The references of a document that is JSON, or undefined if it is none. JSON is YAML, but has its own quick and strict
- * reader: a megabyte on one line takes the YAML parser a second.
+ * Finds the references of a JSON document; returns undefined if the document is not JSON.
+ *
+ * The YAML parser reads JSON too, but needs a second for a megabyte on one line.
  */
 function findInJson({ text, marker }: YamlDocument): readonly FoundReference[] | undefined {
   const head = marker === undefined ? (text.startsWith("\uFEFF") ? 1 : 0) : marker + 3;
@@ -144,7 +134,7 @@ function findInJson({ text, marker }: YamlDocument): readonly FoundReference[] |
   } catch {
     return undefined;
   }
-  // Outside strings JSON has no quotes, so each quote that is not escaped begins or ends one.
+  // JSON has quotes only around strings, so each unescaped quote begins or ends one.
   const found: FoundReference[] = [];
   for (let start = text.indexOf('"', head); start !== -1;) {
     let end = start + 1;
@@ -160,6 +150,24 @@ function findInJson({ text, marker }: YamlDocument): readonly FoundReference[] |
   return found;
 }
 
+async function findInCachedYaml(
+  document: YamlDocument,
+  records: Records | undefined,
+): Promise<readonly FoundReference[]> {
+  if (records === undefined) return findInYaml(document, await loadYaml());
+  const key = keyOf([RECORD_VERSION, document.text]);
+  const known = records.read("references", key);
+  if (isFound(known)) return known;
+  const found = findInYaml(document, await loadYaml());
+  records.write("references", key, found);
+  return found;
+}
+
+/** Reports whether a record has the expected shape. The cache has verified its content. */
+function isFound(value: unknown): value is readonly FoundReference[] {
+  return Array.isArray(value) && value.every((each) => isObject(each) && typeof each["value"] === "string");
+}
+
 function findInYaml(document: YamlDocument, yaml: Yaml): readonly FoundReference[] {
   const tokens = readTokens(yaml, document);
   const found: FoundReference[] = [];
@@ -167,13 +175,13 @@ function findInYaml(document: YamlDocument, yaml: Yaml): readonly FoundReference
     if (scalar.type === "block-scalar") findInBlock(scalar, { yaml, found });
     else findInFlow(scalar, { yaml, found });
   }
-  // A broken document that holds none is left alone: kubectl will say what it thinks of it. What looks like one may have
-  // been swallowed by the fault.
+  // An invalid document without references is passed on: kubectl reports its errors. But the error may have hidden a
+  // reference from the parser.
   if (found.length > 0 || LOOKS_LIKE_REFERENCE.test(document.text)) composeTokens(yaml, tokens, document);
   return found;
 }
 
-/** All scalars in the order of the text; without recursion, so that no nesting is too deep. */
+/** Yields all scalars in the order of the text, without recursion: nesting can be deep. */
 function* findScalars(tokens: readonly CST.Token[]): Generator<CST.FlowScalar | CST.BlockScalar> {
   const stack: (CST.Token | null | undefined)[] = [...tokens].reverse();
   while (stack.length > 0) {
@@ -225,7 +233,7 @@ function pushFound(found: FoundReference[], raw: string, { source, ...range }: S
   found.push({ ...range, value, before: "", after: "", at });
 }
 
-/** Not `trim()`, which takes more characters; not a pattern, whose time is the square of a long run of blanks. */
+/** Removes blanks around a text. `trim()` removes more characters; a pattern takes quadratic time for many blanks. */
 function trimBlanks(text: string): string {
   let [start, end] = [0, text.length];
   while (start < end && BLANKS.includes(text.charAt(start))) start++;
@@ -234,8 +242,10 @@ function trimBlanks(text: string): string {
 }
 
 /**
- * A `|` or `>` scalar that is a reference. Its last line end must go with it (an image name cannot end with one), so the
- * range begins at the header, which gets a `-`; blank lines and other blanks around the reference go too.
+ * Finds a reference in a `|` or `>` scalar.
+ *
+ * The replacement must not end in a line end, so the range begins at the header, which gets a `-`. Blanks and blank lines
+ * around the reference are removed.
  */
 function findInBlock(scalar: CST.BlockScalar, { yaml, found }: FindOptions): void {
   const { source } = scalar;
@@ -252,12 +262,12 @@ function findInBlock(scalar: CST.BlockScalar, { yaml, found }: FindOptions): voi
   const refStart = source.indexOf("ko://");
   const range = { value, start: header.offset, end: bodyStart + source.length, at: bodyStart + refStart };
   if (/[\r\n]/.test(source.slice(refStart, refStart + value.length))) {
-    // Folded from several lines, which leaves blanks in it: should it be replaced all the same, then as one string.
+    // Folded from several lines, so the value has blanks inside and is not valid. A replacement is written as one string.
     found.push({ ...range, style: "double", before: "", after: between });
     return;
   }
   const lineStart = source.lastIndexOf("\n", refStart) + 1;
-  // Blanks beyond the block's indentation are part of the value.
+  // Blanks behind the block's indentation are part of the value.
   const blanks = (/[^\n]*$/.exec(raw.slice(0, raw.indexOf("ko://")))?.[0] ?? "").length;
   const indentation = source.slice(lineStart, refStart - blanks);
   const tail = source.slice(refStart + value.length);
@@ -267,28 +277,8 @@ function findInBlock(scalar: CST.BlockScalar, { yaml, found }: FindOptions): voi
   found.push({ ...range, style: "block", before: `${stripping(header.source)}${between}${indentation}`, after });
 }
 
-/** A block scalar's header with the chomping that keeps no line end: `|2` becomes `|2-`. */
+/** Returns the header of a block scalar with the chomping indicator that strips line ends: `|2` becomes `|2-`. */
 function stripping(header: string): string {
   if (header.includes("-")) return header;
   return header.includes("+") ? header.replace("+", "-") : `${header}-`;
-}
-
-/** Another number for another way to find them. */
-const FORMAT = 1;
-
-/** A memory of references in `cache`. */
-export function cachedReferences(cache: Cache): ReferenceMemory {
-  const keyFor = (text: string): string => keyOf([FORMAT, text]);
-  return {
-    recall: (text) => {
-      const found = cache.read("references", keyFor(text));
-      return isFound(found) ? found : undefined;
-    },
-    remember: (text, found) => cache.write("references", keyFor(text), found),
-  };
-}
-
-/** Records are ours and carry their own digest: what is looked at is only whether this version wrote them. */
-function isFound(value: unknown): value is readonly FoundReference[] {
-  return Array.isArray(value) && value.every((each) => isObject(each) && typeof each["value"] === "string");
 }

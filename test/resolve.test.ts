@@ -264,7 +264,7 @@ describe("publishReferences()", () => {
 
   async function read(text: string): Promise<Reading> {
     const inputs = [{ name: "in.yaml", bytes: new TextEncoder().encode(text) }];
-    return readReferences(inputs, { selector: "", memory: undefined });
+    return readReferences(inputs, { selector: "", records: undefined });
   }
 
   /** A session that answers the arguments by `results`, and starts again if there is another list of them. */

@@ -1,10 +1,14 @@
 import { describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseAllDocuments } from "yaml";
+import type { Cache, Records } from "../lib/cache.ts";
+import { messageOf } from "../lib/errors.ts";
 import { joinDocuments, renderDocument, splitDocuments, type YamlDocument } from "../lib/yaml.ts";
-import { findReferences, replaceReferences } from "../lib/yaml-references.ts";
+import { findReferences, replaceReferences, type YamlReference } from "../lib/yaml-references.ts";
+import { makeCacheBox } from "./helpers/cachebox.ts";
 import { askGo, base64, listOf } from "./helpers/gofixture.ts";
+import { rejectionOf } from "./helpers/rejection.ts";
 import { generateYaml, resolved } from "./helpers/yamlgen.ts";
 
 const CORPUS = join(import.meta.dir, "fixtures", "yaml");
@@ -239,5 +243,68 @@ describe("replaceReferences()", () => {
 
   test.each(["", "a b", "a\nb", "ä"])("refuses %j, which is no image reference", (value) => {
     expect(replace(`a: ${APP}`, value)).rejects.toThrow(RangeError);
+  });
+});
+
+describe("findReferences() with records", () => {
+  const TEXT = "a: ko://example.com/a # é\nb:\n  - 'ko://example.com/b'\n  - >-\n    ko://example.com/c\n";
+
+  async function find(text: string, records?: Records): Promise<readonly YamlReference[]> {
+    const documents = splitDocuments(new TextEncoder().encode(text), "in.yaml");
+    return (await Promise.all(documents.map((document) => findReferences(document, records)))).flat();
+  }
+
+  /** The records of a cache, with a note of each hit and miss. */
+  function noting(cache: Cache): Records & { readonly hits: boolean[] } {
+    const hits: boolean[] = [];
+    return {
+      hits,
+      read: (kind, key) => {
+        const found = cache.read(kind, key);
+        hits.push(found !== undefined);
+        return found;
+      },
+      write: (kind, key, value) => cache.write(kind, key, value),
+      remove: (kind, key) => cache.remove(kind, key),
+    };
+  }
+
+  test("finds in a later run what the parser found, also further down in another stream", async () => {
+    using box = makeCacheBox();
+    const want = await find(TEXT);
+    expect(want.map(({ value, line, column }) => [value, line, column])).toEqual([
+      ["ko://example.com/a", 1, 4],
+      ["ko://example.com/b", 3, 6],
+      ["ko://example.com/c", 5, 5],
+    ]);
+    await using cache = box.open();
+    expect(await find(TEXT, cache)).toEqual(want);
+    await using later = box.open();
+    const records = noting(later);
+    expect(await find(TEXT, records)).toEqual(want);
+    expect(await find(`x: 1\n---\n${TEXT}`, records)).toEqual(await find(`x: 1\n---\n${TEXT}`));
+    expect(records.hits[0]).toBe(true);
+  });
+
+  test("misses for another text, and for a damaged record", async () => {
+    using box = makeCacheBox();
+    await using cache = box.open();
+    await find(TEXT, cache);
+    const records = noting(cache);
+    expect((await find(TEXT.replace("/a #", "/z #"), records))[0]?.value).toBe("ko://example.com/z");
+    const folder = join(cache.folder, "records");
+    for (const name of readdirSync(folder)) writeFileSync(join(folder, name), "damaged");
+    expect(await find(TEXT, records)).toEqual(await find(TEXT));
+    expect(records.hits).toEqual([false, false]);
+  });
+
+  test("writes no record for a document that is not YAML", async () => {
+    using box = makeCacheBox();
+    await using cache = box.open();
+    const records = noting(cache);
+    for (let i = 0; i < 2; i++) {
+      expect(messageOf(await rejectionOf(find("a: [ko://example.com/a\n", records)))).toContain(`"in.yaml:2:1"`);
+    }
+    expect(records.hits).toEqual([false, false]);
   });
 });

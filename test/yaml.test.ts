@@ -1,5 +1,14 @@
 import { describe, expect, test } from "bun:test";
-import { createLocator, joinDocuments, renderDocument, showPlace, splitDocuments } from "../lib/yaml.ts";
+import {
+  composeTokens,
+  createLocator,
+  joinDocuments,
+  loadYaml,
+  readTokens,
+  renderDocument,
+  showPlace,
+  splitDocuments,
+} from "../lib/yaml.ts";
 
 const encoder = new TextEncoder();
 
@@ -61,13 +70,13 @@ describe("splitDocuments()", () => {
 
   test.each<[string, readonly number[], string]>([
     [
-      "bytes that are no UTF-8",
+      "bytes that are not UTF-8",
       [0x61, 0x0a, 0xc3, 0xa4, 0xe9, 0x0a],
-      'Cannot read "a.yaml:2" as YAML: the line has bytes',
+      'Cannot read "a.yaml:2" as YAML: the line is not valid UTF-8',
     ],
     ["a NUL", [0x61, 0x0a, 0x0a, 0x62, 0], 'Cannot read "a.yaml:3" as YAML: the line has a NUL byte'],
-    ["broken UTF-16", [0xff, 0xfe, 0x3d, 0xd8], 'Cannot read "a.yaml" as YAML: it is broken UTF-16LE'],
-    ["UTF-32", [0xff, 0xfe, 0, 0, 0x61, 0, 0, 0], 'Cannot read "a.yaml" as YAML: it is text in UTF-32'],
+    ["invalid UTF-16", [0xff, 0xfe, 0x3d, 0xd8], 'Cannot read "a.yaml" as YAML: it is invalid UTF-16LE'],
+    ["UTF-32", [0xff, 0xfe, 0, 0, 0x61, 0, 0, 0], 'Cannot read "a.yaml" as YAML: it is UTF-32'],
   ])("refuses %s", (_name, bytes, message) => {
     expect(() => splitDocuments(Uint8Array.from(bytes), "a.yaml")).toThrow(message);
   });
@@ -131,5 +140,38 @@ describe("createLocator()", () => {
       { line: 4, column: 1 },
       { line: 1, column: 3 },
     ]);
+  });
+});
+
+describe("readTokens() and composeTokens()", () => {
+  async function compose(text: string): Promise<unknown> {
+    const yaml = await loadYaml();
+    const [document] = split(text);
+    if (document === undefined) throw new Error("no document");
+    return composeTokens(yaml, readTokens(yaml, document), document)?.toJS();
+  }
+
+  test.each<[string, string, unknown]>([
+    ["a duplicate key, the last one", "a: 1\na: 2\n", { a: 2 }],
+    ["a merge key as a plain key", "<<: {a: 1}\n", { "<<": { a: 1 } }],
+    ["an unknown tag", "a: !x 1\n", { a: "1" }],
+    ["a sequence behind a byte order mark", "\uFEFF- a\n- b\n", ["a", "b"]],
+  ])("accept %s", async (_name, text, value) => {
+    expect(await compose(text)).toEqual(value);
+  });
+
+  test("keep every byte of the text, with errors", async () => {
+    const yaml = await loadYaml();
+    const text = 'a: [1,\n  # b\n "x" ]\n c';
+    const [document] = split(text);
+    const tokens = document === undefined ? [] : readTokens(yaml, document);
+    expect(tokens.map((token) => yaml.CST.stringify(token)).join("")).toBe(text);
+  });
+
+  test.each([
+    ["a: [1\n", 'Cannot read "a.yaml:2:1" as YAML: '],
+    [`a: ${"[".repeat(10_000)}`, "as YAML: it is nested too deeply"],
+  ])("refuse broken text", async (text, message) => {
+    expect(compose(text)).rejects.toThrow(message);
   });
 });
