@@ -14,8 +14,7 @@ import { ancestors, embedFolders, isImmutable, planModuleFiles } from "./go-sour
 import type { GoPackage } from "./go.ts";
 import { findLinkRules, findLinkTarget, type LinkRules } from "./kodata.ts";
 import { joinPlaces, NOWHERE, type Places, type WatchedKind } from "./watch-places.ts";
-import { isUrl } from "./yaml-inputs-url.ts";
-import type { InputRequest } from "./yaml-inputs.ts";
+import { type InputRequest, isUrl } from "./yaml-inputs.ts";
 
 export interface PlanOptions {
   /** Absolute. */

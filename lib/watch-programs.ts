@@ -23,8 +23,7 @@ import { joinPlaces, type Places } from "./watch-places.ts";
 import { planArguments, planConfig, planInputs, planKodata, planPatterns, planProgram } from "./watch-plan.ts";
 import { formatCount } from "./watch-screen.ts";
 import { Hopeless, type Round, type WatchJob } from "./watch.ts";
-import { isUrl } from "./yaml-inputs-url.ts";
-import { type Input, type InputRequest, readInputs } from "./yaml-inputs.ts";
+import { type Input, type InputRequest, isUrl, readInputs } from "./yaml-inputs.ts";
 import { findObjects } from "./yaml-objects.ts";
 import { renderDocument, type YamlDocument } from "./yaml.ts";
 

@@ -1,25 +1,24 @@
 /**
- * What `-f`, `-R` and `-k` name, as bytes in the order given.
+ * Reads the inputs that `-f`, `-R` and `-k` name, in the given order: files, folders, URLs, stdin and kustomizations.
  *
- * Files of any name; of folders the `.yaml`, `.yml` and `.json` files, without dotfiles and editors' `*~`; URLs; `-`;
- * `kubectl kustomize DIR`. Nothing is read twice, however it is named. It does not look into the YAML. Rules:
- * design.md 1, rules.md E9.
+ * Each input is read once, even if it is named several times. The YAML is not parsed here. Rules: docs/rules.md E9.
  */
 import type { Stats } from "node:fs";
 import { constants, open, readdir, realpath, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { createLimit } from "./async.ts";
-import { findNearest, KoError, KoErrors, messageOf, UsageError } from "./errors.ts";
+import { createLimit, inBackground } from "./async.ts";
+import { codeOf, findNearest, KoError, KoErrors, messageOf, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { findKubectl } from "./kubectl.ts";
 import type { Log } from "./log.ts";
 import { redactUrl } from "./url.ts";
-import { fetchInput, isUrl } from "./yaml-inputs-url.ts";
 
 export interface InputRequest {
-  /** The values of `-f`, each one name. */
+  /** The values of `-f`. */
   readonly files: readonly string[];
+  /** `-R` */
   readonly recursive: boolean;
+  /** `-k` */
   readonly kustomize: string | undefined;
 }
 
@@ -27,45 +26,47 @@ export interface ReadInputsOptions {
   readonly host: Host;
   readonly log: Log;
   readonly signal: AbortSignal;
-  /** The most that one file, or standard input, may hold. @default 256 MiB */
+  /** The maximum size of a file and of stdin. @default 256 MiB */
   readonly maxBytes?: number;
   /**
-   * Keeps what can be read once only, or is not watched (standard input, pipes, URLs), for the next reading.
+   * Stores inputs that can be read only once or are not watched (stdin, pipes, URLs) for later calls.
    *
-   * @default nothing is kept
+   * @default none are stored
    */
   readonly kept?: Map<string, Uint8Array>;
 }
 
 export interface Input {
-  /** As a person knows it: the path as given, `-`, a URL without secrets, `kubectl kustomize DIR`. */
+  /** The name in messages: the path as given, `-`, a URL without secrets, or `kubectl kustomize DIR`. */
   readonly name: string;
   readonly bytes: Uint8Array;
 }
 
-/** Something to read that is not read yet. */
+/** An input that has not been read. */
 interface Source {
   readonly name: string;
-  /** Equal for what is the same thing under two names. */
+  /** Equal for two names of the same input. */
   readonly identity: string;
   read(): Promise<Uint8Array>;
 }
 
 const MAX_BYTES = 256 * 1024 * 1024;
 
-/** Files that are open at once. */
-const AT_ONCE = 16;
+/** The maximum number of files that are open at once. */
+const MAX_OPEN = 16;
 
 /**
  * Reads all inputs of a command.
  *
- * @throws {UsageError} If none is named.
- * @throws {KoError} If one cannot be read, or there is none in the folders that are named; all such errors at once.
+ * Of a folder, these are its `.yaml`, `.yml` and `.json` files by name, without dotfiles and editors' `*~` backups.
+ *
+ * @throws {UsageError} If the request is empty.
+ * @throws {KoError} If inputs cannot be read, or the folders hold none; reports all errors together.
  */
 export async function readInputs(request: InputRequest, options: ReadInputsOptions): Promise<readonly Input[]> {
   checkRequest(request);
   const { files, kustomize } = request;
-  const limit = createLimit(AT_ONCE);
+  const limit = createLimit(MAX_OPEN);
   const found = await allOf(files.map((file) => limit(() => findSources(file, { ...options, ...request }))));
   const sources = new Map<string, Source>();
   for (const source of [...found.flat(), ...(kustomize === undefined ? [] : [kustomizeSource(kustomize, options)])]) {
@@ -73,9 +74,9 @@ export async function readInputs(request: InputRequest, options: ReadInputsOptio
   }
   if (sources.size === 0) {
     throw new KoError(
-      `Cannot find any YAML in ${files.map((file) => `"${file}"`).join(", ")}: there is no .yaml, .yml or .json file`,
+      `Cannot find YAML in ${files.map((file) => `"${file}"`).join(", ")}: there is no .yaml, .yml or .json file`,
       {
-        hint: request.recursive ? undefined : "Add -R to read the subfolders too.",
+        hint: request.recursive ? undefined : "Add -R to read subdirectories too.",
       },
     );
   }
@@ -85,24 +86,34 @@ export async function readInputs(request: InputRequest, options: ReadInputsOptio
   return allOf(inputs);
 }
 
-/** @throws {UsageError} If nothing is named, or a name is empty. */
+/** @throws {UsageError} If the request is empty, or a name in it is. */
 export function checkRequest({ files, kustomize }: InputRequest): void {
   if (files.length === 0 && kustomize === undefined) {
-    throw new UsageError("Cannot read any YAML: neither -f nor -k says where it is", {
-      hint: "Name files, folders or URLs, as in -f config/",
+    throw new UsageError("Cannot read YAML: neither -f nor -k is given", {
+      hint: "Name files, directories or URLs, as in -f config/",
     });
   }
   if (files.includes("")) throw new UsageError("Cannot use --filename: one of its values is empty");
   if (kustomize === "") throw new UsageError("Cannot use --kustomize: its value is empty");
 }
 
-/** Waits for all, so that nothing outlives the call. @throws {KoError} What all failures were, in order. */
+/** Reports whether a value of `-f` is a URL. */
+export function isUrl(text: string): boolean {
+  return /^https?:\/\//i.test(text);
+}
+
+/** Reports whether a file of a folder is an input, by its name. */
+export function isYamlName(name: string): boolean {
+  return isVisible(name) && /\.(yaml|yml|json)$/.test(name);
+}
+
+/** Waits for all promises, so that no work outlives the call. @throws {KoError} All failures, in order. */
 async function allOf<T>(works: readonly Promise<T>[]): Promise<readonly T[]> {
   const results = await Promise.allSettled(works);
   const failures: unknown[] = results.flatMap((result) => (result.status === "rejected" ? [result.reason] : []));
   const [first] = failures;
   const errors = failures.filter((failure) => failure instanceof KoError);
-  // An interruption fails all of them alike.
+  // An interruption fails all of them with the same error.
   if (failures.length > 1 && errors.length === failures.length && new Set(errors).size > 1) throw new KoErrors(errors);
   if (failures.length > 0) throw first;
   return results.flatMap((result) => (result.status === "fulfilled" ? [result.value] : []));
@@ -110,34 +121,37 @@ async function allOf<T>(works: readonly Promise<T>[]): Promise<readonly T[]> {
 
 type FindOptions = ReadInputsOptions & Pick<InputRequest, "recursive">;
 
-/** What one value of `-f` stands for. */
+/** Finds the inputs of one value of `-f`. */
 async function findSources(file: string, options: FindOptions): Promise<readonly Source[]> {
   const { host, log, signal, maxBytes = MAX_BYTES } = options;
   signal.throwIfAborted();
   if (file === "-" || file === "/dev/stdin") {
-    return [{ name: "-", identity: "-", read: () => keep("-", options, () => host.readStdin(maxBytes)) }];
+    return [{ name: "-", identity: "-", read: () => readOnce("-", options, () => host.readStdin(maxBytes)) }];
   }
   if (isUrl(file)) {
-    const read = (): Promise<Uint8Array> => keep(file, options, () => fetchInput(file, { host, signal }));
-    return [{ name: redactUrl(file), identity: file, read }];
+    const read = async (): Promise<Uint8Array> => {
+      const { fetchInput } = await import("./yaml-inputs-url.ts");
+      return fetchInput(file, { host, signal });
+    };
+    return [{ name: redactUrl(file), identity: file, read: () => readOnce(file, options, read) }];
   }
   const path = resolve(host.cwd, file);
-  // The shell's <(command): its pipe has no other name, and its writer is there.
+  // The pipe of the shell's <(command). Other pipes are refused: reading one without a writer would hang.
   if (/^\/(dev|proc\/self)\/fd\/\d+$/.test(path)) {
     const read = (): Promise<Uint8Array> => readPipe(path, { name: file, signal, maxBytes });
-    return [{ name: file, identity: path, read: () => keep(path, options, read) }];
+    return [{ name: file, identity: path, read: () => readOnce(path, options, read) }];
   }
   const info = await look(path, file);
   if (!info.isDirectory()) return [await fileSource(path, { ...options, name: file, info })];
   const sources = await walk(path, { ...options, name: file, seen: new Set() });
   if (sources.length === 0) {
-    const subfolders = options.recursive ? "" : "; -R reads its subfolders too";
-    log.warn(`folder "${file}" holds no .yaml, .yml or .json file${subfolders}`);
+    const subfolders = options.recursive ? "" : "; -R reads its subdirectories too";
+    log.warn(`directory "${file}" holds no .yaml, .yml or .json file${subfolders}`);
   }
   return sources;
 }
 
-async function keep(
+async function readOnce(
   identity: string,
   { kept }: ReadInputsOptions,
   read: () => Promise<Uint8Array>,
@@ -149,11 +163,11 @@ async function keep(
 
 interface WalkOptions extends FindOptions {
   readonly name: string;
-  /** Real paths of the folders that were read: links may lead in a circle. */
+  /** The real paths of the folders that were read: symlinks can form a cycle. */
   readonly seen: Set<string>;
 }
 
-/** The files of a folder that are input, by name; those of subfolders stand where the subfolder's name does. */
+/** Finds the inputs of a folder, sorted by name; a subfolder's inputs take its place in the order. */
 async function walk(path: string, options: WalkOptions): Promise<readonly Source[]> {
   const { name, seen, recursive, signal } = options;
   signal.throwIfAborted();
@@ -182,12 +196,7 @@ async function walk(path: string, options: WalkOptions): Promise<readonly Source
   return sources;
 }
 
-/** Whether a file of a folder is input, by its name. */
-export function isYamlName(name: string): boolean {
-  return isVisible(name) && /\.(yaml|yml|json)$/.test(name);
-}
-
-/** Neither hidden nor an editor's backup. */
+/** Reports whether a file is neither hidden nor an editor's backup. */
 function isVisible(name: string): boolean {
   return !name.startsWith(".") && !name.endsWith("~");
 }
@@ -199,7 +208,7 @@ interface FileSourceOptions extends ReadInputsOptions {
 
 async function fileSource(path: string, options: FileSourceOptions): Promise<Source> {
   const { name, info } = options;
-  if (!info.isFile()) throw new KoError(`Cannot read "${name}": it is ${kindOf(info)}, wanted a file or a folder`);
+  if (!info.isFile()) throw new KoError(`Cannot read "${name}": it is ${kindOf(info)}, wanted a file or a directory`);
   const identity = await realpath(path).catch((error: unknown) => refuse(name, error));
   return plainSource(path, { ...options, identity });
 }
@@ -219,13 +228,13 @@ async function readWhole(path: string, { name, signal, maxBytes }: ReadOptions):
   signal.throwIfAborted();
   const tooLarge = (): KoError => new KoError(`Cannot read "${name}": it is more than ${maxBytes} bytes`);
   try {
-    // Not to hang on what has become a pipe meanwhile.
+    // O_NONBLOCK: the file may have been replaced by a pipe, on which open() would hang.
     await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     const info = await file.stat();
     if (!info.isFile()) throw new KoError(`Cannot read "${name}": it is ${kindOf(info)} now, wanted a file`);
     if (info.size > maxBytes) throw tooLarge();
     const bytes = await file.readFile({ signal });
-    // It may grow while it is read.
+    // The file may have grown while it was read.
     if (bytes.byteLength > maxBytes) throw tooLarge();
     return new Uint8Array(bytes);
   } catch (error) {
@@ -239,7 +248,7 @@ async function readPipe(path: string, { name, signal, maxBytes }: ReadOptions): 
   const chunks: Uint8Array[] = [];
   let size = 0;
   const reader = Bun.file(path).stream().getReader();
-  const stop = (): void => void reader.cancel().catch(() => {});
+  const stop = (): void => void inBackground(reader.cancel());
   signal.addEventListener("abort", stop, { once: true });
   try {
     for (let read = await reader.read(); !read.done; read = await reader.read()) {
@@ -258,7 +267,7 @@ async function readPipe(path: string, { name, signal, maxBytes }: ReadOptions): 
   return new Uint8Array(Buffer.concat(chunks));
 }
 
-/** `-k`: what kubectl makes of a kustomization. */
+/** The input of `-k`: the output of `kubectl kustomize`. */
 function kustomizeSource(folder: string, { host, log, signal }: ReadInputsOptions): Source {
   const name = `kubectl kustomize ${isUrl(folder) ? redactUrl(folder) : folder}`;
   const read = async (): Promise<Uint8Array> => {
@@ -282,18 +291,14 @@ async function look(path: string, name: string, options = { mayBeMissing: false 
     return await stat(path);
   } catch (error) {
     if (options.mayBeMissing) return undefined;
-    const near = codeOf(error) === "ENOENT" ? await nearestTo(path) : undefined;
-    return refuse(
-      name,
-      error,
-      near === undefined ? undefined : `Type -f "${join(dirname(name), near)}" if you mean that.`,
-    );
+    const near = codeOf(error) === "ENOENT" ? await findNearestName(path) : undefined;
+    return refuse(name, error, near === undefined ? undefined : `Did you mean -f "${join(dirname(name), near)}"?`);
   }
 }
 
-async function nearestTo(path: string): Promise<string | undefined> {
+async function findNearestName(path: string): Promise<string | undefined> {
   const names = await readdir(dirname(path)).catch(() => []);
-  // A link that leads nowhere is there itself.
+  // A dangling symlink has the name itself.
   return findNearest(
     basename(path),
     names.filter((name) => name !== basename(path)),
@@ -303,23 +308,19 @@ async function nearestTo(path: string): Promise<string | undefined> {
 function refuse(name: string, error: unknown, hint?: string): never {
   const reasons: Readonly<Record<string, string>> = {
     ENOENT: "there is no such file",
-    ENOTDIR: "a part of the path is no folder",
+    ENOTDIR: "a part of the path is not a directory",
     EACCES: "permission denied",
     EPERM: "permission denied",
-    ELOOP: "its symbolic links lead in a circle",
-    ENXIO: "nobody writes to it",
+    ELOOP: "its symbolic links form a cycle",
+    ENXIO: "it is a pipe without a writer",
   };
-  const why = reasons[codeOf(error)];
+  const why = reasons[codeOf(error) ?? ""];
   if (why !== undefined) throw new KoError(`Cannot read "${name}": ${why}`, { hint });
   throw new KoError(`Cannot read "${name}": ${messageOf(error)}`, { cause: error });
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error ? String(error.code) : "";
 }
 
 function kindOf(info: Stats): string {
   if (info.isFIFO()) return "a named pipe";
   if (info.isSocket()) return "a socket";
-  return info.isCharacterDevice() || info.isBlockDevice() ? "a device" : "no file";
+  return info.isCharacterDevice() || info.isBlockDevice() ? "a device" : "not a file";
 }

@@ -1,20 +1,8 @@
 /**
- * Leaves out the Kubernetes objects whose labels a selector does not want (`-l`, spec/behaviour.md 1.5).
+ * The Kubernetes objects in YAML documents: selects them by label (`-l`), names them, and finds their pull policies.
  *
- * A list is filtered item by item. What goes is cut out of the text; no other byte changes, and places in the file stay
- * what they were. Selectors themselves are `yaml-selector.ts`'s job.
- *
- * Cuts items out of a YAML or JSON sequence so that the rest of the text is left as it was: dashes, commas, and the
- * comments that belong to an item.
- *
- * A comment belongs to the item that follows it directly, or on whose line it ends; one that is indented deeper than
- * the dash belongs to the item before. What is to be cut, `yaml-objects.ts` decides.
- *
- * Which Kubernetes objects a document holds, as a person names them.
- *
- * Containers that will not start from a side-loaded image: `imagePullPolicy: Always` beside a `ko://` reference.
- *
- * An image that was loaded into a daemon or a node is in no registry, so a kubelet that always pulls finds none.
+ * Selecting cuts objects and list items out of the text, so all other bytes and positions stay as they are. Selectors
+ * themselves are parsed in yaml-selector.ts.
  */
 import type { CST, Document } from "yaml";
 import { KoError, KoErrors } from "./errors.ts";
@@ -33,35 +21,50 @@ import {
   type YamlPlace,
 } from "./yaml.ts";
 
-/** What is left of a node: all of it if `cuts` is empty. */
-interface Left {
+/** The result of selecting in a node. */
+interface Selected {
+  /** False if nothing of the node is selected. */
   readonly wanted: boolean;
+  /** The cuts that leave the selected part. */
   readonly cuts: readonly YamlEdit[];
 }
 
-/** Merges within merges that are followed: more than any real file has, less than a loop. */
-const MAX_MERGES = 100;
+/** The first and last index of a run of items to cut. */
+type Run = readonly [first: number, last: number];
 
-const ALL: Left = { wanted: true, cuts: [] };
-const NOTHING: Left = { wanted: false, cuts: [] };
+interface CutOptions {
+  readonly text: string;
+  readonly runs: readonly Run[];
+}
+
+/** The maximum depth of `<<` merges, which ends loops. */
+const MAX_MERGES = 100;
+/** The maximum depth of lists within lists in {@link findObjects}. */
+const MAX_LISTS = 20;
+/** The `maxAliasCount` of the yaml package in {@link findObjects}, which bounds the expansion of aliases. */
+const MAX_ALIASES = 100;
+
+const ALL: Selected = { wanted: true, cuts: [] };
+const NOTHING: Selected = { wanted: false, cuts: [] };
 
 /**
- * The documents that hold an object with wanted labels, in order; lists without what is not wanted. An object without
- * labels has an empty set of them. A document that is null, and a list that has lost all items, is left out.
+ * Selects the documents whose objects match, in order. Lists keep their matching items.
  *
- * @throws {KoError} If a document is no YAML, or neither null nor an object with `apiVersion` and `kind`.
+ * An object without labels has an empty set of labels. Null documents, and lists without a matching item, are dropped.
+ *
+ * @throws {KoError} If a document is not valid YAML, or neither null nor an object with `apiVersion` and `kind`.
  */
 export async function filterDocuments(
   documents: readonly YamlDocument[],
   selector: Selector,
 ): Promise<readonly YamlDocument[]> {
   const yaml = await loadYaml();
-  const left: YamlDocument[] = [];
+  const selected: YamlDocument[] = [];
   const errors: KoError[] = [];
   for (const document of documents) {
     try {
       const filtered = filterDocument(document, { yaml, selector });
-      if (filtered !== undefined) left.push(filtered);
+      if (filtered !== undefined) selected.push(filtered);
     } catch (error) {
       if (!(error instanceof KoError)) throw error;
       errors.push(error);
@@ -69,7 +72,54 @@ export async function filterDocuments(
   }
   if (errors.length === 1 && errors[0] !== undefined) throw errors[0];
   if (errors.length > 1) throw new KoErrors(errors);
-  return left;
+  return selected;
+}
+
+/**
+ * Names the objects of a document, those of a list one by one: `Deployment "web"`, `ConfigMap "a" in namespace "b"`.
+ *
+ * @returns an empty list if the document is not valid YAML, or holds no object
+ */
+export async function findObjects(document: YamlDocument): Promise<readonly string[]> {
+  const yaml = await loadYaml();
+  const rendered = { ...document, text: renderDocument(document), edits: [] };
+  try {
+    const tree = composeTokens(yaml, readTokens(yaml, rendered), rendered);
+    const value: unknown = tree?.toJS({ maxAliasCount: MAX_ALIASES });
+    return nameObjects(value, 0);
+  } catch (error) {
+    // Invalid YAML, or more aliases than allowed. Resolving the document reports it.
+    if (error instanceof KoError || error instanceof ReferenceError) return [];
+    throw error;
+  }
+}
+
+/**
+ * Finds `imagePullPolicy: Always` beside a `ko://` image. A container with it does not start from an image that was loaded
+ * into a daemon or a node: the kubelet asks a registry, which does not have the image.
+ *
+ * @throws {KoError} If the document is not valid YAML.
+ */
+export async function findAlwaysPulled(document: YamlDocument): Promise<readonly YamlPlace[]> {
+  if (!document.text.includes("imagePullPolicy")) return [];
+  const yaml = await loadYaml();
+  const tree = composeTokens(yaml, readTokens(yaml, document), document);
+  if (tree === undefined) return [];
+  const places: YamlPlace[] = [];
+  const locate = createLocator(document);
+  const valueOf = (node: unknown): unknown => {
+    const target = yaml.isAlias(node) ? node.resolve(tree) : node;
+    return yaml.isScalar(target) ? target.value : undefined;
+  };
+  yaml.visit(tree, {
+    Map: (_, container) => {
+      const image = valueOf(container.get("image", true));
+      const policy: unknown = container.get("imagePullPolicy", true);
+      if (typeof image !== "string" || !image.trim().startsWith("ko://") || valueOf(policy) !== "Always") return;
+      places.push(locate((yaml.isNode(policy) ? policy.range?.[0] : undefined) ?? 0));
+    },
+  });
+  return places;
 }
 
 function filterDocument(
@@ -78,7 +128,7 @@ function filterDocument(
 ): YamlDocument | undefined {
   const { yaml } = options;
   const tree = composeTokens(yaml, readTokens(yaml, document), document);
-  const { wanted, cuts } = new Filter({ ...options, document, tree }).look(tree?.contents);
+  const { wanted, cuts } = new Filter({ ...options, document, tree }).select(tree?.contents);
   if (!wanted) return undefined;
   if (cuts.length === 0) return document;
   const filtered = { ...document, edits: [...document.edits, ...cuts] };
@@ -93,7 +143,7 @@ interface FilterOptions {
   readonly tree: Document.Parsed | undefined;
 }
 
-/** One document's objects. */
+/** Selects the objects of one document. */
 class Filter {
   readonly #options: FilterOptions;
 
@@ -101,8 +151,8 @@ class Filter {
     this.#options = options;
   }
 
-  /** What is left of an object, a list or a null. */
-  look(node: unknown): Left {
+  /** Selects an object, or the items of a list. Nothing of null is selected. */
+  select(node: unknown): Selected {
     const { yaml, selector } = this.#options;
     const object = this.#resolve(node);
     if (object === undefined || object === null || (yaml.isScalar(object) && object.value === null)) return NOTHING;
@@ -111,26 +161,25 @@ class Filter {
       throw this.#refuse(node, "it has no apiVersion and kind, wanted a Kubernetes object");
     }
     const items = this.#find(object, "items");
-    if (kind === "List" || (kind.endsWith("List") && yaml.isSeq(this.#resolve(items)))) return this.#lookAtList(items);
+    if (kind === "List" || (kind.endsWith("List") && yaml.isSeq(this.#resolve(items)))) return this.#selectItems(items);
     return selector(this.#labelsOf(object)) ? ALL : NOTHING;
   }
 
-  #lookAtList(items: unknown): Left {
+  #selectItems(items: unknown): Selected {
     const { yaml } = this.#options;
     const list = this.#resolve(items);
     if (yaml.isScalar(list) && list.value === null) return NOTHING;
     if (!yaml.isSeq(list)) throw this.#refuse(items, "it is a List without items, wanted a sequence of objects");
-    const left = list.items.map((item) => this.look(item));
-    if (!left.some(({ wanted }) => wanted)) return NOTHING;
-    if (left.every(({ wanted, cuts }) => wanted && cuts.length === 0)) return ALL;
+    const selected = list.items.map((item) => this.select(item));
+    if (!selected.some(({ wanted }) => wanted)) return NOTHING;
+    if (selected.every(({ wanted, cuts }) => wanted && cuts.length === 0)) return ALL;
     const { srcToken } = list;
     if (yaml.isAlias(items) || srcToken === undefined) {
-      throw this.#refuse(items, "the items of a List are an alias, which cannot be left out one by one");
+      throw this.#refuse(items, "the items of a List are an alias, wanted a sequence to select from");
     }
-    const cuts = cutItems(this.#options.document.text, srcToken, {
-      keep: left.map(({ wanted }) => wanted),
-    });
-    return { wanted: true, cuts: [...cuts, ...left.flatMap((item) => (item.wanted ? item.cuts : []))] };
+    const keep = selected.map(({ wanted }) => wanted);
+    const cuts = cutItems(srcToken, { text: this.#options.document.text, keep });
+    return { wanted: true, cuts: [...cuts, ...selected.flatMap((item) => (item.wanted ? item.cuts : []))] };
   }
 
   #labelsOf(object: unknown): Labels {
@@ -150,7 +199,7 @@ class Filter {
     return labels;
   }
 
-  /** The value of a key, in the map itself or in one merged into it. */
+  /** Returns the value of a key, in the map itself or in a merged one. */
   #find(node: unknown, name: string, depth = 0): unknown {
     const map = this.#resolve(node);
     if (!this.#options.yaml.isMap(map) || depth > MAX_MERGES) return undefined;
@@ -162,7 +211,7 @@ class Filter {
     return undefined;
   }
 
-  /** The maps that `<<` keys name. https://yaml.org/type/merge.html */
+  /** Returns the maps that `<<` keys merge. https://yaml.org/type/merge.html */
   #mergedInto(map: { readonly items: readonly { key: unknown; value: unknown }[] }): readonly unknown[] {
     const { yaml } = this.#options;
     return map.items
@@ -173,13 +222,13 @@ class Filter {
       });
   }
 
-  /** A string scalar's value; undefined for anything else. */
+  /** Returns the value of a string scalar, else undefined. */
   #textOf(node: unknown): string | undefined {
     const scalar = this.#resolve(node);
     return this.#options.yaml.isScalar(scalar) && typeof scalar.value === "string" ? scalar.value : undefined;
   }
 
-  /** A scalar as it is written, without quotes: `1.10` of a number, `true` of a boolean. */
+  /** Returns a scalar as it is written, without quotes: `1.10` for a number, `true` for a boolean. */
   #rawOf(node: unknown): string | undefined {
     const scalar = this.#resolve(node);
     if (!this.#options.yaml.isScalar(scalar)) return undefined;
@@ -195,16 +244,12 @@ class Filter {
     const { yaml, document } = this.#options;
     const at = yaml.isNode(node) ? (node.range?.[0] ?? 0) : 0;
     return new KoError(`Cannot apply the selector to "${showPlace(document, at)}": ${why}`, {
-      hint: "Leave out -l, or the file.",
+      hint: "Remove -l, or the file.",
     });
   }
 }
 
-/**
- * An alias whose anchor went with a cut names nothing, or another anchor of the same name.
- *
- * @throws {KoError} If a cut range holds an anchor that an alias in what is left needs.
- */
+/** @throws {KoError} If a cut removes an anchor that a remaining alias needs. */
 function checkAliases(yaml: Yaml, options: { readonly document: YamlDocument; readonly filtered: YamlDocument }): void {
   const { document, filtered } = options;
   if (!filtered.edits.some(({ start, end }) => document.text.slice(start, end).includes("&"))) return;
@@ -216,33 +261,33 @@ function checkAliases(yaml: Yaml, options: { readonly document: YamlDocument; re
     Alias: (_key, alias) => {
       if (alias.resolve(tree) !== undefined) return;
       throw new KoError(
-        `Cannot apply the selector to "${document.file}": what it leaves out has the anchor &${alias.source}, ` +
-          `which is used in what is left`,
-        { hint: `Write out what *${alias.source} stands for.` },
+        `Cannot apply the selector to "${document.file}": an object that does not match has the anchor ` +
+          `&${alias.source}, which is used in one that matches`,
+        { hint: `Replace *${alias.source} by its value.` },
       );
     },
   });
 }
 
-export interface CutItemsOptions {
-  /** One per item, in order; at least one is true. */
-  readonly keep: readonly boolean[];
-}
-
 /**
- * The edits that cut all items that are not to be kept.
+ * Cuts items out of a YAML or JSON sequence, with their dashes, commas and comments.
  *
- * @param token the sequence in the tokens of `text`, which has no errors
- * @throws {RangeError} If it is no sequence of as many items as `keep` has.
+ * A comment belongs to the item on whose line it is, or else to the next item; one that is indented deeper than the dash
+ * belongs to the item before it.
+ *
+ * @param token the sequence, from the tokens of `text`, which has no errors
+ * @param options.keep one value per item, in order; at least one is true
+ * @throws {RangeError} If the token is not a sequence of as many items as `keep` has.
  */
-export function cutItems(text: string, token: CST.Token, { keep }: CutItemsOptions): readonly YamlEdit[] {
-  if (token.type === "block-seq") return cutBlockItems(text, token, runsOf(keep));
-  if (token.type === "flow-collection") return cutFlowItems(text, token, runsOf(keep));
+function cutItems(
+  token: CST.Token,
+  { text, keep }: { readonly text: string; readonly keep: readonly boolean[] },
+): readonly YamlEdit[] {
+  const runs = runsOf(keep);
+  if (token.type === "block-seq") return cutBlockItems(token, { text, runs });
+  if (token.type === "flow-collection") return cutFlowItems(token, { text, runs });
   throw new RangeError(`a ${token.type} has no items`);
 }
-
-/** The first and last index of each run of items that go. */
-type Run = readonly [first: number, last: number];
 
 function runsOf(keep: readonly boolean[]): readonly Run[] {
   const runs: Run[] = [];
@@ -255,7 +300,7 @@ function runsOf(keep: readonly boolean[]): readonly Run[] {
   return runs;
 }
 
-function cutBlockItems(text: string, sequence: CST.BlockSequence, runs: readonly Run[]): readonly YamlEdit[] {
+function cutBlockItems(sequence: CST.BlockSequence, { text, runs }: CutOptions): readonly YamlEdit[] {
   const items = sequence.items.flatMap((item) => {
     const dash = item.start.find(({ type }) => type === "seq-item-ind");
     return dash === undefined ? [] : [{ dash: dash.offset, end: endOfItem(item) }];
@@ -265,7 +310,7 @@ function cutBlockItems(text: string, sequence: CST.BlockSequence, runs: readonly
     if (item === undefined) throw new RangeError(`a sequence of ${items.length} items has no item ${index}`);
     return item;
   };
-  // Where an item begins, with the comments right above its dash.
+  // An item begins with the comments right above its dash.
   const startOf = (index: number): number => {
     const { dash } = at(index);
     const floor = index === 0 ? 0 : lineAfter(text, at(index - 1).end);
@@ -293,19 +338,19 @@ function cutBlockItems(text: string, sequence: CST.BlockSequence, runs: readonly
   return runs.map(([first, last]) => {
     const { dash } = at(first);
     const line = text.slice(text.lastIndexOf("\n", dash - 1) + 1, dash);
-    // The first dash may stand behind something else (`: - a`); the next one then moves up to its place.
+    // If the first dash is not at the start of a line (`: - a`), the next dash moves to its place.
     if (!/^[ \t\uFEFF]*$/.test(line)) return { start: dash, end: at(last + 1).dash, text: "" };
     return { start: startOf(first), end: endOf(last), text: "" };
   });
 }
 
-function cutFlowItems(text: string, sequence: CST.FlowCollection, runs: readonly Run[]): readonly YamlEdit[] {
+function cutFlowItems(sequence: CST.FlowCollection, { text, runs }: CutOptions): readonly YamlEdit[] {
   const commas = sequence.items.flatMap(({ start }) => start.filter(({ type }) => type === "comma"));
   const items = sequence.items.filter(({ key, sep, value, start }) => {
     return key !== undefined || sep !== undefined || value !== undefined || start.some(isContent);
   });
   const comma = (index: number): number => commas[index]?.offset ?? -1;
-  // An item begins behind the comma before it, and behind a comment on that comma's line.
+  // An item begins behind the preceding comma, and behind a comment on the line of that comma.
   const startOf = (index: number): number => {
     const behind = index === 0 ? sequence.start.offset + 1 : comma(index - 1) + 1;
     const comment = /^[ \t]+#[^\r\n]*/.exec(text.slice(behind, lineAfter(text, behind)));
@@ -315,7 +360,7 @@ function cutFlowItems(text: string, sequence: CST.FlowCollection, runs: readonly
     const item = items[last];
     if (item === undefined) throw new RangeError(`a sequence of ${items.length} items has no item ${last}`);
     if (last + 1 < items.length) return [{ start: startOf(first), end: startOf(last + 1), text: "" }];
-    // The comma before the last items goes, unless one stood behind them.
+    // Without a comma behind the last item, the comma before the run is cut.
     if (comma(last) !== -1) return [{ start: startOf(first), end: startOf(last + 1), text: "" }];
     const before = comma(first - 1);
     return [
@@ -325,14 +370,14 @@ function cutFlowItems(text: string, sequence: CST.FlowCollection, runs: readonly
   });
 }
 
-/** How far the comment that a line holds alone is indented; undefined if there is none. */
+/** Returns the indentation of a comment that has a line of its own, else undefined. */
 function commentIndent(text: string, lineStart: number): number | undefined {
   let at = lineStart;
   while (text[at] === " " || text[at] === "\t") at++;
   return text[at] === "#" ? at - lineStart : undefined;
 }
 
-/** Where the line after the one that holds `offset` begins; `offset` itself if a line begins there. */
+/** Returns the start of the line after `offset`, or `offset` itself if a line begins there. */
 function lineAfter(text: string, offset: number): number {
   if (text[offset - 1] === "\n") return offset;
   const newline = text.indexOf("\n", offset);
@@ -343,7 +388,7 @@ function isContent({ type }: CST.SourceToken): boolean {
   return type !== "space" && type !== "comment" && type !== "newline" && type !== "comma";
 }
 
-/** Where an item's last token ends that is neither blank nor a comment; without recursion. */
+/** Returns the end of an item's last token that is neither blank nor a comment, without recursion. */
 function endOfItem(item: CST.CollectionItem): number {
   let at: CST.CollectionItem = item;
   for (;;) {
@@ -373,55 +418,11 @@ function endOfItem(item: CST.CollectionItem): number {
   }
 }
 
-/** Lists within lists that are followed. */
-const MAX_DEPTH = 20;
-
-/**
- * `Deployment "web"` or `ConfigMap "a" in namespace "b"`, for each object, those of a list one by one; nothing for what is
- * no object or no YAML.
- */
-export async function findObjects(document: YamlDocument): Promise<readonly string[]> {
-  const yaml = await loadYaml();
-  const rendered = { ...document, text: renderDocument(document), edits: [] };
-  try {
-    const tree = composeTokens(yaml, readTokens(yaml, rendered), rendered);
-    const value: unknown = tree?.toJS({ maxAliasCount: 100 });
-    return nameObjects(value, 0);
-  } catch (error) {
-    // An alias too many, or no YAML: whoever needs it says so.
-    if (error instanceof KoError || error instanceof ReferenceError) return [];
-    throw error;
-  }
-}
-
 function nameObjects(value: unknown, depth: number): readonly string[] {
-  if (!isObject(value) || depth > MAX_DEPTH) return [];
+  if (!isObject(value) || depth > MAX_LISTS) return [];
   const { items, kind, metadata } = value;
   if (Array.isArray(items)) return items.flatMap((item: unknown) => nameObjects(item, depth + 1));
   if (typeof kind !== "string" || !isObject(metadata) || typeof metadata["name"] !== "string") return [];
   const namespace = typeof metadata["namespace"] === "string" ? ` in namespace "${metadata["namespace"]}"` : "";
   return [`${kind} "${metadata["name"]}"${namespace}`];
-}
-
-/** Where the policies stand. */
-export async function findAlwaysPulled(document: YamlDocument): Promise<readonly YamlPlace[]> {
-  if (!document.text.includes("imagePullPolicy")) return [];
-  const yaml = await loadYaml();
-  const tree = composeTokens(yaml, readTokens(yaml, document), document);
-  if (tree === undefined) return [];
-  const places: YamlPlace[] = [];
-  const locate = createLocator(document);
-  const valueOf = (node: unknown): unknown => {
-    const meant = yaml.isAlias(node) ? node.resolve(tree) : node;
-    return yaml.isScalar(meant) ? meant.value : undefined;
-  };
-  yaml.visit(tree, {
-    Map: (_, container) => {
-      const image = valueOf(container.get("image", true));
-      const policy: unknown = container.get("imagePullPolicy", true);
-      if (typeof image !== "string" || !image.trim().startsWith("ko://") || valueOf(policy) !== "Always") return;
-      places.push(locate((yaml.isNode(policy) ? policy.range?.[0] : undefined) ?? 0));
-    },
-  });
-  return places;
 }

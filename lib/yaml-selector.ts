@@ -1,16 +1,15 @@
 /**
- * Label selectors, `-l` of kubectl: `app=web,tier in (front, back),!legacy`.
+ * Parses label selectors, as kubectl's `-l` takes them: `app=web,tier in (front, back),!legacy`.
  *
- * Grammar: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors, and what the real
- * parser takes beyond it: `==`, `>`, `<`, empty values, `in` and `notin` as names. Checked against
- * k8s.io/apimachinery/pkg/labels by the tests. Where labels come from is `yaml-objects.ts`'s job.
+ * Grammar: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors, with the extensions
+ * of k8s.io/apimachinery/pkg/labels: `==`, `>`, `<`, empty values, and `in` and `notin` as keys.
  */
 import { UsageError } from "./errors.ts";
 
-/** Labels of an object, by key. */
+/** The labels of an object, by key. */
 export type Labels = ReadonlyMap<string, string>;
 
-/** Says whether an object with these labels is wanted. */
+/** Reports whether an object with these labels matches. */
 export type Selector = (labels: Labels) => boolean;
 
 type Operator = "=" | "!=" | "in" | "notin" | ">" | "<" | "exists" | "absent";
@@ -23,7 +22,7 @@ interface Requirement {
 
 interface Token {
   readonly text: string;
-  /** From 1. */
+  /** The position of the first character, from 1. */
   readonly position: number;
   readonly kind: "word" | "sign" | "end";
 }
@@ -40,8 +39,9 @@ const OPERATORS: Readonly<Record<string, Operator>> = {
 
 const TOKEN = /[ \t\r\n]*(?:(==|!=|[=!(),<>])|([^ \t\r\n=!(),<>]+))/y;
 
-/** Most characters of the name in a key, and of a value. */
+/** The maximum length of a value, and of the name in a key. */
 const MAX_NAME = 63;
+/** The maximum length of the prefix of a key. */
 const MAX_PREFIX = 253;
 const NAME = /^[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?$/;
 const PREFIX = /^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*$/;
@@ -50,9 +50,9 @@ const INT64_MIN = -(2n ** 63n);
 const INT64_MAX = 2n ** 63n - 1n;
 
 /**
- * Reads a selector; an empty one wants everything. The comma is an and.
+ * Parses a selector. All requirements between its commas must hold; an empty selector matches every object.
  *
- * @throws {UsageError} If it breaks the grammar, or a key or value is none that a label can have.
+ * @throws {UsageError} If the selector is malformed, or a key or value is not valid for a label.
  */
 export function parseSelector(text: string): Selector {
   const requirements = new Parser(text).parse();
@@ -80,7 +80,7 @@ function meets({ key, operator, values }: Requirement, labels: Labels): boolean 
   }
 }
 
-/** As Go's strconv.ParseInt reads base 10. */
+/** Parses a decimal number as Go's strconv.ParseInt does. */
 function parseInt64(text: string): bigint | undefined {
   if (!/^[+-]?[0-9]+$/.test(text)) return undefined;
   const value = BigInt(text.replace(/^\+/, ""));
@@ -124,7 +124,7 @@ class Parser {
     return { key: key.text, operator, values: tokens.map((token) => token.text) };
   }
 
-  /** One value, which may be empty: `app=`. */
+  /** Parses one value, which can be empty: `app=`. */
   #parseValue(): Token {
     if (this.#endsRequirement()) return { ...this.#peek(), text: "" };
     const token = this.#take();
@@ -132,7 +132,7 @@ class Parser {
     return token;
   }
 
-  /** Values in parentheses, each of which may be empty: `(a,,b)`. */
+  /** Parses values in parentheses, each of which can be empty: `(a,,b)`. */
   #parseSet(): readonly Token[] {
     const open = this.#take();
     if (open.text !== "(") throw this.#refuse(open, "( and values");
@@ -150,11 +150,13 @@ class Parser {
 
   #checkValue(token: Token, operator: Operator): void {
     const { text } = token;
-    if (text.length > MAX_NAME) throw this.#mistake(token, `it has ${text.length} characters, at most ${MAX_NAME} fit`);
+    if (text.length > MAX_NAME) {
+      throw this.#mistake(token, `it has ${text.length} characters, wanted at most ${MAX_NAME}`);
+    }
     if (text !== "" && !NAME.test(text)) {
       throw this.#mistake(
         token,
-        "a value is made of letters, digits, - _ . and begins and ends with a letter or digit",
+        "a value consists of letters, digits, - _ . and begins and ends with a letter or digit",
       );
     }
     if ((operator === ">" || operator === "<") && parseInt64(text) === undefined) {
@@ -184,8 +186,8 @@ class Parser {
   }
 
   #refuse(token: Token, wanted: string): UsageError {
-    const what = token.kind === "end" ? "it ends there" : `there is "${token.text}"`;
-    return this.#error(token, `${what}, wanted ${wanted}`);
+    const found = token.kind === "end" ? "it ends there" : `there is "${token.text}"`;
+    return this.#error(token, `${found}, wanted ${wanted}`);
   }
 
   #mistake(token: Token, why: string): UsageError {
@@ -215,11 +217,11 @@ function whyBadKey(key: string): string | undefined {
   const parts = key.split("/");
   const name = parts.at(-1) ?? "";
   const prefix = parts.length === 1 ? undefined : parts[0];
-  if (parts.length > 2) return "a key has one slash at most";
+  if (parts.length > 2) return "a key has at most one slash";
   if (prefix !== undefined && (prefix.length > MAX_PREFIX || !PREFIX.test(prefix))) {
-    return "what is before the slash of a key is a lower-case DNS name";
+    return "the part of a key before the slash is a lower-case DNS name";
   }
-  if (name.length > MAX_NAME) return `the name in it has ${name.length} characters, at most ${MAX_NAME} fit`;
+  if (name.length > MAX_NAME) return `its name has ${name.length} characters, wanted at most ${MAX_NAME}`;
   if (NAME.test(name)) return undefined;
-  return "a key is made of letters, digits, - _ . and begins and ends with a letter or digit";
+  return "a key consists of letters, digits, - _ . and begins and ends with a letter or digit";
 }

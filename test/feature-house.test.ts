@@ -100,8 +100,7 @@ const EXAMPLES: ReadonlySet<string> = new Set(["descriptor.md", "manifest.md", "
 const PENDING: ReadonlySet<string> = new Set<string>([
   ...`async build-jobs compress compress.worker
     go-build go-problems go-programs go host http-transfer image kodata
-    publish-local reference registry-push registry-upload registry tar yaml-inputs-url yaml-inputs yaml-objects
-    yaml-references`
+    publish-local reference registry-push registry-upload registry tar`
     .split(/\s+/)
     .map((name) => `lib/${name}.ts`),
   ...`helpers/apiserver helpers/case reference.names.test watch.test`.split(/\s+/).map((name) => `test/${name}.ts`),

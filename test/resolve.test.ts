@@ -215,7 +215,7 @@ describe.skipIf(programs === undefined)("ko resolve", () => {
     using bench = open();
     const { code, stdout, stderr } = await bench.ours(["resolve"]);
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
-    expect(stderr).toStartWith("Error: Cannot read any YAML: neither -f nor -k says where it is\n");
+    expect(stderr).toStartWith("Error: Cannot read YAML: neither -f nor -k is given\n");
   });
 
   test("YAML without a reference needs neither Go nor a registry, and comes out as it was", async () => {

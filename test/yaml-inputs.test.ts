@@ -1,11 +1,10 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { truncateSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { describeError, UsageError } from "../lib/errors.ts";
 import type { Host } from "../lib/host.ts";
 import { type Input, type InputRequest, readInputs } from "../lib/yaml-inputs.ts";
-import { fetchInput } from "../lib/yaml-inputs-url.ts";
 import { silentLog } from "../lib/log.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { type Tree, type TreeEntry, writeTree } from "./helpers/tree.ts";
@@ -112,9 +111,9 @@ describe("readInputs()", () => {
     using tree = writeTree({ "empty/notes.md": "", "empty/sub/a.yaml": "a", "b.yaml": "b" });
     const warnings: string[] = [];
     expect(await read(tree, { files: ["empty", "b.yaml"] }, { warnings })).toEqual(["b.yaml: b"]);
-    expect(warnings).toEqual(['folder "empty" holds no .yaml, .yml or .json file; -R reads its subfolders too']);
+    expect(warnings).toEqual(['directory "empty" holds no .yaml, .yml or .json file; -R reads its subdirectories too']);
     expect(await failure(read(tree, { files: ["empty"] }))).toBe(
-      'Error: Cannot find any YAML in "empty": there is no .yaml, .yml or .json file\n  Add -R to read the subfolders too.',
+      'Error: Cannot find YAML in "empty": there is no .yaml, .yml or .json file\n  Add -R to read subdirectories too.',
     );
   });
 
@@ -147,14 +146,14 @@ describe("readInputs()", () => {
       expect(await failure(read(tree, { files: names }))).toBe(
         [
           'Error: Cannot read "ap.yaml": there is no such file',
-          '  Type -f "app.yaml" if you mean that.',
-          'Error: Cannot read "app.yaml/x": a part of the path is no folder',
+          '  Did you mean -f "app.yaml"?',
+          'Error: Cannot read "app.yaml/x": a part of the path is not a directory',
           'Error: Cannot read "dangling/x.yaml": there is no such file',
-          'Error: Cannot read "circle.yaml": its symbolic links lead in a circle',
-          'Error: Cannot read "pipe": it is a named pipe, wanted a file or a folder',
-          'Error: Cannot read "socket": it is a socket, wanted a file or a folder',
-          'Error: Cannot read "/dev/zero": it is a device, wanted a file or a folder',
-          'Error: Cannot read "d.yaml": it is a named pipe, wanted a file or a folder',
+          'Error: Cannot read "circle.yaml": its symbolic links form a cycle',
+          'Error: Cannot read "pipe": it is a named pipe, wanted a file or a directory',
+          'Error: Cannot read "socket": it is a socket, wanted a file or a directory',
+          'Error: Cannot read "/dev/zero": it is a device, wanted a file or a directory',
+          'Error: Cannot read "d.yaml": it is a named pipe, wanted a file or a directory',
         ].join("\n"),
       );
       expect(await failure(read(tree, { files: ["."] }))).toContain('"circle.yaml"');
@@ -176,7 +175,7 @@ describe("readInputs()", () => {
   });
 
   test.each<[Partial<InputRequest>, string]>([
-    [{}, "Cannot read any YAML: neither -f nor -k says where it is"],
+    [{}, "Cannot read YAML: neither -f nor -k is given"],
     [{ files: ["a", ""] }, "Cannot use --filename: one of its values is empty"],
     [{ kustomize: "" }, "Cannot use --kustomize: its value is empty"],
   ])("refuses %j as wrong usage", (request, message) => {
@@ -236,128 +235,5 @@ describe("readInputs() with -k", () => {
       'Error: Cannot read "kubectl kustomize k": Cannot find kubectl: it is not on PATH\n' +
         "  Install it (https://kubernetes.io/docs/tasks/tools/), or put its folder on PATH.",
     );
-  });
-});
-
-describe("fetchInput()", () => {
-  const asked: { readonly path: string; readonly authorization: string | null }[] = [];
-  let server: Bun.Server<undefined>;
-  let origin = "";
-  beforeAll(() => {
-    server = Bun.serve({
-      hostname: "127.0.0.1",
-      port: 0,
-      idleTimeout: 0,
-      fetch: (request) => {
-        const { pathname, search } = new URL(request.url);
-        asked.push({ path: pathname + search, authorization: request.headers.get("authorization") });
-        return answer(pathname);
-      },
-    });
-    origin = server.url.origin;
-  });
-  afterAll(() => server.stop(true));
-
-  function answer(path: string): Response {
-    const [, kind = "", value = ""] = /^\/(\w+)(?:\/(.*))?$/.exec(path) ?? [];
-    if (kind === "ok") return new Response("a: b\n");
-    if (kind === "to") return new Response(null, { status: 302, headers: { location: decodeURIComponent(value) } });
-    if (kind === "loop") return new Response(null, { status: 307, headers: { location: "/loop" } });
-    if (kind === "page") return new Response("<!DOCTYPE html>", { headers: { "content-type": "text/html" } });
-    if (kind === "bomb") {
-      const body = Bun.gzipSync(new Uint8Array(1 << 20));
-      return new Response(body, { headers: { "content-encoding": "gzip" } });
-    }
-    if (kind === "silent")
-      return new Response(new ReadableStream({ type: "bytes", pull: () => new Promise(() => {}) }));
-    if (kind === "half") {
-      return new Response(
-        new ReadableStream<Uint8Array>({
-          start: (controller) => controller.enqueue(new TextEncoder().encode("a: ")),
-        }),
-      );
-    }
-    return new Response("secret of the server", { status: Number(value) || 404 });
-  }
-
-  const get = async (url: string, options = {}): Promise<string> => {
-    const host = hostAt("/");
-    const work = fetchInput(url, {
-      host: { ...host, env: { HTTP_PROXY: "http://127.0.0.1:1" } },
-      signal: host.signal,
-      ...options,
-    });
-    return work.then((bytes) => new TextDecoder().decode(bytes), describeError);
-  };
-
-  test("reads a file of a server on this machine, past the proxy", async () => {
-    expect(await get(`${origin}/ok`)).toBe("a: b\n");
-  });
-
-  test("follows redirects, and shows the user's name and password to the first server only", async () => {
-    using other = Bun.serve({
-      hostname: "127.0.0.1",
-      port: 0,
-      fetch: (request) => new Response(`got ${request.headers.get("authorization")}`),
-    });
-    asked.length = 0;
-    const withUser = `${origin.replace("//", "//me:p%40ss@")}/to`;
-    expect(await get(`${withUser}/%2Fok`)).toBe("a: b\n");
-    const authorization = `Basic ${btoa("me:p@ss")}`;
-    expect(asked).toEqual([
-      { path: "/to/%2Fok", authorization },
-      { path: "/ok", authorization },
-    ]);
-    expect(await get(`${withUser}/${encodeURIComponent(`${other.url.origin}/x`)}`)).toBe("got null");
-  });
-
-  test.each<[string, string, string]>([
-    ["an error", "/status/500", "the answer is 500 Internal Server Error, wanted 200"],
-    ["too many redirects", "/loop", "it leads on more than 10 times"],
-    [
-      "a redirect to a server without TLS",
-      "/to/http%3A%2F%2Fexample.com%2Fx%3Fsig%3Dcanary",
-      'it leads to "http://example.com/x?sig=REDACTED", and only https is taken, or http on this machine',
-    ],
-    [
-      "a redirect to a file",
-      "/to/file%3A%2F%2F%2Fetc%2Fpasswd",
-      'it leads to "file:///etc/passwd", and only https is taken, or http on this machine',
-    ],
-    ["too much after decompression", "/bomb", "it is more than 100 bytes"],
-    ["no answer", "/silent", "no answer for 0.2 s"],
-    ["half a body", "/half", "no byte came for 0.2 s"],
-    [
-      "a web page",
-      "/page",
-      "it is a web page, wanted YAML\n  Name the raw file: the page shows it with much around it.",
-    ],
-  ])("fails on %s", async (_, path, why) => {
-    const message = await get(`${origin}${path}?token=canary`, { maxBytes: 100, patience: 200 });
-    expect(message).toBe(`Error: Cannot read "${origin}${path}?token=REDACTED": ${why}`);
-  });
-
-  test.each([
-    ["http://example.com/x.yaml", "only https is taken, or http on this machine"],
-    ["http://user:canary@10.0.0.1/x.yaml?sig=canary", "only https is taken, or http on this machine"],
-    ["http://127.0.0.1:1/x?sig=canary", "the server cannot be asked, or broke off (ECONNREFUSED)"],
-  ])("does not ask %s", async (url, why) => {
-    const message = await get(url);
-    expect(message).toEndWith(`": ${why}`);
-    expect(message).not.toContain("canary");
-  });
-
-  test("ends at once when ko is told to", async () => {
-    const controller = new AbortController();
-    const host = hostAt("/");
-    const work = fetchInput(`${origin}/silent`, { host, signal: controller.signal });
-    const reason = new Error("stop");
-    controller.abort(reason);
-    expect(await Promise.allSettled([work])).toEqual([{ status: "rejected", reason }]);
-  });
-
-  test("is what readInputs() does with a URL, the secret parts hidden in the name", async () => {
-    using tree = writeTree({});
-    expect(await read(tree, { files: [`${origin}/ok?sig=canary`] })).toEqual([`${origin}/ok?sig=REDACTED: a: b\n`]);
   });
 });

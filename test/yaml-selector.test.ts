@@ -109,12 +109,12 @@ describe("parseSelector()", () => {
     ["!", "at character 2: it ends there, wanted a key"],
     ["a=b c", 'at character 5: there is "c", wanted a comma or the end'],
     ["a=(", 'at character 3: there is "(", wanted a value'],
-    ["a=-b", 'at character 3: "-b": a value is made of letters'],
-    ["a/b/c", 'at character 1: "a/b/c": a key has one slash at most'],
-    ["A.com/x", 'at character 1: "A.com/x": what is before the slash of a key is a lower-case DNS name'],
-    ["a-", 'at character 1: "a-": a key is made of letters'],
-    [`x,${"a".repeat(64)}`, `the name in it has 64 characters, at most 63 fit`],
-    [`x=${"a".repeat(64)}`, `it has 64 characters, at most 63 fit`],
+    ["a=-b", 'at character 3: "-b": a value consists of letters'],
+    ["a/b/c", 'at character 1: "a/b/c": a key has at most one slash'],
+    ["A.com/x", 'at character 1: "A.com/x": the part of a key before the slash is a lower-case DNS name'],
+    ["a-", 'at character 1: "a-": a key consists of letters'],
+    [`x,${"a".repeat(64)}`, `its name has 64 characters, wanted at most 63`],
+    [`x=${"a".repeat(64)}`, `it has 64 characters, wanted at most 63`],
     ["a>b", 'at character 3: "b": > compares whole numbers'],
   ])("refuses %j and says where", (text, message) => {
     expect(() => parseSelector(text)).toThrow(UsageError);
