@@ -1,8 +1,8 @@
 /**
  * The bases that ko makes itself, without a network: `ko.builtin/static` and `scratch`.
  *
- * `ko.builtin/static` has users, folders, CA certificates (Mozilla's, compiled into Bun) and time zones (`zoneinfo.zip` of
- * Go 1.26.8: IANA tz 2025c, public domain). Its bytes depend only on the version of ko: no installed Go is read.
+ * `ko.builtin/static` has users, folders, CA certificates (Mozilla's, compiled into Bun) and time zones (`zoneinfo.zip`
+ * of Go 1.26.8: IANA tz 2025c, public domain). Its bytes depend only on the version of ko: no installed Go is read.
  */
 import { KoError } from "./errors.ts";
 import type { Blob, ImageSource, Layer } from "./image.ts";

@@ -1,8 +1,8 @@
 /**
  * Reads a base image that only the daemon has: `ko.local/…`, from `ko build -L` or `docker build`.
  *
- * The tar of `docker save` is unpacked into an OCI layout in a temporary folder. Each file is stored under its digest and
- * its name is only looked up, so that no name leads out of the folder. Rules: docs/rules.md C2.17.
+ * The tar of `docker save` is unpacked into an OCI layout in a temporary folder. Each file is stored under its digest
+ * and its name is only looked up, so that no name leads out of the folder. Rules: docs/rules.md C2.17.
  */
 import { mkdir, open, rename } from "node:fs/promises";
 import { join } from "node:path";
@@ -111,7 +111,7 @@ class SavedImage {
     this.#options = options;
   }
 
-  /** The only image or index of the OCI layout in the tar; undefined if the tar is not a layout or has no whole image. */
+  /** The only image or index of the OCI layout in the tar; undefined if it is not a layout or has no whole image. */
   async findOciRoot(): Promise<Root | undefined> {
     const index = await this.#readByName("index.json");
     if (index === undefined) return undefined;

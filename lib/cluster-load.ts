@@ -1,8 +1,9 @@
 /**
  * Loads images into the nodes of a kind, k3d or minikube cluster.
  *
- * In the containers of kind and k3d `ctr images import` reads an archive from stdin, without the blobs that the node has;
- * minikube reads an archive file. Afterwards each image must be listed under all its names. Rules: docs/rules.md C3.
+ * In the containers of kind and k3d `ctr images import` reads an archive from stdin, without the blobs that the node
+ * has; minikube reads an archive file. Afterwards each image must be listed under all its names.
+ * Rules: docs/rules.md C3.
  */
 import { join } from "node:path";
 import { type ArchiveItem, containerdName, packArchive } from "./archive.ts";
@@ -34,8 +35,8 @@ const SNAPSHOTTER_SECTIONS: ReadonlySet<string> = new Set([
 /**
  * Loads images into every node of a cluster and checks that they are listed under all names.
  *
- * The first name of an item holds its digest (`kind.local/web:<digest>`). The others are moved to it after the import, so
- * that a failed import changes none of them. An image that is listed is not loaded again.
+ * The first name of an item holds its digest (`kind.local/web:<digest>`). The others are moved to it after the import,
+ * so that a failed import changes none of them. An image that is listed is not loaded again.
  *
  * @throws {KoError} If an image cannot be loaded, with the reason of `ctr` or minikube. First names that this import
  * added are removed then.
@@ -217,7 +218,7 @@ async function listNodeImages(node: Node, names: readonly string[]): Promise<Rea
   );
 }
 
-/** The snapshotter that Kubernetes uses in a kind node: the default of `ctr` is another one, which fails on ZFS, say. */
+/** The snapshotter that Kubernetes uses in a kind node. The default of `ctr` is another one, which can fail (ZFS). */
 async function findSnapshotter(node: Node): Promise<string | undefined> {
   if (node.cluster.kind !== "kind") return undefined;
   try {

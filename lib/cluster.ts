@@ -30,8 +30,8 @@ export interface MinikubeProfile {
   readonly kind: "minikube";
   readonly name: string;
   /**
-   * The host's environment, but with `DOCKER_HOST` and its kin set for the profile's Docker daemon. Undefined if there is
-   * no daemon to use: `minikube image load` loads the images then.
+   * The host's environment, but with `DOCKER_HOST` and its kin set for the profile's Docker daemon. Undefined if there
+   * is no daemon to use: `minikube image load` loads the images then.
    */
   readonly dockerEnv: Readonly<Record<string, string>> | undefined;
 }
@@ -332,7 +332,7 @@ async function findProfile(options: ClusterOptions): Promise<MinikubeProfile> {
   const home = minikubeHome(env);
   const name = env["MINIKUBE_PROFILE"] || (await readChosenProfile(home)) || "minikube";
   const withoutDaemon: MinikubeProfile = { kind: "minikube", name, dockerEnv: undefined };
-  // For containerd, newer versions of docker-env start services in the node and add keys to the SSH agent: not run then.
+  // Not run for containerd: newer versions of docker-env then start services in the node and add keys to the SSH agent.
   if (!(await mayHaveDaemon(join(home, "profiles", name, "config.json")))) return withoutDaemon;
   let answer: RunResult;
   try {

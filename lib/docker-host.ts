@@ -6,10 +6,11 @@
  * https://docs.docker.com/reference/cli/docker/#environment-variables
  */
 import { existsSync } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { openSshBridge, sshCommand } from "./docker-ssh.ts";
 import { codeOf, KoError, messageOf, printable } from "./errors.ts";
+import { readNames } from "./file.ts";
 import type { Host } from "./host.ts";
 import { isObject } from "./json.ts";
 import { chooseProxy, isLoopback } from "./url.ts";
@@ -307,7 +308,7 @@ interface SocketSearch {
 
 /** Tries the first of `system`, the sockets of the user's own daemons, then the rest of `system`. */
 async function searchSockets(host: Pick<Host, "env" | "platform">, system: readonly string[]): Promise<SocketSearch> {
-  const paths = [...system.slice(0, 1), ...(await userSockets(host)), ...system.slice(1)];
+  const paths = [...system.slice(0, 1), ...userSockets(host), ...system.slice(1)];
   const tried: string[] = [];
   let forbidden: string | undefined;
   for (const path of new Set(paths)) {
@@ -319,17 +320,16 @@ async function searchSockets(host: Pick<Host, "env" | "platform">, system: reado
   return { path: forbidden, tried };
 }
 
-async function userSockets({ env, platform }: Pick<Host, "env" | "platform">): Promise<readonly string[]> {
+function userSockets({ env, platform }: Pick<Host, "env" | "platform">): readonly string[] {
   const home = env["HOME"] ?? "";
   if (home === "" || platform === "win32") return [];
   const runtime = env["XDG_RUNTIME_DIR"] ?? "";
   const config = env["XDG_CONFIG_HOME"] || join(home, ".config");
   const colima = [env["COLIMA_HOME"] ?? "", join(home, ".colima"), join(config, "colima")];
-  const profiles = await Promise.all(colima.filter((folder) => folder !== "").map(colimaSockets));
   const own = [
     join(home, ".docker", "run", "docker.sock"),
     join(home, ".docker", "desktop", "docker.sock"),
-    ...profiles.flat(),
+    ...colima.filter((folder) => folder !== "").flatMap(colimaSockets),
     join(home, ".orbstack", "run", "docker.sock"),
     join(home, ".rd", "docker.sock"),
   ];
@@ -344,9 +344,8 @@ async function userSockets({ env, platform }: Pick<Host, "env" | "platform">): P
 }
 
 /** The sockets of Colima's profiles, that of the default profile first. */
-async function colimaSockets(folder: string): Promise<readonly string[]> {
-  const names = await readdir(folder).catch(() => []);
-  const others = names.filter((name) => !/^[._]|^default$/.test(name)).sort();
+function colimaSockets(folder: string): readonly string[] {
+  const others = readNames(folder).filter((name) => !/^[._]|^default$/.test(name));
   const sockets = others.map((name) => join(folder, name, "docker.sock")).filter((path) => existsSync(path));
   return [join(folder, "default", "docker.sock"), ...sockets];
 }

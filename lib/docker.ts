@@ -1,8 +1,9 @@
 /**
- * The Docker Engine API, as far as ko needs it: the daemon's version, platform and store; inspect, list, tag, load, save.
+ * The Docker Engine API, as far as ko needs it: the daemon's version, platform and store; images to inspect, list, tag,
+ * load and save.
  *
- * The classic store, the containerd store and podman differ in an image's ID, in the layers that they need and in how they
- * fail; {@link DockerEngine.storeKind} tells them apart. Rules: docs/rules.md C1.9, C1.10, C2.
+ * The classic store, the containerd store and podman differ in an image's ID, in the layers that they need and in how
+ * they fail; {@link DockerEngine.storeKind} tells them apart. Rules: docs/rules.md C1.9, C1.10, C2.
  *
  * https://docs.docker.com/reference/api/engine/
  */
@@ -365,7 +366,7 @@ function readLoadLine(line: string): { readonly text?: string; readonly error?: 
   return text.startsWith("Error unpacking image") ? { text, error: text } : { text };
 }
 
-/** Whether `text` is `Loaded image: NAME` for `expect`. Docker shortens the names of Docker Hub, podman lists several. */
+/** Whether `text` is `Loaded image: NAME` for `expect`. Docker shortens names of Docker Hub, podman lists several. */
 function isLoadedLine(text: string, expect: string): boolean {
   const names = /^Loaded image(?:\(s\))?: (.*)$/s.exec(text)?.[1]?.split(",") ?? [];
   return names.some((name) => normalName(name.trim()) === normalName(expect));

@@ -1,8 +1,8 @@
 /**
- * OCI image layouts: folders with `oci-layout`, `index.json` and `blobs/`, which other programs may use at the same time.
+ * OCI image layouts: folders with `oci-layout`, `index.json` and `blobs/`, which other programs may use meanwhile.
  *
- * Blobs are written first and `index.json` last, each under a temporary name until it is complete, so that the folder is a
- * valid layout at any time (docs/rules.md D7.1).
+ * Blobs are written first and `index.json` last, each under a temporary name until it is complete, so that the folder
+ * is a valid layout at any time (docs/rules.md D7.1).
  *
  * https://github.com/opencontainers/image-spec/blob/main/image-layout.md
  */

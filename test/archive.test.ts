@@ -115,7 +115,7 @@ describe("packArchive()", () => {
     ]);
   });
 
-  test("has the same bytes whatever the order of the images and names", async () => {
+  test("has the same bytes for any order of the images and names", async () => {
     const items: readonly ArchiveItem[] = [
       { image: await daemonImage({ seed: "one" }), names: ["x/one:1", "x/one:latest"] },
       { image: await daemonImage({ seed: "two" }), names: ["x/two:1"] },
@@ -194,7 +194,7 @@ describe("packArchive()", () => {
     expect(work()).rejects.toBeInstanceOf(KoError);
   });
 
-  test("passes on what a layer throws, and opens no other", async () => {
+  test("throws the error of a layer, and opens no other", async () => {
     const image = await daemonImage({ seed: "broken" });
     let opened = 0;
     const layers = image.layers.map((layer) => ({
@@ -212,7 +212,7 @@ describe("packArchive()", () => {
     expect(opened).toBe(1);
   });
 
-  test("ends when it is told to", async () => {
+  test("ends when its signal aborts", async () => {
     const stop = new AbortController();
     const image = await daemonImage({ seed: "stop", fileSize: 3_000_000 });
     const chunks = packArchive([{ image, names: [] }], { signal: stop.signal });
@@ -223,7 +223,7 @@ describe("packArchive()", () => {
 });
 
 describe("packOciArchive()", () => {
-  test("makes of images alone what packArchive() makes", async () => {
+  test("has the bytes of packArchive() for images alone", async () => {
     const image = await daemonImage({ seed: "same" });
     expect(await digestOfStream(packOciArchive([{ built: image, names: ["x/a:1"] }], { signal }))).toBe(
       await digestOfStream(packArchive([{ image, names: ["x/a:1"] }], { signal })),
@@ -308,7 +308,7 @@ describe.skipIf(programs === undefined)("an archive in other hands", () => {
     }
   });
 
-  test("umoci takes what tar unpacks of it for a layout", async () => {
+  test("unpacked by tar it is a layout for umoci", async () => {
     await using folder = await makeFolder();
     const items = [
       { built: await randomIndex(), names: ["app:v1"] },

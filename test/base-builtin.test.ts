@@ -14,7 +14,7 @@ import { makeFolder } from "./helpers/folder.ts";
 
 const { signal } = new AbortController();
 
-/** What a build would read: the index and all its images. */
+/** The index and all its images. */
 async function readAll(source: ImageSource): Promise<Index> {
   const { descriptor, bytes } = await source.getManifest("");
   const index = readIndex(bytes, "index");
@@ -122,7 +122,7 @@ describe("openScratch()", () => {
 });
 
 describe("staticEntries()", () => {
-  test("has each folder before what is in it, sorted, and no name twice", async () => {
+  test("has each folder before its content, sorted, and no name twice", async () => {
     const entries = await Array.fromAsync(staticEntries());
     const names = entries.map(({ name }) => name);
     expect(names).toEqual([...new Set(names)].sort());

@@ -64,7 +64,7 @@ async function readImage(engine: DockerEngine, name: string, options: ReadOption
   return base.image();
 }
 
-/** Digests of what the layers' tars are. */
+/** The digests of the layers' tars. */
 async function unpackedDigests(image: Image): Promise<readonly Digest[]> {
   return Promise.all(
     image.layers.map(async (layer) => {
@@ -135,7 +135,7 @@ describe.each(["classic", "graph", "containerd", "podman"] as const)(
   },
 );
 
-/** What `docker save` says, by a fake daemon. */
+/** The image that is read from a daemon whose `docker save` sends `entries`. */
 async function readSaved(id: Digest, entries: readonly TarEntry[] | AsyncIterable<Uint8Array>): Promise<Image> {
   await using folder = await makeFolder();
   await using place = await makeFolder();
@@ -171,7 +171,7 @@ function entry(name: string, content: Uint8Array | string): TarEntry {
 describe("openDaemonBase() of a strange archive", () => {
   const other: Digest = `sha256:${"a".repeat(64)}`;
 
-  test("a manifest or configuration that is not what the daemon names is refused", async () => {
+  test("a manifest or configuration of another image is refused", async () => {
     const image = await randomImage();
     const archive = packArchive([{ image, names: ["ko.local/app:1"] }], { signal });
     const error = await rejectionOf(readSaved(other, archive));

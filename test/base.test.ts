@@ -24,7 +24,7 @@ interface Document {
   readonly bytes: Uint8Array;
 }
 
-/** A source in memory that writes down what is asked of it. */
+/** A source in memory that records the requests. */
 class MemorySource implements ImageSource {
   readonly asked: string[] = [];
   readonly blobSource?: BlobSource;
@@ -176,7 +176,7 @@ describe("readBase()", () => {
 
   test.each<[string, (image: Image) => Image, string]>([
     [
-      "an artifact that is no container image",
+      "an artifact that is not a container image",
       (image) => withManifest(image, { config: { ...image.manifest.config, mediaType: "application/vnd.helm+json" } }),
       `Cannot use base "${shown}": its configuration is of type "application/vnd.helm+json", so it is not a container image`,
     ],
@@ -241,7 +241,7 @@ const PLATFORMS: readonly (Platform | undefined)[] = [
   { os: "windows", architecture: "amd64", "os.version": "10.0.20348.2" },
 ];
 
-/** What is chosen, as `os/architecture[/variant][:version]`. */
+/** The chosen platforms, as `os/architecture[/variant][:version]`. */
 async function choose(wanted: readonly string[], platforms = PLATFORMS): Promise<readonly (string | undefined)[]> {
   const children = await Promise.all(
     platforms.map((platform, i) => randomImage({ seed: `s${i}`, layers: 0, ...(platform && { platform }) })),
@@ -301,7 +301,7 @@ describe("selectPlatforms()", () => {
     [["linux/amd64/v2"], "linux/amd64/v2"],
     [["windows/amd64:10.0.17763.2"], "windows/amd64:10.0.17763.2"],
     [["unknown/unknown"], "unknown/unknown"],
-  ])("names what the base lacks of %j, and what it has", async (wanted, lacking) => {
+  ])("lists the platforms of %j that the base lacks, and those that it has", async (wanted, lacking) => {
     const message = messageOf(await rejectionOf(choose(wanted)));
     expect(message.replace(/@sha256:[0-9a-f]{64}/, "")).toBe(
       `Cannot build for ${lacking} on base "registry.example/base:v1": ${has}`,
@@ -342,7 +342,7 @@ describe("selectPlatforms()", () => {
     [{ os: "linux", architecture: "arm", variant: "v7" }, ["linux/arm"]],
     [{ os: "linux", architecture: "arm", variant: "v7" }, ["linux/arm/v7", "linux/arm"]],
     [{ os: "linux", architecture: "s390x" }, ["all"]],
-    // An image that does not say what it is for is taken for linux/amd64.
+    // An image without a platform counts as linux/amd64.
     [{ os: "", architecture: "" }, ["linux/amd64"]],
   ])("takes the single image of %j for %j", async (platform, wanted) => {
     const image = await randomImage({ platform });

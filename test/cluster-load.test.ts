@@ -51,7 +51,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
     return { host, log: silentLog, signal: new AbortController().signal, ...changes };
   }
 
-  /** Loads, and gives what was asked of docker. */
+  /** Loads, and returns the calls of docker, sorted. */
   async function load(
     items: readonly ArchiveItem[],
     changes: Partial<ClusterOptions> & { readonly cluster?: ContainerCluster } = {},
@@ -72,7 +72,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
     return describeError(error);
   }
 
-  /** The blobs that came into a node through stdin. */
+  /** The blobs that a node got through stdin. */
   async function sentTo(name: string): Promise<readonly string[]> {
     if (!existsSync(tree.at(`${name}.tar`))) return [];
     const { stdout } = await runToEnd(["tar", "tf", tree.at(`${name}.tar`)], { cwd: tree.path, env: process.env });
@@ -142,7 +142,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
     }
   });
 
-  test("fills each node with what it lacks itself", async () => {
+  test("sends each node the blobs that it lacks itself", async () => {
     const image = await daemonImage({ base: "own-base", seed: "own" });
     await load([item(image, "own")], { cluster: { ...CLUSTER, nodes: ["kind-worker"] } });
     await load([item(image, "own")]);
@@ -152,7 +152,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
     );
   });
 
-  test("sends everything when a node has lost what it listed", async () => {
+  test("sends everything if a node has lost the blobs that it listed", async () => {
     const image = await daemonImage({ base: "lost-base", seed: "lost" });
     tree.write({ "kind-worker.lie": image.layers.map(({ descriptor }) => `${descriptor.digest}\n`).join("") });
     try {
@@ -165,7 +165,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
     expect(await imagesOf("kind-worker", "lost")).toHaveLength(1);
   });
 
-  test("says what the runtime says, for the node where it failed, and moves no name there", async () => {
+  test("reports the error of ctr and the node, and moves no name there", async () => {
     const before = await daemonImage({ seed: "fail-1" });
     const after = await daemonImage({ seed: "fail-2" });
     await load([item(before, "fail", "latest")]);
@@ -186,7 +186,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
   test("leaves no name of an image that cannot be unpacked", async () => {
     const good = await daemonImage({ seed: "bad-1" });
     const bad: Image = await daemonImage({ seed: "bad-2" });
-    // The bytes of a layer are not what the configuration says: containerd finds that out while it unpacks.
+    // The bytes of a layer do not match the configuration, which containerd checks while it unpacks.
     const [first, ...rest] = bad.layers;
     const layers = first === undefined ? [] : [...rest, first];
     const manifest = { ...bad.manifest, layers: layers.map(({ descriptor }) => descriptor) };
@@ -206,7 +206,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
 
   test.each([
     ["cannot be read", () => new KoError("Cannot read the layer"), "Error: Cannot read the layer"],
-    ["is read when the process is told to end", () => new Interrupted("SIGINT"), "Error: interrupted by SIGINT"],
+    ["is read when the run is interrupted", () => new Interrupted("SIGINT"), "Error: interrupted by SIGINT"],
   ])("fails with the reason, and names nothing, when a layer %s", async (_what, makeReason, message) => {
     const image = await daemonImage({ base: "unread-base", seed: "unread", fileSize: 5_000_000 });
     const stop = new AbortController();
@@ -238,7 +238,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
     );
   });
 
-  test("tells when a node has another image than was loaded", async () => {
+  test("fails if a node does not list the image after loading", async () => {
     const image = await daemonImage({ seed: "other" });
     // Nothing is imported where nothing is named, and ctr exits with 0.
     tree.write({
@@ -253,7 +253,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
   });
 
   test("needs little memory for large images", async () => {
-    // Large enough that what waits for the collector does not count.
+    // Large enough that memory which waits for the collector does not count.
     const size = 600_000_000;
     const chunk = new Uint8Array(1_000_000);
     const small = await daemonImage({ seed: "large" });

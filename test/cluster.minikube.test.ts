@@ -119,15 +119,15 @@ describe("findCluster() for minikube", () => {
       { MINIKUBE_PROFILE: "env" },
       "env",
     ],
-    ["what minikube was told", { ".minikube/config/config.json": '{"profile":"chosen"}' }, {}, "chosen"],
+    ["minikube's configuration", { ".minikube/config/config.json": '{"profile":"chosen"}' }, {}, "chosen"],
     [
-      "what minikube was told elsewhere",
+      "minikube's configuration in MINIKUBE_HOME",
       { "else/.minikube/config/config.json": '{"profile":"chosen"}' },
       { MINIKUBE_HOME: "else" },
       "chosen",
     ],
     [
-      "what minikube was told in a folder of that name",
+      "minikube's configuration in a MINIKUBE_HOME named .minikube",
       { "else/.minikube/config/config.json": '{"profile":"chosen"}' },
       { MINIKUBE_HOME: "else/.minikube" },
       "chosen",
@@ -156,7 +156,7 @@ describe("findCluster() for minikube", () => {
     expect(readFileSync(tree.at("calls"), "utf8").split("\n").length - 1).toBe(asked);
   });
 
-  test("says what minikube says when the profile does not run", async () => {
+  test("reports minikube's message if the profile does not run", async () => {
     using tree = writeMinikube({ "docker-env.err": NOT_RUNNING });
     expect(await failureOf(findCluster("minikube", optionsFor(tree)))).toEqual({
       message:
@@ -172,7 +172,7 @@ describe("findCluster() for minikube", () => {
     );
   });
 
-  test("says that minikube is not there", async () => {
+  test("fails if minikube is not installed", async () => {
     using tree = writeTree({ bin: null });
     const host = hostAt(tree.path, { env: { PATH: tree.at("bin"), HOME: tree.path } });
     expect((await failureOf(findCluster("minikube", { host, log: silentLog, signal: host.signal }))).message).toBe(
@@ -214,14 +214,14 @@ describe("loadIntoCluster() of minikube", () => {
     expect([...new Bun.Glob("ko-minikube-*").scanSync({ cwd: tree.path, onlyFiles: false })]).toEqual([]);
   });
 
-  test("does not load what is there", async () => {
+  test("does not load an image that is listed", async () => {
     const item = await makeItem([]);
     using tree = writeMinikube({ images: `${item.names[0] ?? ""}\n` });
     await loadIntoCluster(PROFILE, [item], optionsFor(tree));
     expect(existsSync(tree.at("loaded.tar"))).toBe(false);
   });
 
-  test("says what minikube says, and leaves no name, when loading fails", async () => {
+  test("reports minikube's message and leaves no name if loading fails", async () => {
     const why = "Exiting due to GUEST_IMAGE_LOAD: Failed to load image: no space left on device";
     using tree = writeMinikube({
       "load.err": `\n❌  ${why}\n\n╭───╮\n│ 😿  If the above advice does not help │\n╰───╯\n`,
@@ -234,7 +234,7 @@ describe("loadIntoCluster() of minikube", () => {
     expect(readFileSync(tree.at("calls"), "utf8")).toContain(`image rm ${item.names[0] ?? ""}\n`);
   });
 
-  test("notices that minikube has loaded nothing although it says so", async () => {
+  test("fails if minikube has loaded nothing although it exits with 0", async () => {
     using tree = writeMinikube({ "load.silent": "" });
     const item = await makeItem([]);
     expect(await failureOf(loadIntoCluster(PROFILE, [item], optionsFor(tree)))).toEqual({
@@ -243,13 +243,13 @@ describe("loadIntoCluster() of minikube", () => {
     });
   });
 
-  test("tells the log what could not be removed", async () => {
-    const told: string[] = [];
-    const log: Log = { ...silentLog, debug: (message) => void told.push(message) };
+  test("logs the names that could not be removed", async () => {
+    const lines: string[] = [];
+    const log: Log = { ...silentLog, debug: (message) => void lines.push(message) };
     using tree = writeMinikube({ "load.err": "it broke\n" });
     tree.write({ "bin/mv": { executable: "#!/bin/sh\nexit 1\n" } });
     const item = await makeItem([]);
     await failureOf(loadIntoCluster(PROFILE, [item], { ...optionsFor(tree), log }));
-    expect(told).toEqual([`Cannot remove ${item.names[0] ?? ""} from minikube: Cannot run minikube: exit code 1`]);
+    expect(lines).toEqual([`Cannot remove ${item.names[0] ?? ""} from minikube: Cannot run minikube: exit code 1`]);
   });
 });

@@ -134,13 +134,13 @@ describe("findCluster()", () => {
       { ...found, program: "podman", nodes: ["a"] },
     ],
     [
-      "nodes of the program that kind is told to use",
+      "nodes of the program in KIND_EXPERIMENTAL_PROVIDER",
       { docker: kind, podman: podmanList("a") },
       { KIND_EXPERIMENTAL_PROVIDER: "podman" },
       { ...found, program: "podman", nodes: ["a"] },
     ],
     [
-      "nodes as ever if kind is told to use what it does not know",
+      "nodes of every program if KIND_EXPERIMENTAL_PROVIDER is not known",
       { docker: kind },
       { KIND_EXPERIMENTAL_PROVIDER: "lxc" },
       {
@@ -261,7 +261,7 @@ describe("findCluster() with a real docker", () => {
   }, 90_000);
   afterAll(async () => daemon?.[Symbol.asyncDispose]());
 
-  test("reads what it lists", async () => {
+  test("reads its list of containers", async () => {
     if (daemon === undefined) return;
     using tree = writeTree({});
     const env = { ...process.env, DOCKER_HOST: `unix://${daemon.socket}` };

@@ -144,7 +144,7 @@ describe("findDaemon() with DOCKER_HOST", () => {
     expect(text).not.toContain("secret");
   });
 
-  test("reads certificates, and says what is wrong with them", async () => {
+  test("reads certificates, and reports the reason if one is not valid", async () => {
     await using home = await makeFolder();
     const { client } = await makeCertificates(home.path);
     const env = { DOCKER_HOST: "tcp://127.0.0.1", DOCKER_CERT_PATH: client };
@@ -214,7 +214,7 @@ describe("findDaemon() with a docker context", () => {
     expect(await summary(home.path, { env })).toMatchObject({ url: "tcp://127.0.0.1:1", tls, warnings });
   });
 
-  test("says what is wrong with it", async () => {
+  test("a context that cannot be used is refused with the reason", async () => {
     await using home = await makeFolder();
     const config = join(home.path, ".docker");
     const of = (name: string): Promise<string> => failure(home.path, { env: { DOCKER_CONTEXT: name } });
@@ -277,7 +277,7 @@ describe("findDaemon() by well-known sockets", () => {
     expect((await find(folder.path, { systemSockets: systemSockets.reverse() })).url).toBe(one.url);
   });
 
-  test("lists what was tried when there is none, and what to type", async () => {
+  test("lists the sockets that were tried if there is none, and a command to type", async () => {
     await using folder = await makeFolder();
     const at = (name: string): string => join(folder.path, name);
     await Bun.write(at("stale.sock"), "");
@@ -292,7 +292,7 @@ describe("findDaemon() by well-known sockets", () => {
 });
 
 describe("findDaemon() with ssh", () => {
-  /** A program that is called as ssh, and does what the far side would do. */
+  /** An ssh whose script plays the remote side. */
   async function fakeSsh(folder: string, script: string): Promise<Record<string, string>> {
     await Bun.write(join(folder, "bin", "ssh"), `#!/bin/sh\necho "$*" >> "${folder}/argv"\n${script}\n`);
     await chmod(join(folder, "bin", "ssh"), 0o755);
@@ -311,7 +311,7 @@ describe("findDaemon() with ssh", () => {
       await using engine = await DockerEngine.open(endpoint, { log: silentLog, signal: new AbortController().signal });
       expect(await engine.platform()).toMatchObject({ os: "linux" });
       expect(await engine.inspectImage("ko.local/none:1")).toBeUndefined();
-      // Larger than what pipes and sockets take at once; no image, but read to its end.
+      // More than pipes and sockets hold; not an image, but read to its end.
       const zeros = async function* (): AsyncGenerator<Uint8Array, void, void> {
         for (let i = 0; i < 64; i++) yield new Uint8Array(256 * 1024);
       };
@@ -328,7 +328,7 @@ describe("findDaemon() with ssh", () => {
     );
   });
 
-  test("shows what ssh says when it fails", async () => {
+  test("shows the message of ssh if it fails", async () => {
     await using folder = await makeFolder();
     const env = {
       ...(await fakeSsh(folder.path, 'echo "ssh: Could not resolve hostname far.example" >&2; exit 255')),
@@ -342,7 +342,7 @@ describe("findDaemon() with ssh", () => {
     );
   });
 
-  test("says that there is no ssh", async () => {
+  test("fails if ssh is not installed", async () => {
     await using folder = await makeFolder();
     const endpoint = await find(folder.path, { env: { PATH: folder.path, DOCKER_HOST: "ssh://far.example" } });
     const error = await rejectionOf(endpoint.connect());

@@ -31,11 +31,11 @@ type Handler = (request: Request, path: string) => Response | Promise<Response> 
 
 interface FakeDaemon extends AsyncDisposable {
   readonly endpoint: DaemonEndpoint;
-  /** `METHOD path`, as they came. */
+  /** The requests in order: `METHOD path`. */
   readonly seen: string[];
 }
 
-/** For what a real daemon does not do on demand. */
+/** A daemon for the cases that a real one does not show on demand. */
 async function fakeDaemon(handler: Handler, headers: Record<string, string> = {}): Promise<FakeDaemon> {
   const place = await makeFolder();
   const socket = join(place.path, "fake.sock");
@@ -194,7 +194,7 @@ describe("DockerEngine#loadArchive()", () => {
     expect(await rejectionOf(loading)).toBe(reason);
   });
 
-  test("a failure of the archive is told as such", async () => {
+  test("a failure of the archive is reported as such", async () => {
     const broken = async function* (): AsyncGenerator<Uint8Array, void, void> {
       yield new Uint8Array(10);
       throw new Error("the disk is gone");
@@ -263,7 +263,7 @@ describe("DockerEngine.open()", () => {
     expect(describeError(error)).toContain("no answer for 0.03 s\n  Is it busy");
   });
 
-  test("says what to do where no socket is, nobody listens, or we are not let in", async () => {
+  test("gives a hint if there is no socket, or nothing listens at it", async () => {
     await using place = await makeFolder();
     const at = (name: string): DaemonEndpoint => socketEndpoint(join(place.path, name), { source: "DOCKER_HOST" });
     await Bun.write(join(place.path, "file"), "");
@@ -273,7 +273,7 @@ describe("DockerEngine.open()", () => {
     expect(describeError(await rejectionOf(openEngine(at("file"))))).toContain(": nothing listens there\n  Start it (");
   });
 
-  test.skipIf(process.getuid?.() !== 0)("says how to be let in where permission is denied", async () => {
+  test.skipIf(process.getuid?.() !== 0)("gives a hint if permission is denied", async () => {
     await using place = await makeFolder();
     const socket = join(place.path, "docker.sock");
     const server = Bun.serve({ unix: socket, fetch: () => new Response("OK") });
@@ -302,7 +302,7 @@ describe("DockerEngine.open()", () => {
     }
   });
 
-  test("a daemon that finds our version too new or too old says so with what to set", async () => {
+  test("a daemon that refuses our version gives the version to set", async () => {
     const message = "client version 1.41 is too old. Minimum supported API version is 1.60, please upgrade";
     await using fake = await fakeDaemon((_request, path) =>
       path === "/info" ? Response.json({ message }, { status: 400 }) : undefined,
@@ -392,7 +392,7 @@ describe("DockerEngine", () => {
     );
   });
 
-  test("what answers as no daemon is an error", async () => {
+  test("a server that is not a daemon is an error", async () => {
     await using fake = await fakeDaemon((_request, path) => (path === "/_ping" ? undefined : new Response("<html>")));
     await using engine = await openEngine(fake.endpoint);
     expect(describeError(await rejectionOf(engine.inspectImage(NAME)))).toContain(

@@ -115,7 +115,7 @@ describe("writeToLayout()", () => {
     expect(await snapshot(one.path)).toEqual(await snapshot(two.path));
   });
 
-  test("leaves what others wrote as it is: entries, their order, fields that it does not know", async () => {
+  test("keeps the work of others: entries, their order, unknown fields", async () => {
     await using folder = await makeFolder();
     const other = {
       mediaType: "application/x-other",
@@ -358,7 +358,7 @@ describe("openLayout()", () => {
     );
   });
 
-  test("names what there is when a name is missing or unknown", async () => {
+  test("lists the names if a name is missing or unknown", async () => {
     await using folder = await makeFolder();
     await sample(folder.path);
     const path = folder.path;
@@ -476,7 +476,7 @@ describe.skipIf(programs === undefined)("a layout in other hands", () => {
     expect((await openLayout(copy).getManifest("copied")).bytes).toEqual(image.bytes);
   });
 
-  test("skopeo copies a multi-platform image, and we read and extend what skopeo wrote", async () => {
+  test("skopeo copies a multi-platform image, and we read and extend the copy", async () => {
     await using folder = await makeFolder();
     const [path, copy] = [join(folder.path, "layout"), join(folder.path, "copy")];
     const index = await randomIndex();
