@@ -1,5 +1,5 @@
 /**
- * Authorises requests to one registry: answers its challenge with Basic, or with a token of the token server it names.
+ * Authorizes requests to one registry: answers its challenge with Basic, or with a token of the token server it names.
  *
  * Rules: docs/rules.md A1.4, A2.2-A2.16. Requests to and responses of token servers hold secrets and are never shown.
  *
@@ -21,7 +21,7 @@ export interface Scope extends RefusedRequest {
   readonly from?: string;
 }
 
-/** The authorisation of one request. */
+/** The authorization of one request. */
 export interface Authorization {
   readonly scope: Scope;
   /** Value of the `Authorization` header; undefined sends none. */
@@ -65,7 +65,7 @@ export class Authorizer {
   }
 
   /**
-   * The authorisation of a request by the latest challenge; none as long as the registry has sent no challenge.
+   * The authorization of a request by the latest challenge; none as long as the registry has sent no challenge.
    *
    * @throws {RegistryError} If the token server refuses, or must not be asked.
    */
@@ -75,9 +75,9 @@ export class Authorizer {
   }
 
   /**
-   * The authorisation to try again with after a 401; undefined if there is no other one.
+   * The authorization to try again with after a 401; undefined if there is no other one.
    *
-   * @param used the authorisation of the refused request
+   * @param used the authorization of the refused request
    * @throws {RegistryError} If the token server refuses, or must not be asked.
    */
   async challenged(response: HttpResponse, used: Authorization): Promise<Authorization | undefined> {
@@ -216,14 +216,14 @@ export class Authorizer {
   }
 }
 
-/** The authorisation of a request that is sent without a credential. */
+/** The authorization of a request that is sent without a credential. */
 export function anonymous(scope: Scope): Authorization {
   return { scope, header: undefined, source: undefined, reasons: [] };
 }
 
 interface Proof {
   readonly challenge: Challenge;
-  /** The authorisation that the registry has just refused; undefined before its first response. */
+  /** The authorization that the registry has just refused; undefined before its first response. */
   readonly refused: Authorization | undefined;
   readonly found: FoundCredential | undefined;
   readonly reasons: readonly string[];

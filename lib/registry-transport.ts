@@ -32,7 +32,7 @@ export interface ConnectionRequest extends Scope {
   readonly detached?: boolean;
 }
 
-/** The transport to one registry host, with its endpoint and its authorisation. */
+/** The transport to one registry host, with its endpoint and its authorization. */
 export class Connection {
   readonly #options: ConnectionOptions;
   readonly #probe: ApiProbe;
@@ -49,7 +49,7 @@ export class Connection {
   }
 
   /**
-   * Sends one request with its authorisation, and follows redirects by the rules.
+   * Sends one request with its authorization, and follows redirects by the rules.
    *
    * @throws {RegistryError} If the status of the response is not one of `request.accept`, or there is no response.
    */
@@ -98,7 +98,7 @@ export class Connection {
     return next;
   }
 
-  /** Sends the request, and again if a 401 yields another authorisation. */
+  /** Sends the request, and again if a 401 yields another authorization. */
   async #attempt(request: ConnectionRequest, endpoint: Endpoint): Promise<HttpResponse> {
     const { base } = endpoint;
     const authorizer = this.#authorizerFor(endpoint);
@@ -132,7 +132,7 @@ export class Connection {
     return this.#authorizer;
   }
 
-  /** Sends and follows redirects. The authorisation is dropped as soon as a redirect leaves the origin. */
+  /** Sends and follows redirects. The authorization is dropped as soon as a redirect leaves the origin. */
   async #follow(request: ConnectionRequest, start: Start): Promise<HttpResponse> {
     const { http } = this.#options;
     const { action, body, method, signal } = request;
