@@ -5,7 +5,7 @@
  * The reason for each option of `fetch`: docs/rules.md, Bun 4, A11 and E1.
  */
 import type { Clock } from "./async.ts";
-import { messageOf, RegistryError } from "./errors.ts";
+import { codeOf, messageOf, RegistryError } from "./errors.ts";
 import { type Deadlines, type RequestBody, Upload, Watch } from "./http-transfer.ts";
 import type { Log } from "./log.ts";
 import { chooseProxy, redactUrl, type Secrets } from "./url.ts";
@@ -134,7 +134,7 @@ export class Http implements Disposable {
         hint,
       });
     if (watch.stalled !== undefined) return fail(watch.stalled, "once");
-    const code = error instanceof Error && "code" in error ? String(error.code) : "";
+    const code = codeOf(error) ?? "";
     const proxy = this.proxyFor(url);
     const proxyName = proxy !== false && URL.canParse(proxy) ? `the proxy ${new URL(proxy).host}` : "the proxy";
     const through = proxy === false ? "" : ` through ${proxyName}`;

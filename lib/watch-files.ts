@@ -8,6 +8,7 @@
 import { type Stats, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import type { FSWatcher } from "chokidar";
+import { codeOf } from "./errors.ts";
 import { look, readNames } from "./file.ts";
 import { TICK_MS } from "./fingerprint.ts";
 import type { PathChange } from "./watch-places.ts";
@@ -228,8 +229,4 @@ function findFolder(path: string): { readonly path: string; readonly info: Stats
 
 function identify({ dev, ino }: Stats): string {
   return `${dev}:${ino}`;
-}
-
-function codeOf(error: unknown): unknown {
-  return error instanceof Error && "code" in error ? error.code : undefined;
 }

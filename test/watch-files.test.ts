@@ -192,7 +192,7 @@ describe("Watcher", () => {
     using tree = writeTree(Object.fromEntries(Array.from({ length: 5 }, (_, i) => [`p${i}/x.go`, "1"])));
     const program = `
       import { writeFileSync } from "node:fs";
-      import { Watcher } from ${JSON.stringify(join(import.meta.dir, "..", "lib", "watcher.ts"))};
+      import { Watcher } from ${JSON.stringify(join(import.meta.dir, "..", "lib", "watch-files.ts"))};
       const root = process.argv.at(-1);
       const told = new Set();
       const limits = [];
