@@ -53,7 +53,7 @@ const BUILD_VARIABLES = {
   KO_DEFAULTPLATFORMS: "Platforms without --platform. Overrides defaultPlatforms in .ko.yaml.",
   KO_CONFIG_PATH: "Configuration file, or the directory of .ko.yaml. (default: the working directory)",
   KO_GO_PATH: "The go command. (default: go)",
-  KO_DATA_PATH_ALLOWED_ROOT: "Directory that symlinks in kodata/ may point into, besides the source tree.",
+  KO_DATA_PATH_ALLOWED_ROOT: "Directory above kodata/ that its symlinks may point into. (default: the source tree)",
   KO_TOKEN_HOSTS: "Token servers that may receive a registry's credentials: a list of REGISTRY=SERVER.",
   SOURCE_DATE_EPOCH: "Creation time of the images, in seconds since 1970.",
   KO_DATA_DATE_EPOCH: "Modification time of files in kodata/, in seconds since 1970.",

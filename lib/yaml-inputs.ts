@@ -1,7 +1,7 @@
 /**
  * Reads the inputs that `-f`, `-R` and `-k` name, in the given order: files, folders, URLs, stdin and kustomizations.
  *
- * Each input is read once, even if it is named several times. The YAML is not parsed here. Rules: docs/rules.md E9.
+ * Each input is read once, even if it is named several times, and not parsed. Rules: docs/rules.md E9.
  */
 import type { Stats } from "node:fs";
 import { constants, open, readdir, realpath, stat } from "node:fs/promises";

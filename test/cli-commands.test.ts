@@ -3,6 +3,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { type Invocation, formatHelp, formatOverview, logLevelOf, parseCommandLine } from "../lib/cli-parse.ts";
 import { COMMANDS, OVERVIEW_EXAMPLES, allCommands } from "../lib/cli-commands.ts";
+import { DEFAULT_BASE_IMAGE } from "../lib/config.ts";
 import { FLAG_GROUPS } from "../lib/cli-flag-groups.ts";
 import { UsageError, describeError } from "../lib/errors.ts";
 import { KUBECTL_FLAGS } from "../lib/kubectl.ts";
@@ -263,6 +264,10 @@ describe("the command tables", () => {
   test("help fits into 80 columns", () => {
     const texts = [formatOverview(), ...allCommands().map(formatHelp)];
     expect(texts.flatMap((text) => text.split("\n")).filter((line) => line.length > 80)).toEqual([]);
+  });
+
+  test("the help names the default base image", () => {
+    expect(COMMANDS.build.environment["KO_DEFAULTBASEIMAGE"]).toEndWith(`(default: ${DEFAULT_BASE_IMAGE})`);
   });
 
   test("every example is a command line that ko accepts", () => {
