@@ -25,7 +25,7 @@ describe("ko cache", () => {
     expect(stdout.split("\n")[2]).toStartWith(`limit: ${defaultCacheLimit(box.place)} # `);
   });
 
-  test("counts what runs at work have there, a file with two names once", async () => {
+  test("counts the files of active runs, a file with two names once", async () => {
     using box = makeCacheBox();
     await using cache = box.open();
     const { path, digest } = await box.file(cache, "x".repeat(1000));
@@ -91,7 +91,7 @@ describe("ko cache clean", () => {
     );
   });
 
-  test("removes what killed runs left, and other versions", async () => {
+  test("removes the files of killed runs and of other versions", async () => {
     using box = makeCacheBox();
     await fill(box);
     const left = [
@@ -116,13 +116,13 @@ describe("ko cache clean", () => {
     for (const [path, target] of Object.entries(links)) symlinkSync(join(outside.place, target), join(box.place, path));
     const before = outside.list();
     expect((await ko(box, ["cache", "clean"])).code).toBe(0);
-    // A folder that does not go keeps what tells git to look away.
+    // A folder that stays keeps its .gitignore.
     const kept = [...foreign, ...Object.keys(links), "v1/.gitignore"].toSorted();
     expect(box.list().filter((path) => !path.endsWith("/"))).toEqual(kept);
     expect(outside.list()).toEqual(before);
   });
 
-  test("leaves the folders of runs at work, and says so", async () => {
+  test("leaves the folders of active runs, and says so", async () => {
     using box = makeCacheBox();
     await using cache = box.open();
     const { path } = await box.file(cache, "text");
@@ -131,7 +131,7 @@ describe("ko cache clean", () => {
     expect(stderr).toContain("Folders of active runs stay until the runs end: 1\n");
   });
 
-  test("says what cannot be removed, removes the rest, and fails", async () => {
+  test("names the files that cannot be removed, removes the rest, and fails", async () => {
     using box = makeCacheBox();
     await fill(box);
     using disk = mountDisk(join(box.place, "v0/content"), "size=1m");

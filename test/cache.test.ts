@@ -45,7 +45,7 @@ describe("Cache.open()", () => {
     chmodSync(join(box.place, "v1"), 0o755);
     await using cache = box.open();
     expect(statSync(cache.folder).mode & 0o777).toBe(0o700);
-    // It may be anybody's: what is in it besides is not ours to hide.
+    // The folder around it may hold other files: its mode is not ours to change.
     expect(statSync(box.place).mode & 0o777).toBe(0o755);
   });
 
@@ -81,7 +81,7 @@ describe("Cache.open()", () => {
       },
       "is a symlink",
     ],
-    ["somebody else's folder", (box) => box.tryOpen({ userId: 4711 }), "belongs to another user"],
+    ["another user's folder", (box) => box.tryOpen({ userId: 4711 }), "belongs to another user"],
   ])("gives none, and says why, of %s", (_, open, why) => {
     using box = makeCacheBox();
     expect(open(box)).toBeUndefined();
@@ -100,7 +100,7 @@ describe("Cache.open()", () => {
     expect(box.told).toEqual([expect.stringContaining("EROFS")]);
   });
 
-  test("refuses a limit that is none, also when it is off", () => {
+  test("refuses a malformed limit, also when it is off", () => {
     using box = makeCacheBox();
     expect(() => box.open({ KO_CACHE_MAX: "much", KOCACHE: "off" })).toThrow(UsageError);
   });
@@ -206,7 +206,7 @@ describe("content", () => {
     expect([cache.has(kept), await cache.take(kept)]).toEqual([true, expect.any(String)]);
   });
 
-  test("that two runs keep stays what the first one knows", async () => {
+  test("that two runs store keeps the inode of the first", async () => {
     using box = makeCacheBox();
     await using first = box.open();
     await using second = box.open();
@@ -218,7 +218,7 @@ describe("content", () => {
     expect(kept === undefined ? [] : [first.has(kept), second.has(kept)]).toEqual([true, true]);
   });
 
-  test("replaces what was damaged", async () => {
+  test("replaces damaged content", async () => {
     using box = makeCacheBox();
     const kept = await keepText(box, "a binary");
     await using cache = box.open();
@@ -228,7 +228,7 @@ describe("content", () => {
     expect(readFileSync(cache.path(digest), "utf8")).toBe("a binary");
   });
 
-  test("gets its mark back when somebody has touched it, but not when it is another size", async () => {
+  test("gets its time back after it was touched, but not if its size differs", async () => {
     using box = makeCacheBox();
     const kept = await keepText(box, "a binary");
     await using cache = box.open();
@@ -273,12 +273,12 @@ describe("content", () => {
     expect(cache.readBytes(digest)).toBeUndefined();
   });
 
-  test("that cannot be written fails nobody, and leaves nothing half done", async () => {
+  test("that cannot be written is no failure, and leaves no incomplete file", async () => {
     using box = makeCacheBox();
     using disk = mountDisk(box.place, "size=256k");
     if (disk === undefined) return;
     await using cache = box.open({ KO_CACHE_MAX: "1GB" });
-    // There is no room for a run: it works elsewhere, and what it keeps has to be copied.
+    // There is no room for a work folder: it is elsewhere, and files are copied into the cache.
     expect(await cache.work()).not.toStartWith(box.place);
     const { path, digest } = await box.file(cache, "x".repeat(1_000_000));
     const bytes = Buffer.alloc(1_000_000);
@@ -298,7 +298,7 @@ describe("content", () => {
 describe("the bound", () => {
   const MB = 1_000_000;
 
-  test("is kept after every run that added something: what was not used for longest goes", async () => {
+  test("is kept after every run that added something: the least recently used entry is evicted", async () => {
     using box = makeCacheBox();
     const kept: Kept[] = [];
     for (const name of ["a", "b", "c"]) {
@@ -354,7 +354,7 @@ describe("the bound", () => {
     expect([cache.has(small), cache.read("test", KEY)]).toEqual([true, undefined]);
   });
 
-  test("counts what was never completed, and removes it when nobody writes it any more", async () => {
+  test("counts incomplete files, and removes those that no run writes any more", async () => {
     using box = makeCacheBox();
     await using cache = box.open({ KO_CACHE_MAX: "1MB" });
     const old = await keepText(box, "old", "1MB");
@@ -425,9 +425,9 @@ describe("folders of runs", () => {
     expect(await next()).toBe(process.platform !== "linux");
   });
 
-  test("go after a day if nobody knows whose they are", async () => {
+  test("go after a day if their process is unknown", async () => {
     using box = makeCacheBox();
-    const names = [`run-${"0".repeat(16)}-1-1-AbC123`, "run-AbC123", "somebody's"];
+    const names = [`run-${"0".repeat(16)}-1-1-AbC123`, "run-AbC123", "strange"];
     for (const name of names) mkdirSync(join(box.place, "v1/work", name), { recursive: true });
     const left = async (): Promise<readonly string[]> => {
       await box.open()[Symbol.asyncDispose]();
@@ -435,11 +435,11 @@ describe("folders of runs", () => {
     };
     expect(await left()).toEqual(names);
     box.wait(DAY_MS + 60_000);
-    expect(await left()).toEqual(["somebody's"]);
+    expect(await left()).toEqual(["strange"]);
   });
 });
 
-test("parallel runs, one that removes all, and one that damages it: nobody fails, nobody reads anything wrong", async () => {
+test("parallel runs, one that removes all, and one that damages it: none fails, none reads wrong content", async () => {
   using box = makeCacheBox();
   mkdirSync(box.place);
   const run = (task: string): Promise<string> => {

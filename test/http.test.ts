@@ -20,7 +20,7 @@ function freePort(): number {
   return probe.port;
 }
 
-/** A proxy that writes down what it is asked, and refuses it. */
+/** A proxy that records and refuses all requests. */
 async function startRefusingProxy(): Promise<{ url: string; asked: string[] } & AsyncDisposable> {
   const asked: string[] = [];
   const server = createServer((request, response) => {
@@ -44,7 +44,7 @@ async function startRefusingProxy(): Promise<{ url: string; asked: string[] } & 
   };
 }
 
-describe("what is not there", () => {
+describe("a host that cannot be reached", () => {
   test("a port where nothing listens", async () => {
     const host = `127.0.0.1:${freePort()}`;
     expect(await look(host)).toEqual({
@@ -54,7 +54,7 @@ describe("what is not there", () => {
     });
   });
 
-  test("a name that nobody has", async () => {
+  test("an unknown name", async () => {
     expect(await look("registry.invalid")).toEqual({
       message: "GET https://registry.invalid/v2/: the host name is not known (ENOTFOUND)",
       hint: "Check the name of the registry.",
@@ -135,7 +135,7 @@ describe("proxies", () => {
 });
 
 describe("the client", () => {
-  test("sends no credential in clear through a proxy", async () => {
+  test("sends no credential unencrypted through a proxy", async () => {
     const heard: string[] = [];
     const server = createServer((request, response) => {
       heard.push(String(request.headers["authorization"]));

@@ -65,7 +65,7 @@ describe.skipIf(missing)("a push", () => {
       { kind: "basic", ...account },
       ["GET repository:$R:push,pull"],
     ],
-    ["with a token for anybody", { kind: "bearer" }, undefined, ["GET repository:$R:push,pull"]],
+    ["with an anonymous token", { kind: "bearer" }, undefined, ["GET repository:$R:push,pull"]],
     [
       "to a registry that asks only where it matters",
       { kind: "bearer", credential: account, openPing: true },
@@ -188,7 +188,7 @@ describe.skipIf(missing)("a push", () => {
   });
 });
 
-describe.skipIf(missing)("a login that is not good", () => {
+describe.skipIf(missing)("a refused login", () => {
   test("is named where Basic is refused", async () => {
     proxy.demand = { kind: "basic", username: "joe", password: "another" };
     await using client = makeClient({ keychain: user });
@@ -203,7 +203,7 @@ describe.skipIf(missing)("a login that is not good", () => {
     expect(proxy.seen.length).toBe(2);
   });
 
-  test("is named where the token server refuses it, without what that says of it", async () => {
+  test("is named where the token server refuses it, without the secrets in its text", async () => {
     proxy.demand = { kind: "bearer", credential: { username: "joe", password: "another" } };
     await using client = makeClient({ keychain: user });
     const { hint, message, status } = await failureOf(client.registry.getManifest(repository, "v1"));
@@ -214,7 +214,7 @@ describe.skipIf(missing)("a login that is not good", () => {
     );
   });
 
-  test("is told when there is none", async () => {
+  test("has a reason when there is no credential", async () => {
     proxy.demand = { kind: "basic", ...account };
     await using client = makeClient({
       keychain: { ...noCredentials, explain: () => ["docker-credential-x is not on PATH"] },
@@ -224,7 +224,7 @@ describe.skipIf(missing)("a login that is not good", () => {
     expect(hint).toBe(`Log in: docker login ${repository.host}`);
   });
 
-  test("is told when it is of the wrong kind", async () => {
+  test("has a reason when the credential is of the wrong kind", async () => {
     proxy.demand = { kind: "basic", ...account };
     await using client = makeClient({ keychain: fixedKeychain({ kind: "identity", token: "refresh-1" }) });
     const { message } = await failureOf(client.registry.getManifest(repository, "v1"));
@@ -317,7 +317,7 @@ describe.skipIf(missing)("a token server", () => {
     ["no JSON", "s3cret-canary", "not in JSON"],
     ["no token", '{"x":"s3cret-canary"}', "without a token"],
     ["too much", new Uint8Array(65 * 1024), "with more than 64 KiB"],
-    ["a token that is none", '{"token":"s3cret-canary\\r\\nX-Evil: 1"}', "with a token that is not valid in a header"],
+    ["a malformed token", '{"token":"s3cret-canary\\r\\nX-Evil: 1"}', "with a token that is not valid in a header"],
   ])("that answers %s is not quoted", async (_, body, why) => {
     proxy.reset([{ path: /^\/odd/, fault: { kind: "answer", status: 200, body } }]);
     const { message, said } = await ask({ realm: `http://${proxy.host}/odd` });

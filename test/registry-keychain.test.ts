@@ -215,7 +215,7 @@ describe("createKeychain(): which entry", () => {
   });
 });
 
-/** Writes down what it is asked, and runs `script` with the question in $q. */
+/** Records its arguments and stdin, and runs `script` with stdin in $q. */
 const helper = (script: string): string => `#!/bin/sh\nq=$(cat)\necho "$1 $q" >> $ROOT/calls\n${script}\n`;
 const answer = (username: string, secret: string): string =>
   helper(`printf '{"ServerURL":"%s","Username":"${username}","Secret":"${secret}"}' "$q"`);
@@ -265,7 +265,7 @@ describe("createKeychain(): credential helpers", () => {
       "get r.example/x\n",
     ],
     [
-      "over what auths holds",
+      "before an entry in auths",
       one({ credsStore: "store" }, { "r.example": auth("left:over") }),
       "r.example/x",
       "store:s3cret",
@@ -312,7 +312,7 @@ describe("createKeychain(): credential helpers", () => {
       helper(`echo '{"secret":"s3cret-canary"}'`),
       "its output is not the JSON of a credential helper",
     ],
-  ])("shows nothing of what a helper writes that %s", async (_, program, why) => {
+  ])("shows no output of a helper that %s", async (_, program, why) => {
     await using world = await makeWorld({
       ".docker/config.json": one({ credsStore: "t" }),
       "bin/docker-credential-t": program,
@@ -345,7 +345,7 @@ describe("createKeychain(): credential helpers", () => {
     );
   });
 
-  test("a missing store is an error only for hosts that somebody logged in to", async () => {
+  test("a missing store is an error only for hosts with an entry in auths", async () => {
     await using world = await makeWorld({ ".docker/config.json": one({ credsStore: "desktop" }, { "r.example": {} }) });
     const why = `docker-credential-desktop (credsStore in ${world.root}/.docker/config.json) is not on PATH`;
     expect({ found: await world.find("public.example/x"), why: world.explain("public.example/x") }).toEqual({
@@ -372,7 +372,7 @@ describe("chainKeychains()", () => {
   const repository = parseRepository("r.example/x");
   const found: FoundCredential = { credential: { kind: "bearer", token: "t" }, source: "second" };
 
-  test("takes the first credential and tells all reasons", async () => {
+  test("takes the first credential and gives all reasons", async () => {
     const chain = chainKeychains([
       { find: async () => undefined, explain: () => ["first has none"] },
       { find: async () => found },

@@ -81,7 +81,7 @@ class TestRecords implements Records {
 }
 
 interface Run {
-  /** `HEAD http 404` for each request, as the log tells it. */
+  /** `HEAD http 404` for each request, as the log shows it. */
   readonly asked: readonly string[];
   readonly failure: Failure | undefined;
 }
@@ -122,7 +122,7 @@ const kinds: readonly [string, Demand | undefined, readonly string[]][] = [
   ],
 ];
 
-describe.skipIf(missing)("with what an earlier run learned", () => {
+describe.skipIf(missing)("with a record of an earlier run", () => {
   test.each(kinds)("%s is not asked how it is reached", async (_, demand, wanted) => {
     proxy.demand = demand;
     const records = new TestRecords();
@@ -161,7 +161,7 @@ describe.skipIf(missing)("with what an earlier run learned", () => {
   });
 });
 
-describe.skipIf(missing)("a registry that is not what it was", () => {
+describe.skipIf(missing)("a registry that has changed", () => {
   test.each([
     ["from http to https", false],
     ["from https to http", true],
@@ -208,7 +208,7 @@ describe.skipIf(missing)("a registry that is not what it was", () => {
     await look(records);
     proxy.demand = after;
     for (let run = 0; run < 2; run++) expect((await look(records)).failure).toBeUndefined();
-    // A registry that asks for less than it did is told more than it must know; that is how it stays.
+    // A registry that wants less than before still gets the old authorization.
     proxy.reset();
     await look(records);
     expect(proxy.seen.length).toBeLessThanOrEqual(3);
@@ -258,7 +258,7 @@ describe.skipIf(missing)("a failure is the same as without a record", () => {
     await compare(() => undefined, { read: true });
   });
 
-  test("a login that is not good", async () => {
+  test("a refused login", async () => {
     proxy.demand = { kind: "bearer", credential: account };
     await compare(() => (proxy.demand = { kind: "bearer", credential: { username: "joe", password: "another" } }));
   });
@@ -281,7 +281,7 @@ describe.skipIf(missing)("a failure is the same as without a record", () => {
     await compare(() => proxy.reset([{ fault: { kind: "reset" } }]));
   });
 
-  test("nobody there", async () => {
+  test("nothing listens", async () => {
     const gone = await startRegistry();
     const records = new TestRecords();
     await look(records, { host: gone.host });
@@ -301,13 +301,13 @@ describe.skipIf(missing)("a record that is wrong", () => {
     ["garbage", () => "\u0000"],
     ["a path", (host) => ({ base: `http://${host}/elsewhere/` })],
     ["an unknown scheme", (host) => ({ base: `http://${host}/`, challenge: { scheme: "x", parameters: {} } })],
-  ])("holds %s", async (_, what) => {
-    const records = new TestRecords({ [proxy.host]: what(proxy.host) });
+  ])("holds %s", async (_, recordOf) => {
+    const records = new TestRecords({ [proxy.host]: recordOf(proxy.host) });
     expect(await look(records)).toEqual({ asked: ["GET http 200", "HEAD http 404"], failure: undefined });
     expect(records.all).toEqual([{ base: `http://${proxy.host}/` }]);
   });
 
-  // 0.0.0.0 leads to this machine, but is none of the names that may be spoken to in clear.
+  // 0.0.0.0 leads to this machine, but is not one of the hosts that may use plain http.
   test("plain http is for hosts that permit it now", async () => {
     const host = `0.0.0.0:${proxy.host.split(":")[1]}`;
     const records = new TestRecords({ [host]: { base: `http://${host}/` } });

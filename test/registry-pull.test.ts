@@ -140,7 +140,7 @@ describe.skipIf(missing)("openBlob()", () => {
     });
   });
 
-  test("ends the connection when nobody reads on", async () => {
+  test("closes the connection when the reader stops", async () => {
     await using client = makeClient();
     for await (const chunk of client.registry.openBlob(repository, layer.descriptor)) {
       expect(chunk.byteLength).toBeGreaterThan(0);
@@ -161,7 +161,7 @@ describe.skipIf(missing)("openBlob()", () => {
     expect(await reasonOf(work)).toBe(reason);
   });
 
-  test("takes what the descriptor holds itself, if it is right", async () => {
+  test("uses the data of the descriptor, if its digest matches", async () => {
     await using client = makeClient();
     const { bytes, descriptor } = textBlob("inline");
     const data = Buffer.from(bytes).toString("base64");
@@ -258,7 +258,7 @@ describe.skipIf(missing)("getManifest()", () => {
       { kind: "alter", headers: { "content-type": MEDIA_TYPES.ociIndex } },
       "its mediaType is not the Content-Type of the response",
     ],
-    ["what is no JSON", { kind: "answer", status: 200, body: "<html>welcome to the hotel</html>" }, "it is not JSON"],
+    ["HTML", { kind: "answer", status: 200, body: "<html>welcome to the hotel</html>" }, "it is not JSON"],
     ["an old schema", { kind: "answer", status: 200, body: '{"schemaVersion":1}' }, "it is a schema 1 manifest"],
     [
       "something else",
@@ -310,7 +310,7 @@ describe.skipIf(missing)("getManifest()", () => {
     ["reset", { kind: "reset" }],
     ["hanging", { kind: "hang" }],
     ["busy", { kind: "answer", status: 503 }],
-  ])("reads again what came %s", async (_, fault) => {
+  ])("reads again a body that came %s", async (_, fault) => {
     proxy.reset([get(fault, [1])]);
     await using client = makeClient({ deadlines: SHORT });
     const { bytes } = await client.registry.getManifest(repository, manifest.descriptor.digest);
@@ -352,7 +352,7 @@ describe.skipIf(missing)("findManifest()", () => {
     expect(await client.registry.findManifest(repository, "v1")).toEqual(found ? manifest.descriptor : undefined);
   });
 
-  test("tells what the registry says, which a HEAD cannot", async () => {
+  test("quotes the reason of the registry, which a HEAD does not have", async () => {
     proxy.reset([
       {
         path: /\/manifests\//,

@@ -26,12 +26,12 @@ describe("Secrets", () => {
   secrets.add("p&ss wörd/1", "joe:p&ss wörd/1", "abc");
 
   test.each([
-    ["in clear", "it is p&ss wörd/1!", "it is REDACTED!"],
+    ["unencoded", "it is p&ss wörd/1!", "it is REDACTED!"],
     ["percent-encoded", `x=${encodeURIComponent("p&ss wörd/1")}`, "x=REDACTED"],
     ["in base64", `Basic ${Buffer.from("joe:p&ss wörd/1").toString("base64")}`, "Basic REDACTED"],
     ["in base64 without padding", Buffer.from("p&ss wörd/1").toString("base64").replace(/=+$/, ""), "REDACTED"],
     ["in a URL of a text", "see https://x/y?sig=1&n=2 there", "see https://x/y?sig=REDACTED&n=2 there"],
-    ["but not what is too short to be one", "abc abcd", "abc abcd"],
+    ["but not if it is too short", "abc abcd", "abc abcd"],
   ])("hides a secret %s", (_, text, wanted) => {
     expect(secrets.hide(text)).toBe(wanted);
   });
@@ -40,7 +40,7 @@ describe("Secrets", () => {
     expect(secrets.excerpt("\n one\u001b[31m\r\n\r\n two\u0000\nthree\nfour")).toBe("one\\x1b[31m; two\\x00; three");
   });
 
-  test("cuts what is long", () => {
+  test("cuts long texts", () => {
     expect(secrets.excerpt("x".repeat(10_000)).length).toBe(401);
   });
 });

@@ -112,7 +112,7 @@ describe("chooseProxy()", () => {
     ["a domain exempts its hosts", "https://r.a.example/", { ...both, NO_PROXY: "x, A.example" }, false],
     ["and itself", "https://a.example/", { ...both, NO_PROXY: "a.example" }, false],
     ["with a dot only its hosts", "https://a.example/", { ...both, NO_PROXY: ".a.example" }, "http://s:1"],
-    ["not what ends alike", "https://ba.example/", { ...both, NO_PROXY: "a.example" }, "http://s:1"],
+    ["not a name that ends alike", "https://ba.example/", { ...both, NO_PROXY: "a.example" }, "http://s:1"],
     ["a port must be the same", "https://a.example:444/", { ...both, NO_PROXY: "a.example:443" }, "http://s:1"],
     ["the default port counts", "https://a.example/", { ...both, NO_PROXY: "a.example:443" }, false],
     ["a block of addresses", "https://10.1.2.3/", { ...both, no_proxy: "10.0.0.0/8" }, false],

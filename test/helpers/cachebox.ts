@@ -9,9 +9,9 @@ import { hostAt } from "./hostat.ts";
 import { writeTree } from "./tree.ts";
 
 export interface CacheBox extends Disposable {
-  /** Absolute: what `KOCACHE` names. */
+  /** Absolute path, as in `KOCACHE`. */
   readonly place: string;
-  /** Warnings and details that were told. */
+  /** Logged warnings and details. */
   readonly told: string[];
   /** A host whose environment is the box's, and `env`. */
   host(env?: Readonly<Record<string, string>>): Host;

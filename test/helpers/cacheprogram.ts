@@ -20,7 +20,7 @@ function open(): Cache {
   return cache;
 }
 
-/** Keeps, looks up, reads and lends what others keep as well. */
+/** Stores, looks up, reads and links blobs that the other processes store too. */
 async function use(): Promise<void> {
   for (let round = 0; round < ROUNDS; round++) {
     await using cache = open();
