@@ -138,6 +138,39 @@ export function inBackground<T>(work: Promise<T>): Promise<T> {
   return work;
 }
 
+/** A queue between one producer and one consumer: values come out in the order in which they were pushed. */
+export class Channel<T> implements AsyncIterable<T> {
+  readonly #values: T[] = [];
+  #ended: Promise<void> | undefined;
+  #wake: () => void = () => {};
+
+  push(value: T): void {
+    this.#values.push(value);
+    this.#wake();
+  }
+
+  /** Ends the queue when `work` ends; a failure of `work` is thrown to the consumer after the values before it. */
+  endAfter(work: Promise<unknown>): void {
+    void inBackground(work).then(
+      () => this.#end(Promise.resolve()),
+      () => this.#end(work.then(() => {})),
+    );
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<T, void, undefined> {
+    for (;;) {
+      for (let value = this.#values.shift(); value !== undefined; value = this.#values.shift()) yield value;
+      if (this.#ended !== undefined) return this.#ended;
+      await new Promise<void>((resolve) => (this.#wake = resolve));
+    }
+  }
+
+  #end(ended: Promise<void>): void {
+    this.#ended = inBackground(ended);
+    this.#wake();
+  }
+}
+
 function chooseWait(error: RegistryError, failures: number, clock: Clock): number {
   if (error.retryAfter !== undefined) return Math.min(Math.max(0, error.retryAfter), LONGEST_RETRY_AFTER_MS);
   return Math.min(FIRST_WAIT_MS * 2 ** (failures - 1), LONGEST_WAIT_MS) * clock.random();

@@ -1,367 +1,329 @@
 /**
- * Programs to binaries: what is known to be what a build would make is reused, all else is compiled, one process for each
- * module and platform.
+ * Programs to binaries: a cached binary is reused if its inputs are proved to be unchanged, all others are compiled by one
+ * `go build` for each module and platform.
  *
- * While the compiler works, `go list` tells what it reads, so that the next run can prove that nothing has changed. It is
- * not asked where it could only say what it said before.
+ * While the compiler works, `go list` names the inputs, so that the next run can prove them (build-cache.ts).
  */
-import { statSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
-import { join } from "node:path";
-import {
-  type BuildDraft,
-  type BuildMemory,
-  type BuildSetup,
-  Confirmation,
-  type KnownBinary,
-  type Listed,
-  type Reason,
-} from "./build-cache.ts";
-import { createLimit } from "./async.ts";
+import { dirname, join } from "node:path";
+import { Channel, createLimit, inBackground } from "./async.ts";
+import type { BuildCache, Hit, KnownBinary, Miss, Recording } from "./build-cache.ts";
+import { type BuildSetup, buildSetup, type ListDigest, type Reason } from "./build-inputs.ts";
 import type { JobPlan } from "./build-jobs.ts";
-import { type Cache, CacheDamage } from "./cache.ts";
-import { messageOf } from "./errors.ts";
-import { Looks } from "./fingerprint.ts";
-import { buildArguments, type CompiledBinary, compilePrograms, LinkWatch } from "./go-build.ts";
-import type { PackageList } from "./go-programs-cache.ts";
+import type { Cache } from "./cache.ts";
+import type { RunContext } from "./context.ts";
+import { KoError, messageOf } from "./errors.ts";
+import {
+  explainUndefined,
+  goBuild,
+  type GoBuildEvent,
+  type GoBuildPlan,
+  namesUndefined,
+  outputPaths,
+  planGoBuild,
+} from "./go-build.ts";
+import type { Outdated } from "./go-programs-cache.ts";
 import type { Program } from "./go-programs.ts";
-import { buildEnvironment } from "./go.ts";
-import type { Host } from "./host.ts";
-import type { Log } from "./log.ts";
+import type { PackageList } from "./go.ts";
+import type { KnownTar } from "./layer-cache.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
-import type { Timing } from "./timing.ts";
 
-export interface BinariesOptions {
-  readonly host: Host;
-  readonly log: Log;
-  readonly timing: Timing;
+/** How programs are compiled. */
+export interface CompileSettings {
   /** Name or path of the go command. */
   readonly go: string;
-  /** Undefined compiles everything, and keeps nothing. */
-  readonly memory: BuildMemory | undefined;
-  readonly cache: Cache | undefined;
-  /** The run's own folder. */
-  readonly folder: string;
-  readonly disableOptimizations: boolean;
   /** Most builds at once; 0 chooses by the machine. */
   readonly jobs: number;
-  /** Called when one program is linked, but go is still busy with it; what is there may still change. @default nobody */
-  readonly onLinked?: (
-    linked: { readonly program: Program; readonly path: string; readonly size: number },
-    platform: Platform,
-  ) => void;
-  /** What go lists for a platform, from before or now. It fails if a program is none, or no longer what it was taken for. */
-  readonly listing: (platform: Platform, programs: readonly Program[]) => Promise<PackageList>;
+  readonly disableOptimizations: boolean;
 }
 
-/** A program's binary for one platform. */
-export interface Binary {
-  /** Absolute; there until the run ends. */
-  readonly path: string;
-  /** The tar that it makes, if it is a binary of an earlier run. */
-  readonly known: KnownBinary | undefined;
-  /** Why it was compiled; undefined if it was not. */
-  readonly why: Reason | undefined;
-  /** Stands for what go listed of the program, now or in an earlier run; undefined if that is not known. */
-  readonly list: Promise<string | undefined>;
-  /** Keeps it for the next run, when its tar is known. Never fails. */
-  keep(tar: { readonly diffId: `sha256:${string}`; readonly size: number }): Promise<void>;
+/** Lists the packages of programs for a platform, now or from an earlier call. */
+export interface PackageLister {
+  /** @throws {KoError} If a program cannot be built. */
+  list(platform: Platform, programs: readonly Program[]): Promise<PackageList | Outdated>;
 }
 
-/** What is to be made for one platform. */
+export interface BinariesOptions {
+  readonly context: RunContext;
+  readonly compile: CompileSettings;
+  /** Undefined compiles everything, and records nothing. */
+  readonly builds: BuildCache | undefined;
+  readonly lister: PackageLister;
+  /** The run's own folder, absolute. */
+  readonly folder: string;
+}
+
+/** The programs of one platform. */
 export interface BinaryGroup {
   readonly platform: Platform;
   readonly programs: readonly Program[];
 }
 
-/** Import path -> binary, for one group: each is there as soon as it is complete. */
-export interface GroupBinaries {
-  readonly binaries: ReadonlyMap<string, Promise<Binary>>;
-  /** Ends when nothing is compiled any more. @throws {CommandError} If the compiler fails. */
-  readonly done: Promise<void>;
-}
-
-/**
- * Finds out what has to be compiled, and starts that.
- *
- * @param signal ends the compilers
- * @returns one result for each group, when it is known what is reused
- */
-export async function makeBinaries(
-  groups: readonly BinaryGroup[],
-  options: BinariesOptions & { readonly signal: AbortSignal },
-): Promise<readonly GroupBinaries[]> {
-  const plans = await Promise.all(groups.map((group) => planGroup(group, options)));
-  const busy = plans.filter(({ missing }) => missing.length > 0);
-  const jobs = busy.length === 0 ? undefined : await chooseJobs(busy, options);
-  const limit = createLimit(jobs?.atOnce ?? 1);
-  return plans.map((plan, i) => {
-    const done =
-      jobs === undefined || plan.missing.length === 0
-        ? NOTHING
-        : limit(() => compile(plan, { ...options, jobs, index: i }));
-    // Whoever waits for a binary hears of it as well.
-    done.catch((error: unknown) => {
-      for (const { arrival } of plan.missing) arrival.reject(error);
-    });
-    return { binaries: plan.binaries, done };
-  });
-}
-
-const NOTHING = Promise.resolve();
-const NO_DRAFTS = Promise.resolve(new Map<Program, BuildDraft>());
-
-async function chooseJobs(busy: readonly GroupPlan[], { host, jobs }: BinariesOptions): Promise<JobPlan> {
-  const { planJobs, readMachine } = await import("./build-jobs.ts");
-  const programs = Math.max(...busy.map(({ missing }) => missing.length));
-  return planJobs({ requested: jobs, machine: readMachine(host), builds: busy.length, programs });
-}
-
-interface Missing {
+/** A program's binary for one platform. */
+export interface Binary {
   readonly program: Program;
-  readonly why: Reason;
-  readonly last: KnownBinary | undefined;
-  readonly listed: (() => Promise<Listed | undefined>) | undefined;
-  readonly arrival: PromiseWithResolvers<Binary>;
+  readonly platform: Platform;
+  /** Absolute; the file stays until the run ends. */
+  readonly path: string;
+  /** Its layer's tar, if it is a binary of an earlier run. */
+  readonly known: KnownBinary | undefined;
+  /** Why it was compiled; undefined if it was reused. */
+  readonly why: Reason | undefined;
+  /** Of the program's packages; undefined if that is not known. Never rejects. */
+  readonly listDigest: Promise<ListDigest | undefined>;
+  /** Undefined if there is nothing to record. */
+  readonly recording: Recording | undefined;
 }
 
+export type BinaryEvent =
+  /** As of {@link GoBuildEvent}: the file may still change. */
+  | {
+      readonly kind: "linked";
+      readonly program: Program;
+      readonly platform: Platform;
+      readonly path: string;
+      readonly size: number;
+    }
+  | { readonly kind: "ready"; readonly binary: Binary }
+  /** The programs were recalled from the cache, and are others now: the run has to start again. */
+  | Outdated;
+
+/** A group whose cached binaries are known. */
 interface GroupPlan {
   readonly platform: Platform;
   readonly setup: BuildSetup;
-  readonly binaries: Map<string, Promise<Binary>>;
-  readonly missing: readonly Missing[];
+  readonly reused: readonly Binary[];
+  readonly misses: readonly Miss[];
 }
 
-/** Begins to find out what is known of programs: what {@link makeBinaries} will ask for is then known, or soon. */
-export function recallEarly(
-  group: BinaryGroup,
-  options: Pick<BinariesOptions, "host" | "memory" | "disableOptimizations">,
+/** Starts to look programs up, so that {@link makeBinaries} finds the answers, or the work begun. */
+export function lookupEarly(
+  { platform, programs }: BinaryGroup,
+  { builds, compile, context }: Pick<BinariesOptions, "builds" | "compile" | "context">,
 ): void {
-  const setup = setupFor(group.platform, options);
-  // A failure is told when somebody asks.
-  for (const program of group.programs) options.memory?.recall(program, setup).catch(() => {});
+  const setup = buildSetup(platform, { ...compile, host: context.host });
+  for (const program of programs) if (builds !== undefined) void inBackground(builds.lookup(program, setup));
 }
 
-function setupFor(
-  platform: Platform,
-  { disableOptimizations, host }: Pick<BinariesOptions, "host" | "disableOptimizations">,
-): BuildSetup {
-  return {
-    // Of the temporary folder nothing gets into a binary.
-    env: buildEnvironment(platform, host.env),
-    args: buildArguments({ flags: [], ldflags: [], disableOptimizations }),
-  };
-}
-
-async function planGroup({ platform, programs }: BinaryGroup, options: BinariesOptions): Promise<GroupPlan> {
-  const { cache, folder, memory, timing } = options;
-  const setup = setupFor(platform, options);
-  const binaries = new Map<string, Promise<Binary>>();
-  const missing: Missing[] = [];
-  const platformText = formatPlatform(platform);
-  await Promise.all(
-    programs.map(async (program) => {
-      const { importPath } = program;
-      const recalled = await timing.time(
-        "check",
-        `${importPath} ${platformText}`,
-        async () => (await memory?.recall(program, setup)) ?? UNKNOWN,
-      );
-      if (recalled.state === "proved" && cache !== undefined) {
-        const path = join(folder, `kept-${crypto.randomUUID()}`);
-        if (cache.lend(recalled.binary, path)) {
-          const { binary, list, tarSize } = recalled;
-          const known = { binary, tarSize };
-          binaries.set(
-            importPath,
-            Promise.resolve({
-              path,
-              known,
-              why: undefined,
-              list: Promise.resolve(list),
-              keep: () => Promise.resolve(),
-            }),
-          );
-          return;
-        }
-      }
-      const arrival = Promise.withResolvers<Binary>();
-      // Its failure is that of the whole group.
-      arrival.promise.catch(() => {});
-      binaries.set(importPath, arrival.promise);
-      const { last, listed, why } = recalled.state === "unknown" ? recalled : UNKNOWN;
-      missing.push({ program, why, last, listed, arrival });
+/**
+ * Makes the binaries of all groups, and reports each when it is complete. Ends when no compiler runs any more.
+ *
+ * @throws {CommandError} If the compiler fails; the compilers of other groups have ended then.
+ */
+export async function* makeBinaries(
+  groups: readonly BinaryGroup[],
+  options: BinariesOptions,
+): AsyncGenerator<BinaryEvent, void, undefined> {
+  const plans = await Promise.all(groups.map((group) => planGroup(group, options)));
+  for (const { reused } of plans) for (const binary of reused) yield { kind: "ready", binary };
+  const busy = plans.filter(({ misses }) => misses.length > 0);
+  if (busy.length === 0) return;
+  const jobs = await chooseJobs(busy, options);
+  const failed = new AbortController();
+  const signal = AbortSignal.any([options.context.signal, failed.signal]);
+  const context = { ...options.context, signal };
+  const events = new Channel<BinaryEvent>();
+  const limit = createLimit(jobs.atOnce);
+  const groupsDone = busy.map((plan, index) =>
+    limit(async () => {
+      for await (const event of compileGroup(plan, { ...options, context, jobs, index })) events.push(event);
     }),
   );
-  // In the order of the programs, whatever was known first.
-  const order = new Map(programs.map((program, i) => [program, i]));
-  missing.sort((a, b) => (order.get(a.program) ?? 0) - (order.get(b.program) ?? 0));
-  return { platform, setup, binaries, missing };
+  // The first failure ends the other compilers.
+  for (const done of groupsDone) done.catch((error: unknown) => failed.abort(error));
+  events.endAfter(Promise.allSettled(groupsDone).then(() => failed.signal.throwIfAborted()));
+  yield* events;
 }
 
-const UNKNOWN = {
-  state: "unknown",
-  why: { reason: "nothing is kept of it" },
-  last: undefined,
-  listed: undefined,
-} as const;
-
-async function compile(
-  { platform, setup, missing }: GroupPlan,
-  options: Omit<BinariesOptions, "jobs"> & {
-    readonly signal: AbortSignal;
-    readonly jobs: JobPlan;
-    readonly index: number;
-  },
+/** Keeps a compiled binary in the cache, and records it. Never throws. @param tar of its layer */
+export async function keepBinary(
+  { known, path, program, recording }: Binary,
+  { cache, tar }: { readonly cache: Cache | undefined; readonly tar: KnownTar },
 ): Promise<void> {
-  const { cache, folder, host, index, jobs, log, memory, signal, timing } = options;
-  signal.throwIfAborted();
-  const programs = missing.map(({ program }) => program);
-  const byProgram = new Map(missing.map((each) => [each.program, each]));
-  if (memory !== undefined) await Promise.all(programs.map(({ dir }) => memory.askGit(dir, setup)));
-  for (const { importPath } of programs) log.info(`Building ${importPath} for ${formatPlatform(platform)}`);
-  const compiled = Promise.withResolvers<Confirmation>();
-  compiled.promise.catch(() => {});
-  const started = Promise.withResolvers<void>();
-  let asked: Promise<PackageList> | undefined;
-  const listing = (): Promise<PackageList> => (asked ??= options.listing(platform, programs));
-  // Without records there is no question; else it takes a while to answer, and the compiler can begin.
-  const known = missing.every(({ listed }) => listed !== undefined)
-    ? started.promise.then(() => findLists(missing))
-    : Promise.resolve(undefined);
-  const checked = known.then(async (lists) => {
-    if (lists === undefined) await listing();
-  });
-  const drafts =
-    memory === undefined
-      ? undefined
-      : known.then((lists) =>
-          lists === undefined
-            ? listing().then((list) => draftAll(programs, { list, memory, setup }))
-            : draftAgain(lists, { memory, setup }),
-        );
-  for (const early of [checked, drafts]) early?.catch(() => {});
-  const outDir = join(folder, `bin-${index}`);
-  // Go leaves its work folder behind when it is told to end; here it goes with ours. GOTMPDIR stays the user's.
-  const tmp = join(folder, `go-${index}`);
-  await mkdir(tmp, { recursive: true });
-  const arrive = (program: Program, { isNew, path }: CompiledBinary): void => {
-    const each = byProgram.get(program);
-    if (each === undefined) return;
-    const last = isNew ? undefined : each.last;
-    if (last !== undefined) cache?.restore(last.binary);
-    each.arrival.resolve({
-      path,
-      known: last,
-      why: each.why,
-      list: (drafts ?? NO_DRAFTS).then((found) => found.get(program)?.list).catch(() => undefined),
-      keep: async ({ diffId, size }) => {
-        const binary = last?.binary ?? cache?.keep(path, diffId);
-        if (binary === undefined || memory === undefined) return;
-        try {
-          const confirmation = await compiled.promise;
-          const draft = (await drafts)?.get(program);
-          if (draft === undefined) return;
-          await memory.remember(program, { binary, tarSize: size, setup, draft, confirmation });
-        } catch {
-          // Told by those who wait for the binary.
-        }
-      },
-    });
+  if (recording === undefined) return;
+  const binary = known?.binary ?? cache?.keep(path, tar.diffId);
+  if (binary !== undefined) await recording.commit(program, { binary, tarSize: tar.size });
+}
+
+async function chooseJobs(busy: readonly GroupPlan[], { compile, context }: BinariesOptions): Promise<JobPlan> {
+  const { planJobs, readMachine } = await import("./build-jobs.ts");
+  const programs = Math.max(...busy.map(({ misses }) => misses.length));
+  return planJobs({ requested: compile.jobs, machine: readMachine(context.host), builds: busy.length, programs });
+}
+
+async function planGroup(group: BinaryGroup, options: BinariesOptions): Promise<GroupPlan> {
+  const { platform, programs } = group;
+  const { builds, compile, context } = options;
+  const setup = buildSetup(platform, { ...compile, host: context.host });
+  const lookups = await Promise.all(
+    programs.map(async (program) => {
+      const what = `${program.importPath} ${formatPlatform(platform)}`;
+      const found = await context.timing.time("check", what, async () => builds?.lookup(program, setup));
+      const reused = found?.kind === "hit" ? lend(program, { found, platform, options }) : undefined;
+      return reused ?? (found?.kind === "miss" ? found : unknown(program));
+    }),
+  );
+  const reused: Binary[] = [];
+  const misses: Miss[] = [];
+  for (const each of lookups) {
+    if ("kind" in each) misses.push(each);
+    else reused.push(each);
+  }
+  return { platform, setup, reused, misses };
+}
+
+function unknown(program: Program): Miss {
+  return { kind: "miss", program, why: { reason: "it is not in the cache" }, previous: undefined, last: undefined };
+}
+
+/** A cached binary, with a name in the run's folder; undefined if it is no longer in the cache. */
+function lend(
+  program: Program,
+  { found, options, platform }: { readonly found: Hit; readonly options: BinariesOptions; readonly platform: Platform },
+): Binary | undefined {
+  const { context, folder } = options;
+  const path = join(folder, `kept-${crypto.randomUUID()}`);
+  if (context.cache?.lend(found.binary, path) !== true) return undefined;
+  const { binary, listDigest, tarSize } = found;
+  return {
+    program,
+    platform,
+    path,
+    known: { binary, tarSize },
+    why: undefined,
+    listDigest: Promise.resolve(listDigest),
+    recording: undefined,
   };
-  // Windows moves no file that somebody reads.
-  const onLinked = host.platform === "win32" ? undefined : options.onLinked;
-  const [only, ...others] = programs;
-  using _linking =
-    onLinked === undefined || only === undefined || others.length > 0
-      ? undefined
-      : new LinkWatch(tmp, {
-          now: () => host.now().getTime(),
-          onLinked: (path, size) => onLinked({ program: only, path, size }, platform),
-        });
+}
+
+interface CompileOptions extends BinariesOptions {
+  readonly jobs: JobPlan;
+  /** Tells groups apart. */
+  readonly index: number;
+}
+
+async function* compileGroup(plan: GroupPlan, options: CompileOptions): AsyncGenerator<BinaryEvent, void, undefined> {
+  const { builds, context, folder, index, lister } = options;
+  const { misses, platform, setup } = plan;
+  context.signal.throwIfAborted();
+  const programs = misses.map(({ program }) => program);
+  const recording = await builds?.record(misses, setup);
+  for (const { importPath } of programs) context.log.info(`Building ${importPath} for ${formatPlatform(platform)}`);
+  // Go leaves its work folder behind when it is ended by a signal; here it is removed with ours. GOTMPDIR stays the user's.
+  const tmpDir = join(folder, `go-${index}`);
+  await mkdir(tmpDir, { recursive: true });
+  const env = { ...setup.env, TMPDIR: tmpDir };
+  const build = planGoBuild(programs, { platform, env, outDir: join(folder, `bin-${index}`) });
+  const lent = await lendPrevious(outputPaths(build), { misses, cache: context.cache });
+  let listed: Promise<PackageList | Outdated> | undefined;
+  const list = (): Promise<PackageList | Outdated> => (listed ??= lister.list(platform, programs));
+  let taken: Promise<Outdated | undefined> | undefined;
   try {
-    await timing.time("compile", programs.map(({ importPath }) => importPath).join(" "), () =>
-      compilePrograms(programs, {
-        host,
-        log,
-        go: options.go,
-        platform,
-        outDir,
-        flags: [],
-        ldflags: [],
-        disableOptimizations: options.disableOptimizations,
-        packages: async () => (await listing()).packages,
-        signal,
-        onStart: () => started.resolve(),
-        env: { TMPDIR: tmp },
-        jobs: jobs.compilers,
-        totalJobs: jobs.total,
-        prepare: (program, path) => {
-          const last = byProgram.get(program)?.last;
-          return last !== undefined && cache?.lend(last.binary, path) === true ? statSync(path).ino : undefined;
-        },
-        onBinary: arrive,
-      }),
-    );
-    const confirmation = new Confirmation(host);
-    // What cannot wait until layers are made; git takes its time in a large work tree.
-    drafts?.then((found) => confirmation.begin(found.values(), setup.env)).catch(() => {});
-    compiled.resolve(confirmation);
-    await checked;
+    for await (const event of runGoBuild(build, { ...options, args: setup.args, tmpDir })) {
+      if (event.kind === "started") taken ??= inBackground(takeInputs(recording, list));
+      else if (event.kind === "linked") yield { ...event, platform };
+      else yield { kind: "ready", binary: toBinary(event, { cache: context.cache, lent, plan, recording }) };
+    }
+    recording?.confirm();
   } catch (error) {
-    compiled.reject(error);
-    started.resolve();
-    // What is wrong with a program, go list says better than the compiler.
-    await checked;
-    throw distrustLent(error, missing, cache) ?? error;
+    recording?.cancel();
+    // A failure of `go list` explains more than that of the compiler.
+    if ((await taken) === undefined) throw await explainFailure(error, { cache: context.cache, lent, list, platform });
+  }
+  const outdated = await taken;
+  if (outdated !== undefined) yield outdated;
+}
+
+/** The events of `go build`, with the stage "compile" in the timing. */
+async function* runGoBuild(
+  build: GoBuildPlan,
+  options: CompileOptions & { readonly args: readonly string[]; readonly tmpDir: string },
+): AsyncGenerator<GoBuildEvent, void, undefined> {
+  const { args, compile, context, jobs, tmpDir } = options;
+  const { host, log, signal, timing } = context;
+  const end = timing.start("compile", Array.from(outputPaths(build).keys(), ({ importPath }) => importPath).join(" "));
+  try {
+    yield* goBuild(build, {
+      host,
+      log,
+      signal,
+      go: compile.go,
+      args,
+      jobs: jobs.compilers,
+      totalJobs: jobs.total,
+      // Windows cannot move a file that is being read.
+      tmpDir: host.platform === "win32" ? undefined : tmpDir,
+    });
+  } finally {
+    end();
   }
 }
 
-/** Go refuses to replace what is no program: a binary that was lent to it, and has been damaged so that nothing showed. */
-function distrustLent(error: unknown, missing: readonly Missing[], cache: Cache | undefined): CacheDamage | undefined {
-  const lent = missing.flatMap(({ last }) => last?.binary ?? []);
-  if (lent.length === 0 || !messageOf(error).includes("already exists and is not an object file")) return undefined;
-  for (const { digest } of lent) cache?.drop(digest);
-  return new CacheDamage("Cannot use a program that was kept: it is not what it was", { cause: error });
+/** Gives go the last binaries, each in the place of the new one. */
+async function lendPrevious(
+  paths: ReadonlyMap<Program, string>,
+  { cache, misses }: { readonly cache: Cache | undefined; readonly misses: readonly Miss[] },
+): Promise<ReadonlyMap<Program, KnownBinary>> {
+  const lent = new Map<Program, KnownBinary>();
+  for (const { previous, program } of misses) {
+    const path = paths.get(program);
+    if (previous === undefined || path === undefined) continue;
+    await mkdir(dirname(path), { recursive: true });
+    if (cache?.lend(previous.binary, path) === true) lent.set(program, previous);
+  }
+  return lent;
 }
 
-/** What go listed of each program before, if it would list the same of all. */
-async function findLists(missing: readonly Missing[]): Promise<ReadonlyMap<Program, Listed> | undefined> {
-  const lists = new Map<Program, Listed>();
-  for (const { listed, program } of missing) {
-    const found = await listed?.();
-    if (found === undefined) return undefined;
-    lists.set(program, found);
-  }
-  return lists;
+/** Looks at the inputs of the programs, while the compiler works. @returns if the programs are outdated */
+async function takeInputs(
+  recording: Recording | undefined,
+  list: () => Promise<PackageList | Outdated>,
+): Promise<Outdated | undefined> {
+  if (recording !== undefined) return recording.take(list);
+  const answer = await list();
+  return "kind" in answer ? answer : undefined;
 }
 
-async function draftAgain(
-  lists: ReadonlyMap<Program, Listed>,
-  { memory, setup }: { readonly memory: BuildMemory; readonly setup: BuildSetup },
-): Promise<ReadonlyMap<Program, BuildDraft>> {
-  const drafts = new Map<Program, BuildDraft>();
-  const looks = new Looks();
-  for (const [program, listed] of lists) {
-    const draft = await memory.draftAgain(program, { listed, setup, looks });
-    if (draft !== undefined) drafts.set(program, draft);
-  }
-  return drafts;
+interface ToBinaryOptions {
+  readonly cache: Cache | undefined;
+  readonly lent: ReadonlyMap<Program, KnownBinary>;
+  readonly plan: GroupPlan;
+  readonly recording: Recording | undefined;
 }
 
-async function draftAll(
-  programs: readonly Program[],
-  options: { readonly list: PackageList; readonly memory: BuildMemory; readonly setup: BuildSetup },
-): Promise<ReadonlyMap<Program, BuildDraft>> {
-  const { list, memory, setup } = options;
-  const drafts = new Map<Program, BuildDraft>();
-  const looks = new Looks();
-  for (const program of programs) {
-    const packages = list.packages.get(program.workDir) ?? [];
-    const draft = await memory.draft(program, { packages, setup, startedAt: list.startedAt, looks });
-    if (draft !== undefined) drafts.set(program, draft);
+function toBinary(
+  { isNew, path, program }: Extract<GoBuildEvent, { readonly kind: "built" }>,
+  { cache, lent, plan, recording }: ToBinaryOptions,
+): Binary {
+  const known = isNew ? undefined : lent.get(program);
+  // Go has set the time of the file that it kept.
+  if (known !== undefined) cache?.restore(known.binary);
+  return {
+    program,
+    platform: plan.platform,
+    path,
+    known,
+    why: plan.misses.find((miss) => miss.program === program)?.why,
+    listDigest: recording?.listDigest(program) ?? Promise.resolve(undefined),
+    recording,
+  };
+}
+
+interface FailureOptions extends Pick<ToBinaryOptions, "cache" | "lent"> {
+  readonly list: () => Promise<PackageList | Outdated>;
+  readonly platform: Platform;
+}
+
+async function explainFailure(error: unknown, { cache, lent, list, platform }: FailureOptions): Promise<unknown> {
+  // Go refuses to replace a file that is no program: a lent binary was damaged, although its size and time are right.
+  if (lent.size > 0 && messageOf(error).includes("already exists and is not an object file")) {
+    for (const { binary } of lent.values()) cache?.drop(binary.digest);
+    const damage = "Cannot use a cached program: its content was changed";
+    cache?.reportDamage(damage);
+    return new KoError(damage, { cause: error });
   }
-  // What go wrote is many times as large as what is kept of it, and the compiler takes its time.
-  Bun.gc(true);
-  return drafts;
+  if (!namesUndefined(error)) return error;
+  const answer = await list().catch(() => undefined);
+  if (answer === undefined || "kind" in answer) return error;
+  return explainUndefined(error, { packages: [...answer.packages.values()].flat(), platform });
 }

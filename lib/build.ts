@@ -1,13 +1,22 @@
 /**
- * From programs to images: chooses bases and platforms, compiles once per platform, makes layers, assembles.
+ * From programs to images: chooses platforms, compiles once per platform, makes layers, assembles and publishes images.
  *
- * Knows neither network nor daemon: bases come from a function, images go to a sink.
+ * Knows neither network nor daemon: a base is given with each program, and images go to a sink.
  */
 import { join } from "node:path";
+import { inBackground } from "./async.ts";
 import { type Base, type BasePlatform, selectPlatforms } from "./base.ts";
-import { type BinariesOptions, type Binary, type BinaryGroup, makeBinaries, recallEarly } from "./build-binaries.ts";
-import type { Reason } from "./build-cache.ts";
+import {
+  type BinariesOptions,
+  type Binary,
+  type BinaryGroup,
+  keepBinary,
+  lookupEarly,
+  makeBinaries,
+} from "./build-binaries.ts";
+import type { ListDigest, Reason } from "./build-inputs.ts";
 import type { Compression, CompressionPool } from "./compress.ts";
+import type { Outdated } from "./go-programs-cache.ts";
 import type { Program } from "./go-programs.ts";
 import {
   appName,
@@ -22,17 +31,13 @@ import {
   type Published,
 } from "./image.ts";
 import { binaryEntries, kodataEntries } from "./kodata.ts";
-import { LayerStore, type StoredLayer } from "./layer-cache.ts";
+import { LayerStore } from "./layer-cache.ts";
 import { retypeLayer } from "./layer.ts";
 import { ALL_PLATFORMS, createPlatformMatcher, type Digest, parsePlatform, type Platform } from "./oci.ts";
 import type { TarEntry } from "./tar.ts";
 
-export interface BuildSettings extends BinariesOptions {
-  /** The base of an import path; the same base is read once. */
-  readonly baseOf: (importPath: string) => Promise<Base>;
-  /** `linux/amd64`, `linux/arm/v7`, `all`, …: at least one. */
-  readonly platforms: readonly string[];
-  readonly pool: CompressionPool;
+/** What goes into images besides programs and bases. */
+export interface ImageSettings {
   /** Of the two layers that are made here; local daemons want plain tars. */
   readonly compression: Compression;
   readonly labels: ReadonlyMap<string, string>;
@@ -44,16 +49,31 @@ export interface BuildSettings extends BinariesOptions {
   readonly kodataCreated: number | undefined;
 }
 
-/** A program, and where its image goes. */
+export interface BuildImagesOptions extends BinariesOptions {
+  readonly image: ImageSettings;
+  readonly pool: CompressionPool;
+}
+
+/** A program, its base, and where its image goes. */
 export interface BuildRequest {
   readonly program: Program;
+  readonly base: Promise<Base>;
   readonly sink: ImageSink;
 }
 
 /** A request with its base and platforms: everything that can be refused before compiling has been. */
-export interface Plan extends BuildRequest {
+export interface Plan extends Omit<BuildRequest, "base"> {
   readonly base: Base;
   readonly targets: readonly BasePlatform[];
+}
+
+/** A plan that was carried out. */
+export interface BuildResult extends Plan {
+  readonly published: Published;
+  /** By target: why its program was compiled; undefined if it was not. */
+  readonly reasons: readonly (Reason | undefined)[];
+  /** By target; undefined if it is not known. */
+  readonly lists: readonly (ListDigest | undefined)[];
 }
 
 const BASE_DIGEST = "org.opencontainers.image.base.digest";
@@ -62,24 +82,26 @@ const BASE_NAME = "org.opencontainers.image.base.name";
 /**
  * Finds each program's base and platforms.
  *
+ * @param platforms `linux/amd64`, `linux/arm/v7`, `all`, …: at least one
  * @throws {KoError} If a base cannot be read, lacks a platform, or cannot have layers that are compressed as wanted.
  */
-export async function planBuilds(requests: readonly BuildRequest[], options: BuildSettings): Promise<readonly Plan[]> {
+export async function planBuilds(
+  requests: readonly BuildRequest[],
+  platforms: readonly string[],
+  options: BuildImagesOptions,
+): Promise<readonly Plan[]> {
+  for (const { base } of requests) void inBackground(base);
   const programs = requests.map(({ program }) => program);
-  const bases = programs.map(({ importPath }) => options.baseOf(importPath));
-  for (const base of bases) base.catch(() => {});
-  // While the bases are on their way: most have the platforms that are asked for, by just these names.
-  for (const spec of options.platforms) {
-    if (spec !== ALL_PLATFORMS) recallEarly({ platform: parsePlatform(spec), programs }, options);
+  // While the bases are read: most have the platforms that are asked for, by just these names.
+  for (const spec of platforms) {
+    if (spec !== ALL_PLATFORMS) lookupEarly({ platform: parsePlatform(spec), programs }, options);
   }
   return Promise.all(
-    requests.map(async ({ program, sink }, i) => {
-      const base = await bases[i];
-      if (base === undefined) throw new RangeError(`no base for ${program.importPath}`);
-      options.log.info(`Using base ${base.text} for ${program.importPath}`);
-      const targets = await selectPlatforms(base, options.platforms, createPlatformMatcher);
-      const { compression } = options;
-      // For its refusals: what comes of it is known when the base's image is.
+    requests.map(async ({ program, sink, ...request }) => {
+      const base = await request.base;
+      const targets = await selectPlatforms(base, platforms, createPlatformMatcher);
+      const { compression } = options.image;
+      // For its refusals: the type itself is known with the base's image.
       for (const { entry } of targets) {
         layerTypeFor(entry?.mediaType ?? base.mediaType, { compression, base: base.text });
       }
@@ -88,82 +110,149 @@ export async function planBuilds(requests: readonly BuildRequest[], options: Bui
   );
 }
 
-/** A plan that was carried out. */
-export interface BuildResult extends Plan {
-  readonly published: Published;
-  /** By target: why its program was compiled; undefined if it was not. */
-  readonly reasons: readonly (Reason | undefined)[];
-  /** By target: stands for what go listed of its program, now or in an earlier run; undefined if that is not known. */
-  readonly lists: readonly (string | undefined)[];
-}
-
 /**
  * Builds all plans. Each image is published to its sink as soon as it is complete and everything has been compiled;
  * layers may go there while they are made.
  *
- * @returns one result for each plan, in their order
- * @throws {CommandError} If the compiler fails: no image has been published then.
+ * @returns one result for each plan, in their order; or that the programs are outdated: no image was published then
+ * @throws {CommandError} If the compiler fails: no image was published then.
  */
-export async function buildImages(plans: readonly Plan[], options: BuildSettings): Promise<readonly BuildResult[]> {
-  const { host } = options;
+export async function buildImages(
+  plans: readonly Plan[],
+  options: BuildImagesOptions,
+): Promise<readonly BuildResult[] | Outdated> {
   const failed = new AbortController();
-  const signal = AbortSignal.any([host.signal, failed.signal]);
-  const layers = new LayerStore({ ...options, signal });
-  const groups = groupByPlatform(plans);
-  const keeping: Promise<void>[] = [];
-  const bases = plans.map(({ targets }) => targets.map((target) => target.image()));
-  const kodata = plans.map((plan) => plan.targets.map((target) => makeKodata(plan, target, { ...options, layers })));
-  // Awaited below, together with what takes longest; a failure here is no unhandled one meanwhile.
-  for (const early of [bases, kodata].flat(2)) early.catch(() => {});
+  const context = { ...options.context, signal: AbortSignal.any([options.context.signal, failed.signal]) };
+  const { compile, folder, image, pool } = options;
+  const layers = new LayerStore({ context, pool, folder, compression: image.compression, jobs: compile.jobs });
+  const builds = plans.map((plan) => new ImageBuild(plan, { ...options, context, failed, layers }));
   try {
-    const compiled = await makeBinaries([...groups.values()], {
-      ...options,
-      signal,
-      onLinked: ({ path, program: { importPath }, size }, platform) =>
-        layers.begin(
-          layerKey(importPath, platform),
-          binaryEntries({ path, name: appName(importPath), os: platform.os, size }),
-        ),
-    });
-    const byKey = new Map([...groups.keys()].map((key, i) => [key, compiled[i]]));
-    const allDone = Promise.all(compiled.map(({ done }) => done));
-    // The first failure ends the other compilers, and the layers.
-    allDone.catch((error: unknown) => failed.abort(error));
-    const results = plans.map(async (plan, i): Promise<BuildResult> => {
-      const { importPath } = plan.program;
-      const made = await Promise.all(
-        plan.targets.map(async (target, j) => {
-          const key = platformKey(target.platform);
-          const binary = await byKey.get(key)?.binaries.get(importPath);
-          if (binary === undefined) throw new RangeError(`no binary of ${importPath} for ${key}`);
-          const stored = await makeProgram({ plan, binary, target, layers });
-          keeping.push(binary.keep(stored.tar));
-          const [base, data] = await Promise.all([bases[i]?.[j], kodata[i]?.[j]]);
-          if (base === undefined || data === undefined) throw new RangeError(`no base for ${importPath}`);
-          const image = onBase(base, { plan, target, kodata: data, program: stored.layer, options });
-          return { image, why: binary.why, list: await binary.list };
-        }),
-      );
-      await allDone;
-      const images = made.map(({ image }) => image);
-      const reasons = made.map(({ why }) => why);
-      const reused = reasons.every((reason) => reason === undefined);
-      const published = await plan.sink.publish(combine(plan, images, options.annotations), { reused });
-      return { ...plan, published, reasons, lists: made.map(({ list }) => list) };
-    });
-    const all = await Promise.all(results);
-    await Promise.all(keeping);
-    return all;
+    for await (const event of makeBinaries(groupByPlatform(plans), { ...options, context })) {
+      if (event.kind === "ready") for (const build of builds) build.add(event.binary);
+      else if (event.kind === "linked") layers.begin(layerKey(event), programEntries(event, event.size));
+      else {
+        failed.abort(new Error(event.why));
+        return event;
+      }
+    }
+    return await Promise.all(builds.map((build) => build.publish()));
   } catch (error) {
-    // No layer may be at work any more when the caller removes the folder it reads and writes in.
     failed.abort(error);
-    await layers.settle();
-    await Promise.all(keeping);
     throw error;
+  } finally {
+    // No layer may be in the making any more when the caller removes the folder of the run.
+    if (failed.signal.aborted) await Promise.all([layers.settle(), ...builds.map((build) => build.settle())]);
   }
 }
 
-function groupByPlatform(plans: readonly Plan[]): ReadonlyMap<string, BinaryGroup> {
+interface ImageBuildOptions extends BuildImagesOptions {
+  readonly layers: LayerStore;
+  /** Ends all builds of the run with the first failure. */
+  readonly failed: AbortController;
+}
+
+/** The image for one platform. */
+interface TargetImage {
+  readonly image: Image;
+  readonly why: Reason | undefined;
+  readonly list: ListDigest | undefined;
+}
+
+/** One plan on its way: bases and kodata layers from the start, program layers as binaries are compiled. */
+class ImageBuild {
+  readonly #plan: Plan;
+  readonly #options: ImageBuildOptions;
+  /** By target. */
+  readonly #bases: readonly Promise<Image>[];
+  /** By target. */
+  readonly #kodata: readonly Promise<Layer>[];
+  /** By target, as far as it is compiled. */
+  readonly #images = new Map<BasePlatform, Promise<TargetImage>>();
+  readonly #keeping: Promise<void>[] = [];
+
+  constructor(plan: Plan, options: ImageBuildOptions) {
+    this.#plan = plan;
+    this.#options = options;
+    this.#bases = plan.targets.map((target) => this.#orFail(target.image()));
+    this.#kodata = plan.targets.map((target) => this.#orFail(this.#makeKodata(target)));
+  }
+
+  /** Starts the layers of a binary, if it is one of this plan. */
+  add(binary: Binary): void {
+    if (binary.program !== this.#plan.program) return;
+    for (const [i, target] of this.#plan.targets.entries()) {
+      if (platformKey(target.platform) !== platformKey(binary.platform)) continue;
+      this.#images.set(target, this.#orFail(this.#makeImage(binary, i, target)));
+    }
+  }
+
+  /** Publishes the image, or the index of all images. Call it after everything was compiled. */
+  async publish(): Promise<BuildResult> {
+    const plan = this.#plan;
+    const made = await Promise.all(plan.targets.map((target) => this.#imageOf(target)));
+    const reasons = made.map(({ why }) => why);
+    const images = made.map(({ image }) => image);
+    const built = combine(plan, images, this.#options.image.annotations);
+    const reused = reasons.every((reason) => reason === undefined);
+    const published = await plan.sink.publish(built, { reused });
+    await Promise.all(this.#keeping);
+    return { ...plan, published, reasons, lists: made.map(({ list }) => list) };
+  }
+
+  /** Waits until nothing is in the making. Never throws. */
+  async settle(): Promise<void> {
+    await Promise.allSettled([...this.#bases, ...this.#kodata, ...this.#images.values(), ...this.#keeping]);
+  }
+
+  #imageOf(target: BasePlatform): Promise<TargetImage> {
+    const image = this.#images.get(target);
+    if (image !== undefined) return image;
+    const { importPath } = this.#plan.program;
+    throw new RangeError(`no binary of ${importPath} for ${platformKey(target.platform)}`);
+  }
+
+  /** Ends all builds if work in the background fails. */
+  #orFail<T>(work: Promise<T>): Promise<T> {
+    work.catch((error: unknown) => this.#options.failed.abort(error));
+    return work;
+  }
+
+  async #makeImage(binary: Binary, i: number, target: BasePlatform): Promise<TargetImage> {
+    const { context, layers } = this.#options;
+    const { program, sink } = this.#plan;
+    const { known, why } = binary;
+    const stored = await layers.program(layerKey(binary), {
+      entries: () => programEntries(binary, Bun.file(binary.path).size),
+      known: known === undefined ? undefined : { diffId: known.binary.digest, size: known.tarSize },
+      sink,
+      changed: why?.file !== undefined,
+    });
+    this.#keeping.push(keepBinary(binary, { cache: context.cache, tar: stored.tar }));
+    const [base, kodata] = await Promise.all([this.#bases[i], this.#kodata[i]]);
+    if (base === undefined || kodata === undefined) throw new RangeError(`no base for ${program.importPath}`);
+    const image = onBase(base, { plan: this.#plan, target, kodata, program: stored.layer, image: this.#options.image });
+    return { image, why, list: await binary.listDigest };
+  }
+
+  /** The kodata layer: one for Windows, one for the other systems. */
+  async #makeKodata({ platform }: BasePlatform): Promise<Layer> {
+    const { context, image, layers } = this.#options;
+    const { program, sink } = this.#plan;
+    const kind = platform.os === "windows" ? "windows kodata" : "kodata";
+    const list = (): Iterable<TarEntry> =>
+      kodataEntries({
+        directory: join(program.dir, "kodata"),
+        os: platform.os,
+        mtime: image.kodataCreated ?? 0,
+        allowedRoot: context.host.env["KO_DATA_PATH_ALLOWED_ROOT"] || undefined,
+        log: context.log,
+      });
+    const { layer } = await layers.kodata(`${program.importPath} ${kind}`, list, sink);
+    return layer;
+  }
+}
+
+function groupByPlatform(plans: readonly Plan[]): readonly BinaryGroup[] {
   const groups = new Map<string, { platform: Platform; programs: Program[] }>();
   for (const { program, targets } of plans) {
     for (const { platform } of targets) {
@@ -173,51 +262,19 @@ function groupByPlatform(plans: readonly Plan[]): ReadonlyMap<string, BinaryGrou
       groups.set(key, group);
     }
   }
-  return groups;
+  return [...groups.values()];
 }
 
-/** The kodata layer: one for Windows, one for the rest. */
-async function makeKodata(
-  { program, sink }: Plan,
-  { platform }: BasePlatform,
-  options: BuildSettings & { readonly layers: LayerStore },
-): Promise<Layer> {
-  const { host, kodataCreated, layers, log } = options;
-  const kind = platform.os === "windows" ? "windows kodata" : "kodata";
-  const { dir, importPath } = program;
-  const list = (): Iterable<TarEntry> =>
-    kodataEntries({
-      directory: join(dir, "kodata"),
-      os: platform.os,
-      mtime: kodataCreated ?? 0,
-      allowedRoot: host.env["KO_DATA_PATH_ALLOWED_ROOT"] || undefined,
-      log,
-    });
-  const { layer } = await layers.kodata(`${importPath} ${kind}`, list, sink);
-  return layer;
+/** The entries of a program's layer, from its file. @param size of that file, in bytes */
+function programEntries(
+  { path, platform, program }: Pick<Binary, "path" | "platform" | "program">,
+  size: number,
+): Iterable<TarEntry> {
+  return binaryEntries({ path, name: appName(program.importPath), os: platform.os, size });
 }
 
-interface MakeProgramOptions {
-  readonly plan: Plan;
-  readonly binary: Binary;
-  readonly target: BasePlatform;
-  readonly layers: LayerStore;
-}
-
-function makeProgram({ plan, binary, target, layers }: MakeProgramOptions): Promise<StoredLayer> {
-  const { importPath } = plan.program;
-  const { known, path, why } = binary;
-  const { os } = target.platform;
-  return layers.program(layerKey(importPath, target.platform), {
-    entries: () => binaryEntries({ path, name: appName(importPath), os, size: Bun.file(path).size }),
-    known: known === undefined ? undefined : { diffId: known.binary.digest, size: known.tarSize },
-    sink: plan.sink,
-    changed: why?.file !== undefined,
-  });
-}
-
-function layerKey(importPath: string, platform: Platform): string {
-  return `${importPath} ${platformKey(platform)}`;
+function layerKey({ platform, program }: Pick<Binary, "platform" | "program">): string {
+  return `${program.importPath} ${platformKey(platform)}`;
 }
 
 interface OnBaseOptions {
@@ -225,12 +282,12 @@ interface OnBaseOptions {
   readonly target: BasePlatform;
   readonly kodata: Layer;
   readonly program: Layer;
-  readonly options: BuildSettings;
+  readonly image: ImageSettings;
 }
 
-function onBase(base: Image, { plan, target, kodata, program, options }: OnBaseOptions): Image {
+function onBase(base: Image, { plan, target, kodata, program, image }: OnBaseOptions): Image {
   const { importPath } = plan.program;
-  const { compression } = options;
+  const { compression } = image;
   const mediaType = layerTypeFor(base.descriptor.mediaType, { compression, base: plan.base.text });
   return assembleImage(base, {
     importPath,
@@ -238,14 +295,14 @@ function onBase(base: Image, { plan, target, kodata, program, options }: OnBaseO
     os: target.platform.os,
     kodata: retypeLayer(kodata, mediaType),
     program: retypeLayer(program, mediaType),
-    labels: Object.fromEntries(options.labels),
+    labels: Object.fromEntries(image.labels),
     annotations: {
-      ...Object.fromEntries(options.annotations),
+      ...Object.fromEntries(image.annotations),
       ...baseAnnotations(plan.base, target.entry?.digest ?? plan.base.digest),
     },
-    user: options.user,
-    created: options.created,
-    kodataCreated: options.kodataCreated,
+    user: image.user,
+    created: image.created,
+    kodataCreated: image.kodataCreated,
   });
 }
 

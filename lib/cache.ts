@@ -30,7 +30,7 @@ import {
   readCacheLimit,
   runPrefix,
 } from "./cache-folder.ts";
-import { codeOf, KoError, messageOf } from "./errors.ts";
+import { codeOf, messageOf } from "./errors.ts";
 import { lookAtLink, readChunks } from "./file.ts";
 import type { Host, TempFolder } from "./host.ts";
 import type { Log } from "./log.ts";
@@ -57,11 +57,6 @@ const MIN_FREE = 1000 ** 3;
 /** A file in the work folder of a run: if it is missing, the folder was removed, and perhaps made anew. */
 const MARK = "mark";
 
-/** Reports a damaged blob that was already in use. The run starts again without the cache. */
-export class CacheDamage extends KoError {
-  override readonly name: string = "CacheDamage";
-}
-
 /** The cache of one run. Only {@link Cache.open} and {@link Cache.work} throw: other failures count as misses. */
 export class Cache implements AsyncDisposable {
   /** Absolute path of this generation's folder. */
@@ -72,6 +67,7 @@ export class Cache implements AsyncDisposable {
   #work: Promise<TempFolder> | undefined;
   #isMarked = false;
   #added = false;
+  #damage: string | undefined;
 
   private constructor(
     folder: string,
@@ -279,6 +275,16 @@ export class Cache implements AsyncDisposable {
       this.#debug("work in", error);
     }
     return this.#host.tempFolder("ko");
+  }
+
+  /** Why this run must not go on with the cache; undefined as long as no damaged content was found in use. */
+  get damage(): string | undefined {
+    return this.#damage;
+  }
+
+  /** Notes that content in use turned out to be damaged. The run fails, and has to start again without the cache. */
+  reportDamage(why: string): void {
+    this.#damage ??= why;
   }
 
   /** Whether another process has removed the work folder, with the whole cache perhaps. */

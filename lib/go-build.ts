@@ -1,36 +1,28 @@
 /**
- * `go build`: programs to binaries, as few processes as will do.
+ * `go build`: compiles programs with as few processes as possible, and reports binaries as events.
  *
  * One process takes all programs of a module, so that the package graph is loaded once and go itself schedules compilers
- * and linkers (spec/speed.md). Flags and environment are the original's: they are recorded in the binary, whose bytes
- * must not differ. spec/behaviour.md 1.9. What the flags are (`.ko.yaml`, command line) is not decided here.
- *
- * Binaries as they appear in the folder that `go build` writes to: those that are complete while others are still linked,
- * those that go left as they were.
- *
- * Notices that a linker has written its program, while go is still busy with it: go computes what the program's build id
- * is, writes that in, and moves the file. For a large program that takes a while, in which most of a machine is idle.
- *
- * It is a guess, for work that is checked later: where go keeps things in its work folder is its own affair.
+ * and linkers. Flags and environment are the original's, because they are recorded in the binary; build-inputs.ts
+ * chooses them.
  */
 import { type FSWatcher, type Stats, statSync, watch } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join, posix, relative } from "node:path";
+import { Channel } from "./async.ts";
 import { countOomKills } from "./build-jobs.ts";
 import { CommandError, KoError, printable } from "./errors.ts";
 import { look, readNames } from "./file.ts";
 import { cgoHint, findCgoFiles } from "./go-problems.ts";
 import type { Program } from "./go-programs.ts";
 import {
-  buildEnvironment,
   goMessages,
   type GoOptions,
   type GoPackage,
   looksKilled,
   readVariable,
   refuseToolexec,
-  runGo,
   type RunGoOptions,
+  startGo,
 } from "./go.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 
@@ -45,69 +37,124 @@ export interface BuildFlags {
   readonly disableOptimizations?: boolean;
 }
 
-export interface CompileOptions extends GoOptions, BuildFlags, ArrivalsOptions {
+/** Programs of one platform, divided into sets that one `go build` can write into one folder. */
+export interface GoBuildPlan {
   readonly platform: Platform;
-  /** Absolute; made if need be. Empty, and on the file system of TMPDIR, so that go moves a binary here in one step. */
+  /** The whole environment of go. */
+  readonly env: Readonly<Record<string, string>>;
+  readonly rounds: readonly GoBuildRound[];
+}
+
+export interface GoBuildRound {
+  /** Absolute. On the file system of TMPDIR, so that go moves a binary here in one step. */
   readonly outDir: string;
-  /** Wins over the user's environment. */
-  readonly env?: Readonly<Record<string, string>>;
-  /** How many compilers and linkers may run at once. @default go's own: one for each CPU */
+  /** By file name in `outDir`. */
+  readonly programs: ReadonlyMap<string, Program>;
+}
+
+/** What happens while go builds. */
+export type GoBuildEvent =
+  /** Go has been started; it may be started again for the next round. */
+  | { readonly kind: "started" }
+  /** The linker has written the only program, in bytes; go still computes its build id, so the file may change. */
+  | { readonly kind: "linked"; readonly program: Program; readonly path: string; readonly size: number }
+  /** A binary is complete, often before go ends. `isNew` is false if go kept the file that was in its place. */
+  | { readonly kind: "built"; readonly program: Program; readonly path: string; readonly isNew: boolean };
+
+export interface GoBuildOptions extends GoOptions {
+  /** Words of `go build`, of {@link buildArguments}. */
+  readonly args: readonly string[];
+  /** How many compilers and linkers may run at once. @default one for each CPU, as go chooses */
   readonly jobs?: number | undefined;
-  /** What `go list` told, by the folder that it ran in: lets a failure say that files which need cgo were left out. */
-  readonly packages?: () => Promise<ReadonlyMap<string, readonly GoPackage[]>>;
-  /** How many may run at once in all calls together: what the hint at `--jobs` starts from. @default jobs, else one for each CPU */
+  /** The same for all calls together: the hint at `--jobs` starts from it. @default jobs, else one for each CPU */
   readonly totalJobs?: number | undefined;
-  /** Called when go has been started. */
-  readonly onStart?: () => void;
-  /** How many processes the kernel has killed for want of memory. @default as it counts them for us */
+  /** TMPDIR of go, to report the linker's output; undefined reports no "linked". */
+  readonly tmpDir?: string | undefined;
+  /** The number of processes that the kernel has killed for want of memory. @default as the kernel counts them for us */
   readonly countOomKills?: () => number | undefined;
 }
 
-/**
- * Compiles programs for one platform.
- *
- * @returns the binaries by import path, in the order of `programs`
- * @throws {CommandError} If go fails; the message holds all that the compiler said.
- * @throws {UsageError} If flags or GOFLAGS hold `-toolexec`.
- */
-export async function compilePrograms(
+/** Milliseconds between two looks at the linker's output. */
+const LOOK_MS = 20;
+/** Milliseconds without a change after which the linker's output seems to be complete. */
+const CALM_MS = 40;
+
+/** @param options.outDir absolute: each round gets a folder in it */
+export function planGoBuild(
   programs: readonly Program[],
-  options: CompileOptions,
-): Promise<ReadonlyMap<string, CompiledBinary>> {
-  const env = buildEnvironment(options.platform, options.host.env, options.env);
-  const flags = buildArguments(options);
-  const jobs = options.jobs === undefined ? [] : ["-p", String(options.jobs)];
-  const found = new Map<string, CompiledBinary>();
-  const rounds = splitRounds(programs, env);
-  for (const [index, names] of rounds.entries()) {
-    const outDir = join(options.outDir, String(index + 1));
-    await mkdir(outDir, { recursive: true });
-    const group = [...names.values()];
-    const cwd = group[0]?.workDir ?? options.host.cwd;
-    const paths = group.map(namePackage);
-    const args = ["build", ...flags, ...jobs, "-o", `${outDir}/`, ...paths];
-    const arrivals = new Arrivals(outDir, names, { ...options, env });
-    options.log.debug(`go build of ${paths.join(" ")} for ${formatPlatform(options.platform)} in ${cwd}`);
-    const countKills = options.countOomKills ?? countOomKills;
-    const killsBefore = countKills();
-    try {
-      const { stdout, stderr } = await runGo(args, { ...options, env, cwd });
-      const said = goMessages(stderr) || goMessages(new TextDecoder().decode(stdout));
-      if (said !== "") options.host.err(`${said}\n`);
-      for (const [importPath, binary] of arrivals.finish()) found.set(importPath, binary);
-    } catch (error) {
-      arrivals.stop();
-      (options.signal ?? options.host.signal).throwIfAborted();
-      const isOutOfMemory = (countKills() ?? 0) > (killsBefore ?? Infinity);
-      throw await explainFailure(error, group, { ...options, isOutOfMemory });
-    }
-  }
+  options: Pick<GoBuildPlan, "platform" | "env"> & { readonly outDir: string },
+): GoBuildPlan {
+  const { env, outDir, platform } = options;
+  const rounds = splitRounds(programs, env).map((round, i) => ({
+    outDir: join(outDir, String(i + 1)),
+    programs: round,
+  }));
+  return { platform, env, rounds };
+}
+
+/** Where go will put each binary. A binary that lies there before go is started is kept by go if it is up to date. */
+export function outputPaths({ rounds }: GoBuildPlan): ReadonlyMap<Program, string> {
   return new Map(
-    programs.flatMap(({ importPath }) => {
-      const binary = found.get(importPath);
-      return binary === undefined ? [] : [[importPath, binary] as const];
-    }),
+    rounds.flatMap(({ outDir, programs }) =>
+      Array.from(programs, ([name, program]) => [program, join(outDir, name)] as const),
+    ),
   );
+}
+
+/**
+ * Compiles programs for one platform. Ends when go has written all of them.
+ *
+ * Go looks only at the build id of a file in its place, so that file must not have been changed otherwise.
+ *
+ * @throws {CommandError} If go fails; the message holds all that the compiler printed.
+ * @throws {KoError} If go ends well without a binary.
+ */
+export async function* goBuild(
+  plan: GoBuildPlan,
+  options: GoBuildOptions,
+): AsyncGenerator<GoBuildEvent, void, undefined> {
+  for (const round of plan.rounds) yield* buildRound(round, { ...options, plan });
+}
+
+async function* buildRound(
+  round: GoBuildRound,
+  options: GoBuildOptions & { readonly plan: GoBuildPlan },
+): AsyncGenerator<GoBuildEvent, void, undefined> {
+  const { host, log, plan, tmpDir } = options;
+  const { env, platform } = plan;
+  const programs = [...round.programs.values()];
+  const cwd = programs[0]?.workDir ?? host.cwd;
+  const paths = programs.map(namePackage);
+  const jobs = options.jobs === undefined ? [] : ["-p", String(options.jobs)];
+  await mkdir(round.outDir, { recursive: true });
+  log.debug(`go build of ${paths.join(" ")} for ${formatPlatform(platform)} in ${cwd}`);
+  const countKills = options.countOomKills ?? countOomKills;
+  const killsBefore = countKills();
+  const events = new Channel<GoBuildEvent>();
+  const push = (event: GoBuildEvent): void => events.push(event);
+  using outputs = new OutputWatch(round, { host, env, push });
+  const [only, another] = programs;
+  using _linker =
+    tmpDir === undefined || only === undefined || another !== undefined
+      ? undefined
+      : new LinkWatch(tmpDir, { now: () => host.now().getTime(), program: only, push });
+  try {
+    const args = ["build", ...options.args, ...jobs, "-o", `${round.outDir}/`, ...paths];
+    const { result } = await startGo(args, { ...options, env, cwd });
+    push({ kind: "started" });
+    events.endAfter(
+      result.then(({ stdout, stderr }) => {
+        const said = goMessages(stderr) || goMessages(new TextDecoder().decode(stdout));
+        if (said !== "") host.err(`${said}\n`);
+        outputs.finish();
+      }),
+    );
+    yield* events;
+  } catch (error) {
+    (options.signal ?? host.signal).throwIfAborted();
+    const isOutOfMemory = (countKills() ?? 0) > (killsBefore ?? Infinity);
+    throw explainBuildFailure(error, programs, { ...options, isOutOfMemory });
+  }
 }
 
 /**
@@ -167,149 +214,139 @@ function namePackage({ importPath, dir, workDir }: Program): string {
   return path.startsWith("..") ? path : `./${path}`;
 }
 
-interface ExplainOptions extends CompileOptions {
+interface ExplainOptions extends GoBuildOptions {
+  readonly plan: GoBuildPlan;
   /** True if the kernel counted a kill while go ran. */
   readonly isOutOfMemory: boolean;
 }
 
-async function explainFailure(error: unknown, programs: readonly Program[], options: ExplainOptions): Promise<unknown> {
+function explainBuildFailure(error: unknown, programs: readonly Program[], options: ExplainOptions): unknown {
   if (!(error instanceof CommandError) || (error.code === undefined && error.signal === undefined)) return error;
   const said = goMessages(error.stderr);
   const [first] = programs;
   const what = programs.length === 1 && first ? `"${first.importPath}"` : `${programs.length} programs`;
   const ended = error.signal === undefined ? `exit code ${error.code}` : error.signal;
-  const killed = looksKilled(error);
-  const why = killed ? explainKill(said, options) : "go build failed";
-  return new CommandError(
-    `Cannot build ${what} for ${formatPlatform(options.platform)}: ${why} (${ended})${said && `\n${said}`}`,
-    {
-      argv: error.argv,
-      code: error.code,
-      signal: error.signal,
-      stderr: error.stderr,
-      hint: killed ? hintAtJobs(options) : await hintAtCgo(said, first?.workDir ?? "", options),
-    },
-  );
+  const isKilled = looksKilled(error);
+  const why = isKilled ? explainKill(said, options) : "go build failed";
+  const text = `Cannot build ${what} for ${formatPlatform(options.plan.platform)}: ${why} (${ended})`;
+  return new CommandError(`${text}${said && `\n${said}`}`, {
+    argv: error.argv,
+    code: error.code,
+    signal: error.signal,
+    stderr: error.stderr,
+    hint: isKilled ? jobsHint(options) : undefined,
+  });
 }
 
-/** Go says so of what it started; of itself it says nothing. */
+/** Go reports a kill of the processes that it started; of its own it prints nothing. */
 function explainKill(said: string, { isOutOfMemory }: ExplainOptions): string {
   const tool = /(\w+)(?:\.exe)?: signal: killed/.exec(said)?.[1];
   const victim = tool === undefined ? "go" : tool === "link" ? "the linker" : "a compiler";
   return isOutOfMemory ? `out of memory: the kernel killed ${victim}` : `probably out of memory: ${victim} was killed`;
 }
 
-function hintAtJobs({ host, jobs, totalJobs = jobs ?? host.cpus }: CompileOptions): string {
+function jobsHint({ host, jobs, totalJobs = jobs ?? host.cpus }: GoBuildOptions): string {
   if (totalJobs > 1)
     return `Try --jobs=${Math.floor(totalJobs / 2)}: up to ${totalJobs} compilers and linkers ran at once.`;
   return "Give it more memory: no two compilers ran at once, and the linker of a large program takes 1.6 GB.";
 }
 
-/** Files left out for want of cgo are a likely reason for "undefined: …". */
-async function hintAtCgo(said: string, workDir: string, options: CompileOptions): Promise<string | undefined> {
-  if (!said.includes("undefined: ")) return undefined;
-  const packages = await options.packages?.().catch(() => undefined);
-  for (const each of packages?.get(workDir) ?? []) {
-    const named = said.includes(`# ${each.importPath}\n`) || said.includes(`undefined: ${each.name}.`);
-    if (!named || each.standard || each.ignoredGoFiles.length === 0) continue;
-    const [file] = await findCgoFiles(each);
-    if (file === undefined) continue;
-    const platform = formatPlatform(options.platform);
-    return `${printable(join(each.dir, file))} was left out: it needs cgo (import "C"). ${cgoHint(platform)}`;
-  }
-  return undefined;
-}
-
-/** What go made of a program. */
-export interface CompiledBinary {
-  /** Absolute. */
-  readonly path: string;
-  /** False if go found the one that was there up to date. */
-  readonly isNew: boolean;
-}
-
-export interface ArrivalsOptions {
-  /**
-   * Called for each program before go is started, with the path where its binary will be: puts the last one there, for go
-   * to keep if it is up to date. Go looks at its build id only, so it must be what it was. Gives its inode, if there is one.
-   */
-  readonly prepare?: ((program: Program, path: string) => number | undefined) | undefined;
-  /** Called as soon as a binary is complete, often before go ends: the others may still be linked. */
-  readonly onBinary?: ((program: Program, binary: CompiledBinary) => void) | undefined;
+/** Whether a failed build may be explained by files that need cgo: see {@link explainUndefined}. */
+export function namesUndefined(error: unknown): error is CommandError {
+  return error instanceof CommandError && error.hint === undefined && goMessages(error.stderr).includes("undefined: ");
 }
 
 /**
- * Sees binaries appear in the folder that go builds into. Go links elsewhere and moves what is complete; where it has to
- * copy (Windows, another file system, a folder with the setgid bit), only its end tells.
+ * Adds a hint to "undefined: …", if a file that needs cgo was left out of a package that the message names.
+ *
+ * @param options.packages the output of `go list -deps`
  */
-export class Arrivals {
-  readonly #outDir: string;
-  readonly #names: ReadonlyMap<string, Program>;
-  readonly #onBinary: ArrivalsOptions["onBinary"];
-  /** Inodes of what was there before, by name. */
+export async function explainUndefined(
+  error: CommandError,
+  { packages, platform }: { readonly packages: readonly GoPackage[]; readonly platform: Platform },
+): Promise<CommandError> {
+  const said = goMessages(error.stderr);
+  for (const each of packages) {
+    const isNamed = said.includes(`# ${each.importPath}\n`) || said.includes(`undefined: ${each.name}.`);
+    if (!isNamed || each.standard || each.ignoredGoFiles.length === 0) continue;
+    const [file] = await findCgoFiles(each);
+    if (file === undefined) continue;
+    const { argv, code, message, signal, stderr } = error;
+    const path = printable(join(each.dir, file));
+    const hint = `${path} was left out: it needs cgo (import "C"). ${cgoHint(formatPlatform(platform))}`;
+    return new CommandError(message, { argv, code, signal, stderr, hint });
+  }
+  return error;
+}
+
+/**
+ * Reports binaries in the folder that go builds into. Go links elsewhere and moves a complete binary here; where it has to
+ * copy (Windows, another file system, a folder with the setgid bit), binaries are reported when go has ended.
+ */
+export class OutputWatch implements Disposable {
+  readonly #round: GoBuildRound;
+  readonly #push: (event: GoBuildEvent) => void;
+  /** Inodes of the files that were there before, by name. */
   readonly #before = new Map<string, number | undefined>();
   readonly #seen = new Map<string, Stats>();
   readonly #watcher: FSWatcher | undefined;
 
   constructor(
-    outDir: string,
-    names: ReadonlyMap<string, Program>,
-    options: ArrivalsOptions & Pick<RunGoOptions, "host" | "env">,
+    round: GoBuildRound,
+    options: Pick<RunGoOptions, "host" | "env"> & { readonly push: (event: GoBuildEvent) => void },
   ) {
-    this.#outDir = outDir;
-    this.#names = names;
-    this.#onBinary = options.onBinary;
-    for (const [name, program] of names) this.#before.set(name, options.prepare?.(program, join(outDir, name)));
-    const { env, host } = options;
-    const moves = host.platform !== "win32" && !readVariable("GOTMPDIR", env, host.platform) && !hasSetgid(outDir);
-    if (!moves || options.onBinary === undefined) return;
+    const { env, host, push } = options;
+    this.#round = round;
+    this.#push = push;
+    const { outDir, programs } = round;
+    for (const name of programs.keys()) this.#before.set(name, look(join(outDir, name))?.ino);
+    const isMoved = host.platform !== "win32" && !readVariable("GOTMPDIR", env, host.platform) && !hasSetgid(outDir);
+    if (!isMoved) return;
     try {
       this.#watcher = watch(outDir, () => this.#look());
-      this.#watcher.on("error", () => this.stop());
+      this.#watcher.on("error", () => this[Symbol.dispose]());
     } catch {
-      // No more watches to be had: then the end of go tells.
-    }
-  }
-
-  #look(): void {
-    for (const [name, program] of this.#names) {
-      if (this.#seen.has(name)) continue;
-      const found = statSync(join(this.#outDir, name), { throwIfNoEntry: false });
-      if (found === undefined || found.ino === this.#before.get(name)) continue;
-      this.#seen.set(name, found);
-      this.#onBinary?.(program, { path: join(this.#outDir, name), isNew: true });
+      // The system's limit of watches is reached: finish() reports the binaries.
     }
   }
 
   /**
-   * When go has ended well: tells of the binaries that were not seen to appear.
+   * Reports the binaries that were not seen yet. Call it when go has ended well.
    *
-   * @throws {KoError} If one is missing, or is not the one that was seen.
+   * @throws {KoError} If a binary is missing, or is another file than the one that was reported.
    */
-  finish(): ReadonlyMap<string, CompiledBinary> {
-    this.stop();
-    const binaries = new Map<string, CompiledBinary>();
-    for (const [name, program] of this.#names) {
-      const { importPath } = program;
-      const path = join(this.#outDir, name);
-      const is = statSync(path, { throwIfNoEntry: false });
+  finish(): void {
+    this[Symbol.dispose]();
+    const { outDir, programs } = this.#round;
+    for (const [name, program] of programs) {
+      const path = join(outDir, name);
+      const is = look(path);
       const fail = (why: string): KoError =>
-        new KoError(`Cannot build "${importPath}": go build ended well, but ${why} ${path}`);
+        new KoError(`Cannot build "${program.importPath}": go build ended well, but ${why} ${path}`);
       if (is === undefined || !is.isFile()) throw fail("there is no file");
       const seen = this.#seen.get(name);
-      // Not its times: it may be in the cache by now, which sets them.
+      // Not its times: the cache sets them when it keeps the file.
       if (seen !== undefined && (seen.ino !== is.ino || seen.size !== is.size)) {
         throw fail("something else wrote to");
       }
-      const binary = { path, isNew: is.ino !== this.#before.get(name) };
-      binaries.set(importPath, binary);
-      if (seen === undefined) this.#onBinary?.(program, binary);
+      if (seen === undefined) this.#push({ kind: "built", program, path, isNew: is.ino !== this.#before.get(name) });
     }
-    return binaries;
   }
 
-  stop(): void {
+  [Symbol.dispose](): void {
     this.#watcher?.close();
+  }
+
+  #look(): void {
+    const { outDir, programs } = this.#round;
+    for (const [name, program] of programs) {
+      if (this.#seen.has(name)) continue;
+      const path = join(outDir, name);
+      const found = look(path);
+      if (found === undefined || found.ino === this.#before.get(name)) continue;
+      this.#seen.set(name, found);
+      this.#push({ kind: "built", program, path, isNew: true });
+    }
   }
 }
 
@@ -317,29 +354,36 @@ function hasSetgid(dir: string): boolean {
   return ((statSync(dir, { throwIfNoEntry: false })?.mode ?? 0) & 0o2000) !== 0;
 }
 
-/** Milliseconds between two looks. */
-const LOOK_MS = 20;
-/** Milliseconds in which a file did not change that seems to be complete. */
-const CALM_MS = 40;
-
+/**
+ * Reports the linker's output while go is still busy with it: go computes the build id, writes it in, and moves the file.
+ * For a large program that takes a while, in which most of a machine is idle.
+ *
+ * The place of that file in go's work folder is an implementation detail of go: the report is only a hint.
+ */
 export class LinkWatch implements Disposable {
   readonly #folder: string;
   readonly #now: () => number;
-  readonly #onLinked: (path: string, size: number) => void;
+  readonly #program: Program;
+  readonly #push: (event: GoBuildEvent) => void;
   readonly #timer: ReturnType<typeof setInterval>;
 
   /**
    * @param folder the TMPDIR of a go that links one program
    * @param options.now milliseconds since 1970
-   * @param options.onLinked is called once, with the absolute path of the linker's output and its bytes
+   * @param options.push is called once
    */
   constructor(
     folder: string,
-    options: { readonly now: () => number; readonly onLinked: (path: string, size: number) => void },
+    options: {
+      readonly now: () => number;
+      readonly program: Program;
+      readonly push: (event: GoBuildEvent) => void;
+    },
   ) {
     this.#folder = folder;
     this.#now = options.now;
-    this.#onLinked = options.onLinked;
+    this.#program = options.program;
+    this.#push = options.push;
     this.#timer = setInterval(() => this.#look(), LOOK_MS);
   }
 
@@ -354,6 +398,6 @@ export class LinkWatch implements Disposable {
     const found = look(path);
     if (found === undefined || !found.isFile() || found.size === 0 || this.#now() - found.mtimeMs < CALM_MS) return;
     this[Symbol.dispose]();
-    this.#onLinked(path, found.size);
+    this.#push({ kind: "linked", program: this.#program, path, size: found.size });
   }
 }

@@ -1,22 +1,25 @@
 /**
- * The programs that arguments name, for one run: from what earlier runs found, where that is proved, else by `go list`.
+ * The programs that arguments name, for one run: recalled from the cache if the record is proved, else from `go list`.
  *
- * What is remembered is taken on trust as long as nothing has to be compiled; then go is asked after all, while the
- * compiler works already.
- *
- * What earlier runs found arguments to name: then `go list` is not needed to know which programs are meant.
- *
- * For an import path or a folder it is proved where modules lie and that the folder is there; whether its sources still
- * make a program is found out by whoever needs to compile it. A pattern such as `./...` is proved with all it can match.
+ * A recalled program is trusted as long as nothing has to be compiled. Then `go list` checks it while the compiler works.
  */
-import type { BuildMemory } from "./build-cache.ts";
+import { inBackground } from "./async.ts";
+import type { BuildCache } from "./build-cache.ts";
+import type { ListDigest } from "./build-inputs.ts";
 import { type Cache, keyOf } from "./cache.ts";
 import { KoError, messageOf } from "./errors.ts";
 import { type Inputs, refreshInputs, takeInputs } from "./fingerprint-inputs.ts";
 import { Looks } from "./fingerprint.ts";
 import { findPrograms, type FoundPrograms, parseArgument, type Program } from "./go-programs.ts";
 import { planPattern, planPlaces } from "./go-sources.ts";
-import { buildEnvironment, DEFAULT_PLATFORM, type GoOptions, type GoPackage, listPackages } from "./go.ts";
+import {
+  buildEnvironment,
+  DEFAULT_PLATFORM,
+  type GoOptions,
+  type GoPackage,
+  listPackages,
+  type PackageList,
+} from "./go.ts";
 import type { Host } from "./host.ts";
 import { isObject } from "./json.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
@@ -24,139 +27,127 @@ import type { Timing } from "./timing.ts";
 
 export interface ProgramFinderOptions extends GoOptions {
   readonly timing: Timing;
-  /** What packages are looked at for. @default linux/amd64 */
+  /** The platform whose build constraints decide. @default linux/amd64 */
   readonly platform: Platform | undefined;
-  /** Undefined asks go always. */
+  /** Undefined always asks go. */
   readonly cache: Cache | undefined;
-  readonly memory: BuildMemory | undefined;
+  readonly builds: BuildCache | undefined;
 }
 
-/** What arguments name. */
+/** The programs of some arguments. */
 export interface Found extends FoundPrograms {
   readonly args: readonly string[];
-  /** Milliseconds since 1970, before go was asked; undefined if it was not. */
+  /** Milliseconds since 1970, before go was started; undefined if the programs were recalled. */
   readonly startedAt: number | undefined;
 }
 
-/** What go told of packages. */
-export interface PackageList {
-  /** Milliseconds since 1970, before go was asked. */
-  readonly startedAt: number;
-  /** By the folder that go ran in. */
-  readonly packages: ReadonlyMap<string, readonly GoPackage[]>;
+/** An argument that names other programs than the cache says, or none any more. */
+export interface Outdated {
+  readonly kind: "outdated";
+  readonly why: string;
 }
 
-interface Told {
+/** One output of `go list -deps` in this run. */
+interface Listed {
   readonly platform: string;
   readonly packages: readonly GoPackage[];
 }
 
-/** An argument does not name what an earlier run found it to name, or no longer something that can be built. */
-export class Outdated extends Error {}
+/** Programs, and the platforms that they are built for. @default the finder's platform */
+export interface ProgramPlatforms {
+  readonly program: Program;
+  readonly platforms: readonly Platform[] | undefined;
+}
 
 export class ProgramFinder {
   readonly #options: ProgramFinderOptions;
   readonly #platform: Platform;
-  readonly #memory: ProgramMemoryOptions | undefined;
-  /** All that go told in this run, with the platform it was asked for. */
-  readonly #told: Told[] = [];
+  readonly #records: ProgramRecords | undefined;
+  readonly #listed: Listed[] = [];
+  readonly #checks = new Map<Found, Promise<PackageList | Outdated>>();
   #args: readonly string[] = [];
-  /** By what was assumed: what go says to it. */
-  readonly #checked = new Map<Found, Promise<PackageList>>();
 
   constructor(options: ProgramFinderOptions) {
     this.#options = options;
-    const { cache, host, memory } = options;
+    const { builds, cache, host } = options;
     this.#platform = options.platform ?? DEFAULT_PLATFORM;
     const env = buildEnvironment(this.#platform, host.env);
-    this.#memory = cache === undefined || memory === undefined ? undefined : { cache, memory, host, env };
+    this.#records = cache === undefined || builds === undefined ? undefined : { cache, builds, host, env };
   }
 
-  /** One answer for each argument. */
+  /** The programs of each argument, from the cache if it knows all of them. */
   async find(args: readonly string[]): Promise<Found> {
     this.#args = args;
-    const known = this.#memory === undefined ? undefined : recallPrograms(args, this.#memory);
+    const known = this.#records === undefined ? undefined : recallPrograms(args, this.#records);
     return known === undefined ? this.findAnew(args) : { ...known, args, startedAt: undefined };
   }
 
-  /** The same from go itself. */
+  /** The programs of each argument, from `go list`. */
   async findAnew(args: readonly string[]): Promise<Found & { readonly startedAt: number }> {
     const { host, timing } = this.#options;
     const startedAt = host.now().getTime();
-    const memory = this.#memory;
-    // The first build of a program wants to know, before go is started again.
-    memory?.memory.askGit(host.cwd, { env: memory.env, args: [] }).catch(() => {});
+    const records = this.#records;
+    // The first build of a program needs the git state before go is started again.
+    if (records !== undefined)
+      void inBackground(records.builds.inputs.readGit(host.cwd, { env: records.env, args: [] }));
     const found = await timing.time("list", args.join(" "), () => findPrograms(args, this.#options));
-    if (memory !== undefined) rememberPrograms(args, found, { ...memory, startedAt });
+    if (records !== undefined) rememberPrograms(args, found, { ...records, startedAt });
     this.#note(this.#platform, found.packages.values());
     return { ...found, args, startedAt };
   }
 
-  /** All packages that go told of in this run, dependencies included, a list for each time it was asked. */
-  get told(): readonly (readonly GoPackage[])[] {
-    return this.#told.map(({ packages }) => packages);
+  /** All packages that `go list` printed in this run, dependencies included: a list for each call of go. */
+  get listed(): readonly (readonly GoPackage[])[] {
+    return this.#listed.map(({ packages }) => packages);
   }
 
   /**
-   * Asks go what programs depend on, as far as it has not told yet; if there are none, what the last arguments name.
+   * Lists the packages that programs depend on, as far as they were not listed in this run. Without programs it lists the
+   * last arguments.
    *
-   * @param wanted platforms are those that packages are looked at for, unless said otherwise
-   * @returns by import path: what stands for the lists of all its platforms ({@link BuildMemory.listOf}), where that is known
+   * @returns by import path: the digests of the lists for all platforms, joined with a blank; a program whose build could
+   *   not be recorded is missing
    */
-  async ask(
-    wanted: readonly { readonly program: Program; readonly platforms: readonly Platform[] | undefined }[],
-  ): Promise<ReadonlyMap<string, string>> {
-    if (wanted.length === 0 && this.#told.length === 0 && this.#args.length > 0) await this.findAnew(this.#args);
-    const missing = wanted.flatMap(({ program, platforms }) =>
-      (platforms ?? [this.#platform]).map((platform) => ({ program, platform })),
-    );
-    const groups = Map.groupBy(
-      missing.filter(({ program, platform }) => this.#findTold(program, platform) === undefined),
-      ({ platform }) => formatPlatform(platform),
-    );
-    for (const group of groups.values()) {
+  async listDependencies(wanted: readonly ProgramPlatforms[]): Promise<ReadonlyMap<string, ListDigest>> {
+    if (wanted.length === 0 && this.#listed.length === 0 && this.#args.length > 0) await this.findAnew(this.#args);
+    const all = wanted.map(({ platforms = [this.#platform], program }) => ({ program, platforms }));
+    const missing = all
+      .flatMap(({ platforms, program }) => platforms.map((platform) => ({ program, platform })))
+      .filter(({ platform, program }) => this.#findListed(program, platform) === undefined);
+    for (const group of Map.groupBy(missing, ({ platform }) => formatPlatform(platform)).values()) {
       const [first] = group;
       if (first === undefined) continue;
-      await this.#listFor(
-        first.platform,
-        group.map(({ program }) => program),
-      );
+      const programs = group.map(({ program }) => program);
+      await this.#listFor(first.platform, programs);
     }
-    const lists = wanted.map(({ program, platforms }) => {
-      return [
-        program.importPath,
-        (platforms ?? [this.#platform]).map((platform) => this.#listOf(program, platform)),
-      ] as const;
-    });
-    return new Map(lists.flatMap(([path, all]) => (all.includes(undefined) ? [] : [[path, all.join(" ")] as const])));
-  }
-
-  #listOf(program: Program, platform: Platform): string | undefined {
-    const packages = this.#findTold(program, platform)?.packages;
-    const env = buildEnvironment(platform, this.#options.host.env);
-    return packages && this.#options.memory?.listOf(program, { packages, setup: { env, args: [] } });
+    const digests = new Map<string, ListDigest>();
+    for (const { platforms, program } of all) {
+      const lists = platforms.map((platform) => this.#digestOf(program, platform));
+      if (!lists.includes(undefined)) digests.set(program.importPath, lists.join(" "));
+    }
+    return digests;
   }
 
   /**
-   * What go tells of programs for a platform, with all that they depend on.
+   * The packages of programs for a platform, with all that they depend on.
    *
-   * @throws {Outdated} If the programs were taken from memory, and are no longer what they were.
+   * @returns or that the programs were recalled, and are outdated: a new run has to use {@link ProgramFinder.findAnew}
    */
-  async list(found: Found, platform: Platform, programs: readonly Program[]): Promise<PackageList> {
+  async list(found: Found, platform: Platform, programs: readonly Program[]): Promise<PackageList | Outdated> {
     const { packages, startedAt } = found;
     if (formatPlatform(platform) !== formatPlatform(this.#platform)) {
-      // Without a memory nobody needs the answer.
-      if (this.#memory === undefined) return { startedAt: 0, packages: new Map() };
+      // Without a cache the list has no use.
+      if (this.#records === undefined) return { startedAt: 0, packages: new Map() };
       return this.#listFor(platform, programs);
     }
     if (startedAt !== undefined) return { startedAt, packages };
-    let checked = this.#checked.get(found);
-    if (checked === undefined) this.#checked.set(found, (checked = this.#check(found, programs)));
+    let checked = this.#checks.get(found);
+    if (checked === undefined) this.#checks.set(found, (checked = this.#check(found, programs)));
     return checked;
   }
 
-  /** Asks go for the arguments that name some of the programs: the others are proved. */
-  async #check(found: Found, programs: readonly Program[]): Promise<PackageList> {
+  /** Lists the arguments that name some of the programs again; the others are proved. */
+  async #check(found: Found, programs: readonly Program[]): Promise<PackageList | Outdated> {
     const wanted = new Set(programs.map(({ importPath }) => importPath));
     const isWanted = (result: Found["results"][number] | undefined): boolean =>
       Array.isArray(result) && result.some(({ importPath }: Program) => wanted.has(importPath));
@@ -170,25 +161,31 @@ export class ProgramFinder {
     for (const [i, text] of args.entries()) {
       const is = show(again.results[i]);
       if (is !== "" && is === show(results[i])) continue;
-      if (this.#memory !== undefined) forgetPrograms([text], this.#memory);
-      throw new Outdated(`${text} is not what it was`);
+      if (this.#records !== undefined) forgetPrograms([text], this.#records);
+      return { kind: "outdated", why: `${text} no longer names the programs that it named before` };
     }
     return again;
   }
 
-  #note(platform: Platform, lists: Iterable<readonly GoPackage[]>): void {
-    for (const packages of lists) this.#told.push({ platform: formatPlatform(platform), packages });
+  #digestOf(program: Program, platform: Platform): ListDigest | undefined {
+    const packages = this.#findListed(program, platform)?.packages;
+    const env = buildEnvironment(platform, this.#options.host.env);
+    return packages && this.#options.builds?.listDigest(program, { packages, setup: { env, args: [] } });
   }
 
-  /** The last list for a platform that a program is in. */
-  #findTold({ importPath }: Program, platform: Platform): Told | undefined {
+  #note(platform: Platform, lists: Iterable<readonly GoPackage[]>): void {
+    for (const packages of lists) this.#listed.push({ platform: formatPlatform(platform), packages });
+  }
+
+  /** The last list for a platform that holds a program. */
+  #findListed({ importPath }: Program, platform: Platform): Listed | undefined {
     const name = formatPlatform(platform);
-    return this.#told.findLast(
-      (told) => told.platform === name && told.packages.some((each) => each.importPath === importPath),
+    return this.#listed.findLast(
+      (list) => list.platform === name && list.packages.some((each) => each.importPath === importPath),
     );
   }
 
-  /** By import path, for any platform; without an answer nothing is remembered. */
+  /** The lists by import path, for any platform; of a failure there is only a debug line, and nothing is recorded. */
   async #listFor(platform: Platform, programs: readonly Program[]): Promise<PackageList> {
     const { host, log, timing } = this.#options;
     const startedAt = host.now().getTime();
@@ -203,18 +200,19 @@ export class ProgramFinder {
         this.#note(platform, [list]);
       } catch (error) {
         host.signal.throwIfAborted();
-        log.debug(`What ${paths.join(" ")} depend on is not known: ${messageOf(error)}`);
+        log.debug(`The dependencies of ${paths.join(" ")} are not known: ${messageOf(error)}`);
       }
     }
     return { startedAt, packages };
   }
 }
 
-export interface ProgramMemoryOptions {
+/** Where the programs of arguments are recorded. */
+export interface ProgramRecords {
   readonly cache: Cache;
-  readonly memory: BuildMemory;
+  readonly builds: BuildCache;
   readonly host: Host;
-  /** The environment that go gets for the platform that packages are looked at for. */
+  /** The environment of go for the platform whose build constraints decide. */
   readonly env: Readonly<Record<string, string>>;
 }
 
@@ -223,14 +221,19 @@ interface ProgramRecord {
   readonly inputs: Inputs;
 }
 
-/** The programs that all of the arguments name, or undefined if that is not known of each of them. */
-export function recallPrograms(args: readonly string[], options: ProgramMemoryOptions): FoundPrograms | undefined {
-  const { cache, host, memory } = options;
+/**
+ * The programs of all arguments from the cache; undefined unless each has a record that holds.
+ *
+ * For an import path or a folder the record proves where modules lie and that the folder exists, not that its sources
+ * still make a program. For a pattern such as `./...` it proves all folders that the pattern can match.
+ */
+export function recallPrograms(args: readonly string[], records: ProgramRecords): FoundPrograms | undefined {
+  const { builds, cache, host } = records;
   const results: (readonly Program[])[] = [];
   for (const text of args) {
-    const key = keyFor(text, options);
+    const key = keyFor(text, records);
     const record = cache.read("programs", key);
-    if (!isProgramRecord(record) || memory.prover.findChange(record.inputs) !== undefined) return undefined;
+    if (!isProgramRecord(record) || builds.prover.findChange(record.inputs) !== undefined) return undefined;
     const better = refreshInputs(record.inputs, host.now().getTime());
     if (better !== undefined) cache.write("programs", key, { ...record, inputs: better });
     results.push(record.programs);
@@ -242,40 +245,40 @@ export function recallPrograms(args: readonly string[], options: ProgramMemoryOp
 export function rememberPrograms(
   args: readonly string[],
   found: FoundPrograms,
-  options: ProgramMemoryOptions & { readonly startedAt: number },
+  records: ProgramRecords & { readonly startedAt: number },
 ): void {
-  const { cache, env, host, memory, startedAt } = options;
-  const sources = memory.sourcesOptions(env);
-  if (sources === undefined || memory.isClockPutBack()) return;
+  const { builds, cache, env, host, startedAt } = records;
+  const sources = builds.inputs.sourcesOptions(env);
+  if (sources === undefined || builds.isClockPutBack()) return;
   const now = host.now().getTime();
   const packages = [...found.packages.values()].flat();
   const named = packages.filter(({ depOnly, standard }) => !depOnly && !standard);
   const looks = new Looks();
   for (const [i, text] of args.entries()) {
     const programs = found.results[i];
-    // A file is looked at for what is in it.
+    // The content of a `.go` file decides what it names.
     if (programs === undefined || programs instanceof KoError || text.endsWith(".go")) continue;
     const { kind, dir: root } = parseArgument(text, host.cwd);
-    // Patterns of import paths, and words such as `all`, mean what go likes.
+    // Patterns of import paths, and words such as `all`, are for go to expand.
     if (kind === "pattern" && root === undefined) continue;
     const plan =
       kind === "pattern" && root !== undefined
         ? planPattern(programs, named, { ...sources, root, packages })
         : planPlaces(programs, packages, sources);
-    const draft = takeInputs(plan, { startedAt, now, before: memory.prover, looks });
+    const draft = takeInputs(plan, { startedAt, now, before: builds.prover, looks });
     if ("path" in draft) continue;
     const record: ProgramRecord = { programs, inputs: draft.inputs };
-    cache.write("programs", keyFor(text, options), record);
+    cache.write("programs", keyFor(text, records), record);
   }
 }
 
-/** Forgets what was assumed of arguments and turned out to be otherwise. */
-export function forgetPrograms(args: readonly string[], options: ProgramMemoryOptions): void {
-  for (const text of args) options.cache.remove("programs", keyFor(text, options));
+/** Removes the records of arguments that turned out to be outdated. */
+export function forgetPrograms(args: readonly string[], records: ProgramRecords): void {
+  for (const text of args) records.cache.remove("programs", keyFor(text, records));
 }
 
-function keyFor(text: string, { env, host, memory }: ProgramMemoryOptions): string {
-  return keyOf([1, host.cwd, text, memory.describe(env)]);
+function keyFor(text: string, { builds, env, host }: ProgramRecords): string {
+  return keyOf([1, host.cwd, text, builds.inputs.describe(env)]);
 }
 
 function isProgramRecord(value: unknown): value is ProgramRecord {

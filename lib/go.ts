@@ -7,6 +7,7 @@
 import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { inBackground } from "./async.ts";
 import { CommandError, KoError, printable, UsageError } from "./errors.ts";
 import type { Host, RunResult } from "./host.ts";
 import { isObject } from "./json.ts";
@@ -29,8 +30,6 @@ export interface RunGoOptions extends GoOptions {
   readonly cwd: string;
   /** The whole environment, of {@link buildEnvironment}. */
   readonly env: Readonly<Record<string, string>>;
-  /** Called when the process has been started. */
-  readonly onStart?: (() => void) | undefined;
 }
 
 /** The platform of `go list` if no other is known. */
@@ -89,6 +88,15 @@ export function refuseToolexec(flags: readonly string[], source = "the flags of 
  * @throws {CommandError} As {@link Host.run} does; with a hint when there is no `go`.
  */
 export async function runGo(args: readonly string[], options: RunGoOptions): Promise<RunResult> {
+  const { result } = await startGo(args, options);
+  return result;
+}
+
+/** As {@link runGo}, but returns as soon as the process has been started. */
+export async function startGo(
+  args: readonly string[],
+  options: RunGoOptions,
+): Promise<{ readonly result: Promise<RunResult> }> {
   const { host, log } = options;
   await refuseToolexecInSettings(options.env, host.platform);
   const program = /[/\\]/.test(options.go) ? resolve(host.cwd, options.go) : options.go;
@@ -98,21 +106,21 @@ export async function runGo(args: readonly string[], options: RunGoOptions): Pro
     pending = lines.pop() ?? "";
     for (const line of lines) if (isProgress(line)) log.info(line);
   };
-  try {
-    const env = { ...options.env, PWD: options.cwd };
-    const signal = options.signal ?? host.signal;
-    const running = host.run([program, ...args], { cwd: options.cwd, env, stderr: show, signal });
-    options.onStart?.();
-    return await running;
-  } catch (error) {
-    if (!(error instanceof CommandError) || error.code !== undefined || error.signal !== undefined) throw error;
-    throw new CommandError(error.message, {
-      argv: error.argv,
-      code: undefined,
-      stderr: error.stderr,
-      hint: "Install Go from https://go.dev/dl/, or set KO_GO_PATH to the program.",
-    });
-  }
+  const env = { ...options.env, PWD: options.cwd };
+  const signal = options.signal ?? host.signal;
+  const running = host.run([program, ...args], { cwd: options.cwd, env, stderr: show, signal });
+  return { result: inBackground(running.catch(explainMissingGo)) };
+}
+
+/** @throws {CommandError} With a hint, if there is no `go`; else the failure itself. */
+function explainMissingGo(error: unknown): never {
+  if (!(error instanceof CommandError) || error.code !== undefined || error.signal !== undefined) throw error;
+  throw new CommandError(error.message, {
+    argv: error.argv,
+    code: undefined,
+    stderr: error.stderr,
+    hint: "Install Go from https://go.dev/dl/, or set KO_GO_PATH to the program.",
+  });
 }
 
 /** Returns the stderr of `go` without the lines that {@link runGo} has shown already, and without a last line end. */
@@ -206,6 +214,13 @@ export interface GoProblem {
   /** `file:line:column`, the file relative to the working directory of `go`; or empty. */
   readonly position: string;
   readonly message: string;
+}
+
+/** The output of `go list -deps`, by the folder that go ran in. */
+export interface PackageList {
+  /** Milliseconds since 1970, before go was started. */
+  readonly startedAt: number;
+  readonly packages: ReadonlyMap<string, readonly GoPackage[]>;
 }
 
 export interface GoPackage {

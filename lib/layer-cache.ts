@@ -7,30 +7,27 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { createLimit } from "./async.ts";
-import { type Cache, CacheDamage, type Kept, keyOf } from "./cache.ts";
+import { type Kept, keyOf } from "./cache.ts";
 import type { Compression, CompressionPool, EarlyCompression } from "./compress.ts";
+import type { RunContext } from "./context.ts";
+import { KoError } from "./errors.ts";
 import { look, readChunks } from "./file.ts";
 import { markOf, Window } from "./fingerprint.ts";
-import type { Host } from "./host.ts";
 import type { ImageSink, Layer } from "./image.ts";
 import { isObject } from "./json.ts";
 import { beginLayer, measureLayer, writeLayer } from "./layer.ts";
 import { type Digest, MEDIA_TYPES, verified } from "./oci.ts";
 import { packTar, type TarEntry } from "./tar.ts";
-import type { Timing } from "./timing.ts";
 
 export interface LayerStoreOptions {
-  readonly host: Host;
-  readonly cache: Cache | undefined;
+  /** Its signal ends the making of all layers. */
+  readonly context: RunContext;
   readonly pool: CompressionPool;
   readonly compression: Compression;
-  /** Most at once; 0 chooses by the machine. */
-  readonly jobs: number;
-  /** For layers that are not kept; must outlive the images. */
+  /** The run's own folder, absolute: layers are written below it. */
   readonly folder: string;
-  /** Ends the making of all of them. */
-  readonly signal: AbortSignal;
-  readonly timing: Timing;
+  /** How many layers may be made at once; 0 chooses by the machine. */
+  readonly jobs: number;
 }
 
 /** The entries of a layer: the same each time, as long as its files are. */
@@ -80,8 +77,8 @@ export class LayerStore {
 
   constructor(options: LayerStoreOptions) {
     this.#options = options;
-    const { host, jobs } = options;
-    this.#limit = createLimit(Math.min(4, jobs > 0 ? jobs : Math.max(2, host.cpus)));
+    const { context, jobs } = options;
+    this.#limit = createLimit(Math.min(4, jobs > 0 ? jobs : Math.max(2, context.host.cpus)));
   }
 
   /**
@@ -108,9 +105,9 @@ export class LayerStore {
    * @param entries as they will be, of the file where it is now
    */
   begin(key: string, entries: Iterable<TarEntry>): void {
-    const { compression, pool, signal } = this.#options;
+    const { compression, context, pool } = this.#options;
     if (compression.kind === "none" || this.#begun.has(key)) return;
-    this.#begun.set(key, beginLayer(entries, { codec: compression, pool, signal }));
+    this.#begun.set(key, beginLayer(entries, { codec: compression, pool, signal: context.signal }));
   }
 
   /**
@@ -121,7 +118,7 @@ export class LayerStore {
    */
   kodata(key: string, list: () => Iterable<TarEntry>, sink?: LayerSink): Promise<StoredLayer> {
     return this.#once(key, async () => {
-      const { cache, host } = this.#options;
+      const { cache, host } = this.#options.context;
       // What the walk has to say is said once.
       const entries = [...list()];
       if (cache === undefined) return this.#make(key, () => entries, { sink });
@@ -169,7 +166,8 @@ export class LayerStore {
     entries: Entries,
     { sink, changed = false }: Pick<ProgramLayerOptions, "sink" | "changed"> = {},
   ): Promise<StoredLayer> {
-    const { compression, pool, signal, timing } = this.#options;
+    const { compression, context, pool } = this.#options;
+    const { signal, timing } = context;
     return this.#limit(async () => {
       signal.throwIfAborted();
       return timing.time("layer", key, async () => {
@@ -204,7 +202,7 @@ export class LayerStore {
   }
 
   #plain({ diffId, size }: KnownTar, entries: Entries): StoredLayer {
-    const { signal } = this.#options;
+    const { signal } = this.#options.context;
     const descriptor = { mediaType: MEDIA_TYPES.ociTarLayer, size, digest: diffId };
     const open = async function* (this: LayerStore, openSignal?: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
       const tar = packTar(entries(), { signal: openSignal ?? signal });
@@ -218,15 +216,19 @@ export class LayerStore {
     return { layer: { descriptor, diffId, open }, tar: { diffId, size } };
   }
 
-  /** What was kept, or a file that it was made of, is not what it was, although nothing showed: it goes. */
-  #distrust(diffId: Digest, cause?: unknown): CacheDamage {
-    this.#options.cache?.drop(diffId);
-    return new CacheDamage(`Cannot use what is kept of the layer ${diffId}: it is not what it was`, { cause });
+  /** Evicts a layer whose content no longer matches its digest: this run cannot go on with the cache. */
+  #distrust(diffId: Digest, cause?: unknown): KoError {
+    const { cache } = this.#options.context;
+    const why = `Cannot use the cached layer ${diffId}: its content was changed`;
+    cache?.drop(diffId);
+    cache?.reportDamage(why);
+    return new KoError(why, { cause });
   }
 
   /** A layer from an earlier run. */
   #recall(key: string, entries: Entries): StoredLayer | undefined {
-    const { cache, compression } = this.#options;
+    const { compression, context } = this.#options;
+    const { cache } = context;
     const record = cache?.read("layer", key);
     if (cache === undefined || !isLayerRecord(record)) return undefined;
     const { kept, tar } = record;
@@ -256,7 +258,8 @@ export class LayerStore {
 
   /** Keeps a layer that was made, if there is a cache. */
   #record(key: string, { layer, tar }: StoredLayer): void {
-    const { cache, compression } = this.#options;
+    const { compression, context } = this.#options;
+    const { cache } = context;
     if (cache === undefined) return;
     if (compression.kind === "none") return cache.write("layer", key, { tar });
     const { digest } = layer.descriptor;

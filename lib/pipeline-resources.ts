@@ -178,9 +178,10 @@ export class Resources implements AsyncDisposable {
         ]);
         const { pool } = this;
         const folder = await this.folder();
-        const { cache, timing } = this.#options;
+        const { cache, log, timing } = this.#options;
         const { signal } = host;
-        const store = new LayerStore({ host, cache, pool, compression: FAST_GZIP, folder, signal, timing, jobs: 0 });
+        const context = { host, log, timing, signal, cache };
+        const store = new LayerStore({ context, pool, compression: FAST_GZIP, folder, jobs: 0 });
         return openBuiltin(await store.fixed(`ko.builtin/static of ko ${version}`, staticEntries));
       }
       case "scratch": {

@@ -1,20 +1,19 @@
 /**
  * One run of ko: from the import paths that a command found to published references.
  *
- * What is opened on the way is pipeline-resources.ts's.
- *
- * What `--explain` tells: a line for each image, whether it was reused or rebuilt, and the first input that changed.
- *
- * Knows nothing of how that is found out.
+ * A run is one {@link Pipeline}. It makes up to three attempts, each of which trusts less of the cache than the one before.
  */
 import { relative } from "node:path";
-import { BuildMemory } from "./build-cache.ts";
-import { buildImages, type BuildResult, type Plan, planBuilds } from "./build.ts";
-import { type Cache, CacheDamage, type LazyCache } from "./cache.ts";
+import { inBackground } from "./async.ts";
+import { BuildCache } from "./build-cache.ts";
+import type { ListDigest } from "./build-inputs.ts";
+import { buildImages, type BuildImagesOptions, type BuildResult, type Plan, planBuilds } from "./build.ts";
+import type { Cache, LazyCache } from "./cache.ts";
 import type { BuildOptions } from "./cli-options.ts";
 import { baseFor, type Config } from "./config.ts";
+import type { RunContext } from "./context.ts";
 import { printable, UsageError } from "./errors.ts";
-import { type Found, Outdated, ProgramFinder } from "./go-programs-cache.ts";
+import { type Found, ProgramFinder } from "./go-programs-cache.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { GoPackage } from "./go.ts";
 import type { Host } from "./host.ts";
@@ -30,49 +29,26 @@ import {
 } from "./oci.ts";
 import { Resources } from "./pipeline-resources.ts";
 import { type Destination, type LocalTarget, planDestination } from "./publish-destination.ts";
-import { writeImageRefs } from "./publish.ts";
+import type { LocalPlace } from "./publish-local.ts";
+import { type Publisher, writeImageRefs } from "./publish.ts";
 import { nameAll } from "./reference.ts";
 import type { Timing } from "./timing.ts";
 
-export interface SessionOptions {
+export interface PipelineOptions {
   readonly host: Host;
   readonly log: Log;
   readonly config: Config;
-  /** What the flags ask for, checked. */
+  /** The flags, checked. */
   readonly build: BuildOptions;
   readonly timing: Timing;
-  /** Whoever made it closes it, after the session. */
+  /** The caller closes it after the pipeline. */
   readonly cache: LazyCache;
 }
 
 export interface PublishedProgram extends Published {
   readonly program: Program;
-  /** Stands for all that go listed of it, now or in earlier runs; undefined if that is not known. */
-  readonly list: string | undefined;
-}
-
-/** A run that has its settings, checked, and has not built anything yet. */
-export interface Session extends AsyncDisposable {
-  /** Images are loaded into a daemon or a cluster's nodes, and are in no registry. */
-  readonly sideLoads: boolean;
-  /** All packages that go told of in this run, dependencies included, a list for each time it was asked. */
-  dependencies(): readonly (readonly GoPackage[])[];
-  /**
-   * Asks go what programs depend on, for each platform they are built for, as far as it has not told yet; if there are
-   * none, what the arguments name. Also after a failure.
-   *
-   * @returns what stands for the lists, as {@link PublishedProgram.list} does, by import path; of some it is not known
-   */
-  askDependencies(programs: readonly Program[]): Promise<ReadonlyMap<string, string>>;
-  /**
-   * Finds the programs that arguments name, builds and publishes them.
-   *
-   * @param choose takes the programs from one answer for each argument, or throws if the arguments are bad. It is called
-   * again, with new answers, if the run starts again: then only its last result counts
-   * @throws {KoError} If anything fails. What can be refused is refused before anything is built, and nothing is
-   * published unless everything was compiled.
-   */
-  publish<C extends Choice>(args: readonly string[], choose: (found: FoundPrograms) => C): Promise<Publication<C>>;
+  /** Of all its platforms; undefined if it is not known. */
+  readonly listDigest: ListDigest | undefined;
 }
 
 /** The programs to publish, out of all that the arguments name. */
@@ -89,139 +65,279 @@ export interface Publication<C extends Choice = Choice> {
   readonly published: readonly PublishedProgram[];
 }
 
-/**
- * Starts a run: settles platforms and destination, and asks for the default base while the caller goes on.
- *
- * @throws {UsageError} If a platform or the destination is not right.
- */
-export async function openSession(options: SessionOptions): Promise<Session> {
-  const { host, log, config, build } = options;
-  const destination = await planDestination(build, { dockerRepo: config.dockerRepo, cwd: host.cwd });
-  for (const warning of destination.warnings) log.warn(warning);
-  const cache = options.cache.get();
-  let run = await startRun({ ...options, destination, cache });
-  return {
-    sideLoads: localTargetOf(destination) !== undefined,
-    dependencies: () => run.dependencies(),
-    askDependencies: (programs) => run.askDependencies(programs),
-    publish: async (args, choose) => {
-      let warnings: readonly string[] = [];
-      const choosing: typeof choose = (found) => {
-        const choice = choose(found);
-        warnings = choice.warnings ?? [];
-        return choice;
-      };
-      try {
-        return await run.publish(args, choosing);
-      } catch (error) {
-        const isLost = error instanceof CacheDamage || ((await cache?.isLost()) ?? false);
-        if (!isLost || host.signal.aborted) throw error;
-        const why = error instanceof CacheDamage ? error.message : "The cache was removed while ko ran";
-        log.warn(`${why}; starting again without the cache`);
-        await run[Symbol.asyncDispose]();
-        run = await startRun({ ...options, destination, cache: undefined });
-        return await run.publish(args, choosing);
-      } finally {
-        for (const warning of warnings) log.warn(warning);
+/** How an attempt ended. */
+type Outcome = { readonly kind: "published"; readonly published: readonly PublishedProgram[] } | Distrust;
+
+/** The attempt used something of the cache that turned out to be wrong. */
+interface Distrust {
+  readonly kind: "distrust";
+  readonly of: "programs" | "cache";
+  readonly why: string;
+}
+
+/** Whether programs may be recalled from the cache, or have to be listed by go. */
+type Trust = "recalled" | "listed";
+
+/** A run whose settings are checked, and that has not built anything yet. */
+export class Pipeline implements AsyncDisposable {
+  readonly #options: PipelineOptions;
+  readonly #destination: Destination;
+  /** Lines that were logged, so that a further attempt does not repeat them. */
+  readonly #said = new Set<string>();
+  #attempt: Attempt;
+
+  private constructor(
+    options: PipelineOptions,
+    { attempt, destination }: { attempt: Attempt; destination: Destination },
+  ) {
+    this.#options = options;
+    this.#destination = destination;
+    this.#attempt = attempt;
+  }
+
+  /**
+   * Settles platforms and destination, and starts to read the default base.
+   *
+   * @throws {UsageError} If a platform or the destination is not valid.
+   */
+  static async open(options: PipelineOptions): Promise<Pipeline> {
+    const { build, config, host, log } = options;
+    const destination = await planDestination(build, { dockerRepo: config.dockerRepo, cwd: host.cwd });
+    for (const warning of destination.warnings) log.warn(warning);
+    const attempt = await Attempt.start({ ...options, destination, cache: options.cache.get() });
+    return new Pipeline(options, { attempt, destination });
+  }
+
+  /** Whether images are loaded into a daemon or a cluster's nodes, and are in no registry. */
+  get sideLoads(): boolean {
+    return localTargetOf(this.#destination) !== undefined;
+  }
+
+  /** All packages that `go list` printed in this run, dependencies included: a list for each call of go. */
+  dependencies(): readonly (readonly GoPackage[])[] {
+    return this.#attempt.finder.listed;
+  }
+
+  /**
+   * Lists the packages that programs depend on, for each platform they are built for, as far as they were not listed yet.
+   * Without programs it lists the last arguments. Works after a failure, too.
+   *
+   * @returns by import path, as {@link PublishedProgram.listDigest}
+   */
+  askDependencies(programs: readonly Program[]): Promise<ReadonlyMap<string, ListDigest>> {
+    return this.#attempt.listDependencies(programs);
+  }
+
+  /**
+   * Finds the programs that arguments name, builds and publishes them.
+   *
+   * @param choose takes the programs from one result for each argument, or throws if the arguments are bad. It is called
+   *   again, with new results, if the run makes another attempt: then only its last choice counts
+   * @throws {KoError} If anything fails. Refusals come before anything is built, and nothing is published unless
+   *   everything was compiled.
+   */
+  async publish<C extends Choice>(
+    args: readonly string[],
+    choose: (found: FoundPrograms) => C,
+  ): Promise<Publication<C>> {
+    const { log } = this.#options;
+    let choice: C | undefined;
+    try {
+      // Each turn drops one thing that the next one then does not use: at most three.
+      for (let trust: Trust = "recalled"; ;) {
+        const found = await this.#attempt.find(args, trust);
+        choice = choose(found);
+        const outcome = await this.#attempt.run(choice.programs, { found, said: this.#said });
+        if (outcome.kind === "published") return { choice, published: outcome.published };
+        trust = await this.#lowerTrust(outcome, trust);
       }
-    },
-    [Symbol.asyncDispose]: () => run[Symbol.asyncDispose](),
-  };
+    } finally {
+      for (const warning of choice?.warnings ?? []) log.warn(warning);
+    }
+  }
+
+  async #lowerTrust({ of, why }: Distrust, trust: Trust): Promise<Trust> {
+    const { log } = this.#options;
+    if (of === "programs") {
+      log.debug(`${why}; starting again with go list`);
+      return "listed";
+    }
+    log.warn(`${why}; starting again without the cache`);
+    await this.#attempt[Symbol.asyncDispose]();
+    this.#attempt = await Attempt.start({ ...this.#options, destination: this.#destination, cache: undefined });
+    return trust;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#attempt[Symbol.asyncDispose]();
+  }
+}
+
+/** @deprecated names of callers that are being rewritten */
+export type Session = Pipeline;
+export function openSession(options: PipelineOptions): Promise<Pipeline> {
+  return Pipeline.open(options);
 }
 
 function localTargetOf({ target }: Destination): LocalTarget | undefined {
   return target === "registry" ? undefined : target;
 }
 
-interface RunOptions extends Omit<SessionOptions, "cache"> {
+interface AttemptOptions extends Omit<PipelineOptions, "cache"> {
   readonly destination: Destination;
-  /** Undefined reads and keeps nothing of other runs. */
+  /** Undefined reads and stores nothing of other runs. */
   readonly cache: Cache | undefined;
 }
 
-/** One attempt, with all that it opens. */
-type Run = Omit<Session, "sideLoads">;
+interface RunAttemptOptions {
+  readonly found: Found;
+  /** Lines that an earlier attempt logged; lines of this one are added. */
+  readonly said: Set<string>;
+}
 
-async function startRun(options: RunOptions): Promise<Run> {
-  const { host, log, config, build, destination, timing, cache } = options;
-  const local = localTargetOf(destination);
-  const files = [destination.layoutPath, destination.tarball, destination.ociArchive].some(
-    (file) => file !== undefined,
-  );
-  const compress = local === undefined || files;
-  const open = new Resources({ host, log, timing, insecureHosts: destination.insecureHosts, compress, cache });
-  const ownPlatform = async (): Promise<string> => {
-    if (local === undefined) throw new RangeError("no local target");
-    const { os, architecture } = await (await open.place(local)).platform();
-    return `${os}/${architecture}`;
-  };
-  let platforms: readonly string[];
-  try {
-    if (local !== undefined) await open.place(local);
-    platforms = await choosePlatforms(build.platforms, {
-      defaults: config.defaultPlatforms,
-      env: host.env,
-      ...(local === undefined ? {} : { fallback: ownPlatform }),
-    });
-  } catch (error) {
-    await open[Symbol.asyncDispose]();
-    throw error;
+/** One attempt, with everything that it has opened. */
+class Attempt implements AsyncDisposable {
+  readonly finder: ProgramFinder;
+  readonly #options: AttemptOptions;
+  readonly #resources: Resources;
+  readonly #builds: BuildCache | undefined;
+  /** As {@link choosePlatforms} returns them. */
+  readonly #platforms: readonly string[];
+  /** Platforms of the programs that were planned, by import path. */
+  readonly #platformsOf = new Map<string, readonly Platform[]>();
+
+  private constructor(
+    options: AttemptOptions,
+    { platforms, resources }: { readonly platforms: readonly string[]; readonly resources: Resources },
+  ) {
+    const { cache, config, host, log, timing } = options;
+    this.#options = options;
+    this.#resources = resources;
+    this.#platforms = platforms;
+    this.#builds = cache === undefined ? undefined : new BuildCache({ cache, host, log, go: config.goPath });
+    const [first] = platforms;
+    const platform = first === undefined || first === ALL_PLATFORMS ? undefined : parsePlatform(first);
+    this.finder = new ProgramFinder({ host, log, timing, go: config.goPath, platform, cache, builds: this.#builds });
   }
-  // The default base is what nearly every run needs: ask for it while `go list` works.
-  void open.base(config.defaultBaseImage).catch(() => {});
-  // And the registry client is loaded meanwhile.
-  if (destination.target === "registry") void open.registry().catch(() => {});
-  const [first] = platforms;
-  const platform = first === undefined || first === ALL_PLATFORMS ? undefined : parsePlatform(first);
-  const memory = cache === undefined ? undefined : new BuildMemory({ cache, host, log, go: config.goPath });
-  const finder = new ProgramFinder({ host, log, timing, go: config.goPath, platform, cache, memory });
 
-  const platformsOf = new Map<string, readonly Platform[]>();
+  static async start(options: AttemptOptions): Promise<Attempt> {
+    const { build, cache, config, destination, host, log, timing } = options;
+    const local = localTargetOf(destination);
+    const compress = local === undefined || hasFiles(destination);
+    const { insecureHosts } = destination;
+    const resources = new Resources({ host, log, timing, insecureHosts, compress, cache });
+    try {
+      const place = local === undefined ? undefined : resources.place(local);
+      await place;
+      const platforms = await choosePlatforms(build.platforms, {
+        defaults: config.defaultPlatforms,
+        env: host.env,
+        ...(place === undefined ? {} : { fallback: () => ownPlatform(place) }),
+      });
+      // Nearly every run needs the default base: it is read while `go list` works, and the registry client is loaded.
+      void inBackground(resources.base(config.defaultBaseImage));
+      if (destination.target === "registry") void inBackground(resources.registry());
+      return new Attempt(options, { platforms, resources });
+    } catch (error) {
+      await resources[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
 
-  const publish = async (programs: readonly Program[], found: Found): Promise<readonly PublishedProgram[]> => {
+  listDependencies(programs: readonly Program[]): Promise<ReadonlyMap<string, ListDigest>> {
+    return this.finder.listDependencies(
+      programs.map((program) => ({ program, platforms: this.#platformsOf.get(program.importPath) })),
+    );
+  }
+
+  /** The programs of each argument. */
+  find(args: readonly string[], trust: Trust): Promise<Found> {
+    return trust === "recalled" ? this.finder.find(args) : this.finder.findAnew(args);
+  }
+
+  /** Plans, builds and publishes programs. @throws {KoError} If anything fails, and the cache is not the reason. */
+  async run(programs: readonly Program[], options: RunAttemptOptions): Promise<Outcome> {
+    const { cache, host } = this.#options;
+    try {
+      return programs.length === 0 ? { kind: "published", published: [] } : await this.#run(programs, options);
+    } catch (error) {
+      if (cache === undefined || host.signal.aborted) throw error;
+      const why = cache.damage ?? ((await cache.isLost()) ? "The cache was removed while ko ran" : undefined);
+      if (why === undefined) throw error;
+      return { kind: "distrust", of: "cache", why };
+    }
+  }
+
+  async #run(programs: readonly Program[], { found, said }: RunAttemptOptions): Promise<Outcome> {
+    const { destination, log } = this.#options;
+    const publisher = await this.#resources.publisher(destination);
+    const options = await this.#buildOptions(found);
+    const plans = await this.#plan(programs, { options, publisher });
+    for (const { base, program } of plans) {
+      const line = `Using base ${base.text} for ${program.importPath}`;
+      if (!said.has(line)) log.info(line);
+      said.add(line);
+    }
+    const results = await buildImages(plans, options);
+    if ("kind" in results) return { kind: "distrust", of: "programs", why: results.why };
+    await publisher.finish();
+    return { kind: "published", published: await this.#finish(results) };
+  }
+
+  async #buildOptions(found: Found): Promise<BuildImagesOptions> {
+    const { build, cache, config, destination, host, log, timing } = this.#options;
+    const context: RunContext = { host, log, timing, cache, signal: host.signal };
+    const { disableOptimizations, jobs } = build;
+    return {
+      context,
+      compile: { go: config.goPath, jobs, disableOptimizations },
+      builds: this.#builds,
+      lister: { list: (platform, programs) => this.finder.list(found, platform, programs) },
+      folder: await this.#resources.folder(),
+      image: {
+        compression: destination.compression,
+        labels: build.labels,
+        annotations: build.annotations,
+        user: build.user,
+        created: config.sourceDateEpoch,
+        kodataCreated: config.koDataDateEpoch,
+      },
+      pool: this.#resources.pool,
+    };
+  }
+
+  /** Names, bases, platforms: everything that can be refused before the compiler starts. */
+  async #plan(
+    programs: readonly Program[],
+    { options, publisher }: { options: BuildImagesOptions; publisher: Publisher },
+  ): Promise<readonly Plan[]> {
+    const { config, destination, log } = this.#options;
     const importPaths = programs.map(({ importPath }) => importPath);
     const names = nameAll(destination.repository, importPaths, destination.naming);
-    const publisher = await open.publisher(destination);
-    const settings = {
-      host,
-      log,
-      timing,
-      go: config.goPath,
-      memory,
-      cache,
-      listing: (wanted: Platform, some: readonly Program[]) => finder.list(found, wanted, some),
-      baseOf: (importPath: string) => open.base(baseFor(config, importPath)),
-      platforms,
-      pool: open.pool,
-      compression: destination.compression,
-      folder: await open.folder(),
-      labels: build.labels,
-      annotations: build.annotations,
-      user: build.user,
-      disableOptimizations: build.disableOptimizations,
-      jobs: build.jobs,
-      created: config.sourceDateEpoch,
-      kodataCreated: config.koDataDateEpoch,
-    };
     const requests = programs.map((program) => {
       const name = names.get(program.importPath);
       if (name === undefined) throw new RangeError(`no name for ${program.importPath}`);
-      return { program, sink: publisher.open(name) };
+      const base = this.#resources.base(baseFor(config, program.importPath));
+      return { program, base, sink: publisher.open(name) };
     });
-    const planned = await planBuilds(requests, settings);
+    const planned = await planBuilds(requests, this.#platforms, options);
     checkTarball(planned, destination);
-    const plans = local === undefined ? planned : await fitPlans(planned, { log, files, platform: ownPlatform });
+    const local = localTargetOf(destination);
+    const files = hasFiles(destination);
+    const plans =
+      local === undefined ? planned : await fitPlans(planned, { log, files, place: this.#resources.place(local) });
     for (const { program, targets } of plans) {
-      platformsOf.set(
-        program.importPath,
-        targets.map((target) => target.platform),
-      );
+      const platforms = targets.map(({ platform }) => platform);
+      this.#platformsOf.set(program.importPath, platforms);
     }
-    const results = await buildImages(plans, settings);
-    await publisher.finish();
-    const published = results.map(({ lists, program, published: { reference, all } }): PublishedProgram => {
-      const list = lists.includes(undefined) ? undefined : lists.join(" ");
-      return { program, list, reference, all };
+    return plans;
+  }
+
+  /** Writes the `--image-refs` file and the lines of `--explain`. */
+  async #finish(results: readonly BuildResult[]): Promise<readonly PublishedProgram[]> {
+    const { build, destination, host } = this.#options;
+    const published = results.map(({ lists, program, published: names }): PublishedProgram => {
+      return { program, listDigest: lists.includes(undefined) ? undefined : lists.join(" "), ...names };
     });
     if (destination.imageRefs !== undefined) {
       const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
@@ -229,26 +345,20 @@ async function startRun(options: RunOptions): Promise<Run> {
     }
     if (build.explain) explain(results, host);
     return published;
-  };
+  }
 
-  return {
-    dependencies: () => finder.told,
-    askDependencies: (programs) =>
-      finder.ask(programs.map((program) => ({ program, platforms: platformsOf.get(program.importPath) }))),
-    publish: async (args, choose) => {
-      const attempt = async (found: Found): Promise<Publication<ReturnType<typeof choose>>> => {
-        const choice = choose(found);
-        return { choice, published: choice.programs.length === 0 ? [] : await publish(choice.programs, found) };
-      };
-      try {
-        return await attempt(await finder.find(args));
-      } catch (error) {
-        if (!(error instanceof Outdated)) throw error;
-        return attempt(await finder.findAnew(args));
-      }
-    },
-    [Symbol.asyncDispose]: () => open[Symbol.asyncDispose](),
-  };
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#resources[Symbol.asyncDispose]();
+  }
+}
+
+function hasFiles({ layoutPath, ociArchive, tarball }: Destination): boolean {
+  return [layoutPath, tarball, ociArchive].some((file) => file !== undefined);
+}
+
+async function ownPlatform(place: Promise<LocalPlace>): Promise<string> {
+  const { architecture, os } = await (await place).platform();
+  return `${os}/${architecture}`;
 }
 
 /** `docker load` reads one platform: an index is refused before anything is built. */
@@ -268,10 +378,10 @@ function checkTarball(plans: readonly Plan[], { tarball }: Destination): void {
  */
 async function fitPlans(
   plans: readonly Plan[],
-  options: { readonly log: Log; readonly files: boolean; readonly platform: () => Promise<string> },
+  options: { readonly log: Log; readonly files: boolean; readonly place: Promise<LocalPlace> },
 ): Promise<readonly Plan[]> {
   if (plans.every(({ targets }) => targets.length === 1)) return plans;
-  const own = await options.platform();
+  const own = await ownPlatform(options.place);
   const matches = createPlatformMatcher([own]);
   return plans.map((plan) => {
     if (plan.targets.length === 1) return plan;

@@ -115,7 +115,7 @@ class Programs {
         if (error instanceof CommandError) round.mayPass(false);
         throw error;
       });
-      lists = new Map(published.map(({ program, list }) => [program.importPath, list]));
+      lists = new Map(published.map(({ listDigest, program }) => [program.importPath, listDigest]));
       round.commit();
       this.#note(round, published);
       await options.handOn(session);

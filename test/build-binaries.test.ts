@@ -1,9 +1,9 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type BinariesOptions, type Binary, makeBinaries } from "../lib/build-binaries.ts";
-import { BuildMemory } from "../lib/build-cache.ts";
-import { Cache, CacheDamage } from "../lib/cache.ts";
+import { type Binary, keepBinary, makeBinaries, type PackageLister } from "../lib/build-binaries.ts";
+import { BuildCache } from "../lib/build-cache.ts";
+import { Cache } from "../lib/cache.ts";
 import { DEFAULT_PLATFORM } from "../lib/go.ts";
 import { choosePrograms } from "../lib/go-programs.ts";
 import { ProgramFinder } from "../lib/go-programs-cache.ts";
@@ -17,6 +17,7 @@ import { type Tree, writeTree } from "./helpers/tree.ts";
 let tree: Tree;
 
 beforeEach(async () => {
+  caches = [];
   tree = writeTree({ ...MODULES, "app/cmd/more/main.go": MAIN });
   await Bun.sleep(SETTLED_MS);
 });
@@ -29,43 +30,45 @@ interface Made {
 }
 
 let runs = 0;
+/** Of the runs of a test, in their order. */
+let caches: Cache[] = [];
+
+interface MakeOptions {
+  readonly lister?: PackageLister;
+  /** @default true */
+  readonly cached?: boolean;
+}
 
 /** As one run of ko does it, but for the layers: each binary is kept under a digest of its own bytes. */
-async function make(args: readonly string[], more: Partial<BinariesOptions> = {}): Promise<ReadonlyMap<string, Made>> {
-  const world = goWorld(tree.at("app"), { KOCACHE: tree.at("cache") });
-  const { host, log } = world;
-  const cache = Cache.open(host, log);
-  if (cache === undefined) throw new Error("no cache");
-  const memory = new BuildMemory({ cache, host, log, go: "go" });
+async function make(args: readonly string[], options: MakeOptions = {}): Promise<ReadonlyMap<string, Made>> {
+  const { host, log } = goWorld(tree.at("app"), { KOCACHE: tree.at("cache") });
+  const opened = Cache.open(host, log);
+  if (opened === undefined) throw new Error("no cache");
+  caches.push(opened);
+  const cache = options.cached === false ? undefined : opened;
+  const builds = cache === undefined ? undefined : new BuildCache({ cache, host, log, go: "go" });
   const timing = createTiming(() => 0);
-  const finder = new ProgramFinder({ host, log, go: "go", timing, platform: undefined, cache, memory });
+  const finder = new ProgramFinder({ host, log, go: "go", timing, platform: undefined, cache, builds });
   const found = await finder.find(args);
   const programs = choosePrograms(found);
   const folder = tree.at(`run-${++runs}`);
   mkdirSync(folder);
-  const [group] = await makeBinaries([{ platform: DEFAULT_PLATFORM, programs }], {
-    host,
-    log,
-    timing,
-    go: "go",
-    memory,
-    cache,
+  const events = makeBinaries([{ platform: DEFAULT_PLATFORM, programs }], {
+    context: { host, log, timing, cache, signal: host.signal },
+    compile: { go: "go", disableOptimizations: false, jobs: 0 },
+    builds,
     folder,
-    disableOptimizations: false,
-    jobs: 0,
-    listing: (platform, some) => finder.list(found, platform, some),
-    signal: host.signal,
-    ...more,
+    lister: options.lister ?? { list: (platform, some) => finder.list(found, platform, some) },
   });
   const made = new Map<string, Made>();
   const keeping: Promise<void>[] = [];
-  for (const [importPath, arrival] of group?.binaries ?? []) {
-    const binary = await arrival;
+  for await (const event of events) {
+    if (event.kind !== "ready") continue;
+    const { binary } = event;
     const bytes = new Bun.CryptoHasher("sha256").update(readFileSync(binary.path)).digest("hex");
-    keeping.push(binary.keep({ diffId: `sha256:${bytes}`, size: 1 }));
-    made.set(importPath.slice("example.com/app/cmd/".length), { binary, bytes });
+    keeping.push(keepBinary(binary, { cache, tar: { diffId: `sha256:${bytes}`, size: 1 } }));
+    made.set(binary.program.importPath.slice("example.com/app/cmd/".length), { binary, bytes });
   }
-  await group?.done;
   await Promise.all(keeping);
   return made;
 }
@@ -88,9 +91,11 @@ describe("makeBinaries()", () => {
   test("asks go what it lists only if that may be something else", async () => {
     await make(BOTH);
     let asked = 0;
-    const listing: BinariesOptions["listing"] = () => {
-      asked++;
-      return Promise.reject(new Error("go was asked"));
+    const lister: PackageLister = {
+      list: () => {
+        asked++;
+        return Promise.reject(new Error("go was asked"));
+      },
     };
     const text = readFileSync(tree.at("app/lib/lib.go"), "utf8");
     const edit = async (content: string): Promise<void> => {
@@ -98,18 +103,18 @@ describe("makeBinaries()", () => {
       await Bun.sleep(SETTLED_MS);
     };
     await edit(`${text}\nfunc init() { Text = "new" }\n`);
-    const made = await make(BOTH, { listing });
+    const made = await make(BOTH, { lister });
     expect(states(made)).toEqual({ app: "changed", more: "reused" });
-    expect(await made.get("app")?.binary.list).toMatch(/^[0-9a-f]{40}$/);
-    expect(states(await make(BOTH, { listing }))).toEqual({ app: "reused", more: "reused" });
+    expect(await made.get("app")?.binary.listDigest).toMatch(/^[0-9a-f]{40}$/);
+    expect(states(await make(BOTH, { lister }))).toEqual({ app: "reused", more: "reused" });
     // What does not compile is told as the compiler tells it.
     await edit(`${text}\nfunc init() { nothing() }\n`);
-    const told = await rejectionOf(make(BOTH, { listing }));
+    const told = await rejectionOf(make(BOTH, { lister }));
     expect(String(told)).toContain("undefined: nothing");
     // To look for files that were left out for want of cgo.
     expect(asked).toBe(1);
     await edit(text.replace("package lib", 'package lib\n\nimport _ "os"'));
-    expect(await rejectionOf(make(BOTH, { listing }))).toMatchObject({ message: "go was asked" });
+    expect(await rejectionOf(make(BOTH, { lister }))).toMatchObject({ message: "go was asked" });
     expect(states(await make(BOTH))).toEqual({ app: "changed", more: "reused" });
   });
 
@@ -145,7 +150,11 @@ describe("makeBinaries()", () => {
       utimesSync(join(content, name), atime, mtime);
     }
     tree.write({ "app/lib/lib.go": 'package lib\n\nvar Text = "2"\n' });
-    expect(await rejectionOf(make(["./cmd/app"]))).toBeInstanceOf(CacheDamage);
+    expect(String(await rejectionOf(make(["./cmd/app"])))).toContain("its content was changed");
+    expect(caches.map(({ damage }) => damage)).toEqual([
+      undefined,
+      "Cannot use a cached program: its content was changed",
+    ]);
     expect(readdirSync(content)).toEqual([]);
     expect(states(await make(["./cmd/app"]))).toMatchObject({ app: "changed" });
   });
@@ -157,9 +166,9 @@ describe("makeBinaries()", () => {
     expect(String(await rejectionOf(make(["./cmd/app"])))).toContain("undefined: x");
   });
 
-  test("compiles everything, and keeps nothing, without a memory", async () => {
-    const made = await make(BOTH, { memory: undefined, cache: undefined });
-    expect(states(made)).toEqual({ app: "nothing is kept of it", more: "nothing is kept of it" });
+  test("compiles everything, and keeps nothing, without a cache", async () => {
+    const made = await make(BOTH, { cached: false });
+    expect(states(made)).toEqual({ app: "it is not in the cache", more: "it is not in the cache" });
     expect(readdirSync(tree.at("cache/v1/content"))).toEqual([]);
   });
 });

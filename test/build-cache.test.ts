@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { BuildMemory, type BuildSetup, Confirmation, type Recalled } from "../lib/build-cache.ts";
+import { BuildCache, type Lookup, type Miss } from "../lib/build-cache.ts";
+import type { BuildSetup } from "../lib/build-inputs.ts";
 import { Cache } from "../lib/cache.ts";
-import { Looks } from "../lib/fingerprint.ts";
 import { buildEnvironment, DEFAULT_PLATFORM, type GoPackage } from "../lib/go.ts";
 import type { Program } from "../lib/go-programs.ts";
 import type { Host } from "../lib/host.ts";
@@ -34,7 +34,7 @@ afterEach(() => tree[Symbol.dispose]());
 const log: Log = { info: () => {}, warn: () => {}, debug: (message) => void told.push(message) };
 
 interface Run {
-  readonly memory: BuildMemory;
+  readonly builds: BuildCache;
   readonly cache: Cache;
   readonly host: Host;
   readonly setup: BuildSetup;
@@ -51,33 +51,36 @@ function open(
   const cache = Cache.open(host, log);
   if (cache === undefined) throw new Error("no cache");
   const setup = { env: buildEnvironment(DEFAULT_PLATFORM, host.env), args };
-  return { memory: new BuildMemory({ cache, host, log, go: "go" }), cache, host, setup };
+  return { builds: new BuildCache({ cache, host, log, go: "go" }), cache, host, setup };
 }
 
-/** Remembers a binary that is said to be compiled; `meanwhile` happens while it is. */
-async function remember({ cache, host, memory, setup }: Run, meanwhile: () => unknown = () => {}): Promise<void> {
+/** Records a binary that is said to be compiled; `meanwhile` happens while it is. */
+async function remember({ builds, cache, host, setup }: Run, meanwhile: () => unknown = () => {}): Promise<void> {
   const startedAt = host.now().getTime();
-  const draft = await memory.draft(program, { packages, setup, startedAt, looks: new Looks() });
+  const miss: Miss = { kind: "miss", program, why: { reason: "" }, previous: undefined, last: undefined };
+  const recording = await builds.record([miss], setup);
+  const list = new Map([[program.workDir, packages]]);
+  await recording.take(() => Promise.resolve({ startedAt, packages: list }));
   await meanwhile();
-  if (draft === undefined) return;
   writeFileSync(tree.at("binary"), "binary");
   const binary = cache.keep(tree.at("binary"), DIGEST);
   if (binary === undefined) throw new Error("it is not kept");
-  await memory.remember(program, { binary, tarSize: 7, setup, draft, confirmation: new Confirmation(host) });
+  recording.confirm();
+  await recording.commit(program, { binary, tarSize: 7 });
 }
 
-const recall = (run: Run): ReturnType<BuildMemory["recall"]> => run.memory.recall(program, run.setup);
+const recall = (run: Run): Promise<Lookup> => run.builds.lookup(program, run.setup);
 
-describe("BuildMemory#recall()", () => {
+describe("BuildCache#lookup()", () => {
   test("proves what was remembered", async () => {
     const why = { reason: "first build here" };
-    expect(await recall(open())).toEqual({ state: "unknown", why, last: undefined, listed: undefined });
+    expect(await recall(open())).toEqual({ kind: "miss", program, why, previous: undefined, last: undefined });
     await remember(open());
     expect(await recall(open())).toEqual({
-      state: "proved",
+      kind: "hit",
       binary: { digest: DIGEST, size: 6 },
       tarSize: 7,
-      list: expect.stringMatching(/^[0-9a-f]{40}$/),
+      listDigest: expect.stringMatching(/^[0-9a-f]{40}$/),
     });
   });
 
@@ -85,14 +88,15 @@ describe("BuildMemory#recall()", () => {
     await remember(open());
     tree.write({ "dep/dep.go": "package dep\n" });
     const why = { file: tree.at("dep/dep.go"), reason: "changed" };
-    const last = { binary: { digest: DIGEST, size: 6 }, tarSize: 7 };
-    expect(await recall(open())).toMatchObject({ state: "unknown", why, last });
+    const previous = { binary: { digest: DIGEST, size: 6 }, tarSize: 7 };
+    expect(await recall(open())).toMatchObject({ kind: "miss", why, previous });
   });
 
   test("knows whether go would list the same", async () => {
     const listed = async (): Promise<unknown> => {
-      const recalled = await recall(open());
-      return recalled.state === "unknown" ? (await recalled.listed?.()) !== undefined : recalled.state;
+      const run = open();
+      const found = await recall(run);
+      return found.kind === "miss" ? (await run.builds.relist(found, run.setup)) !== undefined : found.kind;
     };
     await remember(open());
     const text = readFileSync(tree.at("app/lib/lib.go"), "utf8");
@@ -119,24 +123,23 @@ describe("BuildMemory#recall()", () => {
     await remember(open());
     tree.write({ "dep/dep.go": `${readFileSync(tree.at("dep/dep.go"), "utf8")}\nfunc init() {}\n` });
     await Bun.sleep(SETTLED_MS);
-    const again = async (meanwhile: () => unknown = () => {}): Promise<Recalled> => {
+    const again = async (meanwhile: () => unknown = () => {}): Promise<Lookup> => {
       const run = open();
-      const recalled = await recall(run);
-      const listed = recalled.state === "unknown" ? await recalled.listed?.() : undefined;
-      if (listed === undefined || recalled.state === "proved") throw new Error("go has to list");
-      const draft = await run.memory.draftAgain(program, { listed, setup: run.setup, looks: new Looks() });
+      const found = await recall(run);
+      if (found.kind === "hit" || found.previous === undefined) throw new Error("it cannot be recorded");
+      const recording = await run.builds.record([found], run.setup);
+      await recording.take(() => Promise.reject(new Error("go has to list")));
       await meanwhile();
-      if (draft === undefined || recalled.last === undefined) throw new Error("it cannot be remembered");
-      const confirmation = new Confirmation(run.host);
-      await run.memory.remember(program, { ...recalled.last, setup: run.setup, draft, confirmation });
+      recording.confirm();
+      await recording.commit(program, found.previous);
       return recall(open());
     };
     expect(await again(() => tree.write({ "app/lib/lib.go": "package lib\n\nvar Text = 1\n" }))).toMatchObject({
-      state: "unknown",
+      kind: "miss",
     });
     await Bun.sleep(SETTLED_MS);
     const first = await again();
-    expect(first).toMatchObject({ state: "proved" });
+    expect(first).toMatchObject({ kind: "hit" });
     // The list that it comes from is the same one.
     tree.write({ "dep/dep.go": "package dep\n\nvar Text = 2\n" });
     await Bun.sleep(SETTLED_MS);
@@ -146,23 +149,24 @@ describe("BuildMemory#recall()", () => {
   test("says which setting changed", async () => {
     await remember(open());
     const why = async (run: Run): Promise<unknown> => {
-      const recalled = await recall(run);
-      return recalled.state === "unknown" ? recalled.why.reason : recalled.state;
+      const found = await recall(run);
+      return found.kind === "miss" ? found.why.reason : found.kind;
     };
     expect(await why(open({ GOFLAGS: "-tags=x" }))).toBe("GOFLAGS changed");
     expect(await why(open({ GODEBUG: "x=1" }))).toBe("GODEBUG is set now");
     expect(await why(open({}, {}, ["-trimpath"]))).toBe("the flags of go build changed");
-    expect(await why(open({ GOCACHE: tree.at("other"), GOMAXPROCS: "1", LANG: "C" }))).toBe("proved");
+    expect(await why(open({ GOCACHE: tree.at("other"), GOMAXPROCS: "1", LANG: "C" }))).toBe("hit");
   });
 
   test("does not prove what has no binary any more", async () => {
     await remember(open());
     rmSync(tree.at("cache/v1/content"), { recursive: true });
     expect(await recall(open())).toEqual({
-      state: "unknown",
-      why: { reason: "the kept binary is not what it was" },
-      last: undefined,
-      listed: expect.anything(),
+      kind: "miss",
+      program,
+      why: { reason: "the cached binary was removed or changed" },
+      previous: undefined,
+      last: expect.anything(),
     });
   });
 
@@ -176,7 +180,7 @@ describe("BuildMemory#recall()", () => {
   });
 });
 
-describe("BuildMemory remembers nothing", () => {
+describe("Recording records nothing", () => {
   test.each<[string, () => Run, (() => unknown) | undefined, string]>([
     [
       "that changed while it was compiled",
@@ -226,6 +230,6 @@ describe("BuildMemory remembers nothing", () => {
   ])("%s", async (_name, run, meanwhile, why) => {
     await remember(run(), meanwhile);
     expect(told.join("\n")).toContain(why);
-    expect((await recall(open())).state).toBe("unknown");
+    expect((await recall(open())).kind).toBe("miss");
   });
 });

@@ -1,7 +1,10 @@
 import { describe, expect, test } from "bun:test";
 import { statSync, utimesSync } from "node:fs";
 import { LinkWatch } from "../lib/go-build.ts";
+import type { Program } from "../lib/go-programs.ts";
 import { writeTree } from "./helpers/tree.ts";
+
+const program: Program = { importPath: "example.com/a", dir: "/", workDir: "/", module: undefined, text: "a" };
 
 describe("LinkWatch", () => {
   test("tells of the linker's output when it did not change for a while, once", async () => {
@@ -15,8 +18,9 @@ describe("LinkWatch", () => {
         looks++;
         return now;
       },
-      onLinked: (path, size) => {
-        told.push([path, size]);
+      program,
+      push: (event) => {
+        told.push(event);
         first.resolve();
       },
     });
@@ -32,7 +36,7 @@ describe("LinkWatch", () => {
     tree.write({ "go-build12/b001/exe/a.out": "another" });
     const after = looks;
     await Bun.sleep(60);
-    expect([told, looks]).toEqual([[[path, 7]], after]);
+    expect([told, looks]).toEqual([[{ kind: "linked", program, path, size: 7 }], after]);
   });
 
   test("says nothing of what is no output, and stops", async () => {
@@ -40,12 +44,12 @@ describe("LinkWatch", () => {
     const told: unknown[] = [];
     let looks = 0;
     {
-      using _watch = new LinkWatch(tree.path, { now: () => (looks++, Infinity), onLinked: () => told.push(1) });
+      using _watch = new LinkWatch(tree.path, { now: () => (looks++, Infinity), program, push: () => told.push(1) });
       await Bun.sleep(60);
       tree.write({ "go-build1/b001/exe/a.out": null });
       await Bun.sleep(60);
     }
-    using _gone = new LinkWatch(tree.at("nowhere"), { now: () => Infinity, onLinked: () => told.push(2) });
+    using _gone = new LinkWatch(tree.at("nowhere"), { now: () => Infinity, program, push: () => told.push(2) });
     await Bun.sleep(60);
     expect([told, looks]).toEqual([[], 0]);
   });

@@ -2,7 +2,19 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { relative } from "node:path";
 import { UsageError } from "../lib/errors.ts";
-import { buildArguments, type CompileOptions, compilePrograms, executableName } from "../lib/go-build.ts";
+import {
+  buildArguments,
+  type BuildFlags,
+  executableName,
+  explainUndefined,
+  goBuild,
+  type GoBuildEvent,
+  type GoBuildOptions,
+  namesUndefined,
+  planGoBuild,
+} from "../lib/go-build.ts";
+import { buildEnvironment } from "../lib/go.ts";
+import type { Platform } from "../lib/oci.ts";
 import {
   countingGo,
   type Failure,
@@ -18,23 +30,31 @@ import { type Tree, writeTree } from "./helpers/tree.ts";
 const LINUX = { os: "linux", architecture: "amd64" };
 const WINDOWS = { os: "windows", architecture: "amd64" };
 
+type CompileOptions = Partial<GoBuildOptions & BuildFlags & { platform: Platform }>;
+
 /** Lists, then compiles, as `ko build` does. */
 async function compile(
   args: readonly string[],
-  { world, tree, ...more }: { world: GoWorld; tree: Tree } & Partial<CompileOptions>,
+  { world, tree, ...more }: { world: GoWorld; tree: Tree } & CompileOptions,
 ): Promise<ReadonlyMap<string, string>> {
   const platform = more.platform ?? LINUX;
   const { programs, packages } = await listPrograms(args, { ...world, platform });
-  const made = await compilePrograms(programs, {
-    ...world,
-    packages: async () => packages,
-    outDir: tree.at("out"),
-    flags: [],
-    ldflags: [],
-    ...more,
+  const plan = planGoBuild(programs, {
     platform,
+    env: buildEnvironment(platform, world.host.env),
+    outDir: tree.at("out"),
   });
-  return new Map(Array.from(made, ([importPath, { path }]) => [importPath, path]));
+  const flags = buildArguments({ flags: [], ldflags: [], ...more });
+  const built = new Map<string, string>();
+  try {
+    for await (const event of goBuild(plan, { ...world, ...more, args: flags })) {
+      if (event.kind === "built") built.set(event.program.importPath, event.path);
+    }
+  } catch (error) {
+    if (!namesUndefined(error)) throw error;
+    throw await explainUndefined(error, { platform, packages: [...packages.values()].flat() });
+  }
+  return new Map(programs.map(({ importPath }) => [importPath, built.get(importPath) ?? ""]));
 }
 
 function buildInfo(path: string): string {
@@ -42,7 +62,7 @@ function buildInfo(path: string): string {
   return stdout.toString().split("\n").slice(1).join("\n");
 }
 
-describe("compilePrograms()", () => {
+describe("goBuild()", () => {
   test("makes the bytes that the original's command makes, with one go list and one go build for three", async () => {
     using tree = writeTree({
       "go.mod": goMod("example.com/app"),
@@ -194,7 +214,7 @@ describe("compilePrograms()", () => {
   });
 
   /** What a build fails with that runs `script` in place of `go build`. */
-  async function failKilled(script: string, options: Partial<CompileOptions> = {}): Promise<readonly Failure[]> {
+  async function failKilled(script: string, options: CompileOptions = {}): Promise<readonly Failure[]> {
     using tree = writeTree({
       "go.mod": goMod("example.com/app"),
       "main.go": mainGo(),
@@ -262,7 +282,7 @@ describe("compilePrograms()", () => {
     );
   });
 
-  test.each<[Partial<CompileOptions>, string]>([
+  test.each<[CompileOptions, string]>([
     [{ totalJobs: 2 }, "Try --jobs=1: up to 2 "],
     [{ totalJobs: 7, jobs: 3 }, "Try --jobs=3: up to 7 "],
     [{ jobs: 5 }, "Try --jobs=2: up to 5 "],
@@ -279,6 +299,23 @@ describe("compilePrograms()", () => {
       message: 'Cannot build "example.com/app" for linux/amd64: go build failed (exit code 1)\nmain.go:1:1: no',
       hint: undefined,
     });
+  });
+
+  test("reports that go was started, and each binary once", async () => {
+    using tree = writeTree({ "go.mod": goMod("example.com/app"), "a/main.go": mainGo("a"), "b/main.go": mainGo("b") });
+    const world = goWorld(tree.path);
+    const { programs } = await listPrograms(["./..."], { ...world, platform: LINUX });
+    const plan = planGoBuild(programs, {
+      platform: LINUX,
+      env: buildEnvironment(LINUX, world.host.env),
+      outDir: tree.at("out"),
+    });
+    const seen: GoBuildEvent[] = [];
+    for await (const event of goBuild(plan, { ...world, args: [] })) seen.push(event);
+    expect(seen.map(({ kind }) => kind)).toEqual(["started", "built", "built"]);
+    const again: GoBuildEvent[] = [];
+    for await (const event of goBuild(plan, { ...world, args: [] })) again.push(event);
+    expect(again.flatMap((event) => (event.kind === "built" ? event.isNew : []))).toEqual([false, false]);
   });
 
   test("does not take a build for done that left no file", async () => {

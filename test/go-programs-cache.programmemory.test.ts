@@ -1,15 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { renameSync } from "node:fs";
-import { BuildMemory } from "../lib/build-cache.ts";
+import { BuildCache } from "../lib/build-cache.ts";
 import { Cache } from "../lib/cache.ts";
 import { buildEnvironment, DEFAULT_PLATFORM } from "../lib/go.ts";
 import { findPrograms } from "../lib/go-programs.ts";
-import {
-  forgetPrograms,
-  type ProgramMemoryOptions,
-  recallPrograms,
-  rememberPrograms,
-} from "../lib/go-programs-cache.ts";
+import { forgetPrograms, type ProgramRecords, recallPrograms, rememberPrograms } from "../lib/go-programs-cache.ts";
 import { MAIN, goMod } from "./helpers/case.ts";
 import { type GoWorld, goWorld } from "./helpers/gohost.ts";
 import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
@@ -26,12 +21,12 @@ beforeEach(async () => {
 
 afterEach(() => tree[Symbol.dispose]());
 
-function open(): ProgramMemoryOptions {
+function open(): ProgramRecords {
   const { host, log } = world;
   const cache = Cache.open(host, log);
   if (cache === undefined) throw new Error("no cache");
   const env = buildEnvironment(DEFAULT_PLATFORM, host.env);
-  return { cache, host, env, memory: new BuildMemory({ cache, host, log, go: "go" }) };
+  return { cache, host, env, builds: new BuildCache({ cache, host, log, go: "go" }) };
 }
 
 async function remember(...args: readonly string[]): Promise<void> {

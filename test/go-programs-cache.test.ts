@@ -1,12 +1,11 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { BuildMemory } from "../lib/build-cache.ts";
+import { BuildCache } from "../lib/build-cache.ts";
 import { Cache } from "../lib/cache.ts";
-import { DEFAULT_PLATFORM } from "../lib/go.ts";
+import { DEFAULT_PLATFORM, type PackageList } from "../lib/go.ts";
 import { choosePrograms } from "../lib/go-programs.ts";
-import { Outdated, ProgramFinder } from "../lib/go-programs-cache.ts";
+import { ProgramFinder } from "../lib/go-programs-cache.ts";
 import { createTiming } from "../lib/timing.ts";
 import { goWorld } from "./helpers/gohost.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
@@ -33,11 +32,15 @@ function open(kocache = tree.at("cache")): ProgramFinder {
     },
   };
   const cache = Cache.open(host, log);
-  const memory = cache === undefined ? undefined : new BuildMemory({ cache, host, log, go: "go" });
-  return new ProgramFinder({ host, log, go: "go", timing: createTiming(() => 0), platform: undefined, cache, memory });
+  const builds = cache === undefined ? undefined : new BuildCache({ cache, host, log, go: "go" });
+  return new ProgramFinder({ host, log, go: "go", timing: createTiming(() => 0), platform: undefined, cache, builds });
 }
 
 const ARGS = ["./cmd/app"];
+
+function packagesOf(list: Awaited<ReturnType<ProgramFinder["list"]>> | undefined): PackageList["packages"] {
+  return list === undefined || "kind" in list ? new Map() : list.packages;
+}
 
 describe("ProgramFinder", () => {
   test("asks go once, and then not again", async () => {
@@ -62,7 +65,11 @@ describe("ProgramFinder", () => {
     const [a, b] = await Promise.all([1, 2].map(() => finder.list(found, DEFAULT_PLATFORM, programs)));
     expect(lists).toBe(2);
     expect(a).toBe(b);
-    expect(a?.packages.get(tree.at("app"))?.some(({ importPath }) => importPath === "example.com/dep")).toBe(true);
+    expect(
+      packagesOf(a)
+        .get(tree.at("app"))
+        ?.some(({ importPath }) => importPath === "example.com/dep"),
+    ).toBe(true);
   });
 
   test("finds out that a program is none any more, and forgets it", async () => {
@@ -70,7 +77,10 @@ describe("ProgramFinder", () => {
     tree.write({ "app/cmd/app/main.go": "package app\n" });
     const finder = open();
     const found = await finder.find(ARGS);
-    expect(await rejectionOf(finder.list(found, DEFAULT_PLATFORM, choosePrograms(found)))).toBeInstanceOf(Outdated);
+    expect(await finder.list(found, DEFAULT_PLATFORM, choosePrograms(found))).toEqual({
+      kind: "outdated",
+      why: "./cmd/app no longer names the programs that it named before",
+    });
     const before = lists;
     await open().find(ARGS);
     expect(lists).toBe(before + 1);
@@ -81,25 +91,25 @@ describe("ProgramFinder", () => {
     const found = await finder.find(ARGS);
     const programs = choosePrograms(found);
     const list = await finder.list(found, { os: "linux", architecture: "arm64" }, programs);
-    expect([lists, list.packages.size]).toEqual([2, 1]);
+    expect([lists, packagesOf(list).size]).toEqual([2, 1]);
     const lost = programs.map((program) => ({ ...program, workDir: tree.at("nowhere") }));
     const none = await finder.list(found, { os: "linux", architecture: "arm64" }, lost);
-    expect(none.packages.size).toBe(0);
+    expect(packagesOf(none).size).toBe(0);
   });
 
   test("asks what programs depend on, as far as it was not told", async () => {
     await open().find(ARGS);
     const finder = open();
     const programs = choosePrograms(await finder.find(ARGS));
-    expect([lists, finder.told]).toEqual([1, []]);
+    expect([lists, finder.listed]).toEqual([1, []]);
     const platforms = [DEFAULT_PLATFORM, { os: "linux", architecture: "arm64" }];
     const wanted = programs.map((program) => ({ program, platforms }));
-    const asked = await finder.ask(wanted);
+    const asked = await finder.listDependencies(wanted);
     expect([...asked]).toEqual([["example.com/app/cmd/app", expect.stringMatching(/^([0-9a-f]{40}) \1$/)]]);
-    expect(await finder.ask(wanted)).toEqual(asked);
-    await finder.ask(programs.map((program) => ({ program, platforms: undefined })));
-    expect([lists, finder.told.length]).toEqual([3, 2]);
-    expect(finder.told.map((list) => list.some(({ importPath }) => importPath === "example.com/dep"))).toEqual([
+    expect(await finder.listDependencies(wanted)).toEqual(asked);
+    await finder.listDependencies(programs.map((program) => ({ program, platforms: undefined })));
+    expect([lists, finder.listed.length]).toEqual([3, 2]);
+    expect(finder.listed.map((list) => list.some(({ importPath }) => importPath === "example.com/dep"))).toEqual([
       true,
       true,
     ]);
@@ -109,8 +119,8 @@ describe("ProgramFinder", () => {
     tree.write({ "app/cmd/app/main.go": 'package main\n\nimport _ "example.com/app/none"\n\nfunc main() {}\n' });
     const finder = open();
     await finder.find(ARGS);
-    await finder.ask([]);
+    await finder.listDependencies([]);
     expect(lists).toBe(1);
-    expect(finder.told.flat().some(({ importPath }) => importPath === "example.com/app/none")).toBe(true);
+    expect(finder.listed.flat().some(({ importPath }) => importPath === "example.com/app/none")).toBe(true);
   });
 });

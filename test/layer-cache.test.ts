@@ -45,14 +45,17 @@ async function startRun(box: CacheBox, options: RunOptions = {}): Promise<Run> {
   const own = cache === undefined ? await host.tempFolder("ko-test") : undefined;
   const made: string[] = [];
   const store = new LayerStore({
-    host,
-    cache,
+    context: {
+      host,
+      cache,
+      log: silentLog,
+      signal: new AbortController().signal,
+      timing: { ...noTiming, time: (_, what, work) => (made.push(what), work()) },
+    },
     pool: options.pool ?? pool,
     compression,
     jobs: 0,
     folder: own?.path ?? (await cache?.work()) ?? "",
-    signal: new AbortController().signal,
-    timing: { ...noTiming, time: (_, what, work) => (made.push(what), work()) },
   });
   return {
     store,

@@ -291,7 +291,7 @@ describe("publishReferences()", () => {
 
   function publishedAs(program: Program): PublishedProgram {
     const reference = `r/${program.importPath}`;
-    return { program, list: undefined, reference, all: [reference] };
+    return { program, listDigest: undefined, reference, all: [reference] };
   }
 
   test("two values of one program are one image; good values only are asked for", async () => {

@@ -1,13 +1,13 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { chmodSync, linkSync, renameSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { chmodSync, linkSync, renameSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Arrivals, type CompiledBinary } from "../lib/go-build.ts";
+import { type GoBuildEvent, OutputWatch } from "../lib/go-build.ts";
 import type { Program } from "../lib/go-programs.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
 let tree: Tree;
-let seen: (CompiledBinary & { readonly importPath: string })[];
+let seen: GoBuildEvent[];
 
 beforeEach(() => {
   tree = writeTree({ out: null, tmp: null });
@@ -24,17 +24,14 @@ const programOf = (name: string): Program => ({
   text: name,
 });
 
-function watch(names: readonly string[], options: { env?: Record<string, string>; kept?: string } = {}): Arrivals {
+function watch(names: readonly string[], options: { env?: Record<string, string>; kept?: string } = {}): OutputWatch {
   const { env = {}, kept } = options;
-  return new Arrivals(tree.at("out"), new Map(names.map((name) => [name, programOf(name)])), {
+  for (const name of kept === undefined ? [] : names) linkSync(kept ?? "", tree.at(`out/${name}`));
+  const round = { outDir: tree.at("out"), programs: new Map(names.map((name) => [name, programOf(name)])) };
+  return new OutputWatch(round, {
     host: hostAt(tree.path),
     env: { GOENV: "off", ...env },
-    onBinary: ({ importPath }, binary) => void seen.push({ importPath, ...binary }),
-    prepare: (_program, path) => {
-      if (kept === undefined) return undefined;
-      linkSync(kept, path);
-      return statSync(path).ino;
-    },
+    push: (event) => void seen.push(event),
   });
 }
 
@@ -48,63 +45,64 @@ async function until(isSo: () => boolean): Promise<void> {
   for (let tries = 0; !isSo() && tries < 400; tries++) await Bun.sleep(5);
 }
 
-const of = (name: string, isNew = true): (typeof seen)[number] => ({
-  importPath: `example.com/${name}`,
+const of = (name: string, isNew = true): GoBuildEvent => ({
+  kind: "built",
+  program: programOf(name),
   path: tree.at(`out/${name}`),
   isNew,
 });
 
-describe("Arrivals", () => {
+describe("OutputWatch", () => {
   test("tells of a binary while others are still linked, once", async () => {
-    const arrivals = watch(["a", "b"]);
+    const outputs = watch(["a", "b"]);
     link("a");
     await until(() => seen.length > 0);
     expect(seen).toEqual([of("a")]);
     link("b");
-    const binaries = arrivals.finish();
+    outputs.finish();
     expect(seen).toEqual([of("a"), of("b")]);
-    expect([...binaries.keys()]).toEqual(["example.com/a", "example.com/b"]);
   });
 
   test("knows which binary go left as it was, whatever its times are", () => {
     tree.write({ kept: "binary" });
-    const arrivals = watch(["a"], { kept: tree.at("kept") });
+    const outputs = watch(["a"], { kept: tree.at("kept") });
     utimesSync(tree.at("out/a"), 5, 5);
-    arrivals.finish();
+    outputs.finish();
     expect(seen).toEqual([of("a", false)]);
   });
 
   test("knows which binary took the place of the one that was there", () => {
     tree.write({ kept: "binary" });
-    const arrivals = watch(["a"], { kept: tree.at("kept") });
+    const outputs = watch(["a"], { kept: tree.at("kept") });
     link("a", "binary");
-    arrivals.finish();
+    outputs.finish();
     expect(seen).toEqual([of("a")]);
   });
 
   test("does not mind that a binary's times change once it has been seen", async () => {
-    const arrivals = watch(["a"]);
+    const outputs = watch(["a"]);
     link("a");
     await until(() => seen.length > 0);
     utimesSync(tree.at("out/a"), 5, 5);
-    expect(arrivals.finish().size).toBe(1);
+    outputs.finish();
+    expect(seen).toEqual([of("a")]);
   });
 
   test.each<[string, () => void, string]>([
     ["a binary is missing", () => {}, "there is no file"],
     ["something is in its place", () => tree.write({ "out/a": null }), "there is no file"],
   ])("fails if %s", (_name, work, why) => {
-    const arrivals = watch(["a"]);
+    const outputs = watch(["a"]);
     work();
-    expect(() => arrivals.finish()).toThrow(`Cannot build "example.com/a": go build ended well, but ${why}`);
+    expect(() => outputs.finish()).toThrow(`Cannot build "example.com/a": go build ended well, but ${why}`);
   });
 
   test("fails if another file has taken the place of one that was seen", async () => {
-    const arrivals = watch(["a"]);
+    const outputs = watch(["a"]);
     link("a");
     await until(() => seen.length > 0);
     link("a", "other binary");
-    expect(() => arrivals.finish()).toThrow("something else wrote to");
+    expect(() => outputs.finish()).toThrow("something else wrote to");
   });
 
   test.each<[string, () => Record<string, string>]>([
@@ -124,11 +122,11 @@ describe("Arrivals", () => {
       },
     ],
   ])("waits for the end where go copies: %s", async (_name, env) => {
-    const arrivals = watch(["a"], { env: env() });
+    const outputs = watch(["a"], { env: env() });
     writeFileSync(join(tree.at("out"), "a"), "half");
     await Bun.sleep(50);
     expect(seen).toEqual([]);
-    arrivals.finish();
+    outputs.finish();
     expect(seen).toEqual([of("a")]);
   });
 });
