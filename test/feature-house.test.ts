@@ -82,6 +82,47 @@ describe("lib/", () => {
   );
 });
 
+describe("docs/architecture.md", () => {
+  const subjects = readSubjects(readFileSync(join(ROOT, "docs", "architecture.md"), "utf8"));
+  const modules = [...sources.keys()].filter((name) => name !== "compress.worker.ts");
+
+  test("lists the subject of every module, and no subject without a module", () => {
+    expect(modules.filter((name) => subjectOf(name, subjects) === undefined)).toEqual([]);
+    const used = new Set(modules.map((name) => subjectOf(name, subjects)));
+    expect([...subjects.keys()].filter((subject) => !used.has(subject))).toEqual([]);
+  });
+
+  test("puts every module into the layer of its imports or above", () => {
+    const layerOf = (name: string): number => subjects.get(subjectOf(name, subjects) ?? "") ?? 0;
+    const wrong = modules.flatMap((name) =>
+      (real.get(name) ?? [])
+        .filter((target) => layerOf(target) > layerOf(name))
+        .map((target) => `${name} (layer ${layerOf(name)}) imports ${target} (layer ${layerOf(target)})`),
+    );
+    expect(wrong).toEqual([]);
+  });
+});
+
+/** The layer of each subject, from rows such as ``| 2 | `oci`, `image` | … |``. */
+function readSubjects(page: string): Map<string, number> {
+  const subjects = new Map<string, number>();
+  for (const [, layer, names = ""] of page.matchAll(/^\| *(\d+) *\|([^|]*)\|/gm)) {
+    for (const [, name = ""] of names.matchAll(/`([\w-]+)`/g)) {
+      if (subjects.has(name)) throw new Error(`docs/architecture.md lists ${name} twice`);
+      subjects.set(name, Number(layer));
+    }
+  }
+  return subjects;
+}
+
+/** The longest subject that a module's name begins with. `cli-` is about the parts of `cli`, not about `cli` itself. */
+function subjectOf(file: string, subjects: ReadonlyMap<string, number>): string | undefined {
+  const name = file.replace(/\.ts$/, "");
+  const fits = (subject: string): boolean =>
+    name === subject || name.startsWith(subject.endsWith("-") ? subject : `${subject}-`);
+  return [...subjects.keys()].filter(fits).sort((a, b) => b.length - a.length)[0];
+}
+
 /** Every TypeScript file with comments of ours, by its path in the repository. */
 const commented: readonly string[] = [
   "ko.ts",
