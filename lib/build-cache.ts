@@ -233,10 +233,8 @@ export class BuildCache {
 
 type UnsharedRecord = Omit<BuildRecord, "shared">;
 
-interface WithStart {
-  /** Milliseconds since 1970, before the list was found to hold. */
-  readonly startedAt: number;
-}
+/** Milliseconds since 1970, before the list was found to hold. */
+type WithStart = Pick<PackageList, "startedAt">;
 
 interface RecordingOptions {
   readonly builds: BuildCache;

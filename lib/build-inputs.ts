@@ -5,9 +5,10 @@
  * count; it does not look at them.
  */
 import { realpathSync } from "node:fs";
-import { basename, join, resolve } from "node:path";
+import { basename, join, relative, resolve } from "node:path";
 import { once } from "./async.ts";
 import { keyOf } from "./cache.ts";
+import { printable } from "./errors.ts";
 import { isInside } from "./file.ts";
 import type { InputPlan } from "./fingerprint-inputs.ts";
 import { findWorkTree, planTags, readGitState } from "./git.ts";
@@ -217,6 +218,38 @@ function digestList(
     files.filter(isOwn),
     patterns.map(({ dir, embedPatterns }) => [dir, embedPatterns]),
   ]);
+}
+
+/** One image of one platform. */
+export type Explanation = {
+  readonly importPath: string;
+  /** `linux/arm/v7` */
+  readonly platform: string;
+} & ({ readonly state: "reused" } | ({ readonly state: "rebuilt" } & Reason));
+
+/**
+ * Lines without line ends, in the order of the images.
+ *
+ * @param cwd absolute; a file is shown relative to it where that is shorter
+ */
+export function formatExplanations(explanations: readonly Explanation[], cwd: string): readonly string[] {
+  return explanations.map((explanation) => {
+    const { importPath, platform } = explanation;
+    const line = `${importPath} (${platform}): ${describe(explanation, cwd)}`;
+    // A file name may hold anything.
+    return printable(line.replaceAll(/[\t\r\n]/g, " "));
+  });
+}
+
+function describe(explanation: Explanation, cwd: string): string {
+  if (explanation.state === "reused") return "reused, nothing changed";
+  const { file, reason } = explanation;
+  return `rebuilt, ${file === undefined ? "" : `${shorten(file, cwd)} `}${reason}`;
+}
+
+function shorten(file: string, cwd: string): string {
+  const near = relative(cwd, file);
+  return near !== "" && near.length < file.length ? near : file;
 }
 
 /** Go stamps programs of main modules and local replacements, not those of dependencies. */

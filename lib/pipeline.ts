@@ -3,16 +3,15 @@
  *
  * A run is one {@link Pipeline}. It makes up to three attempts, each of which trusts less of the cache than the one before.
  */
-import { relative } from "node:path";
 import { inBackground } from "./async.ts";
 import { BuildCache } from "./build-cache.ts";
-import type { ListDigest } from "./build-inputs.ts";
+import { type Explanation, formatExplanations, type ListDigest } from "./build-inputs.ts";
 import { buildImages, type BuildImagesOptions, type BuildResult, type Plan, planBuilds } from "./build.ts";
 import type { Cache, LazyCache } from "./cache.ts";
 import type { BuildOptions } from "./cli-options.ts";
 import { baseFor, type Config } from "./config.ts";
 import type { RunContext } from "./context.ts";
-import { printable, UsageError } from "./errors.ts";
+import { UsageError } from "./errors.ts";
 import { type Found, ProgramFinder } from "./go-programs-cache.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { GoPackage } from "./go.ts";
@@ -399,7 +398,7 @@ async function fitPlans(
   });
 }
 
-/** What `--explain` asks for, on stderr whatever the level of the log. */
+/** Writes the lines of `--explain` to stderr, at any level of the log. */
 function explain(results: readonly BuildResult[], host: Host): void {
   const explanations = results.flatMap(({ program, reasons, targets }) =>
     targets.map(({ platform }, i): Explanation => {
@@ -409,45 +408,4 @@ function explain(results: readonly BuildResult[], host: Host): void {
     }),
   );
   for (const line of formatExplanations(explanations, host.cwd)) host.err(`${line}\n`);
-}
-
-/** One image of one platform. */
-export type Explanation = {
-  readonly importPath: string;
-  /** `linux/arm/v7` */
-  readonly platform: string;
-} & (
-  | { readonly state: "reused" }
-  | {
-      readonly state: "rebuilt";
-      /** The first input that changed, if it is a file: absolute. */
-      readonly file?: string | undefined;
-      /** What is with that file, or why else it was rebuilt: `changed`, `first build here`. */
-      readonly reason: string;
-    }
-);
-
-/**
- * Lines without line ends, in the order of the images.
- *
- * @param cwd absolute; a file is shown relative to it where that is shorter
- */
-export function formatExplanations(explanations: readonly Explanation[], cwd: string): readonly string[] {
-  return explanations.map((explanation) => {
-    const { importPath, platform } = explanation;
-    const line = `${importPath} (${platform}): ${describe(explanation, cwd)}`;
-    // A file name may hold anything.
-    return printable(line.replaceAll(/[\t\r\n]/g, " "));
-  });
-}
-
-function describe(explanation: Explanation, cwd: string): string {
-  if (explanation.state === "reused") return "reused, nothing changed";
-  const { file, reason } = explanation;
-  return `rebuilt, ${file === undefined ? "" : `${shorten(file, cwd)} `}${reason}`;
-}
-
-function shorten(file: string, cwd: string): string {
-  const near = relative(cwd, file);
-  return near !== "" && near.length < file.length ? near : file;
 }

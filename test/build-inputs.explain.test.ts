@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { type Explanation, formatExplanations } from "../lib/pipeline.ts";
+import { type Explanation, formatExplanations } from "../lib/build-inputs.ts";
 
 const WEB = { importPath: "example.com/app/cmd/web", platform: "linux/amd64" } as const;
 
