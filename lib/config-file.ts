@@ -8,6 +8,7 @@ import { readFile, stat } from "node:fs/promises";
 import { extname, join, relative, resolve } from "node:path";
 import type { Document, LineCounter, Node, Pair } from "yaml";
 import { codeOf, findNearest, UsageError } from "./errors.ts";
+import { isInside } from "./file.ts";
 
 /** A value and its origin: `.ko.yaml:3:19` or `KO_DEFAULTBASEIMAGE`. */
 export interface Setting<T> {
@@ -74,8 +75,7 @@ export async function findConfigFile(options: FindConfigOptions): Promise<string
  * @throws {UsageError} If the file is not YAML, or has an unknown key or a value of the wrong type; with line and column.
  */
 export async function readConfigFile(source: string, cwd: string): Promise<FileSettings> {
-  const inside = relative(cwd, source);
-  const shown = inside.startsWith("..") ? source : inside;
+  const shown = isInside(source, cwd) ? relative(cwd, source) : source;
   const text = await readText(source, shown);
   const yaml = await import("yaml");
   const lines = new yaml.LineCounter();

@@ -11,7 +11,7 @@ import { join, posix, relative } from "node:path";
 import { Channel } from "./async.ts";
 import { countOomKills } from "./build-jobs.ts";
 import { CommandError, KoError, printable } from "./errors.ts";
-import { look, readNames } from "./file.ts";
+import { isInside, look, readNames } from "./file.ts";
 import { cgoHint, findCgoFiles } from "./go-problems.ts";
 import type { Program } from "./go-programs.ts";
 import {
@@ -211,7 +211,7 @@ function splitRounds(
 function namePackage({ importPath, dir, workDir }: Program): string {
   if (!importPath.startsWith("_/")) return importPath;
   const path = relative(workDir, dir);
-  return path.startsWith("..") ? path : `./${path}`;
+  return isInside(dir, workDir) ? `./${path}` : path;
 }
 
 interface ExplainOptions extends GoBuildOptions {

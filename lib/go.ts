@@ -14,185 +14,6 @@ import { isObject } from "./json.ts";
 import type { Log } from "./log.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 
-export interface GoOptions {
-  readonly host: Host;
-  readonly log: Log;
-  /**
-   * The name or path of the Go tool: `KO_GO_PATH`, else `go`. A relative path starts at the host's working directory.
-   */
-  readonly go: string;
-  /** Ends `go` and the processes that it started. @default the host's signal */
-  readonly signal?: AbortSignal;
-}
-
-export interface RunGoOptions extends GoOptions {
-  /** Absolute. */
-  readonly cwd: string;
-  /** The whole environment, of {@link buildEnvironment}. */
-  readonly env: Readonly<Record<string, string>>;
-}
-
-/** The platform of `go list` if no other is known. */
-export const DEFAULT_PLATFORM: Platform = { os: "linux", architecture: "amd64" };
-
-/**
- * Returns the environment of `go` for a platform.
- *
- * The user's environment overrides the defaults (`CGO_ENABLED=0`, `GOARM` or `GOAMD64`), and `extra` (`env` of
- * `.ko.yaml`) overrides both, as in the original. `GOOS` and `GOARCH` are always the platform's: in the original
- * `GOOS=darwin` puts a macOS binary into a Linux image. An empty variable counts as unset, as it does for `go`.
- *
- * @throws {KoError} If an arm variant is not `v` and a number, or `GOFLAGS` sets `-toolexec`.
- */
-export function buildEnvironment(
-  platform: Platform,
-  hostEnv: Readonly<Record<string, string>>,
-  extra: Readonly<Record<string, string>> = {},
-): Record<string, string> {
-  const own: Record<string, string> = { CGO_ENABLED: "0", GOOS: platform.os, GOARCH: platform.architecture };
-  if (platform.variant && platform.architecture === "arm") {
-    const goarm = armVersion(platform.variant, platform);
-    if (goarm !== undefined) own["GOARM"] = goarm;
-  } else if (platform.variant && platform.architecture === "amd64") {
-    own["GOAMD64"] = platform.variant;
-  }
-  const env: Record<string, string> = { ...own };
-  for (const [key, value] of Object.entries(hostEnv)) {
-    if (key !== "GOOS" && key !== "GOARCH" && (value !== "" || !(key in own))) env[key] = value;
-  }
-  for (const [key, value] of Object.entries(extra)) {
-    if (value !== "" || !(key in own)) env[key] = value;
-  }
-  refuseToolexec(splitQuoted(env["GOFLAGS"] ?? ""), "the environment variable GOFLAGS");
-  return env;
-}
-
-/**
- * Refuses `-toolexec`, which runs any program in place of the compiler.
- *
- * @param flags single flags or words of a flag's value
- * @throws {UsageError} If one of them is `-toolexec`, in any spelling.
- */
-export function refuseToolexec(flags: readonly string[], source = "the flags of go build"): void {
-  const found = flags.find((flag) => /^--?toolexec(=|$)/.test(flag));
-  if (found === undefined) return;
-  throw new UsageError(`Cannot use -toolexec in ${source}: it runs any program in place of the Go compiler`, {
-    hint: "Take -toolexec out.",
-  });
-}
-
-/**
- * Runs `go` in a folder, with `PWD` to match. Of its talk on stderr, `go: downloading …` is shown as it comes; the rest
- * is the caller's to show: {@link goMessages}.
- *
- * @throws {CommandError} As {@link Host.run} does; with a hint when there is no `go`.
- */
-export async function runGo(args: readonly string[], options: RunGoOptions): Promise<RunResult> {
-  const { result } = await startGo(args, options);
-  return result;
-}
-
-/** As {@link runGo}, but returns as soon as the process has been started. */
-export async function startGo(
-  args: readonly string[],
-  options: RunGoOptions,
-): Promise<{ readonly result: Promise<RunResult> }> {
-  const { host, log } = options;
-  await refuseToolexecInSettings(options.env, host.platform);
-  const program = /[/\\]/.test(options.go) ? resolve(host.cwd, options.go) : options.go;
-  let pending = "";
-  const show = (text: string): void => {
-    const lines = (pending + text).split("\n");
-    pending = lines.pop() ?? "";
-    for (const line of lines) if (isProgress(line)) log.info(line);
-  };
-  const env = { ...options.env, PWD: options.cwd };
-  const signal = options.signal ?? host.signal;
-  const running = host.run([program, ...args], { cwd: options.cwd, env, stderr: show, signal });
-  return { result: inBackground(running.catch(explainMissingGo)) };
-}
-
-/** @throws {CommandError} With a hint, if there is no `go`; else the failure itself. */
-function explainMissingGo(error: unknown): never {
-  if (!(error instanceof CommandError) || error.code !== undefined || error.signal !== undefined) throw error;
-  throw new CommandError(error.message, {
-    argv: error.argv,
-    code: undefined,
-    stderr: error.stderr,
-    hint: "Install Go from https://go.dev/dl/, or set KO_GO_PATH to the program.",
-  });
-}
-
-/** Returns the stderr of `go` without the lines that {@link runGo} has shown already, and without a last line end. */
-export function goMessages(stderr: string): string {
-  const lines = stderr.split("\n").filter((line) => !isProgress(line));
-  return printable(lines.join("\n").trimEnd(), 60 * 1024);
-}
-
-/** Reports whether the kernel probably killed the process for lack of memory. */
-export function looksKilled(error: CommandError): boolean {
-  return error.signal === "SIGKILL" || error.code === 137 || /\bsignal: killed\b/.test(error.stderr);
-}
-
-function isProgress(line: string): boolean {
-  return line.startsWith("go: downloading ");
-}
-
-/** The GOARM of a variant: `v5`, `v6`, and 7 for all above; undefined leaves it to `go`. */
-function armVersion(variant: string, platform: Platform): string | undefined {
-  const digits = /^v(\d+)$/.exec(variant)?.[1];
-  if (digits === undefined) {
-    throw new KoError(`Cannot build for "${formatPlatform(platform)}": the variant is "${variant}", want v5, v6 or v7`);
-  }
-  const version = Number(digits);
-  return version < 5 ? undefined : String(Math.min(version, 7));
-}
-
-/** Refuses `-toolexec` in the GOFLAGS of `go env -w`, which `go` uses if the environment has none. */
-async function refuseToolexecInSettings(env: Readonly<Record<string, string>>, platform: string): Promise<void> {
-  if (env["GOFLAGS"]) return;
-  const path = settingsFile(env, platform);
-  if (path === undefined) return;
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch {
-    return; // A file that ko cannot read, `go` cannot read either.
-  }
-  for (const line of text.split("\n")) {
-    if (line.startsWith("GOFLAGS=")) refuseToolexec(splitQuoted(line.slice("GOFLAGS=".length)), `GOFLAGS of ${path}`);
-  }
-}
-
-/** Returns the path of the settings file of `go env -w` (`os.UserConfigDir`); undefined if there is none. */
-export function settingsFile(env: Readonly<Record<string, string>>, platform: string): string | undefined {
-  if (env["GOENV"]) return env["GOENV"] === "off" ? undefined : env["GOENV"];
-  const home = env["HOME"];
-  let folder: string | undefined;
-  if (platform === "win32") folder = env["APPDATA"] ?? env["AppData"];
-  else if (platform === "darwin") folder = home && join(home, "Library", "Application Support");
-  else folder = env["XDG_CONFIG_HOME"] || (home && join(home, ".config"));
-  return folder ? join(folder, "go", "env") : undefined;
-}
-
-/** Reads a variable as `go` does: from the environment, else from the settings of `go env -w`; empty if unset. */
-export function readVariable(name: string, env: Readonly<Record<string, string>>, platform: string): string {
-  if (env[name]) return env[name];
-  const path = settingsFile(env, platform);
-  if (path === undefined) return "";
-  try {
-    const lines = readFileSync(path, "utf8").split(/\r?\n/);
-    return lines.find((line) => line.startsWith(`${name}=`))?.slice(name.length + 1) ?? "";
-  } catch {
-    return "";
-  }
-}
-
-/** Splits GOFLAGS as `go` does: quotes count only at the start of a field, and nothing is escaped. */
-export function splitQuoted(text: string): readonly string[] {
-  return Array.from(text.matchAll(/'([^']*)'|"([^"]*)"|(\S+)/g), (match) => match[1] ?? match[2] ?? match[3] ?? "");
-}
-
 export interface GoModule {
   readonly path: string;
   /** Absent for a module of the work tree. */
@@ -255,6 +76,27 @@ export interface GoPackage {
   readonly imports: readonly string[];
 }
 
+export interface GoOptions {
+  readonly host: Host;
+  readonly log: Log;
+  /**
+   * The name or path of the Go tool: `KO_GO_PATH`, else `go`. A relative path starts at the host's working directory.
+   */
+  readonly go: string;
+  /** Ends `go` and the processes that it started. @default the host's signal */
+  readonly signal?: AbortSignal;
+}
+
+export interface RunGoOptions extends GoOptions {
+  /** Absolute. */
+  readonly cwd: string;
+  /** The whole environment, of {@link buildEnvironment}. */
+  readonly env: Readonly<Record<string, string>>;
+}
+
+/** The platform of `go list` if no other is known. */
+export const DEFAULT_PLATFORM: Platform = { os: "linux", architecture: "amd64" };
+
 const OTHER_FILES = "CFiles CXXFiles MFiles HFiles FFiles SFiles SwigFiles SwigCXXFiles SysoFiles".split(" ");
 
 const FIELDS = [
@@ -264,6 +106,127 @@ const FIELDS = [
 ]
   .flat()
   .join(",");
+
+const places = new Intl.Collator("en", { numeric: true });
+
+const NONE: readonly string[] = [];
+
+/**
+ * Returns the environment of `go` for a platform.
+ *
+ * The user's environment overrides the defaults (`CGO_ENABLED=0`, `GOARM` or `GOAMD64`), and `extra` (`env` of
+ * `.ko.yaml`) overrides both, as in the original. `GOOS` and `GOARCH` are always the platform's: in the original
+ * `GOOS=darwin` puts a macOS binary into a Linux image. An empty variable counts as unset, as it does for `go`.
+ *
+ * @throws {KoError} If an arm variant is not `v` and a number, or `GOFLAGS` sets `-toolexec`.
+ */
+export function buildEnvironment(
+  platform: Platform,
+  hostEnv: Readonly<Record<string, string>>,
+  extra: Readonly<Record<string, string>> = {},
+): Record<string, string> {
+  const own: Record<string, string> = { CGO_ENABLED: "0", GOOS: platform.os, GOARCH: platform.architecture };
+  if (platform.variant && platform.architecture === "arm") {
+    const goarm = armVersion(platform.variant, platform);
+    if (goarm !== undefined) own["GOARM"] = goarm;
+  } else if (platform.variant && platform.architecture === "amd64") {
+    own["GOAMD64"] = platform.variant;
+  }
+  const env: Record<string, string> = { ...own };
+  for (const [key, value] of Object.entries(hostEnv)) {
+    if (key !== "GOOS" && key !== "GOARCH" && (value !== "" || !(key in own))) env[key] = value;
+  }
+  for (const [key, value] of Object.entries(extra)) {
+    if (value !== "" || !(key in own)) env[key] = value;
+  }
+  refuseToolexec(splitQuoted(env["GOFLAGS"] ?? ""), "the environment variable GOFLAGS");
+  return env;
+}
+
+/**
+ * Refuses `-toolexec`, which runs any program in place of the compiler.
+ *
+ * @param flags single flags or words of a flag's value
+ * @throws {UsageError} If one of them is `-toolexec`, in any spelling.
+ */
+export function refuseToolexec(flags: readonly string[], source = "the flags of go build"): void {
+  const found = flags.find((flag) => /^--?toolexec(=|$)/.test(flag));
+  if (found === undefined) return;
+  throw new UsageError(`Cannot use -toolexec in ${source}: it runs any program in place of the Go compiler`, {
+    hint: "Take -toolexec out.",
+  });
+}
+
+/**
+ * Runs `go` in a folder, with `PWD` set to it. Lines such as `go: downloading …` on its stderr are logged at once; the
+ * caller shows the others, with {@link goMessages}.
+ *
+ * @throws {CommandError} As {@link Host.run} does, with a hint if there is no `go`.
+ */
+export async function runGo(args: readonly string[], options: RunGoOptions): Promise<RunResult> {
+  const { result } = await startGo(args, options);
+  return result;
+}
+
+/** Does the same as {@link runGo}, but returns as soon as the process has been started. */
+export async function startGo(
+  args: readonly string[],
+  options: RunGoOptions,
+): Promise<{ readonly result: Promise<RunResult> }> {
+  const { host, log } = options;
+  await refuseToolexecInSettings(options.env, host.platform);
+  const program = /[/\\]/.test(options.go) ? resolve(host.cwd, options.go) : options.go;
+  let pending = "";
+  const show = (text: string): void => {
+    const lines = (pending + text).split("\n");
+    pending = lines.pop() ?? "";
+    for (const line of lines) if (isProgress(line)) log.info(line);
+  };
+  const env = { ...options.env, PWD: options.cwd };
+  const signal = options.signal ?? host.signal;
+  const running = host.run([program, ...args], { cwd: options.cwd, env, stderr: show, signal });
+  return { result: inBackground(running.catch(explainMissingGo)) };
+}
+
+/** Returns the stderr of `go` without the lines that {@link runGo} has shown already, and without a last line end. */
+export function goMessages(stderr: string): string {
+  const lines = stderr.split("\n").filter((line) => !isProgress(line));
+  return printable(lines.join("\n").trimEnd(), 60 * 1024);
+}
+
+/** Reports whether the kernel probably killed the process for lack of memory. */
+export function looksKilled(error: CommandError): boolean {
+  return error.signal === "SIGKILL" || error.code === 137 || /\bsignal: killed\b/.test(error.stderr);
+}
+
+/** Returns the path of the settings file of `go env -w` (`os.UserConfigDir`); undefined if there is none. */
+export function settingsFile(env: Readonly<Record<string, string>>, platform: string): string | undefined {
+  if (env["GOENV"]) return env["GOENV"] === "off" ? undefined : env["GOENV"];
+  const home = env["HOME"];
+  let folder: string | undefined;
+  if (platform === "win32") folder = env["APPDATA"] ?? env["AppData"];
+  else if (platform === "darwin") folder = home && join(home, "Library", "Application Support");
+  else folder = env["XDG_CONFIG_HOME"] || (home && join(home, ".config"));
+  return folder ? join(folder, "go", "env") : undefined;
+}
+
+/** Reads a variable as `go` does: from the environment, else from the settings of `go env -w`; empty if unset. */
+export function readVariable(name: string, env: Readonly<Record<string, string>>, platform: string): string {
+  if (env[name]) return env[name];
+  const path = settingsFile(env, platform);
+  if (path === undefined) return "";
+  try {
+    const lines = readFileSync(path, "utf8").split(/\r?\n/);
+    return lines.find((line) => line.startsWith(`${name}=`))?.slice(name.length + 1) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+/** Splits GOFLAGS as `go` does: quotes count only at the start of a field, and nothing is escaped. */
+export function splitQuoted(text: string): readonly string[] {
+  return Array.from(text.matchAll(/'([^']*)'|"([^"]*)"|(\S+)/g), (match) => match[1] ?? match[2] ?? match[3] ?? "");
+}
 
 /**
  * Lists the packages that patterns match, after their dependencies. Packages with an error are listed too.
@@ -319,6 +282,47 @@ export function parsePackages(bytes: Uint8Array): readonly GoPackage[] {
   return packages;
 }
 
+/** @throws {CommandError} With a hint if there is no `go`; otherwise the error itself. */
+function explainMissingGo(error: unknown): never {
+  if (!(error instanceof CommandError) || error.code !== undefined || error.signal !== undefined) throw error;
+  throw new CommandError(error.message, {
+    argv: error.argv,
+    code: undefined,
+    stderr: error.stderr,
+    hint: "Install Go from https://go.dev/dl/, or set KO_GO_PATH to the program.",
+  });
+}
+
+function isProgress(line: string): boolean {
+  return line.startsWith("go: downloading ");
+}
+
+/** The GOARM of a variant: `v5`, `v6`, and 7 for all above; undefined leaves it to `go`. */
+function armVersion(variant: string, platform: Platform): string | undefined {
+  const digits = /^v(\d+)$/.exec(variant)?.[1];
+  if (digits === undefined) {
+    throw new KoError(`Cannot build for "${formatPlatform(platform)}": the variant is "${variant}", want v5, v6 or v7`);
+  }
+  const version = Number(digits);
+  return version < 5 ? undefined : String(Math.min(version, 7));
+}
+
+/** Refuses `-toolexec` in the GOFLAGS of `go env -w`, which `go` uses if the environment has none. */
+async function refuseToolexecInSettings(env: Readonly<Record<string, string>>, platform: string): Promise<void> {
+  if (env["GOFLAGS"]) return;
+  const path = settingsFile(env, platform);
+  if (path === undefined) return;
+  let text: string;
+  try {
+    text = await readFile(path, "utf8");
+  } catch {
+    return; // A file that ko cannot read, `go` cannot read either.
+  }
+  for (const line of text.split("\n")) {
+    if (line.startsWith("GOFLAGS=")) refuseToolexec(splitQuoted(line.slice("GOFLAGS=".length)), `GOFLAGS of ${path}`);
+  }
+}
+
 function readPackage(text: string): GoPackage {
   let value: unknown;
   try {
@@ -350,8 +354,6 @@ function readPackage(text: string): GoPackage {
     imports: readStrings(value, "Imports"),
   };
 }
-
-const places = new Intl.Collator("en", { numeric: true });
 
 /** Compares by position: cmd/go leaves the order of a package's errors to chance (`collectDepsErrors`). */
 function byPlace(a: GoProblem, b: GoProblem): number {
@@ -385,8 +387,6 @@ function readString(value: Readonly<Record<string, unknown>>, key: string): stri
   if (typeof item === "string") return item;
   throw new KoError(`Cannot read ${key} in the output of go list: it is not a string`);
 }
-
-const NONE: readonly string[] = [];
 
 function readStrings(value: Readonly<Record<string, unknown>>, key: string): readonly string[] {
   const item = value[key];

@@ -85,7 +85,7 @@ export async function writeToLayout(
     for (const { built } of items) await writeBuilt(path, built, { signal, done });
     await withLock(join(path, LOCK), () => writeIndex(path, items, signal), { signal });
   } catch (cause) {
-    if (cause instanceof KoError || signal.aborted || !(cause instanceof Error && "code" in cause)) throw cause;
+    if (cause instanceof KoError || signal.aborted || codeOf(cause) === undefined) throw cause;
     throw new KoError(`Cannot write OCI layout "${path}"`, { cause });
   }
 }

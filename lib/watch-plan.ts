@@ -5,9 +5,9 @@
  * Of Go's own files and of modules in the module cache nothing is watched: they do not change. Nothing fails here: what
  * cannot be looked at is what somebody is about to mend.
  */
-import { type Dirent, readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { isInside, look } from "./file.ts";
+import { isInside, look, readEntries, realPath } from "./file.ts";
 import { findWorkTree } from "./git.ts";
 import { parseArgument, type Program } from "./go-programs.ts";
 import { ancestors, embedFolders, isImmutable, planModuleFiles } from "./go-sources.ts";
@@ -256,22 +256,6 @@ function realPaths(paths: readonly string[]): readonly string[] {
     const real = realPath(path);
     return real === undefined || real === path ? [] : [real];
   });
-}
-
-function realPath(path: string): string | undefined {
-  try {
-    return realpathSync(path);
-  } catch {
-    return undefined;
-  }
-}
-
-function readEntries(dir: string): readonly Dirent[] {
-  try {
-    return readdirSync(dir, { withFileTypes: true });
-  } catch {
-    return [];
-  }
 }
 
 function readText(path: string): string {
