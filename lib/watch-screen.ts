@@ -6,6 +6,7 @@
  */
 import { relative } from "node:path";
 import { describeError, printable } from "./errors.ts";
+import { isInside } from "./file.ts";
 import type { Host } from "./host.ts";
 import type { Log, LogLevel } from "./log.ts";
 import type { Stage } from "./timing.ts";
@@ -38,7 +39,7 @@ const CLEAR = "\r\u001b[K";
 export function formatCause(paths: readonly string[], cwd: string): string {
   const shown = paths.slice(0, MOST_CAUSES).map((path) => {
     const way = relative(cwd, path);
-    return printable(way === "" ? "." : way.startsWith("..") ? path : way, 200);
+    return printable(way === "" ? "." : isInside(path, cwd) ? way : path, 200);
   });
   const more = paths.length - shown.length;
   return more > 0 ? `${shown[0] ?? ""} and ${paths.length - 1} more` : shown.join(", ");
