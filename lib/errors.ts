@@ -1,18 +1,18 @@
 /**
- * Errors that a user, the network or another program caused, and how they are printed.
+ * Errors that the user, the network or another program caused, and their text for a terminal.
  *
- * A broken invariant of our own stays a built-in error and prints its stack: that is a bug report, not advice.
+ * A bug of ko is a built-in error instead: its stack is printed.
  */
 
 export interface KoErrorOptions {
-  /** One thing to do or to type next. */
+  /** The next thing to do or to type. */
   readonly hint?: string | undefined;
   readonly cause?: unknown;
   /** @default {1} 2 for wrong usage */
   readonly exitCode?: number | undefined;
 }
 
-/** A failure that the user, the network or another program caused: shown without a stack. */
+/** A failure that the user, the network or another program caused. It is printed without a stack. */
 export class KoError extends Error {
   override readonly name: string = "KoError";
   readonly hint: string | undefined;
@@ -25,7 +25,7 @@ export class KoError extends Error {
   }
 }
 
-/** A command line or a configuration that cannot be understood: exit code 2. */
+/** A command line or a configuration that is not valid. The exit code is 2. */
 export class UsageError extends KoError {
   override readonly name: string = "UsageError";
 
@@ -34,7 +34,7 @@ export class UsageError extends KoError {
   }
 }
 
-/** Several failures of one step, each worth a line of its own (two bad import paths, say). */
+/** Several failures of one step, such as two bad import paths. Each is printed on a line of its own. */
 export class KoErrors extends KoError {
   override readonly name: string = "KoErrors";
   readonly errors: readonly KoError[];
@@ -49,14 +49,14 @@ export class KoErrors extends KoError {
 
 export interface CommandErrorOptions extends KoErrorOptions {
   readonly argv: readonly string[];
-  /** The exit code, or undefined when a signal ended the process. */
+  /** The exit code; undefined if a signal ended the process. */
   readonly code: number | undefined;
   readonly signal?: string | undefined;
-  /** The end of what the program wrote to stderr. */
+  /** The end of the program's stderr. */
   readonly stderr: string;
 }
 
-/** A program that we started (`go`, `kubectl`, `git`, a credential helper) failed. */
+/** The failure of a program that ko started: `go`, `kubectl`, `git`, a credential helper. */
 export class CommandError extends KoError {
   override readonly name: string = "CommandError";
   readonly argv: readonly string[];
@@ -75,19 +75,19 @@ export class CommandError extends KoError {
 
 export interface RegistryErrorOptions extends KoErrorOptions {
   readonly method: string;
-  /** With every secret already taken out. */
+  /** Without secrets: redacted by url.ts. */
   readonly url: string;
-  /** The HTTP status, or undefined when no answer came. */
+  /** The HTTP status; undefined without a response. */
   readonly status?: number | undefined;
   /** The registry's own error codes, such as `MANIFEST_UNKNOWN`. */
   readonly codes?: readonly string[] | undefined;
-  /** Whether the same work may succeed when it is done again. @default "never" */
+  /** Whether a retry may succeed. @default "never" */
   readonly retry?: "never" | "once" | "often" | undefined;
-  /** Milliseconds that the server asks to wait before that. */
+  /** Milliseconds to wait before the retry, as the server asks. */
   readonly retryAfter?: number | undefined;
 }
 
-/** A registry, or the way to it, failed. */
+/** The failure of a request to a registry, or of the connection to it. */
 export class RegistryError extends KoError {
   override readonly name: string = "RegistryError";
   readonly method: string;
@@ -109,8 +109,9 @@ export class RegistryError extends KoError {
 }
 
 /**
- * Text from outside (a registry's answer, a tool's output), safe for a terminal: escape sequences, NULs and other
- * control characters are shown as `\xNN`, tabs and line ends are kept, and what is longer than `maxChars` is cut.
+ * Makes text from outside, such as a response or the output of a tool, safe for a terminal.
+ *
+ * Control characters become `\xNN`, except tabs and line ends. Text over `maxChars` is cut.
  */
 export function printable(text: string, maxChars = 4096): string {
   const cut = text.length > maxChars ? `${text.slice(0, maxChars)}…` : text;
@@ -119,20 +120,26 @@ export function printable(text: string, maxChars = 4096): string {
   });
 }
 
-/** The message of anything that was thrown. */
+/** Returns the message of a thrown value. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** The code of a failed system call, such as `ENOENT`; undefined if the error has none. */
+/** Returns the code of a failed system call, such as `ENOENT`; undefined if the error has none. */
 export function codeOf(error: unknown): string | undefined {
   return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }
 
+/** Reports whether a system call failed because its path does not exist. */
+export function isMissing(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === "ENOENT" || code === "ENOTDIR";
+}
+
 /**
- * What a person sees of a failure: the chain of causes on as few lines as will do, then the hints.
+ * Formats a failure for the terminal: `Error: `, the messages of the error and its causes, then a line for each hint.
  *
- * A cause whose message the outer message already holds is not repeated.
+ * A message that an outer message contains is left out, and so is a repeated hint.
  */
 export function describeError(error: unknown): string {
   if (error instanceof KoErrors) return error.errors.map(describeError).join("\n");
@@ -153,14 +160,12 @@ export function describeError(error: unknown): string {
   return printable(lines.join("\n"), 64 * 1024);
 }
 
-/** The exit code that `error` asks for. */
+/** Returns the exit code for a failure. */
 export function exitCodeOf(error: unknown): number {
   return error instanceof KoError ? error.exitCode : 1;
 }
 
-/**
- * The candidate nearest to `word` by edit distance, if one is near enough to be a slip of the fingers.
- */
+/** Finds the candidate nearest to `word` by edit distance, ignoring case; undefined if none is near enough for a typo. */
 export function findNearest(word: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined;
   let bestDistance = Math.max(1, Math.floor(word.length / 3)) + 1;
@@ -171,7 +176,7 @@ export function findNearest(word: string, candidates: Iterable<string>): string 
   return best;
 }
 
-/** Optimal string alignment distance; anything from `limit` on counts as `limit`. */
+/** The optimal string alignment distance, or `limit` if that is smaller. */
 function editDistance(a: string, b: string, limit: number): number {
   if (Math.abs(a.length - b.length) >= limit) return limit;
   let before: number[] = [];

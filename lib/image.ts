@@ -1,11 +1,9 @@
 /**
- * Images, indexes and layers as values: what a base is read as, what a build makes, what a publisher takes.
+ * Images, indexes and layers as values, and how ko makes them: base image, kodata layer and program layer become an
+ * image, images of several platforms become an index.
  *
- * Nothing here does I/O. A layer's bytes stay where they are (a file, a registry) until somebody opens it.
- *
- * Puts images together: base image + kodata layer + program layer -> image; images of several platforms -> index.
- *
- * The configuration is byte-equal to what the original ko v0.19.1 writes under `TZ=UTC` (rules.md D3, D4). No I/O.
+ * The configuration is byte-equal to that of the original ko v0.19.1 under `TZ=UTC` (docs/rules.md D3, D4). Nothing here
+ * does I/O: the bytes of a layer stay in a file or a registry until `open()` is called.
  */
 import type { Compression } from "./compress.ts";
 import { KoError } from "./errors.ts";
@@ -22,15 +20,15 @@ import {
   MEDIA_TYPES,
 } from "./oci.ts";
 
-/** A repository that holds a blob: other repositories of the same registry can mount the blob from there. */
+/** A repository that has a blob. Other repositories of the same registry can mount the blob from it. */
 export interface BlobSource {
   /** `host[:port]` as in `Repository.host` of reference.ts. */
   readonly host: string;
-  /** Repository path, such as `library/alpine`. */
+  /** The repository's path, such as `library/alpine`. */
   readonly path: string;
 }
 
-/** Content that its digest names: a layer or a configuration. */
+/** A layer or a configuration, as content with a descriptor. */
 export interface Blob {
   readonly descriptor: Descriptor;
   readonly source?: BlobSource;
@@ -40,7 +38,7 @@ export interface Blob {
 
 /** A blob that is an archive of files. Its bytes are verified while they are read. */
 export interface Layer extends Blob {
-  /** Digest of the uncompressed tar. */
+  /** The digest of the uncompressed tar. */
   readonly diffId: Digest;
 }
 
@@ -59,15 +57,15 @@ export interface BlobStream<T extends Blob = Blob> {
 
 export interface Image {
   readonly kind: "image";
-  /** Of the manifest: media type, size, digest. */
+  /** The descriptor of the manifest. */
   readonly descriptor: Descriptor;
-  /** The manifest's own bytes; its digest is `descriptor.digest`. */
+  /** The manifest as it is pushed. */
   readonly bytes: Uint8Array;
   readonly manifest: Manifest;
-  /** The configuration's own bytes; described by `manifest.config`. */
+  /** The configuration as it is pushed; its descriptor is `manifest.config`. */
   readonly configBytes: Uint8Array;
   readonly config: ImageConfig;
-  /** Same order as `manifest.layers`: the base's first. */
+  /** In the order of `manifest.layers`: those of the base first. */
   readonly layers: readonly Layer[];
 }
 
@@ -76,28 +74,28 @@ export interface Index {
   readonly descriptor: Descriptor;
   readonly bytes: Uint8Array;
   readonly index: IndexManifest;
-  /** Same order as `index.manifests`. */
+  /** In the order of `index.manifests`. */
   readonly children: readonly Image[];
 }
 
-/** What a build makes of one import path. */
+/** The result of building one import path. */
 export type Built = Image | Index;
 
-/** Where a base is read from: a registry's repository, an OCI layout, or what ko makes itself. */
+/** A source of base images: a repository, an OCI layout, a daemon, or ko itself. */
 export interface ImageSource {
   /**
-   * The bytes of an image manifest or an image index, verified, with media type, size and digest.
+   * Returns the bytes of a manifest or an index, verified, and their descriptor.
    *
-   * @param reference a tag or a digest; empty means the only image of a source that has just one
-   * @throws {KoError} If there is none of that name.
+   * @param reference a tag or a digest; "" for the only image of a source that has one
+   * @throws {KoError} If the source has no such manifest.
    */
   getManifest(
     reference: string,
     options?: { readonly expected?: Descriptor; readonly signal?: AbortSignal },
   ): Promise<{ readonly descriptor: Descriptor; readonly bytes: Uint8Array }>;
-  /** The bytes that the descriptor describes, verified while they are read. */
+  /** Returns the bytes of a blob. They are verified while they are read. */
   openBlob(descriptor: Descriptor, signal?: AbortSignal): AsyncIterable<Uint8Array>;
-  /** Where the blobs are, if a registry can mount them from there. */
+  /** The repository to mount the blobs from, if the source is a registry. */
   readonly blobSource?: BlobSource;
 }
 
@@ -130,26 +128,32 @@ export interface Published {
 
 export interface AssembleImageOptions {
   readonly importPath: string;
-  /** File name of the program in the image: {@link appName} of the import path. */
+  /** The file name of the program: {@link appName} of the import path. */
   readonly app: string;
-  /** `windows` has other paths than the rest. */
+  /** `windows` has other paths than all other systems. */
   readonly os: string;
-  /** Contents of `$KO_DATA_PATH`. */
+  /** The files of `$KO_DATA_PATH`. */
   readonly kodata: Layer;
   /** The program in `/ko-app`. */
   readonly program: Layer;
   readonly labels: Readonly<Record<string, string>>;
-  /** Added to (and winning over) the base's own. */
+  /** Annotations of the manifest. They replace those of the base with the same key. */
   readonly annotations: Readonly<Record<string, string>>;
-  /** The container's user; undefined keeps the base's. */
+  /** The user of the container; undefined keeps the base's. */
   readonly user: string | undefined;
-  /** Seconds since 1970 for the image and the program's history entry; undefined keeps the base's date. */
+  /** Seconds since 1970, for the image and the history entry of the program; undefined keeps the base's date. */
   readonly created: number | undefined;
-  /** Seconds since 1970 for the kodata history entry. */
+  /** Seconds since 1970, for the history entry of the kodata layer. */
   readonly kodataCreated: number | undefined;
 }
 
-/** By the base's media type and the kind of compression. */
+export interface IndexChild {
+  /** The entry of the base index that `image` was built on. */
+  readonly entry: Descriptor;
+  readonly image: Image;
+}
+
+/** Media types of layers, by the base's media type and the kind of compression. */
 const LAYER_TYPES: Readonly<Record<string, Readonly<Partial<Record<Compression["kind"], string>>>>> = {
   [MEDIA_TYPES.ociManifest]: {
     gzip: MEDIA_TYPES.ociLayer,
@@ -161,40 +165,7 @@ const LAYER_TYPES: Readonly<Record<string, Readonly<Partial<Record<Compression["
 
 const AUTHOR = "github.com/ko-build/ko";
 
-/** Name of the program's file in the image: the last element of the import path. */
-export function appName(importPath: string): string {
-  const last = importPath.replace(/\/+$/, "").split("/").at(-1) ?? "";
-  return last === "" || last === "." ? "ko-app" : last;
-}
-
-/**
- * The media type of the layers that go on a base: registries refuse images that mix OCI and Docker types.
- *
- * @param mediaType of the base's manifest
- * @param options.base what people call the base
- * @throws {KoError} If it is neither an OCI nor a Docker image, or its family has no type for layers compressed so.
- */
-export function layerTypeFor(
-  mediaType: string,
-  { compression, base }: { readonly compression: Compression; readonly base: string },
-): string {
-  const family = LAYER_TYPES[mediaType];
-  if (family === undefined) {
-    throw new KoError(
-      `Cannot build on base "${base}": its media type is "${mediaType}", an OCI or Docker image is wanted`,
-    );
-  }
-  const type = family[compression.kind];
-  if (type !== undefined) return type;
-  throw new KoError(
-    `Cannot use --compression=${compression.kind} on base "${base}": it has Docker media types, OCI ones are wanted`,
-    {
-      hint: "Use --compression=gzip, or another base: defaultBaseImage in .ko.yaml, KO_DEFAULTBASEIMAGE.",
-    },
-  );
-}
-
-/** The base image with the two layers on top and the configuration that starts the program. */
+/** Adds the two layers to a base image, and makes the configuration that starts the program. */
 export function assembleImage(base: Image, options: AssembleImageOptions): Image {
   const { kodata, program } = options;
   const config = makeConfig(base.config, options);
@@ -219,6 +190,90 @@ export function assembleImage(base: Image, options: AssembleImageOptions): Image
     configBytes,
     config,
     layers: [...base.layers, kodata, program],
+  };
+}
+
+/**
+ * Makes an index of platform images.
+ *
+ * @param children in the order of the base index
+ * @param options.mediaType that of the base index: OCI index or Docker list
+ */
+export function assembleIndex(
+  children: readonly IndexChild[],
+  options: { readonly mediaType: string; readonly annotations: Readonly<Record<string, string>> },
+): Index {
+  const index: IndexManifest = {
+    schemaVersion: 2,
+    mediaType: options.mediaType,
+    manifests: children.map(({ entry, image }) => ({
+      mediaType: entry.mediaType,
+      size: image.descriptor.size,
+      digest: image.descriptor.digest,
+      ...(entry.urls === undefined ? {} : { urls: entry.urls }),
+      ...(entry.annotations === undefined ? {} : { annotations: entry.annotations }),
+      ...(entry.platform === undefined ? {} : { platform: entry.platform }),
+      artifactType: image.manifest.artifactType ?? image.manifest.config.mediaType,
+    })),
+    annotations: options.annotations,
+  };
+  const bytes = encodeIndex(index);
+  return {
+    kind: "index",
+    descriptor: describe(options.mediaType, bytes),
+    bytes,
+    index,
+    children: children.map(({ image }) => image),
+  };
+}
+
+/** Returns the file name of a program in its image: the last element of the import path, if that is a name. */
+export function appName(importPath: string): string {
+  const last = importPath.replace(/\/+$/, "").split("/").at(-1) ?? "";
+  return last === "" || last === "." ? "ko-app" : last;
+}
+
+/**
+ * Returns the media type of layers to add to a base. Registries refuse images that mix OCI and Docker types.
+ *
+ * @param mediaType the media type of the base's manifest
+ * @param options.base the base in errors, as the user named it
+ * @throws {KoError} If the base is neither an OCI nor a Docker image, or Docker has no type for the compression.
+ */
+export function layerTypeFor(
+  mediaType: string,
+  { compression, base }: { readonly compression: Compression; readonly base: string },
+): string {
+  const family = LAYER_TYPES[mediaType];
+  if (family === undefined) {
+    throw new KoError(
+      `Cannot build on base "${base}": its media type is "${mediaType}", an OCI or Docker image is wanted`,
+    );
+  }
+  const type = family[compression.kind];
+  if (type !== undefined) return type;
+  throw new KoError(
+    `Cannot use --compression=${compression.kind} on base "${base}": it has Docker media types, OCI ones are wanted`,
+    {
+      hint: "Use --compression=gzip, or another base: defaultBaseImage in .ko.yaml, KO_DEFAULTBASEIMAGE.",
+    },
+  );
+}
+
+/** Returns the platform of an image's configuration. `linux` and `amd64` stand for a missing part. */
+export function platformOf(image: Image): {
+  os: string;
+  architecture: string;
+  variant?: string;
+  "os.version"?: string;
+} {
+  const { os, architecture, variant } = image.config;
+  const version = image.config["os.version"];
+  return {
+    os: os || "linux",
+    architecture: architecture || "amd64",
+    ...(variant ? { variant } : {}),
+    ...(version ? { "os.version": version } : {}),
   };
 }
 
@@ -259,7 +314,7 @@ function makeContainerConfig(base: ContainerConfig, options: AssembleImageOption
   };
 }
 
-/** Appends `folder` to the first PATH (with `:` on Windows too, as the original), or adds a PATH at the end. */
+/** Appends `folder` to the first PATH, or adds a PATH at the end. The original, too, separates by `:` on Windows. */
 function addToPath(env: readonly string[], folder: string): readonly string[] {
   const at = env.findIndex((entry) => entry.startsWith("PATH="));
   return at < 0 ? [...env, `PATH=${folder}`] : env.with(at, `${env[at]}:${folder}`);
@@ -267,60 +322,4 @@ function addToPath(env: readonly string[], folder: string): readonly string[] {
 
 function timeOf(seconds: number | undefined): string {
   return goTime(seconds === undefined ? undefined : new Date(seconds * 1000).toISOString());
-}
-
-export interface IndexChild {
-  /** What the base index says of the platform image that `image` was built on. */
-  readonly entry: Descriptor;
-  readonly image: Image;
-}
-
-/**
- * An index of platform images, in the order given (the base index's).
- *
- * @param options.mediaType the base index's: OCI index or Docker list
- */
-export function assembleIndex(
-  children: readonly IndexChild[],
-  options: { readonly mediaType: string; readonly annotations: Readonly<Record<string, string>> },
-): Index {
-  const index: IndexManifest = {
-    schemaVersion: 2,
-    mediaType: options.mediaType,
-    manifests: children.map(({ entry, image }) => ({
-      mediaType: entry.mediaType,
-      size: image.descriptor.size,
-      digest: image.descriptor.digest,
-      ...(entry.urls === undefined ? {} : { urls: entry.urls }),
-      ...(entry.annotations === undefined ? {} : { annotations: entry.annotations }),
-      ...(entry.platform === undefined ? {} : { platform: entry.platform }),
-      artifactType: image.manifest.artifactType ?? image.manifest.config.mediaType,
-    })),
-    annotations: options.annotations,
-  };
-  const bytes = encodeIndex(index);
-  return {
-    kind: "index",
-    descriptor: describe(options.mediaType, bytes),
-    bytes,
-    index,
-    children: children.map(({ image }) => image),
-  };
-}
-
-/** The platform that an image's configuration names; `linux` and `amd64` where it names none. */
-export function platformOf(image: Image): {
-  os: string;
-  architecture: string;
-  variant?: string;
-  "os.version"?: string;
-} {
-  const { os, architecture, variant } = image.config;
-  const version = image.config["os.version"];
-  return {
-    os: os || "linux",
-    architecture: architecture || "amd64",
-    ...(variant ? { variant } : {}),
-    ...(version ? { "os.version": version } : {}),
-  };
 }

@@ -1,9 +1,7 @@
 /**
- * The OCI image configuration as plain data: what a container is started with, and how the image came to be.
+ * The OCI image configuration as plain data: https://github.com/opencontainers/image-spec/blob/main/config.md
  *
- * Written byte for byte as go-containerregistry writes it, so that equal content has equal digests.
- *
- * https://github.com/opencontainers/image-spec/blob/main/config.md
+ * It is written byte for byte as go-containerregistry writes it, so that equal content has equal digests.
  */
 import { KoError } from "./errors.ts";
 import {
@@ -25,14 +23,14 @@ import { type Digest, isDigest } from "./oci.ts";
 
 export interface History {
   readonly author?: string;
-  /** RFC 3339; absent means the year 1. */
+  /** RFC 3339. If absent, the year 1 is written. */
   readonly created?: string;
   readonly created_by?: string;
   readonly comment?: string;
   readonly empty_layer?: boolean;
 }
 
-/** The `config` part of an image configuration: what a container is started with. */
+/** The `config` field of an image configuration: how a container is started. */
 export interface ContainerConfig {
   readonly AttachStderr?: boolean;
   readonly AttachStdin?: boolean;
@@ -64,7 +62,7 @@ export interface ImageConfig {
   readonly architecture: string;
   readonly author?: string;
   readonly container?: string;
-  /** RFC 3339; absent means the year 1. */
+  /** RFC 3339. If absent, the year 1 is written. */
   readonly created?: string;
   readonly docker_version?: string;
   readonly history?: readonly History[];
@@ -77,22 +75,23 @@ export interface ImageConfig {
 }
 
 /**
- * Reads an image configuration. Fields that go-containerregistry does not know are dropped, as ko drops them.
+ * Reads an image configuration. Drops fields that go-containerregistry does not know, as the original ko does.
  *
+ * @param what names the image in errors
  * @throws {KoError} If a field has the wrong type.
  */
 export function readConfig(bytes: Uint8Array, what: string): ImageConfig {
   const value = parseObject(bytes, what);
   const rootfs = value["rootfs"] ?? {};
-  if (!isObject(rootfs)) throw new KoError(`Cannot read ${what}: rootfs is no object`);
+  if (!isObject(rootfs)) throw new KoError(`Cannot read ${what}: rootfs is not an object`);
   const diffIds = readStrings(rootfs["diff_ids"] ?? [], `diff_ids of ${what}`).map((id) => {
-    if (!isDigest(id)) throw new KoError(`Cannot read ${what}: the diffID ${quoteJson(id)} is no sha256 digest`);
+    if (!isDigest(id)) throw new KoError(`Cannot read ${what}: the diffID ${quoteJson(id)} is not a sha256 digest`);
     return id;
   });
   const history = value["history"] ?? undefined;
-  if (history !== undefined && !Array.isArray(history)) throw new KoError(`Cannot read ${what}: history is no list`);
+  if (history !== undefined && !Array.isArray(history)) throw new KoError(`Cannot read ${what}: history is not a list`);
   const config = value["config"] ?? {};
-  if (!isObject(config)) throw new KoError(`Cannot read ${what}: config is no object`);
+  if (!isObject(config)) throw new KoError(`Cannot read ${what}: config is not an object`);
   checkTime(value["created"], what);
   return {
     architecture: "",
@@ -110,7 +109,7 @@ export function readConfig(bytes: Uint8Array, what: string): ImageConfig {
 }
 
 function readHistory(entry: unknown, what: string): History {
-  if (!isObject(entry)) throw new KoError(`Cannot read ${what}: a history entry is no object`);
+  if (!isObject(entry)) throw new KoError(`Cannot read ${what}: a history entry is not an object`);
   checkTime(entry["created"], `a history entry of ${what}`);
   return {
     ...pickStrings(entry, ["author", "created", "created_by", "comment"], what),
@@ -118,7 +117,7 @@ function readHistory(entry: unknown, what: string): History {
   };
 }
 
-/** Here, where the document is known, rather than when a configuration is written. */
+/** Checks a date when it is read: an error of {@link encodeConfig} could not name the document. */
 function checkTime(value: unknown, what: string): void {
   if (typeof value !== "string") return;
   try {
@@ -174,7 +173,7 @@ function readContainerConfig(config: Readonly<Record<string, unknown>>, what: st
   return result;
 }
 
-/** An object whose keys count; Go writes each value as `{}`. */
+/** Reads an object used as a set of keys. Go writes each value as `{}`. */
 function readSet(value: unknown, what: string): Readonly<Record<string, unknown>> {
   if (isObject(value) && Object.values(value).every((item) => item === null || isObject(item))) {
     return Object.fromEntries(Object.keys(value).map((key) => [key, {}]));
@@ -191,12 +190,12 @@ function readHealthcheck(value: unknown, what: string): Readonly<Record<string, 
   return { ...pickStringList(value, "Test", what), ...Object.fromEntries(numbers) };
 }
 
-/** The bytes that go-containerregistry writes for this configuration. Empty fields are left out, as Go does. */
+/** Encodes a configuration as go-containerregistry does: empty fields are left out. */
 export function encodeConfig(image: ImageConfig): Uint8Array {
   const { rootfs, config } = image;
   const container: [string, unknown][] = CONTAINER_FIELDS.map(([key]) => {
     const value = config[key];
-    // A Go pointer: an empty healthcheck is written.
+    // In Go the healthcheck is a pointer: `omitempty` writes an empty one.
     return [key, key === "Healthcheck" && isObject(value) ? keep(orderHealthcheck(value)) : value];
   });
   return encodeGoJson(

@@ -1,14 +1,10 @@
 /**
- * The OCI image formats as plain data: descriptors, manifests, indexes, platforms, digests.
+ * The OCI image formats as plain data: digests, descriptors, manifests, indexes, platforms. Configurations: oci-config.ts.
  *
- * Field names are those of the JSON documents. Reading is strict about types and sizes; writing gives the bytes that
- * Go's encoding/json gives for go-containerregistry's structs, so that equal content has equal digests.
+ * Documents are read strictly, and written as Go's encoding/json writes the structs of go-containerregistry, so that
+ * equal content has equal digests.
  *
- * https://github.com/opencontainers/image-spec (descriptor.md, manifest.md, image-index.md); configurations: oci-config.ts
- *
- * Platforms as a user names them (`linux/arm/v7`): reading, choosing the ones to build for, matching a base's.
- *
- * What a base image holds is not read here: build code asks the matcher for each entry of the base's index.
+ * https://github.com/opencontainers/image-spec (descriptor.md, manifest.md, image-index.md)
  */
 import { KoError, UsageError } from "./errors.ts";
 import {
@@ -25,7 +21,7 @@ import {
   readStrings,
 } from "./json.ts";
 
-/** `sha256:` and 64 lower-case hex digits. */
+/** `sha256:` and 64 lower-case hex digits. Other algorithms are not supported. */
 export type Digest = `sha256:${string}`;
 
 export interface Platform {
@@ -42,7 +38,7 @@ export interface Descriptor {
   /** Bytes. */
   readonly size: number;
   readonly digest: Digest;
-  /** Base64 of the content itself. */
+  /** The content in base64. */
   readonly data?: string;
   readonly urls?: readonly string[];
   readonly annotations?: Readonly<Record<string, string>>;
@@ -66,6 +62,14 @@ export interface IndexManifest {
   readonly annotations?: Readonly<Record<string, string>>;
 }
 
+export interface ChoosePlatformsOptions {
+  /** `defaultPlatforms` of the configuration. */
+  readonly defaults: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** Called if no setting names a platform. @default linux/amd64 */
+  readonly fallback?: () => Promise<string>;
+}
+
 export const MEDIA_TYPES = {
   ociManifest: "application/vnd.oci.image.manifest.v1+json",
   ociIndex: "application/vnd.oci.image.index.v1+json",
@@ -80,8 +84,11 @@ export const MEDIA_TYPES = {
   dockerTarLayer: "application/vnd.docker.image.rootfs.diff.tar",
 } as const;
 
-/** Manifests, indexes and configurations are read whole, so they are bounded: 8 MiB. */
+/** The limit for manifests, indexes and configurations, which are read into memory: 8 MiB. */
 export const MAX_DOCUMENT_BYTES: number = 8 * 1024 * 1024;
+/** The value of `--platform` for all platforms of the base image. */
+export const ALL_PLATFORMS = "all";
+const FALLBACK = "linux/amd64";
 
 export function isIndexType(mediaType: string): boolean {
   return mediaType === MEDIA_TYPES.ociIndex || mediaType === MEDIA_TYPES.dockerList;
@@ -91,7 +98,7 @@ export function isManifestType(mediaType: string): boolean {
   return mediaType === MEDIA_TYPES.ociManifest || mediaType === MEDIA_TYPES.dockerManifest;
 }
 
-/** A layer whose licence forbids pushing it: it stays in the manifest with its `urls`. */
+/** Reports whether a layer must not be pushed, by its licence. The manifest keeps its descriptor, with `urls`. */
 export function isForeignLayer(mediaType: string): boolean {
   return (
     mediaType === "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" ||
@@ -103,26 +110,43 @@ export function isDigest(text: string): text is Digest {
   return /^sha256:[0-9a-f]{64}$/.test(text);
 }
 
-/** The 64 hex digits of a digest. */
+/** Returns the 64 hex digits of a digest. */
 export function hexOf(digest: Digest): string {
   return digest.slice("sha256:".length);
 }
 
-/** Digest of bytes in memory. */
 export function digestOf(bytes: Uint8Array): Digest {
   return `sha256:${new Bun.CryptoHasher("sha256").update(bytes).digest("hex")}`;
 }
 
-/** Digest and size of `bytes` as a descriptor. */
+/** Returns the descriptor of `bytes`. */
 export function describe(mediaType: string, bytes: Uint8Array): Descriptor {
   return { mediaType, size: bytes.byteLength, digest: digestOf(bytes) };
 }
 
 /**
- * Passes `source` on and checks it on the way: never more than the descriptor's size, never another digest.
+ * Reads a manifest, an index or a configuration into memory and verifies it.
  *
- * @param what names the content in the error ("layer sha256:… of gcr.io/app")
- * @throws {KoError} (from the stream) If size or digest differ.
+ * @throws {KoError} If it is larger than {@link MAX_DOCUMENT_BYTES}, or its size or digest differ.
+ */
+export async function readDocument(
+  source: AsyncIterable<Uint8Array>,
+  expected: Pick<Descriptor, "size" | "digest">,
+  what: string,
+): Promise<Uint8Array> {
+  if (expected.size > MAX_DOCUMENT_BYTES) {
+    throw new KoError(`Cannot read ${what}: ${expected.size} bytes, the limit is ${MAX_DOCUMENT_BYTES}`);
+  }
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of verified(source, expected, what)) chunks.push(chunk);
+  return new Uint8Array(Buffer.concat(chunks));
+}
+
+/**
+ * Yields the chunks of `source`, and verifies their size and digest. Never yields more bytes than the descriptor says.
+ *
+ * @param what names the content in errors: "layer sha256:… of gcr.io/app"
+ * @throws {KoError} If size or digest differ. The digest is known only after the last chunk.
  */
 export async function* verified(
   source: AsyncIterable<Uint8Array>,
@@ -148,30 +172,12 @@ export async function* verified(
   }
 }
 
-/**
- * Reads a small verified content (manifest, configuration) whole.
- *
- * @throws {KoError} If it is over {@link MAX_DOCUMENT_BYTES}, or size or digest differ.
- */
-export async function readDocument(
-  source: AsyncIterable<Uint8Array>,
-  expected: Pick<Descriptor, "size" | "digest">,
-  what: string,
-): Promise<Uint8Array> {
-  if (expected.size > MAX_DOCUMENT_BYTES) {
-    throw new KoError(`Cannot read ${what}: ${expected.size} bytes, the limit is ${MAX_DOCUMENT_BYTES}`);
-  }
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of verified(source, expected, what)) chunks.push(chunk);
-  return new Uint8Array(Buffer.concat(chunks));
-}
-
-/** @throws {KoError} If `bytes` are no image manifest. */
+/** @throws {KoError} If `bytes` are not an image manifest. */
 export function readManifest(bytes: Uint8Array, what: string): Manifest {
   const value = parseObject(bytes, what);
   if (!Array.isArray(value["layers"]) || !isObject(value["config"])) {
-    const old = value["schemaVersion"] === 1 ? "a schema 1 manifest, which nothing current can use" : undefined;
-    throw new KoError(`Cannot read ${what}: ${old ?? "it has no config and layers, so it is no image manifest"}`);
+    const old = value["schemaVersion"] === 1 ? "it is a schema 1 manifest, wanted schema 2 or OCI" : undefined;
+    throw new KoError(`Cannot read ${what}: ${old ?? "it has no config and layers, so it is not an image manifest"}`);
   }
   refuseBoth(value, what);
   return {
@@ -183,11 +189,11 @@ export function readManifest(bytes: Uint8Array, what: string): Manifest {
   };
 }
 
-/** @throws {KoError} If `bytes` are no image index. */
+/** @throws {KoError} If `bytes` are not an image index. */
 export function readIndex(bytes: Uint8Array, what: string): IndexManifest {
   const value = parseObject(bytes, what);
   if (!Array.isArray(value["manifests"])) {
-    throw new KoError(`Cannot read ${what}: it has no list of manifests, so it is no image index`);
+    throw new KoError(`Cannot read ${what}: it has no list of manifests, so it is not an image index`);
   }
   refuseBoth(value, what);
   return {
@@ -198,16 +204,9 @@ export function readIndex(bytes: Uint8Array, what: string): IndexManifest {
   };
 }
 
-/** The same bytes must not mean two images, whatever media type is claimed for them (CVE-2021-41190). */
-function refuseBoth(value: Readonly<Record<string, unknown>>, what: string): void {
-  if ((value["manifests"] ?? undefined) === undefined) return;
-  if ((value["config"] ?? value["layers"] ?? undefined) === undefined) return;
-  throw new KoError(`Cannot read ${what}: it is an image and an index at once, wanted one of them`);
-}
-
-/** @throws {KoError} If `value` is no descriptor (`{ mediaType, size, digest, … }`). */
+/** @throws {KoError} If `value` is not a descriptor. */
 export function readDescriptor(value: unknown, what: string): Descriptor {
-  if (!isObject(value)) throw new KoError(`Cannot read ${what}: it is no object`);
+  if (!isObject(value)) throw new KoError(`Cannot read ${what}: it is not an object`);
   const { digest, size, mediaType, platform, urls } = value;
   if (typeof digest !== "string" || !isDigest(digest)) {
     throw new KoError(`Cannot read ${what}: its digest is ${quoteJson(digest)}, wanted sha256: and 64 hex digits`);
@@ -251,8 +250,138 @@ export function encodeIndex(index: IndexManifest): Uint8Array {
   );
 }
 
-/** A descriptor with its keys in go-containerregistry's order, ready for {@link encodeGoJson}. */
-export function orderDescriptor(descriptor: Descriptor): Map<string, unknown> {
+/**
+ * Chooses the platforms to build for: those of `--platform`, else those of the configuration, else `GOOS/GOARCH` if both
+ * are set (with `GOARM` as the variant of `arm`), else the fallback, such as the platform of a local daemon.
+ *
+ * @param requested the values of `--platform`
+ * @returns platforms that {@link parsePlatform} accepts, or `all` alone
+ * @throws {UsageError} As {@link checkPlatforms}, or if GOOS, GOARCH or GOARM are set beside another choice.
+ */
+export async function choosePlatforms(
+  requested: readonly string[],
+  options: ChoosePlatformsOptions,
+): Promise<readonly string[]> {
+  const { defaults, env } = options;
+  const platforms = requested.length > 0 ? requested : defaults;
+  const source = requested.length > 0 ? "--platform" : "defaultPlatforms";
+  const [goos, goarch, goarm] = [env["GOOS"] || undefined, env["GOARCH"] || undefined, env["GOARM"] || undefined];
+  if (platforms.length > 0) {
+    checkPlatforms(platforms, source);
+    for (const [name, value] of Object.entries({ GOOS: goos, GOARCH: goarch, GOARM: goarm })) {
+      if (value === undefined) continue;
+      throw new UsageError(
+        `Cannot use ${source} "${platforms.join(",")}": the environment says ${name}="${value}" too, one of them is wanted`,
+        { hint: `Type "unset GOOS GOARCH GOARM", or leave ${source} out.` },
+      );
+    }
+    return platforms;
+  }
+  if (goos === undefined || goarch === undefined) return [(await options.fallback?.()) ?? FALLBACK];
+  // GOARM may have a float mode after a comma. It has no meaning for other architectures.
+  const variant = goarch === "arm" && goarm !== undefined ? `/v${goarm.replace(/,.*$/s, "")}` : "";
+  const chosen = `${goos}/${goarch}${variant}`;
+  checkPlatforms([chosen], "GOOS, GOARCH and GOARM");
+  return [chosen];
+}
+
+/**
+ * Checks platforms as a user wrote them.
+ *
+ * @param source names their flag or setting in errors: `--platform`
+ * @throws {UsageError} If {@link parsePlatform} refuses one, or `all` is not alone.
+ */
+export function checkPlatforms(platforms: readonly string[], source: string): void {
+  if (platforms.includes(ALL_PLATFORMS) && platforms.some((platform) => platform !== ALL_PLATFORMS)) {
+    throw new UsageError(`Cannot use ${source} "${platforms.join(",")}": "all" stands beside others, wanted alone`, {
+      hint: `Write "all", or name each platform.`,
+    });
+  }
+  for (const platform of platforms) {
+    if (platform === ALL_PLATFORMS) continue;
+    try {
+      parsePlatform(platform);
+    } catch (cause) {
+      throw new UsageError(`Cannot use ${source}`, { cause });
+    }
+  }
+}
+
+/**
+ * Parses `os[/architecture[/variant]][:os.version]`, such as `linux`, `linux/arm/v7`, `windows/amd64:10.0.20348`.
+ *
+ * A missing architecture is "", other missing parts are absent.
+ *
+ * @throws {KoError} If there are more parts, or a part is empty or has characters that no platform has.
+ */
+export function parsePlatform(text: string): Platform {
+  const fail = (why: string): KoError =>
+    new KoError(`Cannot read "${text}" as a platform: ${why}, wanted OS[/ARCHITECTURE[/VARIANT]]`, {
+      hint: `"go tool dist list" shows what Go can build for.`,
+    });
+  const [path = "", version, ...more] = text.trim().split(":");
+  if (more.length > 0) throw fail("it has more than one colon");
+  const parts = path.split("/");
+  if (parts.length > 3) throw fail("it has more than two slashes");
+  for (const part of version === undefined ? parts : [...parts, version]) {
+    if (part === "") throw fail(text.trim() === "" ? "it is empty" : "a part of it is empty");
+    const strange = /[^A-Za-z0-9_.+-]/.exec(part);
+    if (strange !== null) throw fail(`"${strange[0]}" is in no platform's name`);
+  }
+  const [os = "", architecture = "", variant] = parts;
+  return {
+    architecture,
+    os,
+    ...(version === undefined ? {} : { "os.version": version }),
+    ...(variant === undefined ? {} : { variant }),
+  };
+}
+
+/** Formats a platform as go-containerregistry does: `linux/arm/v7`, `windows/amd64:10.0.20348.1`. */
+export function formatPlatform(platform: Platform): string {
+  const path = [platform.os, platform.architecture, platform.variant].filter(Boolean).join("/");
+  return platform["os.version"] ? `${path}:${platform["os.version"]}` : path;
+}
+
+/**
+ * Returns a predicate that selects entries of a base image's index by their platform.
+ *
+ * Each given part must be equal, but a Windows version `X.Y.Z` also matches `X.Y.Z.BUILD`. Entries without a platform
+ * match `all` only. Entries whose operating system or architecture is `unknown` hold attestations and never match.
+ *
+ * @param platforms `all` alone, or platforms
+ * @throws {KoError} If {@link parsePlatform} refuses one.
+ */
+export function createPlatformMatcher(platforms: readonly string[]): (platform: Platform | undefined) => boolean {
+  const all = platforms.includes(ALL_PLATFORMS);
+  const wanted = all ? [] : platforms.map(parsePlatform);
+  return (platform) => {
+    if (platform?.os === "unknown" || platform?.architecture === "unknown") return false;
+    if (all) return true;
+    return platform !== undefined && wanted.some((one) => matches(one, platform));
+  };
+}
+
+/** Refuses bytes that are a manifest or an index depending on the media type that they are read as (CVE-2021-41190). */
+function refuseBoth(value: Readonly<Record<string, unknown>>, what: string): void {
+  if ((value["manifests"] ?? undefined) === undefined) return;
+  if ((value["config"] ?? value["layers"] ?? undefined) === undefined) return;
+  throw new KoError(`Cannot read ${what}: it is an image and an index at once, wanted one of them`);
+}
+
+function readPlatform(value: unknown, what: string): Platform {
+  if (!isObject(value)) throw new KoError(`Cannot read ${what}: its platform is not an object`);
+  return {
+    architecture: "",
+    os: "",
+    ...pickStrings(value, ["architecture", "os", "os.version", "variant"], what),
+    ...pickStringList(value, "os.features", what),
+    ...pickStringList(value, "features", what),
+  };
+}
+
+/** Returns a descriptor for {@link encodeGoJson}, its keys in go-containerregistry's order. */
+function orderDescriptor(descriptor: Descriptor): Map<string, unknown> {
   const { platform } = descriptor;
   return object([
     ["mediaType", keep(descriptor.mediaType)],
@@ -278,140 +407,6 @@ export function orderDescriptor(descriptor: Descriptor): Map<string, unknown> {
     ],
     ["artifactType", descriptor.artifactType],
   ]);
-}
-
-/** `linux/arm/v7`, `windows/amd64:10.0.20348.1`, as go-containerregistry prints a platform. */
-export function formatPlatform(platform: Platform): string {
-  const path = [platform.os, platform.architecture, platform.variant].filter(Boolean).join("/");
-  return platform["os.version"] ? `${path}:${platform["os.version"]}` : path;
-}
-
-function readPlatform(value: unknown, what: string): Platform {
-  if (!isObject(value)) throw new KoError(`Cannot read ${what}: its platform is no object`);
-  return {
-    architecture: "",
-    os: "",
-    ...pickStrings(value, ["architecture", "os", "os.version", "variant"], what),
-    ...pickStringList(value, "os.features", what),
-    ...pickStringList(value, "features", what),
-  };
-}
-
-export interface ChoosePlatformsOptions {
-  /** `defaultPlatforms` of the configuration. */
-  readonly defaults: readonly string[];
-  readonly env: Readonly<Record<string, string>>;
-  /** Asked only if nothing else says a platform. @default linux/amd64 */
-  readonly fallback?: () => Promise<string>;
-}
-
-/** Every platform that the base image has. */
-export const ALL_PLATFORMS = "all";
-
-const FALLBACK = "linux/amd64";
-
-/**
- * Reads `os[/architecture[/variant]][:os.version]`, such as `linux`, `linux/arm/v7`, `windows/amd64:10.0.20348`.
- *
- * A part that is not given is empty (`architecture`) or absent.
- *
- * @throws {KoError} If it has other parts, an empty one, or characters that no platform has.
- */
-export function parsePlatform(text: string): Platform {
-  const fail = (why: string): KoError =>
-    new KoError(`Cannot read "${text}" as a platform: ${why}, wanted OS[/ARCHITECTURE[/VARIANT]]`, {
-      hint: `"go tool dist list" shows what Go can build for.`,
-    });
-  const [path = "", version, ...more] = text.trim().split(":");
-  if (more.length > 0) throw fail("it has more than one colon");
-  const parts = path.split("/");
-  if (parts.length > 3) throw fail("it has more than two slashes");
-  for (const part of version === undefined ? parts : [...parts, version]) {
-    if (part === "") throw fail(text.trim() === "" ? "it is empty" : "a part of it is empty");
-    const strange = /[^A-Za-z0-9_.+-]/.exec(part);
-    if (strange !== null) throw fail(`"${strange[0]}" is in no platform's name`);
-  }
-  const [os = "", architecture = "", variant] = parts;
-  return {
-    architecture,
-    os,
-    ...(version === undefined ? {} : { "os.version": version }),
-    ...(variant === undefined ? {} : { variant }),
-  };
-}
-
-/**
- * Which platforms to build for: what `--platform` asks, else the configuration's, else `GOOS/GOARCH` if both are set
- * (with `GOARM` as the variant of `arm`), else the fallback: a local daemon's own platform, or `linux/amd64`.
- *
- * @param requested the values of `--platform`
- * @returns platforms that {@link parsePlatform} takes, or `all` alone
- * @throws {UsageError} If one cannot be read, `all` stands beside others, or a choice contradicts GOOS, GOARCH or GOARM.
- */
-export async function choosePlatforms(
-  requested: readonly string[],
-  options: ChoosePlatformsOptions,
-): Promise<readonly string[]> {
-  const { defaults, env } = options;
-  const platforms = requested.length > 0 ? requested : defaults;
-  const source = requested.length > 0 ? "--platform" : "defaultPlatforms";
-  const [goos, goarch, goarm] = [env["GOOS"] || undefined, env["GOARCH"] || undefined, env["GOARM"] || undefined];
-  if (platforms.length > 0) {
-    checkPlatforms(platforms, source);
-    for (const [name, value] of Object.entries({ GOOS: goos, GOARCH: goarch, GOARM: goarm })) {
-      if (value === undefined) continue;
-      throw new UsageError(
-        `Cannot use ${source} "${platforms.join(",")}": the environment says ${name}="${value}" too, one of them is wanted`,
-        { hint: `Type "unset GOOS GOARCH GOARM", or leave ${source} out.` },
-      );
-    }
-    return platforms;
-  }
-  if (goos === undefined || goarch === undefined) return [(await options.fallback?.()) ?? FALLBACK];
-  // GOARM may carry the float mode behind a comma; GOARM of another architecture says nothing.
-  const variant = goarch === "arm" && goarm !== undefined ? `/v${goarm.replace(/,.*$/s, "")}` : "";
-  const chosen = `${goos}/${goarch}${variant}`;
-  checkPlatforms([chosen], "GOOS, GOARCH and GOARM");
-  return [chosen];
-}
-
-/**
- * @param source who asks, for the message: `--platform`
- * @throws {UsageError} If one cannot be read, or `all` stands beside others.
- */
-export function checkPlatforms(platforms: readonly string[], source: string): void {
-  if (platforms.includes(ALL_PLATFORMS) && platforms.some((platform) => platform !== ALL_PLATFORMS)) {
-    throw new UsageError(`Cannot use ${source} "${platforms.join(",")}": "all" stands beside others, wanted alone`, {
-      hint: `Write "all", or name each platform.`,
-    });
-  }
-  for (const platform of platforms) {
-    if (platform === ALL_PLATFORMS) continue;
-    try {
-      parsePlatform(platform);
-    } catch (cause) {
-      throw new UsageError(`Cannot use ${source}`, { cause });
-    }
-  }
-}
-
-/**
- * Tells of each entry of a base's index whether it is asked for.
- *
- * Each part that is given must be equal; a Windows version `X.Y.Z` takes `X.Y.Z.BUILD` too. An entry whose operating
- * system or architecture is `unknown` holds attestations and is never taken; one without a platform only for `all`.
- *
- * @param platforms `all` alone, or platforms
- * @throws {KoError} If one cannot be read.
- */
-export function createPlatformMatcher(platforms: readonly string[]): (platform: Platform | undefined) => boolean {
-  const all = platforms.includes(ALL_PLATFORMS);
-  const wanted = all ? [] : platforms.map(parsePlatform);
-  return (platform) => {
-    if (platform?.os === "unknown" || platform?.architecture === "unknown") return false;
-    if (all) return true;
-    return platform !== undefined && wanted.some((one) => matches(one, platform));
-  };
 }
 
 function matches(wanted: Platform, platform: Platform): boolean {

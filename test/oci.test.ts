@@ -138,18 +138,18 @@ const BAD_CONFIGS: readonly (readonly [string, string, string])[] = [
   ["text", `"{}"`, "it is not a JSON object"],
   ["a number for os", `{"os":1}`, "Cannot read os of c: 1 is not a string"],
   ["an object for os", `{"os":{}}`, "Cannot read os of c: {} is not a string"],
-  ["a list for rootfs", `{"rootfs":[]}`, "Cannot read c: rootfs is no object"],
-  ["text for rootfs", `{"rootfs":"layers"}`, "Cannot read c: rootfs is no object"],
+  ["a list for rootfs", `{"rootfs":[]}`, "Cannot read c: rootfs is not an object"],
+  ["text for rootfs", `{"rootfs":"layers"}`, "Cannot read c: rootfs is not an object"],
   ["a number for the type of rootfs", `{"rootfs":{"type":1}}`, "Cannot read type of rootfs of c: 1 is not a string"],
   ["an object for diff_ids", `{"rootfs":{"diff_ids":{}}}`, "Cannot read diff_ids of c: it is not a list of strings"],
   ["a number as a diffID", `{"rootfs":{"diff_ids":[1]}}`, "Cannot read diff_ids of c: it is not a list of strings"],
   [
     "a short diffID",
     `{"rootfs":{"diff_ids":["sha256:00"]}}`,
-    'Cannot read c: the diffID "sha256:00" is no sha256 digest',
+    'Cannot read c: the diffID "sha256:00" is not a sha256 digest',
   ],
-  ["an object for history", `{"history":{}}`, "Cannot read c: history is no list"],
-  ["text in history", `{"history":["x"]}`, "Cannot read c: a history entry is no object"],
+  ["an object for history", `{"history":{}}`, "Cannot read c: history is not a list"],
+  ["text in history", `{"history":["x"]}`, "Cannot read c: a history entry is not an object"],
   [
     "text for empty_layer",
     `{"history":[{"empty_layer":"yes"}]}`,
@@ -162,7 +162,7 @@ const BAD_CONFIGS: readonly (readonly [string, string, string])[] = [
     `{"history":[{"created":"2024-13-01T00:00:00Z"}]}`,
     "Cannot read created of a history entry of c",
   ],
-  ["a list for config", `{"config":[]}`, "Cannot read c: config is no object"],
+  ["a list for config", `{"config":[]}`, "Cannot read c: config is not an object"],
   ["text for Cmd", `{"config":{"Cmd":"sh"}}`, "Cannot read Cmd of c: it is not a list of strings"],
   ["a number in Env", `{"config":{"Env":["A=1",2]}}`, "Cannot read Env of c: it is not a list of strings"],
   ["a list for Labels", `{"config":{"Labels":["a=b"]}}`, "Cannot read Labels of c: it is not a map of strings"],
@@ -327,11 +327,11 @@ describe("readManifest()", () => {
   test.each<[string, unknown, string]>([
     ["a list", [], "Cannot read m: it is not a JSON object"],
     ["null", null, "Cannot read m: it is not a JSON object"],
-    ["nothing", {}, "Cannot read m: it has no config and layers, so it is no image manifest"],
+    ["nothing", {}, "Cannot read m: it has no config and layers, so it is not an image manifest"],
     [
       "schema 1",
       { schemaVersion: 1, name: "a", fsLayers: [], history: [], signatures: [] },
-      "Cannot read m: a schema 1 manifest, which nothing current can use",
+      "Cannot read m: it is a schema 1 manifest, wanted schema 2 or OCI",
     ],
     ["an index", { schemaVersion: 2, manifests: [] }, "Cannot read m: it has no config and layers"],
     [
@@ -348,8 +348,8 @@ describe("readManifest()", () => {
     ],
     ["a fraction for schemaVersion", { ...good, schemaVersion: 2.5 }, "Cannot read schemaVersion of m: 2.5"],
     ["a number for mediaType", { ...good, mediaType: 1 }, "Cannot read mediaType of m: 1 is not a string"],
-    ["text as a layer", { ...good, layers: [LAYER, DIGEST] }, "Cannot read layer 1 of m: it is no object"],
-    ["null as a layer", { ...good, layers: [null] }, "Cannot read layer 0 of m: it is no object"],
+    ["text as a layer", { ...good, layers: [LAYER, DIGEST] }, "Cannot read layer 1 of m: it is not an object"],
+    ["null as a layer", { ...good, layers: [null] }, "Cannot read layer 0 of m: it is not an object"],
     [
       "a list for annotations",
       { ...good, annotations: [] },
@@ -388,11 +388,11 @@ describe("readIndex()", () => {
     ["an object for manifests", { manifests: {} }, "Cannot read i: it has no list of manifests"],
     ["layers besides", { ...good, layers: [] }, "Cannot read i: it is an image and an index at once"],
     ["a config besides", { ...good, config: CONFIG }, "Cannot read i: it is an image and an index at once"],
-    ["text as an entry", { manifests: ["x"] }, "Cannot read entry 0 of i: it is no object"],
+    ["text as an entry", { manifests: ["x"] }, "Cannot read entry 0 of i: it is not an object"],
     [
       "text as a platform",
       { manifests: [{ ...CONFIG, platform: "linux/amd64" }] },
-      "Cannot read entry 0 of i: its platform is no object",
+      "Cannot read entry 0 of i: its platform is not an object",
     ],
     [
       "a number in a platform",
@@ -416,8 +416,8 @@ describe("readIndex()", () => {
 describe("readDescriptor()", () => {
   const digestHint = "wanted sha256: and 64 hex digits";
   test.each<[string, unknown, string]>([
-    ["a list", [], "Cannot read d: it is no object"],
-    ["null", null, "Cannot read d: it is no object"],
+    ["a list", [], "Cannot read d: it is not an object"],
+    ["null", null, "Cannot read d: it is not an object"],
     ["no digest", { ...LAYER, digest: undefined }, `Cannot read d: its digest is missing, ${digestHint}`],
     ["a number as digest", { ...LAYER, digest: 1 }, `Cannot read d: its digest is 1, ${digestHint}`],
     ["another algorithm", { ...LAYER, digest: `sha512:${"0".repeat(128)}` }, "Cannot read d: its digest is"],
