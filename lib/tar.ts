@@ -1,63 +1,104 @@
 /**
- * Writes tar archives whose bytes equal those of Go's archive/tar, so that a layer's diffID equals the original ko's.
+ * Writes tar archives as Go's archive/tar does, byte for byte, so that diffIDs equal those of the original ko.
  *
- * Headers are USTAR where that can hold the entry, else PAX (POSIX.1-2001, "pax Interchange Format":
- * https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html). Owners are numbers, 0:0
- * unless given, without names (rules.md D2). Hand-written because tar-stream writes PAX values as UTF-8 only
- * (spec/bun.md 7).
- *
- * It reads no archives, and it does not decide what is packed: see kodata.ts.
+ * Headers are USTAR if the entry fits, else PAX (https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html);
+ * owners are numbers without names (docs/rules.md D2). tar-stream cannot be used: it writes PAX values as UTF-8 only
+ * (docs/rules.md, Bun 7).
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { posix } from "node:path";
 import { KoError, messageOf } from "./errors.ts";
 
 export interface TarEntry {
-  /** As it is written; `/` separates, whatever the host. Directories have no trailing slash. */
+  /** The path, with `/` on all systems. Directories have no trailing slash. */
   readonly name: string;
   readonly type: "file" | "directory" | "symlink";
   /** Permission bits, such as `0o555`. */
   readonly mode: number;
   /** Whole seconds since 1970. */
   readonly mtime: number;
-  /** Bytes; 0 for all but files. */
+  /** Bytes; 0 except for files. */
   readonly size: number;
   /** Owner; at most 2097151. @default 0 */
   readonly uid?: number;
   /** Group; at most 2097151. @default 0 */
   readonly gid?: number;
-  /** Where a symlink points. */
+  /** The target of a symlink. */
   readonly linkName?: string;
-  /** PAX records beside those that name, size and so on need; bytes are written as they are. */
+  /** Additional PAX records. Those for the fields above are made of the fields. */
   readonly pax?: Readonly<Record<string, string | Uint8Array>>;
-  /** The bytes of a file, the file that holds them, or a stream. Needed by {@link packTar} if `size` is not 0. */
-  readonly content?: Uint8Array | { readonly path: string } | TarStream;
+  /** The bytes of a file, the path of a file that has them, or a stream that is opened when the entry is written. */
+  readonly content?: Uint8Array | { readonly path: string } | { open(signal: AbortSignal): AsyncIterable<Uint8Array> };
 }
 
-/** Content of an entry that is opened when its turn comes. */
-export interface TarStream {
-  open(signal: AbortSignal): AsyncIterable<Uint8Array>;
+export interface PackTarOptions {
+  readonly signal: AbortSignal;
+  /** True yields all chunks in the same memory, which saves garbage. A chunk is valid until the next. @default false */
+  readonly reuse?: boolean;
 }
 
-/** {@link packTar} cuts its stream at multiples of this: 1 MiB. */
+/** The length of all chunks of {@link packTar} except the last: 1 MiB. */
 export const TAR_BLOCK_BYTES: number = 1024 * 1024;
 
 const RECORD = 512;
 const NAME_BYTES = 100;
 const PREFIX_BYTES = 155;
-/** The most that eleven octal digits hold: 8 GiB - 1. */
+/** The largest number of eleven octal digits: 8 GiB - 1. */
 const MAX_OCTAL_11 = 0o77777777777;
 const TYPE_FLAGS = { file: "0", directory: "5", symlink: "2" } as const;
-/** Go writes these from the entry's own fields only. */
+/** Keys of PAX records that are made of the fields of an entry only, as in Go. */
 const OWN_PAX_KEYS: ReadonlySet<string> = new Set(
   "path linkpath size uid gid uname gname mtime atime ctime".split(" "),
 );
 
+/** Keeps `open` from waiting for a writer, if a fifo has replaced the file. Windows has no such flag. */
+const NONBLOCK: number = constants.O_NONBLOCK ?? 0;
+
+const NOTHING: Uint8Array = new Uint8Array(0);
+/** The end of an archive, and, in parts, the padding of entries. */
+const ZEROS: Uint8Array = new Uint8Array(2 * RECORD);
+
 /**
- * The header of an entry: one record of 512 bytes, or more where PAX records are needed.
+ * Packs entries, in their order, into an archive that ends with two zero records.
  *
- * Go chooses PAX when a name is not ASCII or too long to split, a link is, the size is 8 GiB or more, the time is
- * before 1970 or after 2242, or there are records of one's own (archive/tar, `FormatUnknown`).
+ * Files are opened one at a time. All chunks but the last have {@link TAR_BLOCK_BYTES}.
+ *
+ * @throws {KoError} If a file cannot be read, is not a regular file, or has another size than its entry.
+ */
+export async function* packTar(
+  entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
+  options: PackTarOptions,
+): AsyncGenerator<Uint8Array<ArrayBuffer>, void, void> {
+  const { signal, reuse = false } = options;
+  const out = new BlockWriter(reuse);
+  for await (const entry of entries) {
+    signal.throwIfAborted();
+    yield* out.put(tarHeader(entry));
+    if (entry.type !== "file") continue;
+    const { content = NOTHING, size } = entry;
+    if (content instanceof Uint8Array) {
+      if (content.byteLength !== size) throw new TypeError(`the content of the tar entry ${entry.name} is not ${size} bytes long`);
+      yield* out.put(content);
+    } else if ("open" in content) {
+      yield* putStream(out, { source: content.open(signal), name: entry.name, size });
+    } else {
+      for (const block of putFile(out, { path: content.path, size })) {
+        yield block;
+        signal.throwIfAborted();
+      }
+    }
+    yield* out.put(ZEROS.subarray(0, paddingOf(size)));
+  }
+  yield* out.put(ZEROS);
+  yield* out.end();
+}
+
+/**
+ * Returns the header of an entry: one record of 512 bytes, or more with PAX records.
+ *
+ * Like Go's `FormatUnknown` (https://pkg.go.dev/archive/tar#Format), it chooses PAX if the name is not ASCII or cannot
+ * be split, the target of a symlink is not ASCII or over 100 bytes, the size is 8 GiB or more, the time is before 1970
+ * or after 2242, or there are additional records.
  */
 export function tarHeader(entry: TarEntry): Uint8Array {
   const { name, linkName = "" } = entry;
@@ -65,7 +106,7 @@ export function tarHeader(entry: TarEntry): Uint8Array {
   const split = splitName(name);
   const short = isAscii(name) && name.length <= NAME_BYTES;
   let ustar = short || split !== undefined;
-  // A long name that can be split is a record too, should something else ask for PAX.
+  // In a PAX header a long name has a record, even if USTAR could split it.
   if (!short) records.set("path", Buffer.from(name));
   const need = (key: string, text: string): void => {
     records.set(key, Buffer.from(text));
@@ -88,58 +129,7 @@ export function tarHeader(entry: TarEntry): Uint8Array {
   return Buffer.concat([head, body, Buffer.alloc(paddingOf(body.byteLength)), record]);
 }
 
-export interface PackTarOptions {
-  readonly signal: AbortSignal;
-  /**
-   * True gives every chunk in the same memory, for readers that are done with one when they ask for the next: a large
-   * file then leaves nothing to collect.
-   *
-   * @default false
-   */
-  readonly reuse?: boolean;
-}
-
-/**
- * Packs `entries`, in their order, into an archive with two zero records at its end.
- *
- * The chunks are {@link TAR_BLOCK_BYTES} long but the last, each in memory of its own unless they share it. Files are opened when their turn
- * comes, one at a time.
- *
- * @throws {KoError} If a file cannot be read, is no regular file (any more), or has another size than its entry says.
- */
-export async function* packTar(
-  entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
-  options: PackTarOptions,
-): AsyncGenerator<Uint8Array<ArrayBuffer>, void, void> {
-  const { signal, reuse = false } = options;
-  const out = new BlockWriter(reuse);
-  for await (const entry of entries) {
-    signal.throwIfAborted();
-    yield* out.put(tarHeader(entry));
-    if (entry.type !== "file") continue;
-    const { content = NOTHING, size } = entry;
-    if (content instanceof Uint8Array) {
-      if (content.byteLength !== size) throw new TypeError(`the tar entry ${entry.name} has not the size it says`);
-      yield* out.put(content);
-    } else if ("open" in content) {
-      yield* putStream(out, { source: content.open(signal), name: entry.name, size });
-    } else {
-      for (const block of putFile(out, { path: content.path, size })) {
-        yield block;
-        signal.throwIfAborted();
-      }
-    }
-    yield* out.put(ZEROS.subarray(0, paddingOf(size)));
-  }
-  yield* out.put(ZEROS);
-  yield* out.end();
-}
-
-const NOTHING: Uint8Array = new Uint8Array(0);
-/** The two records at the end of an archive; the padding of an entry is a part of it. */
-const ZEROS: Uint8Array = new Uint8Array(2 * RECORD);
-
-/** Fills blocks of {@link TAR_BLOCK_BYTES} and hands them out when they are full. */
+/** Collects bytes into blocks of {@link TAR_BLOCK_BYTES}. */
 class BlockWriter {
   readonly #reuse: boolean;
   #block = new Uint8Array(TAR_BLOCK_BYTES);
@@ -149,12 +139,12 @@ class BlockWriter {
     this.#reuse = reuse;
   }
 
-  /** The part of the block in which nothing is written yet; never empty. */
+  /** The unused part of the block; never empty. */
   get free(): Uint8Array {
     return this.#block.subarray(this.#used);
   }
 
-  /** Counts `size` bytes of {@link free} as written; gives the block if that filled it. */
+  /** Counts the first `size` bytes of {@link free} as written. @returns the block if it is full */
   advance(size: number): Uint8Array<ArrayBuffer> | undefined {
     this.#used += size;
     if (this.#used < TAR_BLOCK_BYTES) return undefined;
@@ -182,9 +172,9 @@ class BlockWriter {
 
 interface PutStreamOptions {
   readonly source: AsyncIterable<Uint8Array>;
-  /** Of the entry. */
+  /** The name of the entry. */
   readonly name: string;
-  /** What the header has announced. */
+  /** Bytes, as in the header. */
   readonly size: number;
 }
 
@@ -198,24 +188,21 @@ async function* putStream(
     if (rest < 0) break;
     yield* out.put(chunk);
   }
-  if (rest !== 0) throw new TypeError(`the tar entry ${name} has not the size it says`);
+  if (rest !== 0) throw new TypeError(`the content of the tar entry ${name} is not ${size} bytes long`);
 }
 
 interface PutFileOptions {
   readonly path: string;
-  /** What the header has announced. */
+  /** Bytes, as in the header. */
   readonly size: number;
 }
 
-/**
- * Reads in the calling thread: for many small files that is several times as fast as a round trip each (spec/bun.md 7),
- * and the stream rests after each block anyway.
- */
+/** Reads a file synchronously, which is several times as fast for small files. The caller awaits after each block. */
 function* putFile(out: BlockWriter, { path, size }: PutFileOptions): Generator<Uint8Array<ArrayBuffer>, void, void> {
   const file = reading(path, () => openSync(path, constants.O_RDONLY | NONBLOCK));
   try {
     const info = reading(path, () => fstatSync(file));
-    if (!info.isFile()) throw new KoError(`Cannot pack "${path}": it is no regular file any more`);
+    if (!info.isFile()) throw new KoError(`Cannot pack "${path}": it is not a regular file any more`);
     if (info.size !== size) throw changed(path, { size, now: info.size });
     for (let rest = size; rest > 0;) {
       const { free } = out;
@@ -232,9 +219,7 @@ function* putFile(out: BlockWriter, { path, size }: PutFileOptions): Generator<U
   }
 }
 
-/** Opening a fifo would otherwise wait for a writer, should one have taken the file's place. Windows has no such flag. */
-const NONBLOCK: number = constants.O_NONBLOCK ?? 0;
-
+/** Calls the file system. Its failures become errors that name the file. */
 function reading<T>(path: string, work: () => T): T {
   try {
     return work();
@@ -251,16 +236,17 @@ function changed(path: string, sizes: { readonly size: number; readonly now: num
 
 interface MainRecord extends Omit<TarEntry, "pax" | "content"> {
   readonly linkName: string;
-  /** Bytes beyond the field are cut off. */
+  /** Cut at the end of the field. */
   readonly prefix: string;
 }
 
+/** The record of the entry itself. */
 function mainRecord(entry: MainRecord): Buffer {
   const record = Buffer.alloc(RECORD);
   putText(record.subarray(0, 100), entry.name);
   record.write(octal(entry.mode, 7), 100, "latin1");
   record.write(`${octal(entry.uid ?? 0, 7)}\0${octal(entry.gid ?? 0, 7)}`, 108, "latin1");
-  // What the octal digits cannot hold is in a PAX record; Go leaves zeros here.
+  // Like Go: zero if the number is in a PAX record.
   record.write(octal(entry.size > MAX_OCTAL_11 ? 0 : entry.size, 11), 124, "latin1");
   record.write(octal(entry.mtime < 0 || entry.mtime > MAX_OCTAL_11 ? 0 : entry.mtime, 11), 136, "latin1");
   record.write(TYPE_FLAGS[entry.type], 156, "latin1");
@@ -270,7 +256,7 @@ function mainRecord(entry: MainRecord): Buffer {
   return sealed(record);
 }
 
-/** The record before the PAX records: an entry of its own, as Go names it. */
+/** The record that announces PAX records, with the name that Go gives it. */
 function paxHeadRecord(name: string, size: number): Buffer {
   const slash = name.lastIndexOf("/") + 1;
   const paxName = asciiOnly(posix.join(name.slice(0, slash), "PaxHeaders.0", name.slice(slash)));
@@ -283,7 +269,7 @@ function paxHeadRecord(name: string, size: number): Buffer {
   return sealed(record);
 }
 
-/** With magic and checksum. */
+/** Adds the magic and the checksum to a record. */
 function sealed(record: Buffer): Buffer {
   record.write("ustar\x0000", 257, "latin1");
   record.fill(" ", 148, 156);
@@ -293,7 +279,7 @@ function sealed(record: Buffer): Buffer {
   return record;
 }
 
-/** `length key=value\n`, where the length counts itself. */
+/** A PAX record, `length key=value\n`. The length includes its own digits. */
 function paxRecord(key: string, value: Uint8Array): Buffer {
   const keyBytes = Buffer.from(key);
   const rest = keyBytes.byteLength + value.byteLength + " =\n".length;
@@ -302,7 +288,7 @@ function paxRecord(key: string, value: Uint8Array): Buffer {
   return Buffer.concat([Buffer.from(`${size} `), keyBytes, Buffer.from("="), value, Buffer.from("\n")]);
 }
 
-/** Copies ASCII text into a field. Go ends a text that is cut at a slash before that slash. */
+/** Copies ASCII text into a field. If it is cut at a slash, the slash goes too, as in Go. */
 function putText(field: Buffer, text: string): void {
   field.write(text, "latin1");
   if (text.length > field.byteLength && field[field.byteLength - 1] === 0x2f) {
@@ -310,7 +296,7 @@ function putText(field: Buffer, text: string): void {
   }
 }
 
-/** A long ASCII name in two parts that USTAR can hold, cut at the last slash that allows it. */
+/** Splits a long ASCII name for USTAR, at the last slash that leaves a prefix of at most 155 bytes. */
 function splitName(name: string): { readonly prefix: string; readonly suffix: string } | undefined {
   if (name.length <= NAME_BYTES || !isAscii(name)) return undefined;
   let limit = name.length;
