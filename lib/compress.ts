@@ -1,41 +1,37 @@
 /**
- * Compression on several threads, gzip or zstd, with the same bytes whatever the number of threads.
+ * Gzip and zstd on several threads, with the same bytes for any number of threads.
  *
- * The stream is cut at multiples of 1 MiB and each block is compressed alone, to a gzip member or a zstd frame: both
- * simply follow each other (RFC 1952, 2.2; RFC 8878, 3). A stream of up to 1 MiB is one of them. Gzip is libdeflate's,
- * whose output is a function of block and level alone; zlib-ng's is not, and Go's cannot be had without its code
- * (spec/bun.md 2, rules.md D1.2).
- *
- * It does not decompress; mind that `Bun.gunzipSync` reads the first member only, `node:zlib` reads all.
+ * A stream is cut into blocks of 1 MiB, and each block becomes a gzip member or a zstd frame: decompressors accept a
+ * sequence of them (RFC 1952, 2.2; RFC 8878, 3), but `Bun.gunzipSync` reads the first member only. Gzip is libdeflate's,
+ * whose output depends on the block and the level alone (docs/rules.md D1.2 and Bun 2).
  */
+import { inBackground } from "./async.ts";
 
 /** 1 is fast, 9 is small. */
 export type GzipLevel = 1 | 2 | 3 | 4 | 5 | 6 | 7 | 8 | 9;
 
-/** A form that a pool can compress to. */
+/** A compressed format. */
 export type Codec = { readonly kind: "gzip"; readonly level: GzipLevel } | { readonly kind: "zstd" };
 
-/** How the layers of an image are compressed, or that they are not. */
+/** The value of `--compression`. */
 export type Compression = Codec | { readonly kind: "none" };
 
-/** Faster than Go's gzip at its fastest, which the original takes, and smaller (spec/bun.md 2). */
-export const FAST_GZIP: Codec = { kind: "gzip", level: 1 };
-
-/** What a worker gets: the first `size` bytes of `block` are compressed. */
+/** A message to a worker. The block's memory is transferred. */
 export interface CompressionJob {
   readonly block: Uint8Array<ArrayBuffer>;
+  /** The used bytes of `block`, from its start. */
   readonly size: number;
   readonly codec: Codec;
-  /** The digest of the block is wanted too; if it is this one, its compressed form is there already. */
+  /** If given, the block is hashed. A block with this digest is not compressed: the caller has it compressed. */
   readonly known?: string | undefined;
 }
 
-/** What a worker gives: a member or frame, and the block's memory for the next job. */
+/** The answer of a worker. All memory is transferred back. */
 export interface CompressionDone {
   readonly block: Uint8Array<ArrayBuffer>;
-  /** Undefined if the block is the known one. */
+  /** A gzip member or a zstd frame; undefined if the block has the known digest. */
   readonly packed: Uint8Array<ArrayBuffer> | undefined;
-  /** SHA-256 of the uncompressed block, if it was wanted. */
+  /** SHA-256 of the uncompressed block, in hex; undefined if the job has no `known`. */
   readonly digest: string | undefined;
 }
 
@@ -45,50 +41,52 @@ interface EarlyBlock {
   readonly packed: Uint8Array;
 }
 
-/** A stream that is compressed in advance, though it may still change. */
+/** The compression, in advance, of a stream that may still change. */
 export interface EarlyCompression {
-  /** Ends it where it is. @returns what there is, by place in the stream */
+  /** Stops it. @returns the compressed blocks, by their index in the stream */
   stop(): Promise<(EarlyBlock | undefined)[]>;
 }
 
 export interface CompressionPoolOptions {
-  /** How many threads at most; 0 compresses in the calling thread. More than four gain little (spec/bun.md 2). */
+  /** The maximum number of threads; 0 compresses in the calling thread. More than four gain little. */
   readonly workers: number;
-  /** What the workers run. @default compress.worker.ts */
+  /** The module of the workers. @default compress.worker.ts */
   readonly module?: URL;
 }
 
 export interface CompressOptions {
   readonly codec: Codec;
   readonly signal: AbortSignal;
-  /** Of the same stream; what has changed since is compressed anew. */
+  /** The compression of the same stream in advance. Blocks that have changed since are compressed again. */
   readonly early?: EarlyCompression | undefined;
 }
 
-/** Uncompressed bytes of a member or frame. */
+/** The default: faster than Go's gzip at level 1, which the original ko uses, and smaller (docs/rules.md, Bun 2). */
+export const FAST_GZIP: Codec = { kind: "gzip", level: 1 };
+
 const BLOCK_BYTES = 1024 * 1024;
-/** Up to so many blocks it is not worth while to start workers: 4 MiB of gzip:1 take 20 ms. */
+/** The calling thread compresses streams of at most this many blocks: at gzip level 1, 4 MiB take 20 ms. */
 const FEW_BLOCKS = 4;
-/** Of 1 to 22: about as fast as gzip level 1, and smaller (spec/bun.md 2). */
+/** Of 1 to 22. This one is about as fast as gzip level 1, and smaller. */
 const ZSTD_LEVEL = 3;
-/** Enough that a worker never waits, few enough that memory stays small. */
+/** Enough that no worker waits, few enough that memory stays small. */
 const JOBS_PER_WORKER = 2;
-/** Milliseconds; a start takes about five. */
+/** Milliseconds. A worker takes about five to start. */
 const START_LIMIT = 5000;
-/** Compressed bytes that are kept in advance: they lie in memory. */
-const MOST_EARLY_BYTES = 24 * 1024 * 1024;
-/** No digest: that of a block is wanted, and not known. */
+/** Compressed bytes. Blocks that are compressed in advance are kept in memory. */
+const MAX_EARLY_BYTES = 24 * 1024 * 1024;
+/** A `known` digest that no block has. */
 const UNKNOWN = "";
 
 /**
- * Threads that compress, shared by all layers of a run.
+ * The compression threads of a run, shared by all its layers.
  *
- * They are started when the first large stream comes, stay for the next, and do not keep the process alive.
+ * They start with the first large stream, and do not keep the process alive.
  */
 export class CompressionPool implements AsyncDisposable {
   readonly #count: number;
   readonly #module: URL;
-  /** Memory of blocks that are done. */
+  /** Unused blocks. */
   readonly #spare: Uint8Array<ArrayBuffer>[] = [];
   #starting: Promise<readonly CompressionWorker[]> | undefined;
 
@@ -98,29 +96,27 @@ export class CompressionPool implements AsyncDisposable {
   }
 
   /**
-   * Compresses `source`; chunks may have any length and are copied, so their memory stays the caller's.
+   * Compresses a stream. Its chunks may have any length and are copied.
    *
-   * If no worker can be started, the calling thread does the work: slower, the same bytes.
+   * If no worker starts, the calling thread compresses: slower, with the same bytes.
    */
   async *compress(source: AsyncIterable<Uint8Array>, options: CompressOptions): AsyncGenerator<Uint8Array, void, void> {
     const { codec, signal } = options;
     const early = (await options.early?.stop()) ?? [];
     let count = 0;
-    // The first blocks wait here until it is known whether many follow.
+    // The first blocks, held back until the stream is known to be long; undefined from then on.
     let first: CompressionJob[] | undefined = [];
     let workers: readonly CompressionWorker[] = [];
     const running: Promise<Uint8Array>[] = [];
     const start = (job: CompressionJob): void => {
       const at = count++;
       const before = early[at];
-      // Its memory is free when it has had its turn.
+      // Frees the memory once this block is done.
       early[at] = undefined;
       const packed = this.#run(before === undefined ? job : { ...job, known: before.digest }, workers).then(
         (done) => done.packed ?? before?.packed ?? new Uint8Array(),
       );
-      // Awaited in its turn; until then a failure must not count as unhandled.
-      packed.catch(() => {});
-      running.push(packed);
+      running.push(inBackground(packed));
     };
     try {
       for await (const job of this.#cut(source, codec)) {
@@ -150,50 +146,22 @@ export class CompressionPool implements AsyncDisposable {
     }
   }
 
-  /**
-   * Begins to compress a stream that may still change, as far as it gets until it is stopped. What fails is not told: it
-   * is compressed again then.
-   */
-  begin(source: AsyncIterable<Uint8Array>, { codec, signal }: Omit<CompressOptions, "early">): EarlyCompression {
+  /** Starts to compress a stream that may still change. Failures are ignored: compress() does the work then. */
+  begin(source: AsyncIterable<Uint8Array>, options: Omit<CompressOptions, "early">): EarlyCompression {
     const blocks: (EarlyBlock | undefined)[] = [];
-    let isStopped = false;
-    const work = async (): Promise<void> => {
-      const workers = await this.#workers();
-      const running = new Set<Promise<void>>();
-      // Whatever makes the stream goes on with it meanwhile: one processor is left to that.
-      const atOnce = Math.max(1, workers.length - 1);
-      let bytes = 0;
-      let count = 0;
-      try {
-        for await (const job of this.#cut(source, codec)) {
-          if (isStopped || signal.aborted || bytes > MOST_EARLY_BYTES || workers.length === 0) break;
-          const at = count++;
-          const keep = async (): Promise<void> => {
-            const { digest, packed } = await this.#run({ ...job, known: UNKNOWN }, workers);
-            if (packed === undefined || digest === undefined) return;
-            blocks[at] = { digest, packed };
-            bytes += packed.byteLength;
-          };
-          const one: Promise<void> = keep().finally(() => running.delete(one));
-          one.catch(() => {});
-          running.add(one);
-          while (running.size >= atOnce) await Promise.race(running);
-        }
-      } finally {
-        await Promise.allSettled(running);
-      }
-    };
-    const working = work().catch(() => {});
+    const stopped = new AbortController();
+    const signal = AbortSignal.any([options.signal, stopped.signal]);
+    const work = this.#compressEarly(source, { ...options, signal, blocks }).catch(() => {});
     return {
       stop: async () => {
-        isStopped = true;
-        await working;
+        stopped.abort();
+        await work;
         return blocks;
       },
     };
   }
 
-  /** Ends the workers, once they have done what they were given. */
+  /** Ends the workers when their jobs are done. */
   async [Symbol.asyncDispose](): Promise<void> {
     const workers = (await this.#starting) ?? [];
     this.#starting = Promise.resolve([]);
@@ -201,16 +169,45 @@ export class CompressionPool implements AsyncDisposable {
     this.#spare.length = 0;
   }
 
-  /** An empty source gives one empty block: no bytes at all would be neither gzip nor zstd. */
+  async #compressEarly(
+    source: AsyncIterable<Uint8Array>,
+    options: CompressOptions & { readonly blocks: (EarlyBlock | undefined)[] },
+  ): Promise<void> {
+    const { blocks, codec, signal } = options;
+    const workers = await this.#workers();
+    const running = new Set<Promise<void>>();
+    // One processor is left to the linker, which is writing the stream.
+    const atOnce = Math.max(1, workers.length - 1);
+    let bytes = 0;
+    let count = 0;
+    const compress = async (job: CompressionJob, at: number): Promise<void> => {
+      const { digest, packed } = await this.#run({ ...job, known: UNKNOWN }, workers);
+      if (packed === undefined || digest === undefined) return;
+      blocks[at] = { digest, packed };
+      bytes += packed.byteLength;
+    };
+    try {
+      for await (const job of this.#cut(source, codec)) {
+        if (signal.aborted || bytes > MAX_EARLY_BYTES || workers.length === 0) break;
+        const block: Promise<void> = compress(job, count++).finally(() => running.delete(block));
+        running.add(inBackground(block));
+        while (running.size >= atOnce) await Promise.race(running);
+      }
+    } finally {
+      await Promise.allSettled(running);
+    }
+  }
+
+  /** Cuts a stream into jobs. An empty stream is one empty block: no bytes at all are neither gzip nor zstd. */
   async *#cut(source: AsyncIterable<Uint8Array>, codec: Codec): AsyncGenerator<CompressionJob, void, void> {
     let block = this.#block();
     let size = 0;
-    let empty = true;
+    let isEmpty = true;
     for await (const chunk of source) {
       for (let at = 0; at < chunk.byteLength;) {
         if (size === BLOCK_BYTES) {
           yield { block, size, codec };
-          [block, size, empty] = [this.#block(), 0, false];
+          [block, size, isEmpty] = [this.#block(), 0, false];
         }
         const part = chunk.subarray(at, at + BLOCK_BYTES - size);
         block.set(part, size);
@@ -218,20 +215,21 @@ export class CompressionPool implements AsyncDisposable {
         at += part.byteLength;
       }
     }
-    if (size > 0 || empty) yield { block, size, codec };
+    if (size > 0 || isEmpty) yield { block, size, codec };
   }
 
   #block(): Uint8Array<ArrayBuffer> {
     return this.#spare.pop() ?? new Uint8Array(BLOCK_BYTES);
   }
 
+  /** Gives a job to the worker with the fewest, or to the calling thread if there is no worker. */
   async #run(job: CompressionJob, workers: readonly CompressionWorker[]): Promise<CompressionDone> {
     let worker = workers[0];
     for (const other of workers) if (worker === undefined || other.waiting < worker.waiting) worker = other;
     let done: CompressionDone;
     if (worker !== undefined) done = await worker.run(job);
     else {
-      // Lets signals and uploads in between the blocks.
+      // Lets signals and uploads run between the blocks.
       await new Promise((resolve) => setImmediate(resolve));
       done = runJob(job);
     }
@@ -247,7 +245,7 @@ export class CompressionPool implements AsyncDisposable {
   }
 }
 
-/** What a worker does with a job. */
+/** Does a job, in a worker or in the calling thread. */
 export function runJob({ block, codec, known, size }: CompressionJob): CompressionDone {
   const content = block.subarray(0, size);
   const digest = known === undefined ? undefined : new Bun.CryptoHasher("sha256").update(content).digest("hex");
@@ -255,89 +253,97 @@ export function runJob({ block, codec, known, size }: CompressionJob): Compressi
   return { block, packed: isKnown ? undefined : compressBlock(content, codec), digest };
 }
 
-/** One gzip member, whose header has no name and no time, or one zstd frame. */
-export function compressBlock(block: Uint8Array<ArrayBuffer>, codec: Codec): Uint8Array<ArrayBuffer> {
+/** Returns a gzip member, whose header has no name and no time, or a zstd frame. */
+function compressBlock(block: Uint8Array<ArrayBuffer>, codec: Codec): Uint8Array<ArrayBuffer> {
   switch (codec.kind) {
     case "gzip":
       return Bun.gzipSync(block, { level: codec.level, library: "libdeflate" });
     case "zstd":
-      // The copy has memory of its own, which can change hands.
+      // The copy has an ArrayBuffer of its own, which can be transferred.
       return new Uint8Array(Bun.zstdCompressSync(block, { level: ZSTD_LEVEL }));
   }
 }
 
-/**
- * In a compiled executable all modules lie at the root of its own file system, but entry points keep their folder
- * (spec/bun.md 3): compress.worker.ts has to be an entry point of the compilation, as `lib/compress.worker.ts`.
- */
+/** In a compiled executable the worker is an entry point, which keeps its folder (docs/rules.md, Bun 3). */
 function workerModule(): URL {
   const here = import.meta.url;
-  const compiled = here.includes("/$bunfs/") || here.includes("/~BUN/") || here.includes("/%7EBUN/");
-  return new URL(compiled ? "./lib/compress.worker.ts" : "./compress.worker.ts", here);
+  const isCompiled = here.includes("/$bunfs/") || here.includes("/~BUN/") || here.includes("/%7EBUN/");
+  return new URL(isCompiled ? "./lib/compress.worker.ts" : "./compress.worker.ts", here);
 }
 
-interface CompressionWorker {
-  /** Jobs that are not answered yet. */
-  readonly waiting: number;
-  run(job: CompressionJob): Promise<CompressionDone>;
-  stop(): Promise<void>;
-}
-
-/** Undefined if the module is not there or says nothing. */
+/** @returns undefined if the worker does not start */
 async function startWorker(module: URL): Promise<CompressionWorker | undefined> {
-  const waiting: PromiseWithResolvers<CompressionDone>[] = [];
-  const ready = Promise.withResolvers<boolean>();
-  const closed = Promise.withResolvers<void>();
-  let failure: Error | undefined;
-  const fail = (why: string): void => {
-    failure ??= new Error(`a compression worker failed: ${why}`);
-    ready.resolve(false);
-    closed.resolve();
-    for (const job of waiting.splice(0)) job.reject(failure);
-  };
-  let worker: Worker;
+  let worker: CompressionWorker;
   try {
-    worker = new Worker(module, { ref: false });
+    worker = new CompressionWorker(module);
   } catch {
     return undefined;
   }
-  worker.addEventListener("message", (event: MessageEvent<CompressionDone | "ready">) => {
-    if (event.data === "ready") {
-      ready.resolve(true);
-      return;
-    }
-    const job = waiting.shift();
-    if (waiting.length === 0) worker.unref();
-    job?.resolve(event.data);
-  });
-  worker.addEventListener("error", (event) => {
-    // Else it is printed as well.
-    event.preventDefault();
-    fail(event.message);
-  });
-  worker.addEventListener("close", () => fail("it ended"));
-  // The timer keeps the process alive meanwhile, which the worker does not.
-  const timer = setTimeout(() => ready.resolve(false), START_LIMIT);
-  const started = await ready.promise;
-  clearTimeout(timer);
-  if (!started) return undefined;
-  return {
-    get waiting() {
-      return waiting.length;
-    },
-    run: (job) => {
-      if (failure !== undefined) return Promise.reject(failure);
-      if (waiting.length === 0) worker.ref();
-      const answer = Promise.withResolvers<CompressionDone>();
-      waiting.push(answer);
-      // Both buffers change hands: nothing is copied.
-      worker.postMessage(job, [job.block.buffer]);
-      return answer.promise;
-    },
-    stop: () => {
-      if (failure === undefined) worker.ref();
-      worker.postMessage("stop", []);
-      return closed.promise;
-    },
-  };
+  return (await worker.isReady()) ? worker : undefined;
+}
+
+/** A worker thread. It keeps the process alive only while it has jobs. */
+class CompressionWorker {
+  readonly #worker: Worker;
+  /** The jobs without an answer, in their order. */
+  readonly #jobs: PromiseWithResolvers<CompressionDone>[] = [];
+  readonly #ready = Promise.withResolvers<boolean>();
+  readonly #closed = Promise.withResolvers<void>();
+  #failure: Error | undefined;
+
+  constructor(module: URL) {
+    this.#worker = new Worker(module, { ref: false });
+    this.#worker.addEventListener("message", (event: MessageEvent<CompressionDone | "ready">) => {
+      if (event.data === "ready") this.#ready.resolve(true);
+      else this.#answer(event.data);
+    });
+    this.#worker.addEventListener("error", (event) => {
+      // Keeps Bun from printing the error.
+      event.preventDefault();
+      this.#fail(event.message);
+    });
+    this.#worker.addEventListener("close", () => this.#fail("it ended"));
+  }
+
+  /** Waits for the first message; false if the worker fails or does not send it in time. */
+  async isReady(): Promise<boolean> {
+    // Unlike the worker, the timer keeps the process alive.
+    const timer = setTimeout(() => this.#ready.resolve(false), START_LIMIT);
+    const isReady = await this.#ready.promise;
+    clearTimeout(timer);
+    return isReady;
+  }
+
+  /** The number of jobs without an answer. */
+  get waiting(): number {
+    return this.#jobs.length;
+  }
+
+  run(job: CompressionJob): Promise<CompressionDone> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    if (this.#jobs.length === 0) this.#worker.ref();
+    const answer = Promise.withResolvers<CompressionDone>();
+    this.#jobs.push(answer);
+    this.#worker.postMessage(job, [job.block.buffer]);
+    return answer.promise;
+  }
+
+  stop(): Promise<void> {
+    if (this.#failure === undefined) this.#worker.ref();
+    this.#worker.postMessage("stop", []);
+    return this.#closed.promise;
+  }
+
+  #answer(done: CompressionDone): void {
+    const job = this.#jobs.shift();
+    if (this.#jobs.length === 0) this.#worker.unref();
+    job?.resolve(done);
+  }
+
+  #fail(why: string): void {
+    this.#failure ??= new Error(`a compression worker failed: ${why}`);
+    this.#ready.resolve(false);
+    this.#closed.resolve();
+    for (const job of this.#jobs.splice(0)) job.reject(this.#failure);
+  }
 }

@@ -1,13 +1,13 @@
 /**
- * Compresses blocks in a thread of its own; started by compress.ts only.
+ * The worker of compress.ts: it answers each {@link CompressionJob} with a `CompressionDone`.
  *
- * It says `"ready"` once, then answers each {@link CompressionJob} with a `CompressionDone`, both ways without copying.
+ * Its first message is `"ready"`.
  */
 import { type CompressionJob, runJob } from "./compress.ts";
 
 declare const self: Worker & { close(): void };
 
-// Before anything that could wait: what arrives without a handler is dropped (spec/bun.md 3).
+// Before anything asynchronous: Bun drops messages that come before there is a handler (docs/rules.md, Bun 3).
 self.addEventListener("message", (event: MessageEvent<CompressionJob | "stop">) => {
   if (event.data === "stop") {
     self.close();

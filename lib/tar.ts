@@ -77,7 +77,8 @@ export async function* packTar(
     if (entry.type !== "file") continue;
     const { content = NOTHING, size } = entry;
     if (content instanceof Uint8Array) {
-      if (content.byteLength !== size) throw new TypeError(`the content of the tar entry ${entry.name} is not ${size} bytes long`);
+      if (content.byteLength !== size)
+        throw new TypeError(`the content of the tar entry ${entry.name} is not ${size} bytes long`);
       yield* out.put(content);
     } else if ("open" in content) {
       yield* putStream(out, { source: content.open(signal), name: entry.name, size });

@@ -25,7 +25,7 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 describe("CompressionPool#begin()", () => {
-  /** A stream that tells when it was read to its end. */
+  /** A stream, and a promise that resolves when it has been read to its end. */
   function stream(content: Uint8Array): { readonly source: AsyncIterable<Uint8Array>; readonly read: Promise<void> } {
     const { promise, resolve } = Promise.withResolvers<void>();
     const source = (async function* () {
@@ -36,7 +36,7 @@ describe("CompressionPool#begin()", () => {
   }
 
   test.each<Codec>([FAST_GZIP, ZSTD])(
-    "changes no byte of what is compressed then, whatever changed: %j",
+    "changes no byte of the compressed stream, whatever changed: %j",
     async (codec) => {
       await using pool = new CompressionPool({ workers: 2 });
       const [changed, shorter, longer] = [
@@ -52,25 +52,25 @@ describe("CompressionPool#begin()", () => {
         const early = pool.begin(source, { codec, signal });
         await read;
         const blocks = await early.stop();
-        // The last one may not have had its turn.
+        // The last block may not have been read before the stop.
         const count = Math.floor(program.byteLength / MIB);
         expect(blocks.length).toBeGreaterThanOrEqual(count);
         const packed = await collect(pool.compress(stream(now).source, { codec, signal, early }));
         expect(Buffer.compare(packed, await collect(pool.compress(stream(now).source, { codec, signal })))).toBe(0);
-        // Each is given away in its turn, and takes no memory any more.
+        // Blocks that were used are released.
         const used = Math.min(count, Math.ceil(now.byteLength / MIB));
         expect(blocks.slice(0, used).every((block) => block === undefined)).toBe(true);
       }
     },
   );
 
-  test("uses what was compressed, if it is the same block", async () => {
+  test("uses a block that was compressed in advance, if it has not changed", async () => {
     await using pool = new CompressionPool({ workers: 2 });
     const { read, source } = stream(program);
     const early = pool.begin(source, { codec: FAST_GZIP, signal });
     await read;
     const blocks = await early.stop();
-    // A mark that only what was compressed in advance can have.
+    // Bytes that only the block compressed in advance can have.
     const [, second] = blocks;
     if (second === undefined) throw new Error("it was not compressed");
     const mark = new TextEncoder().encode("early");
@@ -79,7 +79,7 @@ describe("CompressionPool#begin()", () => {
     expect(packed.includes(mark)).toBe(true);
   });
 
-  test("keeps to some megabytes, and fails silently", async () => {
+  test("is limited to some megabytes, and ignores failures", async () => {
     await using pool = new CompressionPool({ workers: 2 });
     const noise = crypto.getRandomValues(new Uint8Array(65_536));
     const endless = (async function* () {
@@ -140,7 +140,7 @@ describe("CompressionPool#compress()", () => {
     expect(Buffer.compare(stdout, program)).toBe(0);
   });
 
-  test("makes gzip of level 1 no larger than what the original writes of a real program", async () => {
+  test("makes gzip of level 1 no larger than the original does of a real program", async () => {
     const file = join(folder, "program");
     writeFileSync(file, program);
     const ours = await compress(program, { workers: 2, chunk: MIB });
@@ -182,7 +182,7 @@ describe("CompressionPool#compress()", () => {
     expect(Buffer.compare(gunzipSync(gzip), content)).toBe(0);
   });
 
-  test("makes gzip smaller with each level that is told, and zstd smaller than the fastest gzip", async () => {
+  test("makes gzip smaller with each higher level, and zstd smaller than the fastest gzip", async () => {
     const sizes: number[] = [];
     for (const codec of [FAST_GZIP, ...([4, 6, 9] as const).map((level) => ({ kind: "gzip", level }) as const), ZSTD]) {
       sizes.push((await compress(program, { workers: 2, chunk: MIB, codec })).byteLength);
@@ -193,7 +193,7 @@ describe("CompressionPool#compress()", () => {
     expect(zstd).toBeLessThan(sizes[0] ?? 0);
   });
 
-  test("works in the calling thread, to the same bytes, if the workers cannot start", async () => {
+  test("compresses in the calling thread, to the same bytes, if the workers cannot start", async () => {
     const want = await compress(program, { workers: 0, chunk: MIB });
     await using pool = new CompressionPool({ workers: 2, module: new URL("./no-such.worker.ts", import.meta.url) });
     expect(Buffer.compare(await collect(pool.compress(chunks(program, MIB), { codec: FAST_GZIP, signal })), want)).toBe(
@@ -219,7 +219,7 @@ describe("CompressionPool#compress()", () => {
     expect(gunzipSync(gzip).byteLength).toBe(8 * MIB);
   });
 
-  test("fails as its source does, and can be used on", async () => {
+  test("throws the error of its source, and can be used afterwards", async () => {
     await using pool = new CompressionPool({ workers: 2 });
     async function* source(): AsyncGenerator<Uint8Array> {
       yield* chunks(program, MIB);
@@ -233,7 +233,7 @@ describe("CompressionPool#compress()", () => {
     ).toBe(program.byteLength);
   });
 
-  test("stops when it is told to, and ends its source", async () => {
+  test("stops when aborted, and ends its source", async () => {
     const controller = new AbortController();
     await using pool = new CompressionPool({ workers: 2 });
     let ended = false;
@@ -254,7 +254,7 @@ describe("CompressionPool#compress()", () => {
 
 describe("a compiled executable", () => {
   test("finds its workers", async () => {
-    // As lib/ lies below ko.ts: the worker's entry point must be found from a module that the bundler has moved.
+    // lib/ is below ko.ts, as in the repository: the bundler moves compress.ts, but not the worker's entry point.
     const lib = join(import.meta.dir, "../lib");
     writeFileSync(
       join(folder, "ko.ts"),
@@ -274,8 +274,9 @@ describe("a compiled executable", () => {
        }
        console.log(JSON.stringify({ ready, blocks }));`,
     );
-    for (const name of ["compress.ts", "compress.worker.ts"])
+    for (const name of ["async.ts", "compress.ts", "compress.worker.ts", "errors.ts"]) {
       await Bun.write(join(folder, "lib", name), Bun.file(join(lib, name)));
+    }
     const flags = "--compile --splitting --bytecode --format=esm --minify-whitespace --minify-syntax";
     const built = Bun.spawnSync(
       [
