@@ -46,7 +46,7 @@ export interface Inputs {
   readonly racy: readonly (readonly [path: string, digest: string])[];
 }
 
-export interface FolderState {
+interface FolderState {
   readonly dir: string;
   readonly kind: FolderKind;
   /** The folder's own mark. With {@link RACY} the names are always compared. */

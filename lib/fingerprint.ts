@@ -19,7 +19,7 @@ export type FolderKind =
   | "entries";
 
 /** The stat of a path. */
-export interface PathStats {
+interface PathStats {
   /** Symlinks followed. */
   readonly found: Stats | undefined;
   /** Of the path itself, which may be a symlink. */
@@ -169,6 +169,7 @@ export class Window {
   }
 }
 
+/** Returns the names that count in a folder, sorted. */
 export function namesIn(dir: string, kind: FolderKind): readonly string[] {
   if (kind === "entries") return readNames(dir);
   return readEntries(dir)
@@ -177,6 +178,7 @@ export function namesIn(dir: string, kind: FolderKind): readonly string[] {
     .sort();
 }
 
+/** Returns the SHA-256 of a file, in hex; empty if it cannot be read. */
 export function digestOfFile(path: string): string {
   try {
     return new Bun.CryptoHasher("sha256").update(readFileSync(path)).digest("hex");
