@@ -7,41 +7,25 @@ import type { BuildFlags } from "./cli-parse.ts";
 import { type Compression, FAST_GZIP, type GzipLevel } from "./compress.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import { checkPlatforms } from "./oci.ts";
+import type { FilePlace, PublishFlags } from "./publish-destination.ts";
 import { type Naming, whyBadTag } from "./reference.ts";
 import type { TimingOutput } from "./timing.ts";
 
 export interface BuildOptions {
-  readonly naming: Naming;
-  /** In the order given, each once. Empty only if nothing is pushed. */
-  readonly tags: readonly string[];
-  /** The reference shows no digest; `tags` then has exactly one that is not `latest`, if there is a push. */
-  readonly tagOnly: boolean;
-  readonly push: boolean;
-  /** `--push` was written: a missing KO_DOCKER_REPO is then an error whatever else is asked for. */
-  readonly pushGiven: boolean;
+  readonly publish: PublishFlags;
   /** As {@link checkPlatforms} takes them; empty if not given. */
   readonly platforms: readonly string[];
-  readonly imageRefs: string | undefined;
-  readonly layoutPath: string | undefined;
-  readonly tarball: string | undefined;
-  readonly ociArchive: string | undefined;
-  /** `-L`: into the local daemon, whatever KO_DOCKER_REPO says. */
-  readonly local: boolean;
-  readonly insecureRegistry: boolean;
   /** 0 means: as many as there are processors. */
   readonly jobs: number;
   readonly disableOptimizations: boolean;
-  readonly compression: Compression;
-  /** `--compression` was written: the user should hear of it if it has no effect. */
-  readonly compressionGiven: boolean;
   readonly labels: ReadonlyMap<string, string>;
   readonly annotations: ReadonlyMap<string, string>;
   readonly user: string | undefined;
   /** Tell for each image whether it was reused, and if not, why. */
   readonly explain: boolean;
-  /** Where to tell where the time went; undefined: nowhere. */
+  /** Where to report the time that each step took; undefined: nowhere. */
   readonly timing: TimingOutput | undefined;
-  /** What the user should know of the choice of flags, to be logged. */
+  /** Notes about the choice of flags, to be logged. */
   readonly warnings: readonly string[];
 }
 
@@ -60,22 +44,19 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
   checkPlatforms(flags.platform, "--platform");
   const { naming, warnings } = chooseNaming(flags);
   return {
-    naming,
-    tags,
-    tagOnly: flags["tag-only"],
-    push: flags.push,
-    pushGiven: given.has("push"),
+    publish: {
+      naming,
+      tags: { names: tags, only: flags["tag-only"] },
+      files: listFiles(flags),
+      imageRefs: flags["image-refs"] || undefined,
+      push: given.has("push") ? flags.push : undefined,
+      local: flags.local,
+      insecureRegistry: flags["insecure-registry"],
+      compression: given.has("compression") ? readCompression(flags.compression) : undefined,
+    },
     platforms: flags.platform,
-    imageRefs: flags["image-refs"] || undefined,
-    layoutPath: flags["oci-layout-path"] || undefined,
-    tarball: flags.tarball || undefined,
-    ociArchive: flags["oci-archive"] || undefined,
-    local: flags.local,
-    insecureRegistry: flags["insecure-registry"],
     jobs: flags.jobs,
     disableOptimizations: flags["disable-optimizations"],
-    compression: readCompression(flags.compression),
-    compressionGiven: given.has("compression"),
     labels: readPairs(flags["image-label"], "--image-label"),
     annotations: readPairs(flags["image-annotation"], "--image-annotation"),
     user: flags["image-user"] || undefined,
@@ -83,6 +64,15 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     timing: readTimingOutput(flags),
     warnings,
   };
+}
+
+function listFiles(flags: BuildFlags): readonly FilePlace[] {
+  const { tarball, "oci-archive": ociArchive, "oci-layout-path": layout } = flags;
+  const files: FilePlace[] = [];
+  if (layout !== "") files.push({ kind: "layout", path: layout });
+  if (tarball !== "") files.push({ kind: "tarball", file: tarball });
+  if (ociArchive !== "") files.push({ kind: "oci-archive", file: ociArchive });
+  return files;
 }
 
 /**

@@ -102,8 +102,8 @@ async function checkFlags(invocation: Building): Promise<BuildOptions> {
   return build;
 }
 
-function writesArchiveToStdout({ tarball, ociArchive }: BuildOptions): boolean {
-  return tarball === "-" || ociArchive === "-";
+function writesArchiveToStdout({ publish }: BuildOptions): boolean {
+  return publish.files.some((place) => place.kind !== "layout" && place.file === "-");
 }
 
 function isWatching(invocation: Building): invocation is Watching {

@@ -12,7 +12,7 @@ import { KoError, RegistryError } from "./errors.ts";
 import type { Host } from "./host.ts";
 import type { ImageSource } from "./image.ts";
 import type { Log } from "./log.ts";
-import type { Destination, LocalTarget } from "./publish-destination.ts";
+import type { Destination, LocalTarget, Place, TagRule } from "./publish-destination.ts";
 import { dryPublisher, type Publisher, registryPublisher, teePublisher } from "./publish.ts";
 import type { LocalPlace, LocalPlaceOptions } from "./publish-local.ts";
 import { formatReference } from "./reference.ts";
@@ -80,25 +80,31 @@ export class Resources implements AsyncDisposable {
     return this.#place;
   }
 
-  /** Returns the publisher for `destination`. Of several places the last one's reference counts: files, then the target. */
-  async publisher(destination: Destination): Promise<Publisher> {
+  /** Returns a publisher to all places of `destination`. */
+  async publisher({ places, tags }: Pick<Destination, "places" | "tags">): Promise<Publisher> {
+    if (places.length === 0) return dryPublisher(tags);
+    return teePublisher(await Promise.all(places.map((place) => this.#publisherTo(place, tags))));
+  }
+
+  async #publisherTo(place: Place, tags: TagRule): Promise<Publisher> {
     const { host, log, timing } = this.#options;
-    const { target, layoutPath, tarball, ociArchive } = destination;
-    const publishers: Publisher[] = [];
-    if (layoutPath !== undefined || tarball !== undefined || ociArchive !== undefined) {
-      const { archivePublisher, layoutPublisher } = await import("./publish-files.ts");
-      const files = { destination, host, log };
-      if (layoutPath !== undefined) publishers.push(layoutPublisher(layoutPath, files));
-      if (tarball !== undefined) publishers.push(archivePublisher("tarball", tarball, files));
-      if (ociArchive !== undefined) publishers.push(archivePublisher("oci-archive", ociArchive, files));
+    switch (place.kind) {
+      case "registry":
+        return registryPublisher({ tags, registry: this.registry(), log, timing });
+      case "layout": {
+        const { layoutPublisher } = await import("./publish-files.ts");
+        return layoutPublisher(place.path, { tags, host, log });
+      }
+      case "tarball":
+      case "oci-archive": {
+        const { archivePublisher } = await import("./publish-files.ts");
+        return archivePublisher(place, { tags, host, log });
+      }
+      default: {
+        const { localPublisher } = await import("./publish-local.ts");
+        return localPublisher({ tags, place: this.place(place.kind), log });
+      }
     }
-    if (target === "registry") {
-      publishers.push(registryPublisher({ destination, registry: this.registry(), log, timing }));
-    } else if (target !== undefined) {
-      const { localPublisher } = await import("./publish-local.ts");
-      publishers.push(localPublisher({ destination, place: this.place(target), log }));
-    }
-    return publishers.length === 0 ? dryPublisher({ destination }) : teePublisher(publishers);
   }
 
   /** The local daemon, for a `ko.local/…` base. */

@@ -27,7 +27,14 @@ import {
   type Platform,
 } from "./oci.ts";
 import { Resources } from "./pipeline-resources.ts";
-import { type Destination, type LocalTarget, planDestination } from "./publish-destination.ts";
+import {
+  type Destination,
+  isFile,
+  isLocal,
+  type LocalTarget,
+  planDestination,
+  wantsPlainLayers,
+} from "./publish-destination.ts";
 import type { LocalPlace } from "./publish-local.ts";
 import { type Publisher, writeImageRefs } from "./publish.ts";
 import { nameAll } from "./reference.ts";
@@ -101,7 +108,7 @@ export class Pipeline implements AsyncDisposable {
    */
   static async open(options: PipelineOptions): Promise<Pipeline> {
     const { build, config, host, log } = options;
-    const destination = await planDestination(build, { dockerRepo: config.dockerRepo, cwd: host.cwd });
+    const destination = await planDestination(build.publish, { dockerRepo: config.dockerRepo, cwd: host.cwd });
     for (const warning of destination.warnings) log.warn(warning);
     const attempt = await Attempt.start({ ...options, destination, cache: options.cache.get() });
     return new Pipeline(options, { attempt, destination });
@@ -178,8 +185,8 @@ export function openSession(options: PipelineOptions): Promise<Pipeline> {
   return Pipeline.open(options);
 }
 
-function localTargetOf({ target }: Destination): LocalTarget | undefined {
-  return target === "registry" ? undefined : target;
+function localTargetOf({ places }: Destination): LocalTarget | undefined {
+  return places.find(isLocal)?.kind;
 }
 
 interface AttemptOptions extends Omit<PipelineOptions, "cache"> {
@@ -222,8 +229,8 @@ class Attempt implements AsyncDisposable {
   static async start(options: AttemptOptions): Promise<Attempt> {
     const { build, cache, config, destination, host, log, timing } = options;
     const local = localTargetOf(destination);
-    const compress = local === undefined || hasFiles(destination);
-    const { insecureHosts } = destination;
+    const { insecureHosts, places } = destination;
+    const compress = !wantsPlainLayers(places);
     const resources = new Resources({ host, log, timing, insecureHosts, compress, cache });
     try {
       const place = local === undefined ? undefined : resources.place(local);
@@ -235,7 +242,7 @@ class Attempt implements AsyncDisposable {
       });
       // Nearly every run needs the default base: it is read while `go list` works, and the registry client is loaded.
       void inBackground(resources.base(config.defaultBaseImage));
-      if (destination.target === "registry") void inBackground(resources.registry());
+      if (places.some(({ kind }) => kind === "registry")) void inBackground(resources.registry());
       return new Attempt(options, { platforms, resources });
     } catch (error) {
       await resources[Symbol.asyncDispose]();
@@ -322,7 +329,7 @@ class Attempt implements AsyncDisposable {
     const planned = await planBuilds(requests, this.#platforms, options);
     checkTarball(planned, destination);
     const local = localTargetOf(destination);
-    const files = hasFiles(destination);
+    const files = destination.places.some(isFile);
     const plans =
       local === undefined ? planned : await fitPlans(planned, { log, files, place: this.#resources.place(local) });
     for (const { program, targets } of plans) {
@@ -351,19 +358,15 @@ class Attempt implements AsyncDisposable {
   }
 }
 
-function hasFiles({ layoutPath, ociArchive, tarball }: Destination): boolean {
-  return [layoutPath, tarball, ociArchive].some((file) => file !== undefined);
-}
-
 async function ownPlatform(place: Promise<LocalPlace>): Promise<string> {
   const { architecture, os } = await (await place).platform();
   return `${os}/${architecture}`;
 }
 
 /** `docker load` reads one platform: an index is refused before anything is built. */
-function checkTarball(plans: readonly Plan[], { tarball }: Destination): void {
+function checkTarball(plans: readonly Plan[], { places }: Destination): void {
   const several = plans.find(({ targets }) => targets.length > 1);
-  if (tarball === undefined || several === undefined) return;
+  if (several === undefined || !places.some(({ kind }) => kind === "tarball")) return;
   throw new UsageError(
     `Cannot write --tarball: ${several.program.importPath} has ${several.targets.length} platforms, a tarball holds one`,
     { hint: "Use --oci-archive FILE, or --platform with one platform." },

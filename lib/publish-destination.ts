@@ -1,42 +1,63 @@
 /**
- * Where a run publishes to: read from flags and `KO_DOCKER_REPO`, checked before anything is built.
+ * Decides where a run publishes to, from flags and `KO_DOCKER_REPO`: checked before anything is built.
  */
 import { access, constants, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
-import type { BuildOptions } from "./cli-options.ts";
-import type { Compression } from "./compress.ts";
+import { type Compression, FAST_GZIP } from "./compress.ts";
 import { UsageError } from "./errors.ts";
 import { checkWritableFile } from "./file.ts";
 import { DOCKER_HUB, splitHost, whyBadHost, whyBadPath, type Naming } from "./reference.ts";
 
-/** Where images go to be run from. */
-export type Target = "registry" | LocalTarget;
-
-/** A place on this machine that keeps images under tags, one platform each, and takes layers as plain tars. */
+/** A local daemon, or the nodes of a local cluster: keeps images under tags and takes layers as plain tars. */
 export type LocalTarget = "daemon" | "kind" | "k3d" | "minikube";
 
+export type FilePlace =
+  /** An OCI layout. `path` is as the user wrote it. */
+  | { readonly kind: "layout"; readonly path: string }
+  /** `file` is a path, or `-` for stdout. */
+  | { readonly kind: "tarball" | "oci-archive"; readonly file: string };
+
+/** One of the places that images of a run go to. */
+export type Place = { readonly kind: "registry" } | { readonly kind: LocalTarget } | FilePlace;
+
+/** The tags that images get. */
+export interface TagRule {
+  /** Each once, in the order given. Empty only if nothing is pushed. */
+  readonly names: readonly string[];
+  /** `--tag-only`: published references show no digest. For a push there is exactly one tag then, and not `latest`. */
+  readonly only: boolean;
+}
+
+/** The flags that say where images go, each checked for itself. */
+export interface PublishFlags {
+  readonly naming: Naming;
+  readonly tags: TagRule;
+  /** `--oci-layout-path`, `--tarball`, `--oci-archive`, in this order. Paths are as the user wrote them. */
+  readonly files: readonly FilePlace[];
+  readonly imageRefs: string | undefined;
+  /** Undefined without the flag: then a missing KO_DOCKER_REPO is an error only if there are no files. */
+  readonly push: boolean | undefined;
+  /** `-L`: into the local daemon, regardless of KO_DOCKER_REPO. */
+  readonly local: boolean;
+  readonly insecureRegistry: boolean;
+  /** Undefined without the flag. @default {@link FAST_GZIP} */
+  readonly compression: Compression | undefined;
+}
+
 export interface Destination {
-  /** Where images go besides files; undefined where they go nowhere. */
-  readonly target: Target | undefined;
-  /** What names begin with: `KO_DOCKER_REPO` or `ko.local`; empty where there is nothing to begin with. */
+  /** What names begin with: `KO_DOCKER_REPO` or `ko.local`. Empty if there is nothing to begin with. */
   readonly repository: string;
   readonly naming: Naming;
-  /** Each once, in the order given; at least one if there is a target. */
-  readonly tags: readonly string[];
-  readonly tagOnly: boolean;
-  /** As the user wrote it. */
-  readonly layoutPath: string | undefined;
-  /** Absolute, or `-` for stdout. */
-  readonly tarball: string | undefined;
-  /** Absolute, or `-` for stdout. */
-  readonly ociArchive: string | undefined;
+  readonly tags: TagRule;
+  /** Files first; the reference of the last place is the one that is printed. Empty if images go nowhere. */
+  readonly places: readonly Place[];
   /** Absolute. */
   readonly imageRefs: string | undefined;
   /** Hosts to which plain HTTP and unverified TLS are allowed. */
   readonly insecureHosts: readonly string[];
-  /** Of the layers that go there: as asked for, but none for a local target, unless files get the same image. */
+  /** Of the layers that ko makes: as the flag says, but none if all places take plain layers. */
   readonly compression: Compression;
-  /** What the user should know of the choice of places, to be logged. */
+  /** Notes about the choice of places, to be logged. */
   readonly warnings: readonly string[];
 }
 
@@ -45,7 +66,7 @@ export interface PlanDestinationOptions {
   readonly cwd: string;
 }
 
-/** Hosts that are no registries; each is told by the whole host name. */
+/** Host names that stand for local targets. */
 const LOCAL_HOSTS: Readonly<Record<string, LocalTarget>> = {
   "ko.local": "daemon",
   "kind.local": "kind",
@@ -54,15 +75,17 @@ const LOCAL_HOSTS: Readonly<Record<string, LocalTarget>> = {
 };
 
 /**
- * @throws {UsageError} If there is nowhere to publish to, a name is none, or a file could not be written later.
+ * Combines the flags with `KO_DOCKER_REPO`.
+ *
+ * @throws {UsageError} If there is no place to publish to, a name is malformed, or a file could not be written later.
  */
-export async function planDestination(flags: BuildOptions, options: PlanDestinationOptions): Promise<Destination> {
-  const { layoutPath } = flags;
+export async function planDestination(flags: PublishFlags, options: PlanDestinationOptions): Promise<Destination> {
+  const { cwd } = options;
   const repository = flags.local ? "ko.local" : (options.dockerRepo ?? "").replace(/\/+$/, "");
-  const toFile = layoutPath !== undefined || flags.tarball !== undefined || flags.ociArchive !== undefined;
-  const local = LOCAL_HOSTS[splitHost(`${repository}/x`).host ?? ""];
-  // As in the original, --push=false is about registries: what is asked for by -L or ko.local is loaded all the same.
-  const publishes = local !== undefined || (flags.push && (repository !== "" || !toFile || flags.pushGiven));
+  const host = repository === "" ? undefined : (splitHost(`${repository}/x`).host ?? DOCKER_HUB);
+  const local = LOCAL_HOSTS[host ?? ""];
+  // As in the original, --push=false is about registries: -L and ko.local load all the same.
+  const publishes = local !== undefined || (flags.push ?? (repository !== "" || flags.files.length === 0));
   if (publishes && repository === "") {
     throw new UsageError("Cannot publish: KO_DOCKER_REPO is not set, so there is no registry to push to", {
       hint:
@@ -72,55 +95,80 @@ export async function planDestination(flags: BuildOptions, options: PlanDestinat
     });
   }
   if (repository !== "") checkRepository(repository);
-  const file = async (path: string | undefined, flag: string): Promise<string | undefined> => {
-    if (path === undefined || path === "-") return path;
-    const absolute = resolve(options.cwd, path);
-    await checkWritableFile(absolute, flag);
-    return absolute;
-  };
-  if (flags.tarball === "-" && flags.ociArchive === "-") {
+  if (flags.files.filter((place) => place.kind !== "layout" && place.file === "-").length > 1) {
     throw new UsageError("Cannot write --tarball and --oci-archive both to stdout: one of them is wanted");
   }
-  const imageRefs = flags.imageRefs === undefined ? undefined : resolve(options.cwd, flags.imageRefs);
+  const imageRefs = flags.imageRefs === undefined ? undefined : resolve(cwd, flags.imageRefs);
   if (imageRefs !== undefined) await checkWritableFile(imageRefs, "--image-refs");
-  if (layoutPath !== undefined) await checkWritableFolder(resolve(options.cwd, layoutPath), "--oci-layout-path");
-  const host = repository === "" ? undefined : (splitHost(`${repository}/x`).host ?? DOCKER_HUB);
+  const places: Place[] = [];
+  for (const place of flags.files) places.push(await checkFilePlace(place, cwd));
+  if (publishes) places.push({ kind: local ?? "registry" });
   return {
-    target: publishes ? (local ?? "registry") : undefined,
     repository,
-    // What is loaded locally is named as people speak of it; the hash is there to keep registries' repositories apart.
+    // Images of the local daemon have readable names; the hash only keeps repositories of registries apart.
     naming: local === "daemon" && flags.naming === "md5" ? "preserve" : flags.naming,
     tags: flags.tags,
-    tagOnly: flags.tagOnly,
-    layoutPath,
-    tarball: await file(flags.tarball, "--tarball"),
-    ociArchive: await file(flags.ociArchive, "--oci-archive"),
+    places,
     imageRefs,
     insecureHosts: flags.insecureRegistry && host !== undefined && local === undefined ? [host] : [],
-    ...chooseCompression(flags, { local, toFile }),
+    ...chooseCompression(flags.compression, places),
   };
 }
 
+export function isFile(place: Place): place is FilePlace {
+  return place.kind === "layout" || listsWholeRun(place);
+}
+
+export function isLocal(place: Place): place is Extract<Place, { readonly kind: LocalTarget }> {
+  return place.kind !== "registry" && !isFile(place);
+}
+
+/** Whether the place keeps one platform of an image. */
+export function holdsOnePlatform(place: Place): boolean {
+  return place.kind === "tarball" || isLocal(place);
+}
+
+/** Whether the place holds the images of one run, all of them: an archive, which each run writes anew. */
+export function listsWholeRun(place: Place): place is Exclude<FilePlace, { readonly kind: "layout" }> {
+  return place.kind === "tarball" || place.kind === "oci-archive";
+}
+
+/** Whether compressed layers would be of no use to any place. */
+export function wantsPlainLayers(places: readonly Place[]): boolean {
+  return places.length > 0 && places.every(isLocal);
+}
+
 function chooseCompression(
-  flags: BuildOptions,
-  { local, toFile }: { readonly local: LocalTarget | undefined; readonly toFile: boolean },
+  asked: Compression | undefined,
+  places: readonly Place[],
 ): Pick<Destination, "compression" | "warnings"> {
-  const asked = flags.compression;
-  const compression: Compression = local !== undefined && !toFile ? { kind: "none" } : asked;
+  const compression: Compression = wantsPlainLayers(places) ? { kind: "none" } : (asked ?? FAST_GZIP);
   const warnings: string[] = [];
-  if (flags.compressionGiven && compression.kind !== asked.kind) {
+  if (asked !== undefined && compression.kind !== asked.kind) {
     warnings.push("--compression has no effect: local daemons and clusters take plain layers");
   }
-  if (compression.kind === "zstd" && (local === "daemon" || flags.tarball !== undefined)) {
+  if (compression.kind === "zstd" && places.some(({ kind }) => kind === "daemon" || kind === "tarball")) {
     warnings.push("Docker before 23 cannot load layers compressed with zstd; any can with --compression=gzip");
   }
   return { compression, warnings };
 }
 
+/** Checks that the place can be written to. The file of an archive becomes absolute. */
+async function checkFilePlace(place: FilePlace, cwd: string): Promise<FilePlace> {
+  if (place.kind === "layout") {
+    await checkWritableFolder(resolve(cwd, place.path), "--oci-layout-path");
+    return place;
+  }
+  if (place.file === "-") return place;
+  const file = resolve(cwd, place.file);
+  await checkWritableFile(file, `--${place.kind}`);
+  return { ...place, file };
+}
+
 /** `KO_DOCKER_REPO` is a host (`localhost:5000`) or a repository (`gcr.io/me`, or `me` on Docker Hub). */
 function checkRepository(repository: string): void {
   if (repository.includes("@")) {
-    // Not quoted: what stands before the "@" may be a password.
+    // Not quoted: the part before the "@" may be a password.
     throw new UsageError(
       'Cannot use KO_DOCKER_REPO: it holds an "@", a name without user, password or digest is wanted',
       {

@@ -21,12 +21,12 @@ import type { Host } from "./host.ts";
 import type { Built, Image, Published } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Digest, formatPlatform, hexOf, type Platform } from "./oci.ts";
-import type { Destination, LocalTarget } from "./publish-destination.ts";
-import { type Publisher, wholeImageSink } from "./publish.ts";
+import type { LocalTarget, TagRule } from "./publish-destination.ts";
+import { publishedReference, type Publisher, wholeImageSink } from "./publish.ts";
 import { formatRepository, parseReference } from "./reference.ts";
 
 export interface LocalPublisherOptions {
-  readonly destination: Destination;
+  readonly tags: TagRule;
   readonly place: Promise<LocalPlace>;
   readonly log: Log;
 }
@@ -38,21 +38,18 @@ export function localPublisher(options: LocalPublisherOptions): Publisher {
   };
 }
 
-async function loadBuilt(
-  built: Built,
-  name: string,
-  { destination, log, ...options }: LocalPublisherOptions,
-): Promise<Published> {
+async function loadBuilt(built: Built, name: string, options: LocalPublisherOptions): Promise<Published> {
+  const { log, tags } = options;
   const place = await options.place;
   const image = built.kind === "image" ? built : pickImage(built, await place.platform());
   if (built.kind === "index") {
     const { os, architecture } = image.config;
     log.warn(`${name}: of ${built.children.length} platforms only ${os}/${architecture} is loaded`);
   }
-  const content = `${name}:${hexOf(image.descriptor.digest)}`;
-  const names = [content, ...destination.tags.map((tag) => `${name}:${tag}`)];
-  const reference = destination.tagOnly ? `${name}:${destination.tags[0] ?? "latest"}` : content;
-  const done = await place.load(image, names);
+  const { digest } = image.descriptor;
+  const content = `${name}:${hexOf(digest)}`;
+  const reference = tags.only ? publishedReference(name, { digest, tags }) : content;
+  const done = await place.load(image, [content, ...tags.names.map((tag) => `${name}:${tag}`)]);
   log.info(done === "present" ? `Already there: ${reference}` : `Loaded ${reference}`);
   return { reference, all: [reference] };
 }

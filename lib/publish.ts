@@ -7,7 +7,7 @@ import { writeOutputFile } from "./file.ts";
 import type { Blob, BlobStream, Built, Image, ImageSink, Published } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Descriptor, type Digest, isForeignLayer } from "./oci.ts";
-import type { Destination } from "./publish-destination.ts";
+import type { TagRule } from "./publish-destination.ts";
 import { formatRepository, parseRepository, type Repository } from "./reference.ts";
 import type { Registry } from "./registry.ts";
 import type { Timing } from "./timing.ts";
@@ -24,17 +24,46 @@ export interface Publisher {
   finish(): Promise<void>;
 }
 
+/** The part of a registry client that publishes. */
+export type PushTarget = Pick<Registry, "findManifest" | "pushBlob" | "pushManifest" | "streamBlob">;
+
 export interface RegistryPublisherOptions {
-  readonly destination: Destination;
-  readonly registry: Promise<Registry>;
+  readonly tags: TagRule;
+  readonly registry: Promise<PushTarget>;
   readonly log: Log;
   readonly timing: Timing;
 }
 
-/** What `--image-refs` lists of one result. */
+export interface PublishedReferenceOptions {
+  readonly digest: Digest;
+  /** @default no tag */
+  readonly tags?: TagRule;
+  /**
+   * "always" shows the first tag. "unless latest" shows the only tag, and not if that is `latest`: the digest is enough
+   * there.
+   *
+   * @default "always"
+   */
+  readonly show?: "always" | "unless latest";
+}
+
+/** Returns `name[:tag][@digest]`, the reference of a published image. */
+export function publishedReference(name: string, options: PublishedReferenceOptions): string {
+  const { digest, show = "always", tags } = options;
+  const [first, another] = tags?.names ?? [];
+  const isHidden = show === "unless latest" && (first === "latest" || another !== undefined);
+  const tagged = first === undefined || isHidden ? name : `${name}:${first}`;
+  return tags?.only === true ? tagged : `${tagged}@${digest}`;
+}
+
+/**
+ * Returns the lines of one image for `--image-refs`: its reference, or digests of an index and its images.
+ *
+ * @param repository the name before each digest
+ */
 export function listAll(built: Built, reference: string, repository: string): readonly string[] {
   if (built.kind === "image") return [reference];
-  return [built, ...built.children].map((item) => `${repository}@${item.descriptor.digest}`);
+  return [built, ...built.children].map(({ descriptor: { digest } }) => publishedReference(repository, { digest }));
 }
 
 /**
@@ -71,13 +100,11 @@ export function teePublisher(publishers: readonly Publisher[]): Publisher {
 }
 
 /** Publishes nothing, for `--push=false`: returns the references that a push would have. */
-export function dryPublisher({ destination }: Pick<RegistryPublisherOptions, "destination">): Publisher {
+export function dryPublisher(tags: TagRule): Publisher {
   return {
     open: (name) =>
       wholeImageSink(async (image) => {
-        const [first] = destination.tags;
-        const tagged = first === undefined ? name : `${name}:${first}`;
-        const reference = destination.tagOnly ? tagged : `${tagged}@${image.descriptor.digest}`;
+        const reference = publishedReference(name, { digest: image.descriptor.digest, tags });
         return { reference, all: listAll(image, reference, name) };
       }),
     finish: async () => {},
@@ -112,7 +139,7 @@ class RegistrySink implements ImageSink {
   }
 
   async publish(image: Built, { reused }: { readonly reused: boolean }): Promise<Published> {
-    const { destination, log, timing } = this.#options;
+    const { log, tags, timing } = this.#options;
     const name = this.#name;
     const registry = await this.#options.registry;
     const repository = parseRepository(name);
@@ -127,16 +154,13 @@ class RegistrySink implements ImageSink {
     for (const tag of others) {
       await timing.time("manifest", `${name}:${tag}`, () => registry.pushManifest(repository, tag, image));
     }
-    const tag = destination.tags.length === 1 && first !== "latest" ? first : undefined;
-    const reference = destination.tagOnly
-      ? `${name}:${first}`
-      : `${name}${tag === undefined ? "" : `:${tag}`}@${digest}`;
+    const reference = publishedReference(name, { digest, tags, show: "unless latest" });
     log.info(`Published ${reference}`);
     return { reference, all: listAll(image, reference, formatRepository(repository)) };
   }
 
   get #tags(): readonly [string, ...string[]] {
-    const [first = "latest", ...others] = this.#options.destination.tags;
+    const [first = "latest", ...others] = this.#options.tags.names;
     return [first, ...others];
   }
 
@@ -155,7 +179,7 @@ class RegistrySink implements ImageSink {
 }
 
 /** Everything that the top manifest names: blobs first, then the manifests of an index's images. */
-async function pushContent(registry: Registry, repository: Repository, built: Built): Promise<void> {
+async function pushContent(registry: PushTarget, repository: Repository, built: Built): Promise<void> {
   const images = built.kind === "image" ? [built] : built.children;
   const blobs = new Map<Digest, Blob>();
   for (const image of images) {

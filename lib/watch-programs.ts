@@ -10,7 +10,7 @@ import { CommandError, messageOf, UsageError } from "./errors.ts";
 import { choosePrograms, type Program } from "./go-programs.ts";
 import type { Host } from "./host.ts";
 import { openSession, type PublishedProgram, type Session } from "./pipeline.ts";
-import { planDestination } from "./publish-destination.ts";
+import { listsWholeRun, planDestination } from "./publish-destination.ts";
 import {
   publishReferences,
   putReferences,
@@ -65,8 +65,8 @@ class Programs {
 
   /** Files list all images of a run: then all programs are published in each round. */
   get isWhole(): boolean {
-    const { imageRefs, ociArchive, tarball } = this.#options.build;
-    return imageRefs !== undefined || ociArchive !== undefined || tarball !== undefined;
+    const { files, imageRefs } = this.#options.build.publish;
+    return imageRefs !== undefined || files.some(listsWholeRun);
   }
 
   has(importPath: string): boolean {
@@ -141,7 +141,7 @@ class Programs {
     const { build, loadConfig } = this.#options;
     try {
       cache.get();
-      await planDestination(build, { dockerRepo: host.env["KO_DOCKER_REPO"] || undefined, cwd: host.cwd });
+      await planDestination(build.publish, { dockerRepo: host.env["KO_DOCKER_REPO"] || undefined, cwd: host.cwd });
     } catch (error) {
       throw error instanceof UsageError ? new Hopeless(error) : error;
     }

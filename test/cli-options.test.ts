@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { parseCommandLine } from "../lib/cli-parse.ts";
 import { UsageError } from "../lib/errors.ts";
 import { type BuildOptions, readBuildOptions } from "../lib/cli-options.ts";
+import type { PublishFlags } from "../lib/publish-destination.ts";
 
 function read(...flags: readonly string[]): BuildOptions {
   const invocation = parseCommandLine(["build", ...flags]);
@@ -9,23 +10,21 @@ function read(...flags: readonly string[]): BuildOptions {
   return readBuildOptions(invocation.flags, invocation.given);
 }
 
-const DEFAULTS: BuildOptions = {
+const PUBLISH: PublishFlags = {
   naming: "md5",
-  tags: ["latest"],
-  tagOnly: false,
-  push: true,
-  pushGiven: false,
-  platforms: [],
+  tags: { names: ["latest"], only: false },
+  files: [],
   imageRefs: undefined,
-  layoutPath: undefined,
-  tarball: undefined,
-  ociArchive: undefined,
+  push: undefined,
   local: false,
   insecureRegistry: false,
+  compression: undefined,
+};
+
+const DEFAULTS: Omit<BuildOptions, "publish"> = {
+  platforms: [],
   jobs: 0,
   disableOptimizations: false,
-  compression: { kind: "gzip", level: 1 },
-  compressionGiven: false,
   labels: new Map(),
   annotations: new Map(),
   user: undefined,
@@ -35,26 +34,37 @@ const DEFAULTS: BuildOptions = {
 };
 
 describe("readBuildOptions()", () => {
-  test.each<[readonly string[], Partial<BuildOptions>]>([
+  test.each<[readonly string[], Partial<PublishFlags>, Partial<BuildOptions>?]>([
     [[], {}],
     [["-P"], { naming: "preserve" }],
     [["-B"], { naming: "base" }],
     [["--bare"], { naming: "bare" }],
     [["-L"], { local: true }],
-    [["--tarball", "a.tar", "--oci-archive=-"], { tarball: "a.tar", ociArchive: "-" }],
-    [["--push"], { pushGiven: true }],
-    [["--push=false"], { push: false, pushGiven: true }],
-    [["-t", "a,b", "-t", "a,c"], { tags: ["a", "b", "c"] }],
-    [["--tags=", "--push=false"], { tags: [], push: false, pushGiven: true }],
-    [["--tag-only", "-t", "v1"], { tagOnly: true, tags: ["v1"] }],
-    [["--tag-only", "-t", "v1,v1"], { tagOnly: true, tags: ["v1"] }],
+    [
+      ["--oci-archive=-", "--tarball", "a.tar", "--oci-layout-path=l/"],
+      {
+        files: [
+          { kind: "layout", path: "l/" },
+          { kind: "tarball", file: "a.tar" },
+          { kind: "oci-archive", file: "-" },
+        ],
+      },
+    ],
+    [["--tarball=", "--oci-archive=", "--oci-layout-path="], { files: [] }],
+    [["--push"], { push: true }],
+    [["--push=false"], { push: false }],
+    [["-t", "a,b", "-t", "a,c"], { tags: { names: ["a", "b", "c"], only: false } }],
+    [["--tags=", "--push=false"], { tags: { names: [], only: false }, push: false }],
+    [["--tag-only", "-t", "v1"], { tags: { names: ["v1"], only: true } }],
+    [["--tag-only", "-t", "v1,v1"], { tags: { names: ["v1"], only: true } }],
     // Nothing is pushed: the original prints the first tag, whatever it is.
-    [["--tag-only", "--push=false"], { tagOnly: true, push: false, pushGiven: true }],
-    [["--tag-only", "--push=false", "-t", "a,b"], { tagOnly: true, push: false, pushGiven: true, tags: ["a", "b"] }],
-    [["--platform=linux/amd64,linux/arm64"], { platforms: ["linux/amd64", "linux/arm64"] }],
-    [["--platform", "all"], { platforms: ["all"] }],
+    [["--tag-only", "--push=false"], { tags: { names: ["latest"], only: true }, push: false }],
+    [["--tag-only", "--push=false", "-t", "a,b"], { tags: { names: ["a", "b"], only: true }, push: false }],
+    [["--platform=linux/amd64,linux/arm64"], {}, { platforms: ["linux/amd64", "linux/arm64"] }],
+    [["--platform", "all"], {}, { platforms: ["all"] }],
     [
       ["--image-label", "a=1,b=x=y", "--image-label=c="],
+      {},
       {
         labels: new Map([
           ["a", "1"],
@@ -63,43 +73,40 @@ describe("readBuildOptions()", () => {
         ]),
       },
     ],
-    [["--image-label", '"a=1,2"', "--image-label", "a=3"], { labels: new Map([["a", "3"]]) }],
-    [["--image-annotation", '"a=1,2"'], { annotations: new Map([["a", "1,2"]]) }],
+    [["--image-label", '"a=1,2"', "--image-label", "a=3"], {}, { labels: new Map([["a", "3"]]) }],
+    [["--image-annotation", '"a=1,2"'], {}, { annotations: new Map([["a", "1,2"]]) }],
     [
       ["--image-refs", "r", "--oci-layout-path", "l", "--insecure-registry", "-j3", "--disable-optimizations"],
-      { imageRefs: "r", layoutPath: "l", insecureRegistry: true, jobs: 3, disableOptimizations: true },
+      { imageRefs: "r", files: [{ kind: "layout", path: "l" }], insecureRegistry: true },
+      { jobs: 3, disableOptimizations: true },
     ],
-    [["--image-user", "1000:1000"], { user: "1000:1000" }],
-    [["--compression=gzip"], { compressionGiven: true }],
-    [["--compression=gzip:1"], { compressionGiven: true }],
-    [["--compression", "gzip:9"], { compression: { kind: "gzip", level: 9 }, compressionGiven: true }],
-    [["--compression=zstd"], { compression: { kind: "zstd" }, compressionGiven: true }],
-    [["--compression=none"], { compression: { kind: "none" }, compressionGiven: true }],
+    [["--image-user", "1000:1000"], {}, { user: "1000:1000" }],
+    [["--compression=gzip"], { compression: { kind: "gzip", level: 1 } }],
+    [["--compression=gzip:1"], { compression: { kind: "gzip", level: 1 } }],
+    [["--compression", "gzip:9"], { compression: { kind: "gzip", level: 9 } }],
+    [["--compression=zstd"], { compression: { kind: "zstd" } }],
+    [["--compression=none"], { compression: { kind: "none" } }],
     [["--image-refs=", "--image-user="], {}],
-    [["--explain"], { explain: true }],
-    [["--timing"], { timing: "table" }],
-    [["--timing=true"], { timing: "table" }],
-    [["--timing=a.json"], { timing: { file: "a.json" } }],
+    [["--explain"], {}, { explain: true }],
+    [["--timing"], {}, { timing: "table" }],
+    [["--timing=true"], {}, { timing: "table" }],
+    [["--timing=a.json"], {}, { timing: { file: "a.json" } }],
     // The last one counts; an empty value is none, and false is no file name.
-    [["--timing=a.json", "--timing"], { timing: "table" }],
+    [["--timing=a.json", "--timing"], {}, { timing: "table" }],
     [["--timing", "--timing="], {}],
     [["--timing=false"], {}],
     [
       ["-B", "--bare"],
-      {
-        naming: "base",
-        warnings: ["--bare has no effect: --base-import-paths is set and beats it"],
-      },
+      { naming: "base" },
+      { warnings: ["--bare has no effect: --base-import-paths is set and beats it"] },
     ],
     [
       ["-P", "-B"],
-      {
-        naming: "preserve",
-        warnings: ["--base-import-paths has no effect: --preserve-import-paths is set and beats it"],
-      },
+      { naming: "preserve" },
+      { warnings: ["--base-import-paths has no effect: --preserve-import-paths is set and beats it"] },
     ],
-  ])("reads %j", (flags, options) => {
-    expect(read(...flags)).toEqual({ ...DEFAULTS, ...options });
+  ])("reads %j", (flags, publish, options = {}) => {
+    expect(read(...flags)).toEqual({ ...DEFAULTS, ...options, publish: { ...PUBLISH, ...publish } });
   });
 
   test.each<[readonly string[], string]>([

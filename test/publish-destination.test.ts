@@ -1,35 +1,36 @@
 import { describe, expect, test } from "bun:test";
 import { type Compression, FAST_GZIP } from "../lib/compress.ts";
-import { type Destination, planDestination } from "../lib/publish-destination.ts";
+import {
+  type Destination,
+  type FilePlace,
+  holdsOnePlatform,
+  isFile,
+  isLocal,
+  listsWholeRun,
+  type Place,
+  planDestination,
+  type PublishFlags,
+  wantsPlainLayers,
+} from "../lib/publish-destination.ts";
 import { describeError, UsageError } from "../lib/errors.ts";
-import type { BuildOptions } from "../lib/cli-options.ts";
 import { rejectionOf } from "./helpers/rejection.ts";
 import { writeTree } from "./helpers/tree.ts";
 
-const FLAGS: BuildOptions = {
+const FLAGS: PublishFlags = {
   naming: "md5",
-  tags: ["latest"],
-  tagOnly: false,
-  push: true,
-  pushGiven: false,
-  platforms: [],
+  tags: { names: ["latest"], only: false },
+  files: [],
   imageRefs: undefined,
-  layoutPath: undefined,
-  tarball: undefined,
-  ociArchive: undefined,
+  push: undefined,
   local: false,
   insecureRegistry: false,
-  jobs: 0,
-  disableOptimizations: false,
-  compression: { kind: "gzip", level: 1 },
-  compressionGiven: false,
-  labels: new Map(),
-  annotations: new Map(),
-  user: undefined,
-  explain: false,
-  timing: undefined,
-  warnings: [],
+  compression: undefined,
 };
+
+/** `--tarball -` */
+const TARBALL: FilePlace = { kind: "tarball", file: "-" };
+const ARCHIVE: FilePlace = { kind: "oci-archive", file: "-" };
+const LAYOUT: FilePlace = { kind: "layout", path: "l" };
 
 interface Refusal {
   readonly message: string;
@@ -37,7 +38,7 @@ interface Refusal {
 }
 
 async function refusal(
-  flags: Partial<BuildOptions>,
+  flags: Partial<PublishFlags>,
   options: { readonly dockerRepo: string | undefined; readonly cwd?: string },
 ): Promise<Refusal> {
   const work = planDestination({ ...FLAGS, ...flags }, { cwd: "/", ...options });
@@ -53,12 +54,8 @@ describe("planDestination()", () => {
   const plain = {
     repository: "gcr.io/me",
     naming: "md5",
-    tags: ["latest"],
-    tagOnly: false,
-    target: "registry",
-    layoutPath: undefined,
-    tarball: undefined,
-    ociArchive: undefined,
+    tags: { names: ["latest"], only: false },
+    places: [{ kind: "registry" }],
     imageRefs: undefined,
     insecureHosts: [],
     compression: { kind: "gzip", level: 1 },
@@ -70,78 +67,70 @@ describe("planDestination()", () => {
     expect(planned).toEqual(plain);
   });
 
-  test.each<[string, Partial<BuildOptions>, string | undefined, Readonly<Record<string, unknown>>]>([
+  test.each<[string, Partial<PublishFlags>, string | undefined, Readonly<Record<string, unknown>>]>([
     ["cuts slashes at the end", {}, "gcr.io/me//", {}],
     ["takes a host alone", {}, "localhost:5000", { repository: "localhost:5000" }],
     ["takes a repository of Docker Hub", {}, "me", { repository: "me" }],
     [
       "keeps what the flags say",
-      { naming: "bare", tags: ["a", "b"], tagOnly: true },
+      { naming: "bare", tags: { names: ["a", "b"], only: true } },
       "gcr.io/me",
-      {
-        naming: "bare",
-        tags: ["a", "b"],
-        tagOnly: true,
-      },
+      { naming: "bare", tags: { names: ["a", "b"], only: true } },
     ],
-    ["pushes nothing if so told", { push: false, pushGiven: true }, "gcr.io/me", { target: undefined }],
-    ["needs no repository then", { push: false, pushGiven: true }, undefined, { target: undefined, repository: "" }],
-    ["takes an empty variable for none", { push: false, pushGiven: true }, "", { target: undefined, repository: "" }],
-    [
-      "pushes nothing if there is only a layout",
-      { layoutPath: "l" },
-      undefined,
-      {
-        target: undefined,
-        repository: "",
-        layoutPath: "l",
-      },
-    ],
-    [
-      "needs no repository for a tarball",
-      { tarball: "-" },
-      undefined,
-      { target: undefined, repository: "", tarball: "-" },
-    ],
+    ["pushes nothing if so told", { push: false }, "gcr.io/me", { places: [] }],
+    ["needs no repository then", { push: false }, undefined, { places: [], repository: "" }],
+    ["takes an empty variable for none", { push: false }, "", { places: [], repository: "" }],
+    ["pushes nothing if there is only a layout", { files: [LAYOUT] }, undefined, { places: [LAYOUT], repository: "" }],
+    ["needs no repository for a tarball", { files: [TARBALL] }, undefined, { places: [TARBALL], repository: "" }],
     [
       "loads into the daemon with -L, whatever the variable says",
       { local: true },
       "gcr.io/me",
-      { ...LOCAL, target: "daemon", repository: "ko.local", naming: "preserve" },
+      { ...LOCAL, places: [{ kind: "daemon" }], repository: "ko.local", naming: "preserve" },
     ],
     [
       "and also with --push=false",
-      { local: true, push: false, pushGiven: true },
+      { local: true, push: false },
       undefined,
-      { ...LOCAL, target: "daemon", repository: "ko.local", naming: "preserve" },
+      { ...LOCAL, places: [{ kind: "daemon" }], repository: "ko.local", naming: "preserve" },
     ],
     [
       "lets -B name what is loaded",
       { local: true, naming: "base" },
       undefined,
-      { ...LOCAL, target: "daemon", repository: "ko.local", naming: "base" },
+      { ...LOCAL, places: [{ kind: "daemon" }], repository: "ko.local", naming: "base" },
     ],
     [
       "takes ko.local for the daemon",
       {},
       "ko.local",
-      { ...LOCAL, target: "daemon", repository: "ko.local", naming: "preserve" },
+      { ...LOCAL, places: [{ kind: "daemon" }], repository: "ko.local", naming: "preserve" },
     ],
     [
       "takes ko.local/me for the daemon",
       {},
       "ko.local/me/",
-      { ...LOCAL, target: "daemon", repository: "ko.local/me", naming: "preserve" },
+      { ...LOCAL, places: [{ kind: "daemon" }], repository: "ko.local/me", naming: "preserve" },
     ],
-    ["takes kind.local for kind", {}, "kind.local", { ...LOCAL, target: "kind", repository: "kind.local" }],
-    ["takes k3d.local for k3d", {}, "k3d.local/me", { ...LOCAL, target: "k3d", repository: "k3d.local/me" }],
+    ["takes kind.local for kind", {}, "kind.local", { ...LOCAL, places: [{ kind: "kind" }], repository: "kind.local" }],
+    [
+      "takes k3d.local for k3d",
+      {},
+      "k3d.local/me",
+      { ...LOCAL, places: [{ kind: "k3d" }], repository: "k3d.local/me" },
+    ],
     [
       "takes minikube.local for minikube",
       {},
       "minikube.local",
-      { ...LOCAL, target: "minikube", repository: "minikube.local" },
+      { ...LOCAL, places: [{ kind: "minikube" }], repository: "minikube.local" },
     ],
-    ["pushes besides a layout if it has where to", { layoutPath: "l" }, "gcr.io/me", { layoutPath: "l" }],
+    [
+      "pushes besides files if it has where to",
+      { files: [LAYOUT, TARBALL] },
+      "gcr.io/me",
+      { places: [LAYOUT, TARBALL, { kind: "registry" }] },
+    ],
     [
       "allows plain HTTP to the repository's host only",
       { insecureRegistry: true },
@@ -164,10 +153,7 @@ describe("planDestination()", () => {
       "allows it to nobody without a repository",
       { insecureRegistry: true, push: false },
       undefined,
-      {
-        target: undefined,
-        repository: "",
-      },
+      { places: [], repository: "" },
     ],
   ])("%s", async (_, flags, dockerRepo, expected) => {
     using tree = writeTree({});
@@ -179,34 +165,33 @@ describe("planDestination()", () => {
   const zstd: Compression = { kind: "zstd" };
   const noEffect = "--compression has no effect: local daemons and clusters take plain layers";
   const oldDocker = "Docker before 23 cannot load layers compressed with zstd; any can with --compression=gzip";
-  test.each<[string, Partial<BuildOptions>, string, Pick<Destination, "compression" | "warnings">]>([
+  test.each<[string, Partial<PublishFlags>, string, Pick<Destination, "compression" | "warnings">]>([
     ["as asked for", { compression: zstd }, "gcr.io/me", { compression: zstd, warnings: [] }],
     ["never for a daemon", { local: true, compression: zstd }, "", { compression: none, warnings: [noEffect] }],
     ["never for nodes", { compression: FAST_GZIP }, "kind.local", { compression: none, warnings: [noEffect] }],
     ["never for a daemon, as asked for", { local: true, compression: none }, "", { compression: none, warnings: [] }],
-    ["for files", { tarball: "-", compression: FAST_GZIP }, "", { compression: FAST_GZIP, warnings: [] }],
+    ["for files", { files: [TARBALL], compression: FAST_GZIP }, "", { compression: FAST_GZIP, warnings: [] }],
     [
       "for files that docker reads",
-      { tarball: "-", compression: zstd },
+      { files: [TARBALL], compression: zstd },
       "",
       { compression: zstd, warnings: [oldDocker] },
     ],
-    ["for other files", { ociArchive: "-", compression: zstd }, "", { compression: zstd, warnings: [] }],
+    ["for other files", { files: [ARCHIVE], compression: zstd }, "", { compression: zstd, warnings: [] }],
     [
       "for files beside a daemon",
-      { local: true, layoutPath: "l", compression: zstd },
+      { local: true, files: [LAYOUT], compression: zstd },
       "",
       { compression: zstd, warnings: [oldDocker] },
     ],
     [
       "for files beside nodes",
-      { layoutPath: "l", compression: zstd },
+      { files: [LAYOUT], compression: zstd },
       "kind.local",
       { compression: zstd, warnings: [] },
     ],
   ])("compresses layers %s", async (_, flags, dockerRepo, expected) => {
-    const given = { ...FLAGS, ...flags, compressionGiven: true };
-    const { compression, warnings } = await planDestination(given, { dockerRepo, cwd: "/" });
+    const { compression, warnings } = await planDestination({ ...FLAGS, ...flags }, { dockerRepo, cwd: "/" });
     expect({ compression, warnings }).toEqual(expected);
   });
 
@@ -217,11 +202,11 @@ describe("planDestination()", () => {
       "ko … -L                                         to load into the local Docker or podman daemon\n" +
       "ko … --oci-layout-path DIR                      to write an OCI layout, without a registry",
   };
-  test.each<[string, Partial<BuildOptions>, string | undefined]>([
+  test.each<[string, Partial<PublishFlags>, string | undefined]>([
     ["no variable", {}, undefined],
     ["an empty one", {}, ""],
     ["slashes alone", {}, "//"],
-    ["--push beside a layout", { layoutPath: "l", pushGiven: true }, undefined],
+    ["--push beside a layout", { files: [LAYOUT], push: true }, undefined],
   ])("asks for a repository: %s", async (_, flags, dockerRepo) => {
     expect(await refusal(flags, { dockerRepo })).toEqual(unset);
   });
@@ -251,7 +236,7 @@ describe("planDestination()", () => {
     "does not take %s for the daemon",
     async (dockerRepo) => {
       const planned = await planDestination(FLAGS, { dockerRepo, cwd: "/" });
-      expect([planned.repository, planned.target]).toEqual([dockerRepo, "registry"]);
+      expect([planned.repository, planned.places]).toEqual([dockerRepo, [{ kind: "registry" }]]);
     },
   );
 
@@ -305,13 +290,17 @@ describe("planDestination() and files", () => {
 
   test.each(["layout", "new/deep/layout", "."])("takes --oci-layout-path %s", async (layoutPath) => {
     using tree = writeTree({ layout: null });
-    const planned = await planDestination({ ...FLAGS, layoutPath }, { dockerRepo, cwd: tree.path });
-    expect(planned.layoutPath).toBe(layoutPath);
+    const files: readonly FilePlace[] = [{ kind: "layout", path: layoutPath }];
+    const planned = await planDestination({ ...FLAGS, files }, { dockerRepo, cwd: tree.path });
+    expect(planned.places).toEqual([...files, { kind: "registry" }]);
   });
 
   test.each(["file", "file/below", "file/far/below"])("refuses --oci-layout-path %s", async (layoutPath) => {
     using tree = writeTree({ file: "" });
-    const { message } = await refusal({ layoutPath }, { dockerRepo, cwd: tree.path });
+    const { message } = await refusal(
+      { files: [{ kind: "layout", path: layoutPath }] },
+      { dockerRepo, cwd: tree.path },
+    );
     expect(message.replaceAll(tree.path, "$DIR")).toBe(
       `Cannot write --oci-layout-path "$DIR/${layoutPath}": $DIR/file is no folder`,
     );
@@ -319,9 +308,41 @@ describe("planDestination() and files", () => {
 
   // Access rights bind everybody but root.
   test.skipIf(process.getuid?.() === 0)("refuses folders that cannot be written to", async () => {
-    for (const flag of ["imageRefs", "layoutPath"] as const) {
-      const { message } = await refusal({ [flag]: "/usr/ko-test" }, { dockerRepo });
+    const path = "/usr/ko-test";
+    for (const flags of [{ imageRefs: path }, { files: [{ kind: "layout", path }] }] as const) {
+      const { message } = await refusal(flags, { dockerRepo });
       expect(message).toEndWith(`"/usr/ko-test": the folder /usr cannot be written to`);
     }
+  });
+});
+
+describe("places", () => {
+  const NOTHING = { isFile: false, isLocal: false, holdsOnePlatform: false, listsWholeRun: false };
+  test.each<[Place, Partial<typeof NOTHING>]>([
+    [{ kind: "registry" }, {}],
+    [{ kind: "daemon" }, { isLocal: true, holdsOnePlatform: true }],
+    [{ kind: "kind" }, { isLocal: true, holdsOnePlatform: true }],
+    [{ kind: "k3d" }, { isLocal: true, holdsOnePlatform: true }],
+    [{ kind: "minikube" }, { isLocal: true, holdsOnePlatform: true }],
+    [LAYOUT, { isFile: true }],
+    [TARBALL, { isFile: true, holdsOnePlatform: true, listsWholeRun: true }],
+    [ARCHIVE, { isFile: true, listsWholeRun: true }],
+  ])("%j", (place, expected) => {
+    const got = {
+      isFile: isFile(place),
+      isLocal: isLocal(place),
+      holdsOnePlatform: holdsOnePlatform(place),
+      listsWholeRun: listsWholeRun(place),
+    };
+    expect(got).toEqual({ ...NOTHING, ...expected });
+  });
+
+  test.each<[readonly Place[], boolean]>([
+    [[], false],
+    [[{ kind: "daemon" }], true],
+    [[LAYOUT, { kind: "daemon" }], false],
+    [[{ kind: "registry" }], false],
+  ])("%j want plain layers: %p", (places, expected) => {
+    expect(wantsPlainLayers(places)).toBe(expected);
   });
 });

@@ -1,26 +1,11 @@
 import { describe, expect, test } from "bun:test";
-import type { Destination } from "../lib/publish-destination.ts";
+import type { TagRule } from "../lib/publish-destination.ts";
 import { describeError } from "../lib/errors.ts";
 import { type LocalPlace, localPublisher } from "../lib/publish-local.ts";
 import type { Log } from "../lib/log.ts";
 import { hexOf, type Platform } from "../lib/oci.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
 import { rejectionOf } from "./helpers/rejection.ts";
-
-const DESTINATION: Destination = {
-  repository: "ko.local",
-  naming: "preserve",
-  tags: ["latest"],
-  tagOnly: false,
-  target: "daemon",
-  layoutPath: undefined,
-  tarball: undefined,
-  ociArchive: undefined,
-  imageRefs: undefined,
-  insecureHosts: [],
-  compression: { kind: "none" },
-  warnings: [],
-};
 
 interface World {
   readonly publisher: ReturnType<typeof localPublisher>;
@@ -30,7 +15,7 @@ interface World {
 }
 
 function makeWorld(
-  changes: Partial<Destination> = {},
+  tags: TagRule = { names: ["latest"], only: false },
   place: { readonly platform?: Platform; readonly outcome?: "present" | "loaded" } = {},
 ): World {
   const { platform = { os: "linux", architecture: "arm64" }, outcome = "loaded" } = place;
@@ -45,29 +30,30 @@ function makeWorld(
     },
     [Symbol.asyncDispose]: async () => {},
   };
-  const destination = { ...DESTINATION, ...changes };
-  return { publisher: localPublisher({ destination, place: Promise.resolve(found), log }), loaded, said };
+  return { publisher: localPublisher({ tags, place: Promise.resolve(found), log }), loaded, said };
 }
 
 describe("localPublisher()", () => {
-  test.each<[string, Partial<Destination>, readonly string[], string]>([
-    ["the default tag", {}, ["latest"], "HEX"],
-    ["two tags, in their order", { tags: ["v2", "v1"] }, ["v2", "v1"], "HEX"],
-    ["--tag-only", { tags: ["v1"], tagOnly: true }, ["v1"], "v1"],
-    ["no tag", { tags: [] }, [], "HEX"],
-  ])("loads under the content's tag and %s", async (_what, changes, tags, shown) => {
-    const { publisher, loaded, said } = makeWorld(changes);
+  test.each<[string, TagRule, string]>([
+    ["the default tag", { names: ["latest"], only: false }, "HEX"],
+    ["two tags, in their order", { names: ["v2", "v1"], only: false }, "HEX"],
+    ["--tag-only", { names: ["v1"], only: true }, "v1"],
+    ["--tag-only of the default tag", { names: ["latest"], only: true }, "latest"],
+    ["--tag-only of two tags", { names: ["v2", "v1"], only: true }, "v2"],
+    ["no tag", { names: [], only: false }, "HEX"],
+  ])("loads under the content's tag and %s", async (_what, tags, shown) => {
+    const { publisher, loaded, said } = makeWorld(tags);
     const image = await randomImage();
     const name = "ko.local/example.com/app";
     const hex = hexOf(image.descriptor.digest);
     const reference = `${name}:${shown.replace("HEX", hex)}`;
     expect(await publisher.open(name).publish(image, { reused: false })).toEqual({ reference, all: [reference] });
-    expect(loaded).toEqual([[image.descriptor.digest, [hex, ...tags].map((tag) => `${name}:${tag}`)]]);
+    expect(loaded).toEqual([[image.descriptor.digest, [hex, ...tags.names].map((tag) => `${name}:${tag}`)]]);
     expect(said).toEqual([`Loaded ${reference}`]);
   });
 
   test("says when nothing had to be sent", async () => {
-    const { publisher, said } = makeWorld({ tags: ["v1"], tagOnly: true }, { outcome: "present" });
+    const { publisher, said } = makeWorld({ names: ["v1"], only: true }, { outcome: "present" });
     await publisher.open("ko.local/app").publish(await randomImage(), { reused: false });
     expect(said).toEqual(["Already there: ko.local/app:v1"]);
   });
@@ -87,7 +73,7 @@ describe("localPublisher()", () => {
   });
 
   test("refuses an index without an image for the target", async () => {
-    const { publisher, loaded } = makeWorld({}, { platform: { os: "linux", architecture: "s390x" } });
+    const { publisher, loaded } = makeWorld(undefined, { platform: { os: "linux", architecture: "s390x" } });
     const error = await rejectionOf(publisher.open("ko.local/app").publish(await randomIndex(), { reused: false }));
     expect(describeError(error)).toBe(
       "Error: Cannot load for linux/s390x: the image is for linux/amd64, linux/arm64/v8\n" +

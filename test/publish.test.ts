@@ -1,11 +1,13 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, statSync } from "node:fs";
-import type { Destination } from "../lib/publish-destination.ts";
+import { isLocal, type Place, type TagRule } from "../lib/publish-destination.ts";
 import { messageOf } from "../lib/errors.ts";
 import type { BlobStream, Built, ImageSink, Layer, Published } from "../lib/image.ts";
+import { hexOf } from "../lib/oci.ts";
 import { silentLog } from "../lib/log.ts";
 import { Resources } from "../lib/pipeline-resources.ts";
-import { type Publisher, registryPublisher, teePublisher, writeImageRefs } from "../lib/publish.ts";
+import { type LocalPlace, localPublisher } from "../lib/publish-local.ts";
+import { type Publisher, type PushTarget, registryPublisher, teePublisher, writeImageRefs } from "../lib/publish.ts";
 import { noTiming } from "../lib/timing.ts";
 import { makeClient, reasonOf, type TestClient } from "./helpers/client.ts";
 import { FaultProxy } from "./helpers/faultproxy.ts";
@@ -36,56 +38,143 @@ describe("writeImageRefs()", () => {
   });
 });
 
-const DESTINATION: Destination = {
-  repository: "r.example/me",
-  naming: "md5",
-  tags: ["latest"],
-  tagOnly: false,
-  target: undefined,
-  layoutPath: undefined,
-  tarball: undefined,
-  ociArchive: undefined,
-  imageRefs: undefined,
-  insecureHosts: [],
-  compression: { kind: "gzip", level: 1 },
-  warnings: [],
-};
+const NAME = "r.example/me/app";
+const LATEST: TagRule = { names: ["latest"], only: false };
 
-/** Publishes one image, of a host in `cwd`. */
-async function publish(built: Built, destination: Partial<Destination>, cwd = "/"): Promise<Published> {
+/** Publishes one image to one place, or to none; the daemon and the registry have it already. */
+async function publish(built: Built, place: Place | undefined, tags: TagRule, cwd = "/"): Promise<Published> {
+  const { descriptor } = built;
+  const hint = { reused: true };
+  if (place?.kind === "registry") {
+    const pushed: PushTarget = {
+      findManifest: async () => descriptor,
+      pushBlob: async () => "present",
+      streamBlob: async () => "present",
+      pushManifest: async () => {},
+    };
+    const registry = Promise.resolve(pushed);
+    return registryPublisher({ tags, registry, log: silentLog, timing: noTiming }).open(NAME).publish(built, hint);
+  }
+  if (place !== undefined && isLocal(place)) {
+    const found: LocalPlace = {
+      platform: async () => ({ os: "linux", architecture: "amd64" }),
+      load: async () => "present",
+      [Symbol.asyncDispose]: async () => {},
+    };
+    return localPublisher({ tags, place: Promise.resolve(found), log: silentLog })
+      .open(NAME)
+      .publish(built, hint);
+  }
   const options = { host: hostAt(cwd), log: silentLog, timing: noTiming, insecureHosts: [], compress: true };
   await using resources = new Resources({ ...options, cache: undefined });
-  const publisher = await resources.publisher({ ...DESTINATION, ...destination });
-  return await publisher.open("r.example/me/app").publish(built, { reused: false });
+  const publisher = await resources.publisher({ places: place === undefined ? [] : [place], tags });
+  return await publisher.open(NAME).publish(built, hint);
 }
 
-describe("Resources.publisher() without a registry", () => {
-  test.each<[Partial<Destination>, string]>([
-    [{ tags: [] }, "r.example/me/app@DIGEST"],
-    [{ tags: ["latest"] }, "r.example/me/app:latest@DIGEST"],
-    [{ tags: ["v1", "v2"] }, "r.example/me/app:v1@DIGEST"],
-    [{ tags: ["v1"], tagOnly: true }, "r.example/me/app:v1"],
-  ])("says what it would have published: %j", async (destination, expected) => {
+describe("the reference of an image", () => {
+  const NOWHERE = undefined;
+  const REGISTRY: Place = { kind: "registry" };
+  const ARCHIVES: readonly Place[] = [
+    { kind: "tarball", file: "/dev/null" },
+    { kind: "oci-archive", file: "/dev/null" },
+  ];
+  const LOCAL: readonly Place[] = (["daemon", "kind", "k3d", "minikube"] as const).map((kind) => ({ kind }));
+
+  test.each<[string, readonly (Place | undefined)[], readonly (readonly [tags: string, reference: string])[]]>([
+    [
+      "a registry shows the only tag, if it is not latest",
+      [REGISTRY],
+      [
+        ["latest", "NAME@DIGEST"],
+        ["v1", "NAME:v1@DIGEST"],
+        ["v1,v2", "NAME@DIGEST"],
+        ["latest,v1", "NAME@DIGEST"],
+        ["v1,latest", "NAME@DIGEST"],
+        ["v1 only", "NAME:v1"],
+      ],
+    ],
+    [
+      "so does an archive, also where nothing is pushed",
+      ARCHIVES,
+      [
+        ["", "NAME@DIGEST"],
+        ["latest", "NAME@DIGEST"],
+        ["v1", "NAME:v1@DIGEST"],
+        ["v1,v2", "NAME@DIGEST"],
+        ["latest,v1", "NAME@DIGEST"],
+        ["v1 only", "NAME:v1"],
+        ["latest only", "NAME"],
+        ["v1,v2 only", "NAME"],
+      ],
+    ],
+    [
+      "without a place, the first tag is shown",
+      [NOWHERE],
+      [
+        ["", "NAME@DIGEST"],
+        ["latest", "NAME:latest@DIGEST"],
+        ["v1", "NAME:v1@DIGEST"],
+        ["v1,v2", "NAME:v1@DIGEST"],
+        ["latest,v1", "NAME:latest@DIGEST"],
+        ["v1 only", "NAME:v1"],
+        ["latest only", "NAME:latest"],
+        ["v1,v2 only", "NAME:v1"],
+      ],
+    ],
+    [
+      "a local target shows the content's tag, or the first tag",
+      LOCAL,
+      [
+        ["", "NAME:HEX"],
+        ["latest", "NAME:HEX"],
+        ["v1", "NAME:HEX"],
+        ["v1,v2", "NAME:HEX"],
+        ["v1 only", "NAME:v1"],
+        ["latest only", "NAME:latest"],
+        ["v1,v2 only", "NAME:v1"],
+      ],
+    ],
+    [
+      "a layout shows its folder and the digest",
+      [{ kind: "layout", path: "out//" }],
+      ["", "latest", "v1", "v1,v2", "v1 only", "latest only", "v1,v2 only"].map(
+        (tags) => [tags, "out@DIGEST"] as const,
+      ),
+    ],
+  ])("%s", async (_, places, rows) => {
+    using tree = writeTree({});
     const image = await randomImage();
-    const { reference, all } = await publish(image, destination);
-    const whole = expected.replace("DIGEST", image.descriptor.digest);
-    expect({ reference, all }).toEqual({ reference: whole, all: [whole] });
+    const { digest } = image.descriptor;
+    for (const place of places) {
+      const got: string[][] = [];
+      for (const [text] of rows) {
+        const [list = "", only] = text.split(" ");
+        const tags = { names: list === "" ? [] : list.split(","), only: only !== undefined };
+        const { reference, all } = await publish(image, place, tags, tree.path);
+        expect(all).toEqual([reference]);
+        got.push([text, reference]);
+      }
+      const wanted = rows.map(([text, reference]) => [
+        text,
+        reference.replace("NAME", NAME).replace("DIGEST", digest).replace("HEX", hexOf(digest)),
+      ]);
+      expect(got).toEqual(wanted);
+    }
   });
 
-  test("lists an index and its images", async () => {
-    const index = await randomIndex();
-    const { all } = await publish(index, {});
-    expect(all).toEqual([index, ...index.children].map((item) => `r.example/me/app@${item.descriptor.digest}`));
-  });
-
-  test.each(["layout", "layout/", "./layout//"])("names the layout %s as the user does", async (layoutPath) => {
+  test.each<[Place | undefined, string]>([
+    [undefined, NAME],
+    [REGISTRY, NAME],
+    [{ kind: "oci-archive", file: "/dev/null" }, NAME],
+    [{ kind: "layout", path: "layout" }, "layout"],
+    [{ kind: "layout", path: "layout/" }, "layout"],
+    [{ kind: "layout", path: "./layout//" }, "./layout"],
+  ])("lists an index and its images by digest: %j", async (place, shown) => {
     using tree = writeTree({});
     const index = await randomIndex();
-    const { reference, all } = await publish(index, { layoutPath }, tree.path);
-    const shown = layoutPath.replace(/\/+$/, "");
-    expect(reference).toBe(`${shown}@${index.descriptor.digest}`);
+    const { all } = await publish(index, place, LATEST, tree.path);
     expect(all).toEqual([index, ...index.children].map((item) => `${shown}@${item.descriptor.digest}`));
-    expect(statSync(tree.at("layout/index.json")).isFile()).toBe(true);
+    if (place?.kind === "layout") expect(statSync(tree.at("layout/index.json")).isFile()).toBe(true);
   });
 });
 
@@ -178,9 +267,9 @@ describe.skipIf(missing)("registryPublisher()", () => {
     name = `${proxy.host}/test/sink${++count}`;
   });
 
-  function openSink({ registry }: TestClient, tags: readonly string[] = ["latest"]): ImageSink {
+  function openSink({ registry }: TestClient, names: readonly string[] = ["latest"]): ImageSink {
     const options = { registry: Promise.resolve(registry), log: silentLog, timing: noTiming };
-    return registryPublisher({ ...options, destination: { ...DESTINATION, tags } }).open(name);
+    return registryPublisher({ ...options, tags: { names, only: false } }).open(name);
   }
 
   /** Publishes with a client of its own, so that nothing of it is known later. */
