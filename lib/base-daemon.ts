@@ -68,6 +68,7 @@ export async function openDaemonBase(
   const found = await engine.inspectImage(reference);
   if (found === undefined) {
     throw new KoError(`Cannot use base "${reference}": ${engine.name} has no image of that name`, {
+      transient: true,
       hint: "Build it first, with the same names: ko build -L IMPORTPATH; then see: docker images",
     });
   }
@@ -77,6 +78,7 @@ export async function openDaemonBase(
   const root = (await saved.findOciRoot()) ?? (await saved.makeManifest());
   if (!root.ids.has(found.id)) {
     throw new KoError(`Cannot use base "${reference}": ${engine.name} sent another image, wanted ${found.id}`, {
+      transient: true,
       hint: "If it was rebuilt in the meantime, run ko again.",
     });
   }

@@ -117,6 +117,7 @@ export async function selectPlatforms(
     new KoError(
       `Cannot build for ${specs.join(", ")} on base "${base.text}": it has ${has.join(", ") || "no platform"}`,
       {
+        transient: true,
         hint: "Use --platform with one that it has, or another base: defaultBaseImage in .ko.yaml, KO_DEFAULTBASEIMAGE.",
       },
     );

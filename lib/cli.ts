@@ -9,7 +9,7 @@ import { type Invocation, logLevelOf, parseCommandLine } from "./cli-parse.ts";
 import { UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { createLog, type Log } from "./log.ts";
-import type { Session } from "./pipeline.ts";
+import type { Pipeline } from "./pipeline.ts";
 import type { Timing } from "./timing.ts";
 import type { InputRequest } from "./yaml-inputs.ts";
 
@@ -135,9 +135,9 @@ async function runOnce(invocation: Building, options: Pick<Run, "host" | "log" |
 /** `build`: publishes programs and prints their references. */
 async function buildPrograms(invocation: Of<"build">, run: Run): Promise<number> {
   const { host, log, build } = run;
-  await using session = await startSession(run);
+  await using pipeline = await openPipeline(run);
   const { choosePrograms } = await import("./go-programs.ts");
-  const { published } = await session.publish(argsOf(invocation), (found) => ({ programs: choosePrograms(found) }));
+  const { published } = await pipeline.publish(argsOf(invocation), (found) => ({ programs: choosePrograms(found) }));
   const text = published.map(({ reference }) => `${reference}\n`).join("");
   // An archive on stdout leaves no room for references there.
   if (writesArchiveToStdout(build)) log.info(text.trimEnd());
@@ -150,9 +150,9 @@ async function runProgram(invocation: Of<"run">, run: Run): Promise<number> {
   const { host, log, timing } = run;
   const { findKubectl, kubectlArguments, runPod } = await import("./kubectl.ts");
   findKubectl(host);
-  await using session = await startSession(run);
+  await using pipeline = await openPipeline(run);
   const { choosePrograms } = await import("./go-programs.ts");
-  const { published } = await session.publish(invocation.positionals, (found) => {
+  const { published } = await pipeline.publish(invocation.positionals, (found) => {
     const programs = choosePrograms(found);
     const [program, another] = programs;
     if (program !== undefined && another === undefined) return { programs };
@@ -202,34 +202,30 @@ async function resolveYaml(invocation: ReadingYaml, run: Run): Promise<string> {
     records: cache.get(),
     selector: invocation.flags.selector,
     strict: invocation.flags.strict,
-    openSession: () => startSession(run),
+    openPipeline: () => openPipeline(run),
   });
 }
 
-/** Opens the session of a building command. The configuration is read here: YAML without references needs none. */
-async function startSession({ host, log, timing, cache, build }: Run): Promise<Session> {
-  const [{ loadConfig }, { openSession }] = await Promise.all([import("./config.ts"), import("./pipeline.ts")]);
+/** Opens the pipeline of a building command. The configuration is read here: YAML without references needs none. */
+async function openPipeline({ host, log, timing, cache, build }: Run): Promise<Pipeline> {
+  const [{ loadConfig }, { Pipeline: Opened }] = await Promise.all([import("./config.ts"), import("./pipeline.ts")]);
   for (const warning of build.warnings) log.warn(warning);
-  return openSession({ host, log, timing, cache, config: await loadConfig(host), build });
+  return Opened.open({ host, log, timing, cache, config: await loadConfig(host), build });
 }
 
 /** `--watch`: runs a command again after each change, until a signal ends ko. */
 async function watch(invocation: Watching, { host, log, build }: Pick<Run, "host" | "log" | "build">): Promise<number> {
-  const [{ BuildJob, YamlJob }, { loadConfig }, { watchAndRun }] = await Promise.all([
-    import("./watch-programs.ts"),
-    import("./config.ts"),
-    import("./watch.ts"),
-  ]);
+  const { watchAndRun } = await import("./watch.ts");
   for (const warning of build.warnings) log.warn(warning);
   const options = { host, level: logLevelOf(invocation.flags), timing: build.timing };
   if (invocation.command === "build") {
-    return watchAndRun(new BuildJob({ build, loadConfig, args: argsOf(invocation) }), options);
+    const { BuildJob } = await import("./watch-programs.ts");
+    return watchAndRun(new BuildJob({ build, args: argsOf(invocation) }), options);
   }
-  const { createPrinter, createFeeder } = await import("./watch-yaml.ts");
+  const { createFeeder, createPrinter, YamlJob } = await import("./watch-yaml.ts");
   const { command, flags } = invocation;
   const job = new YamlJob({
     build,
-    loadConfig,
     request: requestOf(invocation),
     selector: flags.selector,
     strict: flags.strict,

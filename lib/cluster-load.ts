@@ -243,7 +243,7 @@ function readSnapshotter(toml: string): string | undefined {
 
 function cannotLoad({ cluster, name }: Node, why: string, cause?: unknown): KoError {
   const where = `the node "${name}" of the ${cluster.kind} cluster "${cluster.name}"`;
-  return new KoError(`Cannot load images into ${where}: ${why}`, { cause });
+  return new KoError(`Cannot load images into ${where}: ${why}`, { cause, transient: true });
 }
 
 async function loadIntoProfile(
@@ -267,7 +267,7 @@ async function loadIntoProfile(
     if (lost === undefined) return;
     throw new KoError(
       `Cannot load images into the minikube profile "${profileName}": "${lost}" is missing after loading`,
-      { hint: `minikube -p ${profileName} logs` },
+      { hint: `minikube -p ${profileName} logs`, transient: true },
     );
   } catch (error) {
     throw explainMinikube(profileName, error);

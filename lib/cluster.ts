@@ -182,6 +182,7 @@ export function explainMinikube(profile: string, error: unknown): unknown {
   const why = exiting === undefined ? lastWords(error) : exiting.replace(/^[^A-Za-z]*/, "").trim();
   return new KoError(`Cannot use the minikube profile "${profile}": ${why}`, {
     cause: error,
+    transient: true,
     hint: error.code === undefined || error.stderr === "" ? undefined : `minikube -p ${profile} status`,
   });
 }
@@ -221,7 +222,7 @@ async function findContainers(kind: ContainerKind, options: ClusterOptions): Pro
   // If one program answers and has no such cluster, the failure of another is not the reason.
   if (failures.length === candidates.length) {
     const [cause] = failures;
-    throw new KoError(`Cannot look for the nodes of ${kind}: ${lastWords(cause)}`, { cause });
+    throw new KoError(`Cannot look for the nodes of ${kind}: ${lastWords(cause)}`, { cause, transient: true });
   }
   throw noCluster(kind, others, host.env);
 }
@@ -309,7 +310,7 @@ function checkNodes({
   const verb = status.startsWith("Up") ? "unpause" : "start";
   throw new KoError(
     `Cannot load into the ${rest.kind} cluster "${rest.name}": its node "${name}" is not running (${status})`,
-    { hint: `${rest.program} ${verb} ${name}` },
+    { hint: `${rest.program} ${verb} ${name}`, transient: true },
   );
 }
 
@@ -317,12 +318,14 @@ function noCluster(kind: ContainerKind, containers: readonly Container[], env: H
   const { variable, defaultName, list, create } = KINDS[kind];
   const clusters = listClusters(kind, containers);
   const [first] = clusters;
-  if (first === undefined) return new KoError(`Cannot find a ${kind} cluster: there is none`, { hint: create });
+  if (first === undefined)
+    return new KoError(`Cannot find a ${kind} cluster: there is none`, { hint: create, transient: true });
   const wanted = env[variable] || defaultName;
   const all = clusters.map((cluster) => `"${cluster}"`).join(", ");
   return wanted === undefined
     ? new KoError(`Cannot choose a ${kind} cluster: there are ${all}`, { hint: `export ${variable}=${first}` })
     : new KoError(`Cannot find a node of the ${kind} cluster "${wanted}": there is ${all}`, {
+        transient: true,
         hint: clusters.length === 1 && first !== wanted ? `export ${variable}=${first}` : list,
       });
 }

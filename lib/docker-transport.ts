@@ -87,7 +87,7 @@ export class DaemonRefusal extends KoError {
   readonly reason: string;
 
   constructor(message: string, options: DaemonRefusalOptions) {
-    super(message, { hint: options.hint });
+    super(message, { hint: options.hint, transient: true });
     this.status = options.status;
     this.reason = options.reason;
   }
@@ -274,7 +274,7 @@ export class DaemonTransport implements AsyncDisposable {
     if (sourceFailure !== undefined) return sourceFailure;
     if (error instanceof KoError) return error;
     const fail = (why: string, hint?: string): KoError =>
-      new KoError(`Cannot ${request.action} ${this.name}: ${why}`, { hint });
+      new KoError(`Cannot ${request.action} ${this.name}: ${why}`, { hint, transient: true });
     const words = this.#options.address.lastWords();
     if (words !== undefined) return fail(`ssh failed: ${printable(words, 400)}`);
     if (silenceFailure !== undefined) return fail(silenceFailure, "Look at the daemon's log, or restart it.");

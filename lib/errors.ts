@@ -10,6 +10,8 @@ export interface KoErrorOptions {
   readonly cause?: unknown;
   /** @default {1} 2 for wrong usage */
   readonly exitCode?: number | undefined;
+  /** See {@link KoError.transient}. @default that of the cause */
+  readonly transient?: boolean | undefined;
 }
 
 /** A failure that the user, the network or another program caused. It is printed without a stack. */
@@ -17,11 +19,17 @@ export class KoError extends Error {
   override readonly name: string = "KoError";
   readonly hint: string | undefined;
   readonly exitCode: number;
+  /**
+   * Whether the same work may succeed later although no file of the user changes: true if a registry, a daemon, a cluster,
+   * a web server or the disk failed. `--watch` retries only then.
+   */
+  readonly transient: boolean;
 
   constructor(message: string, options: KoErrorOptions = {}) {
     super(message, { cause: options.cause });
     this.hint = options.hint;
     this.exitCode = options.exitCode ?? 1;
+    this.transient = options.transient ?? (options.cause instanceof KoError && options.cause.transient);
   }
 }
 
@@ -34,7 +42,7 @@ export class UsageError extends KoError {
   }
 }
 
-/** Several failures of one step, such as two bad import paths. Each is printed on a line of its own. */
+/** Several failures of one step, such as two bad import paths. Each is printed on a line of its own. Transient if one is. */
 export class KoErrors extends KoError {
   override readonly name: string = "KoErrors";
   readonly errors: readonly KoError[];
@@ -42,6 +50,7 @@ export class KoErrors extends KoError {
   constructor(errors: readonly KoError[]) {
     super(errors.map((error) => error.message).join("\n"), {
       exitCode: Math.max(1, ...errors.map((error) => error.exitCode)),
+      transient: errors.some((error) => error.transient),
     });
     this.errors = errors;
   }
@@ -81,13 +90,13 @@ export interface RegistryErrorOptions extends KoErrorOptions {
   readonly status?: number | undefined;
   /** The registry's own error codes, such as `MANIFEST_UNKNOWN`. */
   readonly codes?: readonly string[] | undefined;
-  /** Whether a retry may succeed. @default "never" */
+  /** How often a retry within the same run may help. @default "never" */
   readonly retry?: "never" | "once" | "often" | undefined;
   /** Milliseconds to wait before the retry, as the server asks. */
   readonly retryAfter?: number | undefined;
 }
 
-/** The failure of a request to a registry, or of the connection to it. */
+/** The failure of a request to a registry, or of the connection to it. Transient: `docker login` may end a refusal. */
 export class RegistryError extends KoError {
   override readonly name: string = "RegistryError";
   readonly method: string;
@@ -98,7 +107,7 @@ export class RegistryError extends KoError {
   readonly retryAfter: number | undefined;
 
   constructor(message: string, options: RegistryErrorOptions) {
-    super(message, options);
+    super(message, { ...options, transient: options.transient ?? true });
     this.method = options.method;
     this.url = options.url;
     this.status = options.status;

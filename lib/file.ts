@@ -176,7 +176,7 @@ export async function writeOutputFile(path: string, text: string, flag: string):
       await rm(temporary, { force: true });
     }
   } catch (cause) {
-    throw new KoError(`Cannot write ${flag} "${path}"`, { cause });
+    throw new KoError(`Cannot write ${flag} "${path}"`, { cause, transient: true });
   }
 }
 
@@ -245,6 +245,7 @@ export async function withLock<T>(
         `Cannot lock "${file}": another process has held it for ${Math.round(patience / 1000)} seconds`,
         {
           hint: "Wait for the other ko to end, then try again",
+          transient: true,
         },
       );
     }
@@ -305,7 +306,7 @@ async function writing<T>(target: string, work: () => Promise<T>): Promise<T> {
 }
 
 function cannotWrite(target: string, cause: unknown): KoError {
-  return new KoError(`Cannot write the archive "${target}": ${messageOf(cause)}`, { cause });
+  return new KoError(`Cannot write the archive "${target}": ${messageOf(cause)}`, { cause, transient: true });
 }
 
 async function tryLock(file: string): Promise<{ release(): void } | undefined> {
@@ -330,7 +331,7 @@ async function tryLock(file: string): Promise<{ release(): void } | undefined> {
   } catch (cause) {
     database?.close();
     if (cause instanceof SQLiteError && cause.code === "SQLITE_BUSY") return undefined;
-    throw new KoError(`Cannot lock "${file}"`, { cause });
+    throw new KoError(`Cannot lock "${file}"`, { cause, transient: true });
   }
 }
 

@@ -150,7 +150,9 @@ export class Upload {
 
 /** A failed source is final: it did its own attempts (a base layer that is read from a registry, say). */
 function asSourceFailure(error: unknown): KoError {
-  if (error instanceof RegistryError) return new KoError(error.message, { hint: error.hint, cause: error.cause });
+  if (error instanceof RegistryError) {
+    return new KoError(error.message, { hint: error.hint, cause: error.cause, transient: error.transient });
+  }
   if (error instanceof KoError) return error;
   return new KoError(`Cannot read what is to be sent: ${messageOf(error)}`, { cause: error });
 }

@@ -227,7 +227,7 @@ class LayerFile {
     try {
       return await work();
     } catch (cause) {
-      throw new KoError(`Cannot write the layer "${this.#file}": ${messageOf(cause)}`, { cause });
+      throw new KoError(`Cannot write the layer "${this.#file}": ${messageOf(cause)}`, { cause, transient: true });
     }
   }
 

@@ -86,7 +86,7 @@ export async function writeToLayout(
     await withLock(join(path, LOCK), () => writeIndex(path, items, signal), { signal });
   } catch (cause) {
     if (cause instanceof KoError || signal.aborted || codeOf(cause) === undefined) throw cause;
-    throw new KoError(`Cannot write OCI layout "${path}"`, { cause });
+    throw new KoError(`Cannot write OCI layout "${path}"`, { cause, transient: true });
   }
 }
 
@@ -127,7 +127,10 @@ async function findDescriptor(path: string, reference: string, expected: Descrip
     const list = `It has ${all.map(showEntry).join(", ")}`;
     return new KoError(
       `Cannot find ${reference === "" ? "an image" : `"${reference}"`} in OCI layout "${path}": ${why}`,
-      { hint: all.length === 0 ? undefined : tag === undefined ? list : `${list}. Name one: oci:${path}:${tag}` },
+      {
+        transient: true,
+        hint: all.length === 0 ? undefined : tag === undefined ? list : `${list}. Name one: oci:${path}:${tag}`,
+      },
     );
   };
   if (reference === "") return plain(onlyOne(all, fail, `it has ${all.length} images, a name is wanted`));
@@ -164,7 +167,9 @@ async function describeBlob(path: string, digest: Digest): Promise<Descriptor> {
   const file = blobPath(path, digest);
   const size = await sizeOfFile(file);
   if (size === undefined) {
-    throw new KoError(`Cannot find ${digest} in OCI layout "${path}": neither index.json nor blobs/sha256 has it`);
+    throw new KoError(`Cannot find ${digest} in OCI layout "${path}": neither index.json nor blobs/sha256 has it`, {
+      transient: true,
+    });
   }
   const what = `manifest ${digest} of OCI layout "${path}"`;
   const descriptor: Descriptor = { mediaType: "", size, digest };
@@ -188,7 +193,9 @@ async function* readBlob(
   const file = blobPath(path, descriptor.digest);
   const size = await sizeOfFile(file);
   if (size === undefined) {
-    throw new KoError(`Cannot read OCI layout "${path}": the blob ${descriptor.digest} is missing`);
+    throw new KoError(`Cannot read OCI layout "${path}": the blob ${descriptor.digest} is missing`, {
+      transient: true,
+    });
   }
   if (size !== descriptor.size) {
     throw new KoError(
@@ -212,7 +219,7 @@ interface LayoutIndex {
  */
 async function readLayoutIndex(path: string): Promise<LayoutIndex> {
   const fail = (why: string, cause?: unknown): KoError =>
-    new KoError(`Cannot read OCI layout "${path}": ${why}`, { cause });
+    new KoError(`Cannot read OCI layout "${path}": ${why}`, { cause, transient: true });
   const marker = await readJson(join(path, "oci-layout"), fail);
   if (marker === undefined) throw fail("there is no file oci-layout in it, so it is not an OCI layout");
   const version = marker["imageLayoutVersion"];

@@ -143,6 +143,7 @@ export class Resources implements AsyncDisposable {
         if (text !== DEFAULT_BASE_IMAGE || !unreachable) throw error;
         // Nobody chose this base: whoever cannot reach it wants to hear of the one that needs no network.
         throw new KoError(error.message, {
+          transient: true,
           hint: "Choose a base image that can be reached, or the one ko makes itself: export KO_DEFAULTBASEIMAGE=ko.builtin/static",
         });
       }

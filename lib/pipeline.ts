@@ -179,12 +179,6 @@ export class Pipeline implements AsyncDisposable {
   }
 }
 
-/** @deprecated names of callers that are being rewritten */
-export type Session = Pipeline;
-export function openSession(options: PipelineOptions): Promise<Pipeline> {
-  return Pipeline.open(options);
-}
-
 function localTargetOf({ places }: Destination): LocalTarget | undefined {
   return places.find(isLocal)?.kind;
 }

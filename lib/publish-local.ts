@@ -211,7 +211,9 @@ async function send(engine: DockerEngine, options: SendOptions): Promise<void> {
         : found.isComplete
           ? `the name stands for ${found.id} with the layers ${found.diffIds.join(", ")}`
           : `parts of ${found.id} are missing`;
-    throw new KoError(`Cannot trust ${engine.name}: it said that it loaded "${content}", but ${is}`);
+    throw new KoError(`Cannot trust ${engine.name}: it said that it loaded "${content}", but ${is}`, {
+      transient: true,
+    });
   } catch (error) {
     // A containerd store names the image before it has unpacked it.
     if (options.isNew) {

@@ -185,16 +185,17 @@ async function readConfigFile(path: string): Promise<ConfigFile> {
   try {
     text = await Bun.file(path).text();
   } catch (cause) {
-    throw new KoError(`Cannot read the credentials in ${path}: ${messageOf(cause)}`);
+    throw new KoError(`Cannot read the credentials in ${path}: ${messageOf(cause)}`, { transient: true });
   }
   const value = parseJson(text);
   if (value === undefined) {
     throw new KoError(`Cannot read the credentials in ${path}: it is not a JSON object`, {
+      transient: true,
       hint: `Correct ${path}, or set DOCKER_CONFIG to a directory with another config.json.`,
     });
   }
   const fail = (field: string): KoError =>
-    new KoError(`Cannot read the credentials in ${path}: ${field} has the wrong type`);
+    new KoError(`Cannot read the credentials in ${path}: ${field} has the wrong type`, { transient: true });
   const { auths, credHelpers, credsStore } = value;
   if (auths !== undefined && auths !== null && !isObject(auths)) throw fail("auths");
   if (credHelpers !== undefined && credHelpers !== null && !isObject(credHelpers)) throw fail("credHelpers");
@@ -268,7 +269,7 @@ function findEntry(file: ConfigFile, repository: Repository): FoundCredential | 
 /** Undefined if the entry is empty. */
 function readEntry(entry: unknown, source: string): Credential | undefined {
   const fail = (why: string): KoError =>
-    new KoError(`Cannot read the ${source}: ${why}`, { hint: "Log in to that registry again." });
+    new KoError(`Cannot read the ${source}: ${why}`, { hint: "Log in to that registry again.", transient: true });
   if (!isObject(entry)) throw fail("it is not an object");
   const text = (key: string): string => {
     const value = entry[key] ?? "";
@@ -318,7 +319,7 @@ async function askHelper(host: Host, log: Log, options: AskHelperOptions): Promi
   const { server, source, suffix, timeout } = options;
   const program = `docker-credential-${suffix}`;
   const fail = (why: string, hint: string): KoError =>
-    new KoError(`Cannot get credentials for "${server}" from ${source}: ${why}`, { hint });
+    new KoError(`Cannot get credentials for "${server}" from ${source}: ${why}`, { hint, transient: true });
   if (!HELPER_NAME.test(suffix)) {
     throw new KoError(`Cannot get credentials for "${server}": the helper name in ${source} is not a plain file name`);
   }

@@ -9,7 +9,7 @@ import type { Records } from "./cache.ts";
 import { KoError, KoErrors, messageOf } from "./errors.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { Log } from "./log.ts";
-import type { Choice, PublishedProgram, Session } from "./pipeline.ts";
+import type { Choice, Pipeline, PublishedProgram } from "./pipeline.ts";
 import type { Input } from "./yaml-inputs.ts";
 import { filterDocuments, findAlwaysPulled } from "./yaml-objects.ts";
 import { findReferences, replaceReferences, type YamlReference } from "./yaml-references.ts";
@@ -24,8 +24,8 @@ export interface ResolveOptions {
   readonly strict: boolean;
   /** A cache of the references of documents. */
   readonly records: Records | undefined;
-  /** Opens the session; called only if there is a reference. */
-  readonly openSession: () => Promise<Session>;
+  /** Called only if there is a reference. */
+  readonly openPipeline: () => Promise<Pipeline>;
 }
 
 /** A document and its `ko://` strings. */
@@ -70,9 +70,9 @@ export async function resolveInputs(inputs: readonly Input[], options: ResolveOp
     throwProblems(reading);
     return joinDocuments(referring.map(({ document }) => document));
   }
-  await using session = await options.openSession();
-  const images = await publishReferences(reading, { ...options, session, values: [...places.keys()] });
-  if (session.sideLoads) await warnOfPulls(referring, options.log);
+  await using pipeline = await options.openPipeline();
+  const images = await publishReferences(reading, { ...options, pipeline, values: [...places.keys()] });
+  if (pipeline.sideLoads) await warnOfPulls(referring, options.log);
   return joinDocuments(referring.map((each) => putReferences(each, (value) => images.get(value)?.reference)));
 }
 
@@ -139,7 +139,7 @@ export async function warnOfPulls(referring: readonly Referring[], log: Log): Pr
 }
 
 export interface PublishReferencesOptions extends Pick<ResolveOptions, "strict"> {
-  readonly session: Pick<Session, "publish">;
+  readonly pipeline: Pick<Pipeline, "publish">;
   /** The `ko://` values to publish, each once. */
   readonly values: readonly string[];
 }
@@ -152,10 +152,10 @@ export interface PublishReferencesOptions extends Pick<ResolveOptions, "strict">
  */
 export async function publishReferences(
   { places, problems }: Reading,
-  { session, strict, values }: PublishReferencesOptions,
+  { pipeline, strict, values }: PublishReferencesOptions,
 ): Promise<ReadonlyMap<string, PublishedProgram>> {
   const args = values.filter((value) => whyBadReference(value) === undefined);
-  const { choice, published } = await session.publish(args, ({ results }) => {
+  const { choice, published } = await pipeline.publish(args, ({ results }) => {
     const found = new Map(args.map((value, i) => [value, results[i]]));
     return matchPrograms(found, {
       strict,

@@ -1,41 +1,38 @@
 /**
- * What a person sees while ko watches: a block of lines for each round, and on a terminal one status line below them that is
- * written over and over.
+ * The terminal of `--watch`: a block of lines for each round, and a status line below them that ko rewrites in place.
  *
- * Everything goes to stderr; results on stdout are let through between two states of the status line.
+ * All of it goes to stderr. The status line exists on a terminal only, and is hidden while other output is written.
  */
 import { relative } from "node:path";
 import { describeError, printable } from "./errors.ts";
 import { isInside } from "./file.ts";
 import type { Host } from "./host.ts";
 import type { Log, LogLevel } from "./log.ts";
-import type { Stage } from "./timing.ts";
+import type { Recorder, Stage } from "./timing.ts";
 
-/** A program that was published in a round. */
+/** A program that a round published. */
 export interface ProgramChange {
   readonly importPath: string;
-  /** References, as they are printed or put into YAML; `before` is undefined the first time. */
+  /** The reference as printed or put into YAML; undefined the first time. */
   readonly before: string | undefined;
   readonly after: string;
 }
 
-/** How a round ended. */
-export interface RoundEnd {
+export interface RoundTimes {
   /** Milliseconds. */
   readonly took: number;
+  /** Milliseconds in each stage. */
   readonly stages: readonly (readonly [stage: Stage, busy: number])[];
-  /** What went wrong. */
-  readonly error?: unknown;
 }
 
-/** Causes that are shown by name. */
+/** Changed paths shown by name. */
 const MOST_CAUSES = 3;
-/** Places of a failure that are shown on top. */
+/** Compiler errors shown above the message of a failure. */
 const MOST_PLACES = 5;
 
 const CLEAR = "\r\u001b[K";
 
-/** The changed paths as a person names them: `pkg/web/handler.go and 2 more`. */
+/** Returns the changed paths, relative to `cwd` if they are below it: `pkg/web/handler.go and 2 more`. */
 export function formatCause(paths: readonly string[], cwd: string): string {
   const shown = paths.slice(0, MOST_CAUSES).map((path) => {
     const way = relative(cwd, path);
@@ -45,7 +42,7 @@ export function formatCause(paths: readonly string[], cwd: string): string {
   return more > 0 ? `${shown[0] ?? ""} and ${paths.length - 1} more` : shown.join(", ");
 }
 
-/** `example.com/app/cmd/web  8f1c2a90 -> 1b77e04c`, one line for each program. */
+/** Returns a line for each program: `example.com/app/cmd/web  8f1c2a90 -> 1b77e04c`. */
 export function formatPrograms(changes: readonly ProgramChange[]): string {
   const width = Math.max(0, ...changes.map(({ importPath }) => importPath.length));
   return changes
@@ -57,17 +54,15 @@ export function formatPrograms(changes: readonly ProgramChange[]): string {
     .join("");
 }
 
-/** `0.62 s: compile 0.31 s, upload 0.08 s`: the whole, and where it went. */
-export function formatTimes({ took, stages }: RoundEnd): string {
+/** Returns the time of a round and of its longest stages: `0.62 s: compile 0.31 s, upload 0.08 s`. */
+export function formatTimes({ took, stages }: RoundTimes): string {
   const parts = stages
     .filter(([, busy]) => busy >= Math.max(5, took / 50))
     .map(([stage, busy]) => `${stage} ${seconds(busy)}`);
   return parts.length === 0 ? seconds(took) : `${seconds(took)}: ${parts.join(", ")}`;
 }
 
-/**
- * A failure with the places in files on top, each with what is wrong there: `pkg/web/handler.go:12:3: undefined: x`.
- */
+/** Returns the text of a failure with lines such as `pkg/web/handler.go:12:3: undefined: x` first. */
 export function formatFailure(error: unknown): string {
   const lines = describeError(error).split("\n");
   const isPlace = (line: string): boolean => /^\s*(?:\.\/)?[^\s:][^:]*\.\w+:\d+(?::\d+)?: /.test(line);
@@ -75,23 +70,23 @@ export function formatFailure(error: unknown): string {
   if (isPlace(first.replace(/^Error: /, ""))) return `${lines.join("\n")}\n`;
   const places = rest.filter(isPlace);
   const onTop = places.slice(0, MOST_PLACES).map((line) => line.trim());
-  // The Go tool's lines between packages say nothing that the places do not say.
+  // `# PACKAGE` lines of the Go tool repeat the paths of the lines below them.
   const left = rest.filter((line) => !places.slice(0, MOST_PLACES).includes(line) && !line.startsWith("# "));
   return [...onTop, first, ...left].map((line) => `${line}\n`).join("");
 }
 
-/** The digest of a reference, or its tag, short enough to compare at a glance. */
+/** Returns 12 hex digits of a reference's digest, or its tag if it has no digest. */
 export function shortDigest(reference: string): string {
   const digest = /@sha256:([0-9a-f]{12})/.exec(reference)?.[1];
   return digest ?? reference.replace(/^.*:([^:/]+)$/, "$1").replace(/^([0-9a-f]{12})[0-9a-f]{52}$/, "$1");
 }
 
 /** `1 document`, `2 documents`. */
-export function formatCount(n: number, what: string): string {
-  return `${n} ${what}${n === 1 ? "" : "s"}`;
+export function formatCount(n: number, noun: string): string {
+  return `${n} ${noun}${n === 1 ? "" : "s"}`;
 }
 
-/** `14:03:22`, as the clock on the wall has it. */
+/** Returns the local time as `14:03:22`. */
 export function formatTime(date: Date): string {
   return [date.getHours(), date.getMinutes(), date.getSeconds()].map((part) => String(part).padStart(2, "0")).join(":");
 }
@@ -99,7 +94,7 @@ export function formatTime(date: Date): string {
 export class WatchScreen {
   readonly #host: Host;
   readonly #level: LogLevel;
-  /** The status line as it stands on the terminal, or would if it were the last line. */
+  /** The text of the status line, shown or hidden. */
   #status = "";
   #isShown = false;
   readonly #warned = new Set<string>();
@@ -109,7 +104,7 @@ export class WatchScreen {
     this.#level = level;
   }
 
-  /** The host for everything that may write meanwhile: the status line makes way. */
+  /** A host whose output hides the status line first. All code that writes during a round must use it. */
   get host(): Host {
     const host = this.#host;
     return {
@@ -118,12 +113,12 @@ export class WatchScreen {
       out: async (data) => {
         this.hide();
         await host.out(data);
-        // Shown again with the next line: a result may lack its line end.
+        // Not shown again here: the result may end without a line end.
       },
     };
   }
 
-  /** Tells what ko is about on the status line, warns once of each thing, and tells the rest with `-v` only. */
+  /** A log that shows `info` on the status line, each warning once, and the rest with `-v` only. */
   get log(): Log {
     const put = (message: string): void => this.#write(`${printable(message, 64 * 1024)}\n`);
     return {
@@ -136,24 +131,24 @@ export class WatchScreen {
     };
   }
 
-  /** Lines of a round; not with `-q`. */
+  /** Writes lines of a round; nothing with `-q`. */
   say(text: string): void {
     if (this.#level !== "quiet") this.#write(text);
   }
 
-  /** Something that must be seen. */
+  /** Writes a failure, also with `-q`. */
   fail(error: unknown): void {
     this.#write(formatFailure(error));
   }
 
-  /** What stands on the status line; nothing without a terminal. */
+  /** Sets the status line; does nothing without a terminal. */
   status(text: string): void {
     if (!this.#host.stderrIsTerminal || this.#level === "quiet") return;
     this.#status = printable(text.replaceAll(/\s+/g, " "), 1000);
     this.#show();
   }
 
-  /** Takes the status line away, before something else writes to the terminal. */
+  /** Clears the status line before other output is written to the terminal. */
   hide(): void {
     if (this.#isShown) this.#host.err(CLEAR);
     this.#isShown = false;
@@ -171,6 +166,94 @@ export class WatchScreen {
     this.hide();
     this.#host.err(text);
     if (text.endsWith("\n")) this.#show();
+  }
+}
+
+export interface RoundReportOptions {
+  readonly screen: WatchScreen;
+  readonly host: Pick<Host, "now" | "monotonic">;
+  /** The changed paths, or "start". */
+  readonly cause: string;
+  readonly recorder: Pick<Recorder, "stageTimes">;
+  /** Milliseconds, as `host.monotonic()` counts them. */
+  readonly startedAt: number;
+  /** Hides the round unless it changes something: it is a retry, or only names in folders changed. */
+  readonly isQuiet: boolean;
+}
+
+/** The block of lines of one round. Its head, the time and the cause, is written with the first line. */
+export class RoundReport {
+  readonly #options: RoundReportOptions;
+  readonly #time: string;
+  #isHeaded = false;
+  #isQuiet: boolean;
+
+  constructor(options: RoundReportOptions) {
+    this.#options = options;
+    this.#time = formatTime(options.host.now());
+    this.#isQuiet = options.isQuiet;
+  }
+
+  /** Writes a line for each published program. */
+  programs(changes: readonly ProgramChange[]): void {
+    const isUnchanged = changes.every(({ before, after }) => before === after);
+    if (changes.length === 0 || (isUnchanged && this.#isQuiet)) return;
+    this.#isQuiet = false;
+    this.#say(formatPrograms(changes));
+  }
+
+  note(line: string): void {
+    this.#isQuiet = false;
+    this.#say(`  ${line}\n`);
+  }
+
+  /**
+   * Writes the last line of a round that succeeded.
+   *
+   * @param summary a few words; empty if the round had nothing to do
+   * @param options.isNews writes the line also if the round had nothing to do
+   * @returns a short form for the status line; undefined if nothing was written
+   */
+  done(summary: string, { isNews }: { readonly isNews: boolean }): string | undefined {
+    if (!isNews && (this.#isQuiet || summary === "")) return undefined;
+    const text = summary || "nothing new";
+    this.#say(`  ${text}, ${this.#times()}\n`);
+    const took = formatTimes({ took: this.#took(), stages: [] });
+    return `last ${this.#time} ${this.#options.cause}: ${text}, ${took}`;
+  }
+
+  /**
+   * Writes a failure and the last line of the round.
+   *
+   * @param options.isNew false writes nothing: the round before failed in the same way
+   * @param options.isRetried ko retries without a change
+   * @returns a short form for the status line
+   */
+  failed(error: unknown, { isNew, isRetried }: { readonly isNew: boolean; readonly isRetried: boolean }): string {
+    if (isNew) {
+      this.#head();
+      this.#options.screen.fail(error);
+      this.#say(`  failed, ${this.#times()}${isRetried ? "; ko tries again" : ""}\n`);
+    }
+    return `last ${this.#time} ${this.#options.cause}: failed${isRetried ? ", ko tries again" : ""}`;
+  }
+
+  #say(text: string): void {
+    this.#head();
+    this.#options.screen.say(text);
+  }
+
+  #head(): void {
+    if (!this.#isHeaded) this.#options.screen.say(`${this.#time} ${this.#options.cause}\n`);
+    this.#isHeaded = true;
+  }
+
+  #took(): number {
+    return this.#options.host.monotonic() - this.#options.startedAt;
+  }
+
+  #times(): string {
+    return formatTimes({ took: this.#took(), stages: this.#options.recorder.stageTimes() });
   }
 }
 

@@ -1,15 +1,41 @@
 /**
- * Where the documents of a round go: to stdout as one endless stream, or into a kubectl of their own.
+ * The job of `resolve`, `apply` and `create` with `--watch`: a round hands over the documents that changed, to stdout as
+ * one endless YAML stream or to a kubectl of their own.
  */
 import type { FlagValues } from "./cli-flags.ts";
-import { KoError } from "./errors.ts";
+import { KoError, messageOf } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { findKubectl, type KUBECTL_FLAGS, kubectlArguments, runKubectl } from "./kubectl.ts";
 import type { Log } from "./log.ts";
-import type { Round } from "./watch.ts";
-import { joinDocuments, type YamlDocument } from "./yaml.ts";
+import type { PublishedProgram } from "./pipeline.ts";
+import {
+  publishReferences,
+  putReferences,
+  type Reading,
+  readReferences,
+  throwProblems,
+  warnOfPulls,
+} from "./resolve.ts";
+import type { WatchPlan } from "./watch-places.ts";
+import { planConfig, planInputs } from "./watch-plan.ts";
+import { type JobOptions, WatchedPrograms } from "./watch-programs.ts";
+import { formatCount } from "./watch-screen.ts";
+import type { Due, RoundContext, WatchJob } from "./watch.ts";
+import { type Input, type InputRequest, readInputs } from "./yaml-inputs.ts";
+import { findObjects } from "./yaml-objects.ts";
+import { joinDocuments, renderDocument, type YamlDocument } from "./yaml.ts";
 
-export type HandOver = (documents: readonly YamlDocument[], round: Round) => Promise<void>;
+export interface YamlJobOptions extends JobOptions {
+  readonly request: InputRequest;
+  readonly selector: string;
+  readonly strict: boolean;
+  /** For the summary of a round. "printed" documents leave nothing behind in a cluster. */
+  readonly verb: "printed" | "applied" | "created";
+  readonly handOver: HandOver;
+}
+
+/** Hands over the documents that changed. @throws If the receiver does not take them. */
+export type HandOver = (documents: readonly YamlDocument[], context: RoundContext) => Promise<void>;
 
 export interface FeederOptions {
   readonly command: "apply" | "create";
@@ -19,71 +45,226 @@ export interface FeederOptions {
   readonly log: Log;
 }
 
+/** The result of a build: the documents and the programs published for them in this round. */
+interface YamlResult {
+  readonly reading: Reading;
+  readonly published: readonly PublishedProgram[];
+  /** The images are in a daemon or a cluster's nodes only. */
+  readonly sideLoads: boolean;
+}
+
+/** The documents of one file as last handed over. */
+interface Handed {
+  readonly bytes: Uint8Array;
+  readonly documents: readonly { readonly source: YamlDocument; readonly text: string }[];
+}
+
+/** `ko resolve`, `apply` and `create` with `--watch`. */
+export class YamlJob implements WatchJob<YamlResult> {
+  readonly #options: YamlJobOptions;
+  readonly #programs: WatchedPrograms;
+  /** Inputs that can be read only once, such as stdin. */
+  readonly #kept = new Map<string, Uint8Array>();
+  /** The published program of each `ko://` value. */
+  readonly #images = new Map<string, PublishedProgram>();
+  /** All `ko://` values of the last build, also those that name no program. */
+  #values: ReadonlySet<string> = new Set();
+  #inputs: readonly Input[] = [];
+  /** Undefined if the files must be read again. */
+  #reading: Reading | undefined;
+  /** By file. */
+  readonly #handed = new Map<string, Handed>();
+
+  constructor(options: YamlJobOptions) {
+    this.#options = options;
+    this.#programs = new WatchedPrograms(options);
+  }
+
+  async build(due: Due, context: RoundContext): Promise<YamlResult> {
+    const { request, strict } = this.#options;
+    const { host } = context;
+    await context.watch({ config: planConfig(host), yaml: planInputs(request, host) });
+    const reading = await this.#read(due, context);
+    const values = [...reading.places.keys()];
+    const isNew = values.some((value) => !this.#values.has(value));
+    // A new value may collide with the image name of an old one: all are checked together.
+    const isWhole = due.everything || due.args || isNew || this.#programs.isWhole;
+    const wanted = values.filter((value) => {
+      const importPath = this.#images.get(value)?.program.importPath;
+      return isWhole || (importPath !== undefined && due.programs.has(importPath));
+    });
+    if (wanted.length === 0) {
+      throwProblems(reading);
+      return { reading, published: [], sideLoads: false };
+    }
+    const pipeline = await this.#programs.open(context, { args: values, isWhole, mayLeave: !strict });
+    const images = await publishReferences(reading, { pipeline, strict, values: wanted });
+    for (const [value, published] of images) this.#images.set(value, published);
+    this.#values = new Set(values);
+    const published = new Map(Array.from(images.values(), (each) => [each.program.importPath, each]));
+    return { reading, published: [...published.values()], sideLoads: pipeline.sideLoads };
+  }
+
+  async deliver({ reading, published, sideLoads }: YamlResult, context: RoundContext): Promise<string> {
+    context.showPrograms(this.#programs.note(published));
+    if (sideLoads) await warnOfPulls(reading.referring, context.log);
+    this.#keepOnly([...reading.places.keys()]);
+    return this.#handOver(reading, context);
+  }
+
+  places(result: YamlResult | undefined, context: RoundContext): Promise<Partial<WatchPlan>> {
+    return this.#programs.places(result?.published, context);
+  }
+
+  async #read(due: Due, context: RoundContext): Promise<Reading> {
+    const { request, selector } = this.#options;
+    const { cache, host, log, timing } = context;
+    if (this.#reading !== undefined && !due.everything && !due.yaml) return this.#reading;
+    this.#reading = undefined;
+    const inputs = await timing.time("read", request.files.join(" "), () =>
+      readInputs(request, { host, log, signal: host.signal, kept: this.#kept }),
+    );
+    const reading = await readReferences(inputs, { selector, records: cache.get() });
+    this.#inputs = inputs;
+    if (reading.problems.length > 0) return reading;
+    await this.#noteRemoved(reading, context);
+    return (this.#reading = reading);
+  }
+
+  /** Hands over the documents of changed files, and the documents with changed references. @returns the summary */
+  async #handOver(reading: Reading, context: RoundContext): Promise<string> {
+    const inputs = new Map(this.#inputs.map(({ name, bytes }) => [nameFile(name), bytes]));
+    const changed: YamlDocument[] = [];
+    const handed = new Map<string, Handed>();
+    for (const [file, referring] of Map.groupBy(reading.referring, ({ document }) => document.file)) {
+      const bytes = inputs.get(file) ?? new Uint8Array();
+      const before = this.#handed.get(file);
+      const isSame = before !== undefined && Buffer.compare(before.bytes, bytes) === 0;
+      const documents = referring.map((each, i) => {
+        const document = putReferences(each, (value) => this.#images.get(value)?.reference);
+        const text = renderDocument(document);
+        if (!isSame || before.documents[i]?.text !== text) changed.push(document);
+        return { source: each.document, text };
+      });
+      handed.set(file, { bytes, documents });
+    }
+    const { handOver, verb } = this.#options;
+    if (changed.length > 0) await handOver(changed, context);
+    this.#handed.clear();
+    for (const [file, each] of handed) this.#handed.set(file, each);
+    return changed.length > 0 ? `${verb} ${formatCount(changed.length, "document")}` : "nothing new";
+  }
+
+  /** Shows which objects stay in the cluster although their documents are gone from the input. */
+  async #noteRemoved({ referring }: Reading, context: RoundContext): Promise<void> {
+    if (this.#options.verb === "printed") return;
+    const texts = new Set(referring.map(({ document }) => keyOf(document)));
+    const known = [...this.#handed.values()].flatMap(({ documents }) => documents.map(({ source }) => source));
+    const gone = new Set(known.filter((document) => !texts.has(keyOf(document))));
+    if (gone.size === 0) return;
+    const knownTexts = new Set(known.map(keyOf));
+    const added = referring.filter(({ document }) => !knownTexts.has(keyOf(document)));
+    const present = new Set((await Promise.all(added.map(({ document }) => findObjects(document)))).flat());
+    for (const document of gone) {
+      for (const object of await findObjects(document)) {
+        if (present.has(object)) continue;
+        context.showNote(`${object} is no longer in ${document.file}: it is left in the cluster`);
+      }
+    }
+    // Shown once, even if this round fails.
+    for (const [file, { documents }] of this.#handed) {
+      const kept = documents.filter(({ source }) => !gone.has(source));
+      if (kept.length < documents.length) this.#handed.set(file, { bytes: new Uint8Array(), documents: kept });
+    }
+  }
+
+  /** Forgets the images of all `ko://` values but these. */
+  #keepOnly(values: readonly string[]): void {
+    const kept = new Set(values);
+    for (const value of this.#images.keys()) if (!kept.has(value)) this.#images.delete(value);
+    this.#values = kept;
+    this.#programs.keepOnly(Array.from(this.#images.values(), ({ program }) => program.importPath));
+  }
+}
+
 /**
- * Prints the documents of each round with a `---` line behind them, so that whoever reads the stream knows that they are
- * complete: all that was printed is one YAML stream at any time.
+ * Prints the documents of each round with a `---` line behind them, which tells a reader of the stream that the documents
+ * are complete. The output of all rounds together is one YAML stream at any time.
  */
 export function createPrinter(): HandOver {
   let isFirst = true;
-  return async (documents, { patientHost }) => {
+  return async (documents, { host }) => {
     const text = formatRound(documents, isFirst);
     isFirst = false;
-    await patientHost.out(text);
+    await host.out(text);
   };
 }
 
-/** The text of one round: it follows on a `---` line, unless it is the first. */
+/** Returns the text of one round. It follows the `---` line of the round before, unless it is the first. */
 export function formatRound(documents: readonly YamlDocument[], isFirst: boolean): string {
   const joined = joinDocuments(documents);
   const [first] = documents;
   const complete = `${joined}${joined.endsWith("\n") ? "" : "\n"}---\n`;
   if (isFirst || first === undefined) return complete;
-  // Directives have to follow the end of a document.
+  // Directives such as %YAML must follow the end of a document.
   if (first.directives) return `...\n${complete}`;
-  // One line of dashes is there already.
+  // The round before has printed the first `---` line.
   return first.marker === 0 ? complete.replace(/^---[ \t]*\r?\n/, "") : complete;
 }
 
 /**
- * Runs one kubectl for each round. It is let finish; what it says is shown as it says it, but when it is tried again only if
- * it says something new.
+ * Runs one kubectl for each round. Its output is shown as it comes; in a retry only if it differs from the last output.
  *
- * @throws {KoError} If there is no kubectl.
+ * @throws {KoError} If kubectl is not on PATH.
  */
 export function createFeeder(host: Host, options: FeederOptions): HandOver {
   findKubectl(host);
   const { afterDashes, command, flags, given, log } = options;
   const args = [command, "-f", "-", ...kubectlArguments(flags, given), ...afterDashes];
-  let lastSaid = "";
-  return async (documents, { isRetry, mayPass, patientHost, timing }) => {
-    // To create again what was created in part would fail again.
-    mayPass(command === "apply");
+  // To create objects again fails for those that exist by now.
+  const transient = command === "apply";
+  let lastErrors = "";
+  return async (documents, context) => {
+    const { isRetry, timing } = context;
     const stdin = new TextEncoder().encode(joinDocuments(documents));
     const held: (string | Uint8Array)[] = [];
-    let said = "";
+    let errors = "";
     const run = (): Promise<number> =>
-      runKubectl(patientHost, args, {
+      runKubectl(context.host, args, {
         log,
         stdin,
-        onOutput: (chunk) => (isRetry ? held.push(chunk) : patientHost.out(chunk)),
+        onOutput: (chunk) => (isRetry ? held.push(chunk) : context.host.out(chunk)),
         onError: (text) => {
-          said += text;
+          errors += text;
           if (isRetry) held.push(text);
-          else patientHost.err(text);
+          else context.host.err(text);
         },
       });
     let code: number | undefined;
     try {
       code = await timing.time("kubectl", command, run);
+    } catch (error) {
+      if (!(error instanceof KoError)) throw error;
+      throw new KoError(messageOf(error), { cause: error, transient });
     } finally {
-      if (code === 0 || said !== lastSaid) {
+      if (code === 0 || errors !== lastErrors) {
         for (const each of held) {
-          if (typeof each === "string") patientHost.err(each);
-          else await patientHost.out(each);
+          if (typeof each === "string") context.host.err(each);
+          else await context.host.out(each);
         }
       }
-      lastSaid = said;
+      lastErrors = errors;
     }
-    if (code !== 0) throw new KoError(`kubectl ${command} failed with exit code ${code}`);
+    if (code !== 0) throw new KoError(`kubectl ${command} failed with exit code ${code}`, { transient });
   };
+}
+
+/** Two documents with the same key are the same document of the same file. */
+function keyOf({ file, text }: YamlDocument): string {
+  return `${file}\n${text}`;
+}
+
+/** Returns the name that documents of an input have as their file. */
+function nameFile(name: string): string {
+  return name === "-" ? "<stdin>" : name;
 }

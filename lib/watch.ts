@@ -1,19 +1,19 @@
 /**
- * The loop of `--watch`: a round, then another for each burst of changes, until ko is told to end.
+ * The loop of `--watch`: one round at the start, then one for each burst of changes, until a signal ends ko.
  *
- * Rounds never overlap. A change while programs are being built ends that round, and the next one begins with what both
- * are about; once a round hands its result on, it is let finish. What failed stays due until it has succeeded. What a round
- * does is its job's matter (watch-programs.ts).
+ * Rounds never overlap. A change during the build phase ends the round, and the next round is about both; a delivery runs
+ * to its end. Failed work stays due until it succeeds.
  */
 import { join, resolve } from "node:path";
+import { type Clock, inBackground, systemClock, until } from "./async.ts";
 import { LazyCache } from "./cache.ts";
-import { describeError } from "./errors.ts";
-import { checkWritableFile, writeOutputFile } from "./file.ts";
-import { readNames } from "./file.ts";
+import { describeError, KoError } from "./errors.ts";
+import { checkWritableFile, readNames, writeOutputFile } from "./file.ts";
+
 import { type Host, withSignal } from "./host.ts";
 import type { Log, LogLevel } from "./log.ts";
 import { createTiming, type Recorder, type Timing, type TimingOutput } from "./timing.ts";
-import { Watcher, type WatchLimit } from "./watch-files.ts";
+import { Watcher, type WatcherOptions, type WatchLimit } from "./watch-files.ts";
 import {
   type Affected,
   isAffected,
@@ -23,123 +23,139 @@ import {
   type WatchPlan,
   WatchSet,
 } from "./watch-places.ts";
-import {
-  formatCause,
-  formatCount,
-  formatPrograms,
-  formatTime,
-  formatTimes,
-  type ProgramChange,
-  WatchScreen,
-} from "./watch-screen.ts";
+import { formatCause, formatCount, type ProgramChange, RoundReport, WatchScreen } from "./watch-screen.ts";
 
-/** What is done in each round. */
-export interface WatchJob {
-  run(round: Round): Promise<void>;
+/** The work of each round, in three phases. `R` is the result of a build. */
+export interface WatchJob<R> {
+  /** Reads the input, builds and publishes. A change ends this phase: the signal of the host aborts. */
+  build(due: Due, context: RoundContext): Promise<R>;
+  /**
+   * Hands the result over. Runs to its end even if something changes meanwhile.
+   *
+   * @returns a summary of a few words; empty if the round had nothing to do
+   */
+  deliver(result: R, context: RoundContext): Promise<string>;
+  /**
+   * Finds the places to watch from now on. Runs last, also after a failure.
+   *
+   * @param result undefined if `build()` failed
+   * @returns the parts of the plan that may have changed; the other parts stay
+   */
+  places(result: R | undefined, context: RoundContext): Promise<Partial<WatchPlan>>;
 }
 
-/** What a round has to do: all of it, or what is affected. */
+/** The work of a round: all of it, or the affected parts. */
 export interface Due extends Affected {
   readonly everything: boolean;
 }
 
-/** One round, as its job sees it. */
-export interface Round {
-  readonly due: Due;
-  /** Everything that it starts ends when something changes, until {@link commit}. */
+/** Everything that the phases of one round share. */
+export interface RoundContext {
+  /** Its signal aborts if ko is told to end, and if something changes during `build()`. */
   readonly host: Host;
-  /** For what is let finish. */
-  readonly patientHost: Host;
   readonly log: Log;
   readonly timing: Timing;
-  /** Of this round: closed after it. */
+  /** Closed after the round. */
   readonly cache: LazyCache;
-  /** It is done again without a change, after a failure that may pass. */
+  /** Disposed of after `places()`, before the cache is closed. */
+  readonly resources: AsyncDisposableStack;
+  /** The round repeats a failed one; nothing has changed. */
   readonly isRetry: boolean;
-  /** Watches these too; those of the same name make way. */
+  /** Watches these places at once, so that a change of them ends the build. Parts of the plan left out stay. */
   readonly watch: (places: Partial<WatchPlan>) => Promise<void>;
-  /** From now on the round is let finish. @throws If something has changed already. */
-  readonly commit: () => void;
-  /** Whether a failure from now on may pass by itself (a registry, a cluster): then it is tried again. */
-  readonly mayPass: (may: boolean) => void;
-  /** Shows what was published. */
-  readonly tellPrograms: (changes: readonly ProgramChange[]) => void;
-  /** Shows something that a person should know. */
-  readonly tell: (line: string) => void;
-  /**
-   * Shows what came of it, in a few words, and how long it took; what follows is housekeeping. Nothing is shown of a round
-   * that had nothing to do: then there are no words.
-   */
-  readonly end: (summary: string) => void;
+  /** Shows the published programs. */
+  readonly showPrograms: (changes: readonly ProgramChange[]) => void;
+  /** Shows a line that the user should read. */
+  readonly showNote: (line: string) => void;
 }
 
 export interface WatchOptions {
   readonly host: Host;
   readonly level: LogLevel;
-  /** What `--timing` asks for, of each round. */
+  /** `--timing`, for each round. */
   readonly timing: TimingOutput | undefined;
+  /** For the waits before retries. @default the system's */
+  readonly clock?: Pick<Clock, "sleep">;
+  /** @default {@link Watcher} */
+  readonly openWatcher?: (options: WatcherOptions) => Pick<Watcher, "watch" | typeof Symbol.asyncDispose>;
 }
 
-/** A failure that no change of a file can mend: the watch ends. */
-export class Hopeless extends Error {
+/** A failure that no change of a file can repair: it ends the watch, and its cause is thrown. */
+export class FatalError extends Error {
   constructor(cause: unknown) {
-    super("there is no use in going on", { cause });
+    super("the watch cannot go on", { cause });
   }
 }
 
-/** Why a round ended early. */
+/** The reason of a signal that a change has aborted. */
 class Superseded extends Error {}
 
-/** Milliseconds after which a failure that may pass is tried again; the last one for all later times. */
+/** Milliseconds before each retry of a transient failure; the last one also for all later retries. */
 const RETRY_MS = [1000, 2000, 5000, 10_000, 30_000] as const;
 
+const NOTHING_AFFECTED: Affected = { programs: new Set(), args: false, yaml: false, config: false };
+
 /**
- * Does a job over and over. It does not return.
+ * Runs the rounds of a job. Never returns.
  *
  * @throws {Interrupted} When ko is told to end.
- * @throws {UsageError} If the job is hopeless.
+ * @throws {UsageError} If the flags or the environment cannot work, whatever changes.
  */
-export async function watchAndRun(job: WatchJob, options: WatchOptions): Promise<never> {
+export async function watchAndRun<R>(job: WatchJob<R>, options: WatchOptions): Promise<never> {
   const { host, timing } = options;
   if (typeof timing === "object") await checkWritableFile(resolve(host.cwd, timing.file), "--timing");
   const screen = new WatchScreen(host, options.level);
-  await using watch = new Watch(job, { ...options, screen });
+  await using loop = new WatchLoop(job, { ...options, screen });
   try {
-    for (;;) await watch.next();
+    for (;;) await loop.next();
   } catch (error) {
     screen.hide();
-    throw error instanceof Hopeless ? error.cause : error;
+    throw error instanceof FatalError ? error.cause : error;
   }
 }
 
-class Watch implements AsyncDisposable {
-  readonly #job: WatchJob;
+type Outcome = "done" | "failed" | "retry" | "superseded";
+
+/** One round: its beginning, its end by a change, and its lines on the screen. */
+interface Round {
+  /** Aborted by a change. */
+  readonly changed: AbortSignal;
+  /** Milliseconds since 1970. */
+  readonly since: number;
+  readonly isRetry: boolean;
+  readonly recorder: Recorder;
+  readonly report: RoundReport;
+}
+
+class WatchLoop<R> implements AsyncDisposable {
+  readonly #job: WatchJob<R>;
   readonly #options: WatchOptions;
   readonly #screen: WatchScreen;
-  readonly #watcher: Watcher;
+  readonly #watcher: Pick<Watcher, "watch" | typeof Symbol.asyncDispose>;
   #plan: WatchPlan = NOTHING_TO_WATCH;
   #set = new WatchSet(NOTHING_TO_WATCH);
-  #due: Due = { everything: true, ...NOBODY };
-  /** What has changed, and is not in a round yet. */
+  #due: Due = { everything: true, ...NOTHING_AFFECTED };
+  /** Changes since the last round began. */
   #changes: readonly PathChange[] = [];
-  /** Causes of what is due. */
+  /** The changes that made work due. */
   #causes: readonly PathChange[] = [];
-  /** Ends the round that runs, if it may be ended. */
-  #running: AbortController | undefined;
+  /** Ends the round while it builds. */
+  #building: AbortController | undefined;
   #wake: (() => void) | undefined;
+  /** Failures in a row. */
   #failures = 0;
   #lastFailure: string | undefined;
   #lastCause = "";
   #shownCounts = "";
-  /** The last round of which there was something to say. */
+  /** The last round in a few words, for the status line. */
   #last = "";
 
-  constructor(job: WatchJob, options: WatchOptions & { readonly screen: WatchScreen }) {
+  constructor(job: WatchJob<R>, options: WatchOptions & { readonly screen: WatchScreen }) {
+    const { openWatcher = (watcherOptions: WatcherOptions) => new Watcher(watcherOptions) } = options;
     this.#job = job;
     this.#options = options;
     this.#screen = options.screen;
-    options.host.signal.addEventListener("abort", () => this.#wake?.(), { once: true });
-    this.#watcher = new Watcher({
+    this.#watcher = openWatcher({
       accepts: (path) => this.#set.mayAffect(path),
       onChange: (changes) => this.#notice(changes),
       onLimit: (limit) => this.#screen.log.warn(describeLimit(limit)),
@@ -150,28 +166,26 @@ class Watch implements AsyncDisposable {
     return this.#watcher[Symbol.asyncDispose]();
   }
 
-  /** One round, and the wait for the next one. */
+  /** Runs one round, then waits until another is due. */
   async next(): Promise<void> {
     const { host } = this.#options;
     const isRetry = this.#changes.length === 0 && this.#failures > 0;
-    this.#take();
-    const controller = new AbortController();
-    this.#running = controller;
-    const result = await this.#round(controller, isRetry);
-    this.#running = undefined;
+    this.#takeChanges();
+    const outcome = await this.#round(isRetry);
+    this.#building = undefined;
     host.signal.throwIfAborted();
-    if (result === "superseded") return;
+    if (outcome === "superseded") return;
     this.#causes = [];
-    if (result === "done") {
-      this.#due = { everything: false, ...NOBODY };
+    if (outcome === "done") {
+      this.#due = { everything: false, ...NOTHING_AFFECTED };
       this.#failures = 0;
       this.#lastFailure = undefined;
     } else this.#failures = isRetry ? this.#failures + 1 : 1;
-    await this.#wait(result === "may pass" ? RETRY_MS[Math.min(this.#failures, RETRY_MS.length) - 1] : undefined);
+    await this.#wait(outcome === "retry" ? RETRY_MS[Math.min(this.#failures, RETRY_MS.length) - 1] : undefined);
   }
 
-  /** Makes what has changed due. */
-  #take(): void {
+  /** Adds what the changes affect to the work that is due. */
+  #takeChanges(): void {
     const changes = this.#changes;
     this.#changes = [];
     const affected = joinAffected([this.#due, ...changes.map((change) => this.#set.affectedBy(change))]);
@@ -183,114 +197,100 @@ class Watch implements AsyncDisposable {
     const relevant = changes.filter((change) => isAffected(this.#set.affectedBy(change)));
     if (relevant.length === 0) return;
     this.#changes = [...this.#changes, ...relevant];
-    this.#running?.abort(new Superseded());
+    this.#building?.abort(new Superseded());
     this.#wake?.();
   }
 
-  /** Waits until something changes, or some time has passed, or ko is told to end. */
+  /** Waits for a change, or for `ms` milliseconds. @throws {Interrupted} When ko is told to end. */
   async #wait(ms: number | undefined): Promise<void> {
-    const { host } = this.#options;
     if (this.#changes.length > 0) return;
-    const { promise, resolve: wake } = Promise.withResolvers<void>();
-    this.#wake = wake;
-    const timer = ms === undefined ? undefined : setTimeout(wake, ms);
-    host.signal.throwIfAborted();
-    await promise;
-    clearTimeout(timer);
-    this.#wake = undefined;
-    host.signal.throwIfAborted();
+    const { host, clock = systemClock } = this.#options;
+    const over = new AbortController();
+    const change = Promise.withResolvers<void>();
+    this.#wake = change.resolve;
+    const pause = ms === undefined ? change.promise : inBackground(clock.sleep(ms, over.signal));
+    try {
+      await until(Promise.race([change.promise, pause]), host.signal);
+    } finally {
+      over.abort();
+      this.#wake = undefined;
+    }
   }
 
-  async #round(controller: AbortController, isRetry: boolean): Promise<"done" | "failed" | "may pass" | "superseded"> {
+  async #round(isRetry: boolean): Promise<Outcome> {
     const { host } = this.#options;
     const screen = this.#screen;
-    const since = host.now().getTime();
-    const start = host.monotonic();
-    const time = formatTime(host.now());
-    const recorder = createTiming(() => host.monotonic() - start);
-    const signal = AbortSignal.any([host.signal, controller.signal]);
+    const startedAt = host.monotonic();
+    const recorder = createTiming(() => host.monotonic() - startedAt);
     const cause = this.#describeCause();
     if (!isRetry) this.#lastCause = cause;
-    let isHeaded = false;
-    const say = (text: string): void => {
-      if (!isHeaded) screen.say(`${time} ${cause}\n`);
-      isHeaded = true;
-      screen.say(text);
-    };
-    let mayPass = false;
-    let isQuiet = isRetry || this.#causes.every(({ is }) => is === "names");
+    const isQuiet = isRetry || this.#causes.every(({ is }) => is === "names");
+    const report = new RoundReport({ screen, host, cause, recorder, startedAt, isQuiet });
     if (!isRetry) screen.status(`${cause}: …`);
-    const seconds = (): string => formatTimes({ took: host.monotonic() - start, stages: [] });
-    const took = (): string => formatTimes({ took: host.monotonic() - start, stages: recorder.stageTimes() });
-    await using cache = new LazyCache(screen.host, screen.log);
+    this.#building = new AbortController();
+    const changed = this.#building.signal;
     try {
-      const patientHost: Host = {
-        ...screen.host,
-        // Whoever read our results is gone.
-        out: (data) => screen.host.out(data).catch((error: unknown) => Promise.reject(new Hopeless(error))),
-      };
-      await this.#job.run({
-        due: this.#due,
-        host: withSignal(patientHost, signal),
-        patientHost,
-        log: screen.log,
-        timing: recorder,
-        cache,
-        isRetry,
-        watch: (places) => this.#watch(places, since),
-        commit: () => {
-          signal.throwIfAborted();
-          this.#running = undefined;
-        },
-        mayPass: (may) => {
-          mayPass = may;
-        },
-        tellPrograms: (changes) => {
-          if (changes.every(({ before, after }) => before === after) && isQuiet) return;
-          isQuiet = false;
-          say(formatPrograms(changes));
-        },
-        tell: (line) => {
-          isQuiet = false;
-          say(`  ${line}\n`);
-        },
-        end: (summary) => {
-          const isNews = this.#due.everything || this.#lastFailure !== undefined || (!isQuiet && summary !== "");
-          if (!isNews) return;
-          const text = summary || "nothing new";
-          say(`  ${text}, ${took()}\n`);
-          this.#last = `; last ${time} ${cause}: ${text}, ${seconds()}`;
-        },
-      });
-      await this.#tellTiming(recorder);
+      await this.#work({ changed, since: host.now().getTime(), isRetry, recorder, report });
+      await this.#reportTiming(recorder);
       this.#rest();
       return "done";
     } catch (error) {
       host.signal.throwIfAborted();
-      if (error instanceof Hopeless) throw error;
-      if (controller.signal.aborted) return "superseded";
+      if (error instanceof FatalError) throw error;
+      if (changed.aborted) return "superseded";
       const text = describeError(error);
-      // Tried again without a change, it is no news.
-      if (!isRetry || text !== this.#lastFailure) {
-        say("");
-        screen.fail(error);
-        say(`  failed, ${took()}${mayPass ? "; ko tries again" : ""}\n`);
-      }
+      const isRetried = error instanceof KoError && error.transient;
+      this.#last = `; ${report.failed(error, { isNew: !isRetry || text !== this.#lastFailure, isRetried })}`;
       this.#lastFailure = text;
-      this.#last = `; last ${time} ${cause}: failed${mayPass ? ", ko tries again" : ""}`;
       this.#rest();
-      return mayPass ? "may pass" : "failed";
+      return isRetried ? "retry" : "failed";
+    }
+  }
+
+  /** The three phases of a round. */
+  async #work({ changed, since, isRetry, recorder, report }: Round): Promise<void> {
+    const screen = this.#screen;
+    const host = withSignal(endingHost(screen.host), AbortSignal.any([screen.host.signal, changed]));
+    await using cache = new LazyCache(screen.host, screen.log);
+    await using resources = new AsyncDisposableStack();
+    let armed = Promise.resolve();
+    const watch = (places: Partial<WatchPlan>): Promise<void> => {
+      if (!host.signal.aborted) armed = inBackground(this.#watch(places, since));
+      return armed;
+    };
+    const context: RoundContext = {
+      host,
+      log: screen.log,
+      timing: recorder,
+      cache,
+      resources,
+      isRetry,
+      watch,
+      showPrograms: (changes) => report.programs(changes),
+      showNote: (line) => report.note(line),
+    };
+    let result: R | undefined;
+    try {
+      result = await this.#job.build(this.#due, context);
+      host.signal.throwIfAborted();
+      // From here on no change ends the round.
+      this.#building = undefined;
+      const summary = await this.#job.deliver(result, context);
+      const last = report.done(summary, { isNews: this.#due.everything || this.#lastFailure !== undefined });
+      if (last !== undefined) this.#last = `; ${last}`;
+    } finally {
+      await armed;
+      if (!host.signal.aborted) await watch(await this.#job.places(result, context));
     }
   }
 
   async #watch(places: Partial<WatchPlan>, since: number): Promise<void> {
     const plan = { ...this.#plan, ...places };
-    if (describePlan(plan) === describePlan(this.#plan)) {
-      // Folders may have been replaced all the same.
-      return this.#watcher.watch(this.#set.folders, since);
+    if (describePlan(plan) !== describePlan(this.#plan)) {
+      this.#plan = plan;
+      this.#set = new WatchSet(plan);
     }
-    this.#plan = plan;
-    this.#set = new WatchSet(plan);
+    // Also with the same plan: folders may have been replaced.
     await this.#watcher.watch(this.#set.folders, since);
   }
 
@@ -305,10 +305,10 @@ class Watch implements AsyncDisposable {
     return this.#failures > 0 ? `${this.#lastCause}, once more` : "start";
   }
 
-  /** Between rounds: what is watched, and what the last round was. */
+  /** Shows the state between rounds: the number of watched files, and the last round. */
   #rest(): void {
     const counts = this.#count();
-    // Nothing goes on now: a good moment to be small.
+    // ko now waits for the user: the time to give memory back.
     Bun.gc(true);
     this.#screen.status(`${counts}${this.#last}`);
     if (this.#shownCounts === counts || this.#options.host.stderrIsTerminal) return;
@@ -327,8 +327,7 @@ class Watch implements AsyncDisposable {
     return isAffected(this.#set.affectedBy({ path, is: "file" }));
   }
 
-  /** `--timing`, of one round. */
-  async #tellTiming(recorder: Recorder): Promise<void> {
+  async #reportTiming(recorder: Recorder): Promise<void> {
     const { host, timing } = this.#options;
     if (timing === "table") this.#screen.host.err(recorder.formatTable());
     else if (timing !== undefined) {
@@ -337,7 +336,10 @@ class Watch implements AsyncDisposable {
   }
 }
 
-const NOBODY: Affected = { programs: new Set(), args: false, yaml: false, config: false };
+/** The same host, but a failure to write to stdout ends the watch: the reader of the results is gone. */
+function endingHost(host: Host): Host {
+  return { ...host, out: (data) => host.out(data).catch((error: unknown) => Promise.reject(new FatalError(error))) };
+}
 
 function describePlan({ programs, ...rest }: WatchPlan): string {
   return JSON.stringify([[...programs], rest]);

@@ -30,8 +30,9 @@ const MAX_REDIRECTS = 10;
 export async function fetchInput(text: string, options: FetchInputOptions): Promise<Uint8Array> {
   const { maxBytes = MAX_BYTES, idleTimeout = IDLE_TIMEOUT_MS } = options;
   const shown = redactUrl(text);
-  const fail = (why: string, hint?: string): KoError => new KoError(`Cannot read "${shown}": ${why}`, { hint });
-  if (!URL.canParse(text)) throw fail("it is not a URL");
+  if (!URL.canParse(text)) throw new KoError(`Cannot read "${shown}": it is not a URL`);
+  const fail = (why: string, hint?: string): KoError =>
+    new KoError(`Cannot read "${shown}": ${why}`, { hint, transient: true });
   const watch = new Watch([options.signal]);
   try {
     let url = new URL(text);

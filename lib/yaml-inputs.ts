@@ -278,7 +278,7 @@ function kustomizeSource(folder: string, { host, log, signal }: ReadInputsOption
       return stdout;
     } catch (cause) {
       signal.throwIfAborted();
-      throw new KoError(`Cannot read "${name}"`, { cause });
+      throw new KoError(`Cannot read "${name}"`, { cause, transient: true });
     }
   };
   return { name, identity: `kustomize ${folder}`, read };

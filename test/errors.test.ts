@@ -76,6 +76,31 @@ describe("describeError()", () => {
   });
 });
 
+describe("KoError.transient", () => {
+  const registry = (retry: "never" | "often"): KoError =>
+    new RegistryError("x", { method: "GET", url: "https://r.example/v2/", retry });
+
+  test.each<[string, KoError, boolean]>([
+    ["an error", new KoError("x"), false],
+    ["an error that says so", new KoError("x", { transient: true }), true],
+    ["wrong usage", new UsageError("x"), false],
+    ["a failed program", new CommandError("x", { argv: ["go"], code: 1, stderr: "" }), false],
+    ["a registry that is away", registry("often"), true],
+    ["a registry that refuses: docker login may come", registry("never"), true],
+    ["an error with a transient cause", new KoError("x", { cause: registry("never") }), true],
+    [
+      "an error that knows better than its cause",
+      new KoError("x", { cause: registry("never"), transient: false }),
+      false,
+    ],
+    ["an error with another cause", new KoError("x", { cause: new Error("y") }), false],
+    ["several errors, one of them transient", new KoErrors([new KoError("x"), registry("often")]), true],
+    ["several errors, none of them transient", new KoErrors([new KoError("x"), new KoError("y")]), false],
+  ])("%s: %s", (_, error, expected) => {
+    expect(error.transient).toBe(expected);
+  });
+});
+
 describe("exitCodeOf()", () => {
   test.each<[string, unknown, number]>([
     ["a failure", new KoError("a"), 1],

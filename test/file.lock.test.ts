@@ -75,6 +75,7 @@ describe("withLock()", () => {
       expect(await late.catch((error: unknown) => error)).toEqual(
         new KoError(`Cannot lock "${file}": another process has held it for 0 seconds`, {
           hint: "Wait for the other ko to end, then try again",
+          transient: true,
         }),
       );
       const controller = new AbortController();

@@ -6,7 +6,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { describeError, KoError } from "../lib/errors.ts";
 import type { FoundPrograms, Program } from "../lib/go-programs.ts";
-import type { Choice, PublishedProgram, Session } from "../lib/pipeline.ts";
+import type { Choice, Pipeline, PublishedProgram } from "../lib/pipeline.ts";
 import { publishReferences, type Reading, readReferences } from "../lib/resolve.ts";
 import { pushBases } from "./helpers/bases.ts";
 import { type Files, MAIN } from "./helpers/case.ts";
@@ -267,11 +267,11 @@ describe("publishReferences()", () => {
     return readReferences(inputs, { selector: "", records: undefined });
   }
 
-  /** A session that answers the arguments by `results`, and starts again if there is another list of them. */
-  function session(...results: readonly FoundPrograms["results"][]): {
+  /** A pipeline that answers the arguments by `results`, and starts again if there is another list of them. */
+  function pipeline(...results: readonly FoundPrograms["results"][]): {
     readonly asked: string[];
     readonly choices: Choice[];
-    readonly publish: Session["publish"];
+    readonly publish: Pipeline["publish"];
   } {
     const asked: string[] = [];
     const choices: Choice[] = [];
@@ -296,9 +296,9 @@ describe("publishReferences()", () => {
 
   test("two values of one program are one image; good values only are asked for", async () => {
     const reading = await read("- ko://a/one\n- ko://./one\n- ko://a/...\n");
-    const fake = session([[one], [one]]);
+    const fake = pipeline([[one], [one]]);
     const images = await publishReferences(reading, {
-      session: fake,
+      pipeline: fake,
       strict: false,
       values: [...reading.places.keys()],
     });
@@ -319,8 +319,8 @@ describe("publishReferences()", () => {
 
   test("the last answers count if the run starts again", async () => {
     const reading = await read("- ko://a/one\n");
-    const fake = session([[one]], [new KoError('Cannot build "ko://a/one": it is gone')]);
-    const images = await publishReferences(reading, { session: fake, strict: false, values: ["ko://a/one"] });
+    const fake = pipeline([[one]], [new KoError('Cannot build "ko://a/one": it is gone')]);
+    const images = await publishReferences(reading, { pipeline: fake, strict: false, values: ["ko://a/one"] });
     expect(images).toEqual(new Map());
     expect(fake.choices.map(({ warnings }) => warnings)).toEqual([
       [],
@@ -330,9 +330,9 @@ describe("publishReferences()", () => {
 
   test("bad documents and bad references are one failure, in input order", async () => {
     const reading = await read("a: ko://a/...\n---\nb: [ko://a/one\n---\nc: ko://a/one\n");
-    const fake = session([[one]]);
+    const fake = pipeline([[one]]);
     const failure = await rejectionOf(
-      publishReferences(reading, { session: fake, strict: true, values: [...reading.places.keys()] }),
+      publishReferences(reading, { pipeline: fake, strict: true, values: [...reading.places.keys()] }),
     );
     expect(describeError(failure).split("\n")).toEqual([
       "Error: in.yaml:1:4: ko://a/...: it is a pattern, one program is wanted",
