@@ -11,7 +11,7 @@ import type { Built, Image } from "./image.ts";
 import { compareBytes } from "./json.ts";
 import { CONTAINERD_NAME, LAYOUT_VERSION, makeEntry, REF_NAME } from "./layout.ts";
 import { type Descriptor, type Digest, hexOf, isForeignLayer, MEDIA_TYPES } from "./oci.ts";
-import { DOCKER_HUB, formatReference, parseReference } from "./reference.ts";
+import { formatDaemonReference, parseReference } from "./reference.ts";
 import { packTar, type TarEntry } from "./tar.ts";
 
 export interface ArchiveItem {
@@ -89,7 +89,7 @@ export function containerdName(name: string): string {
   if (reference.tag === undefined || !name.endsWith(`:${reference.tag}`)) {
     throw new KoError(`Cannot name an image "${name}" in an archive: a name with a tag is wanted`);
   }
-  return formatReference(reference.host === DOCKER_HUB ? { ...reference, host: "docker.io" } : reference);
+  return formatDaemonReference(reference);
 }
 
 /** Each image once, in the order of their first names, with sorted names. */

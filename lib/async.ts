@@ -130,8 +130,8 @@ export function until<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
 }
 
 /**
- * Marks work that runs in the background, so that its failure is no unhandled rejection. Awaiting the returned promise
- * still throws.
+ * Marks work that runs in the background: its failure does not count as an unhandled rejection. Awaiting the returned
+ * promise still throws.
  */
 export function inBackground<T>(work: Promise<T>): Promise<T> {
   work.catch(() => {});

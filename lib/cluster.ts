@@ -6,7 +6,7 @@
  */
 import { join } from "node:path";
 import { CommandError, KoError, messageOf, printable } from "./errors.ts";
-import type { Host, RunResult } from "./host.ts";
+import { type Host, installHint, type RunResult } from "./host.ts";
 import { isObject, quoteJson } from "./json.ts";
 import type { Log } from "./log.ts";
 import type { Platform } from "./oci.ts";
@@ -200,7 +200,7 @@ async function findContainers(kind: ContainerKind, options: ClusterOptions): Pro
   const candidates = choosePrograms(kind, options).filter((program) => host.findProgram(program) !== undefined);
   if (candidates.length === 0) {
     throw new KoError(`Cannot look for the nodes of ${kind}: there is no ${programs.join(", ")} on PATH`, {
-      hint: `Install ${programs[0] ?? "docker"}, or put its folder on PATH.`,
+      hint: installHint(programs[0] ?? "docker"),
     });
   }
   const others: Container[] = [];

@@ -7,7 +7,7 @@
 import { readFile, stat } from "node:fs/promises";
 import { extname, join, relative, resolve } from "node:path";
 import type { Document, LineCounter, Node, Pair } from "yaml";
-import { codeOf, findNearest, UsageError } from "./errors.ts";
+import { findNearest, isMissing, UsageError } from "./errors.ts";
 import { isInside } from "./file.ts";
 
 /** A value and its origin: `.ko.yaml:3:19` or `KO_DEFAULTBASEIMAGE`. */
@@ -176,8 +176,7 @@ async function kindOf(path: string): Promise<"file" | "folder" | "other" | "miss
     const found = await stat(path);
     return found.isFile() ? "file" : found.isDirectory() ? "folder" : "other";
   } catch (cause) {
-    const code = codeOf(cause);
-    if (code === "ENOENT" || code === "ENOTDIR") return "missing";
+    if (isMissing(cause)) return "missing";
     throw new UsageError(`Cannot read "${path}"`, { cause });
   }
 }

@@ -9,7 +9,7 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { openSshBridge, sshCommand } from "./docker-ssh.ts";
-import { codeOf, KoError, messageOf, printable } from "./errors.ts";
+import { codeOf, isMissing, KoError, messageOf, printable } from "./errors.ts";
 import { readNames } from "./file.ts";
 import type { Host } from "./host.ts";
 import { isObject } from "./json.ts";
@@ -287,8 +287,7 @@ async function readText(file: string): Promise<string | undefined> {
   try {
     return await readFile(file, "utf8");
   } catch (cause) {
-    const code = codeOf(cause);
-    if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+    if (isMissing(cause)) return undefined;
     throw new KoError(`Cannot read "${file}": ${messageOf(cause)}`, { cause });
   }
 }

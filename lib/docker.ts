@@ -21,7 +21,7 @@ import { KoError, printable } from "./errors.ts";
 import { isObject } from "./json.ts";
 import type { Log } from "./log.ts";
 import { type Digest, isDigest } from "./oci.ts";
-import { DOCKER_HUB, formatReference, parseReference } from "./reference.ts";
+import { formatDaemonReference, parseReference } from "./reference.ts";
 
 /** How the daemon stores images. It decides the meaning of an ID and which layers a load must send. */
 export type StoreKind = "classic" | "containerd" | "podman";
@@ -374,8 +374,7 @@ function isLoadedLine(text: string, expect: string): boolean {
 
 function normalName(name: string): string | undefined {
   try {
-    const reference = parseReference(name);
-    return formatReference(reference.host === DOCKER_HUB ? { ...reference, host: "docker.io" } : reference);
+    return formatDaemonReference(parseReference(name));
   } catch {
     return undefined;
   }

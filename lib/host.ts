@@ -34,7 +34,7 @@ export interface RunOptions {
   readonly signal?: AbortSignal;
   /** Milliseconds until the process is ended and the call fails. @default no limit */
   readonly timeout?: number;
-  /** True returns the result for all exit codes. @default false: only 0 is no error */
+  /** True returns the result for all exit codes. @default false: others than 0 throw */
   readonly anyExitCode?: boolean;
   /** False keeps the process in our process group, so that the terminal's Ctrl-C reaches it. @default true */
   readonly ownGroup?: boolean;
@@ -200,6 +200,11 @@ export function withSignal(host: Host, signal: AbortSignal): Host {
   };
 }
 
+/** Returns the hint for a program that is not on PATH. */
+export function installHint(program: string): string {
+  return `Install ${program}, or add its directory to PATH.`;
+}
+
 /**
  * Reports whether SIGHUP is ignored, as under `nohup`: a handler of ours would undo that. Only Linux can tell; on other
  * systems the answer is true, so that SIGHUP keeps its default.
@@ -302,7 +307,7 @@ async function runProgram(argv: readonly [string, ...string[]], options: RunProg
   } catch (error) {
     if (!existsSync(options.cwd)) throw fail(`its working directory "${options.cwd}" does not exist`, {});
     if (codeOf(error) !== "ENOENT") throw fail(messageOf(error), {});
-    throw fail("it is not installed, or not on PATH", { hint: `Install ${argv[0]}, or put its folder on PATH.` });
+    throw fail("it is not installed, or not on PATH", { hint: installHint(argv[0]) });
   }
   const end = (signal: "SIGTERM" | "SIGKILL"): void => {
     if (ownGroup) killGroup(child.pid, signal);

@@ -6,7 +6,7 @@
  */
 import { existsSync, lstatSync, readdirSync, readlinkSync, realpathSync, type Stats, statSync } from "node:fs";
 import { dirname, isAbsolute, join, parse, resolve, sep } from "node:path";
-import { codeOf, KoError, messageOf } from "./errors.ts";
+import { codeOf, isMissing, KoError, messageOf } from "./errors.ts";
 import { isInside, realPath } from "./file.ts";
 import { readCommonFolder, readGitFile } from "./git.ts";
 import { compareBytes } from "./json.ts";
@@ -139,12 +139,11 @@ export function findLinkTarget(link: string, rules: LinkRules): LinkTarget | und
   try {
     path = realpathSync(link);
   } catch (cause) {
-    const code = codeOf(cause);
-    if (code === "ENOENT" || code === "ENOTDIR") {
+    if (isMissing(cause)) {
       const target = followGitFile(link, rules);
       return target === undefined ? undefined : { path: target, info: statSync(target) };
     }
-    const why = code === "ELOOP" ? "the symlinks form a circle" : messageOf(cause);
+    const why = codeOf(cause) === "ELOOP" ? "the symlinks form a circle" : messageOf(cause);
     throw new KoError(`Cannot follow the symlink "${link}": ${why}`, {
       cause,
       hint: "Remove the symlink, or make it lead to a file or a folder.",
@@ -278,7 +277,7 @@ function outside(link: string, options: { readonly path: string; readonly rules:
 /**
  * Follows a symlink that the kernel cannot, part by part, in case its way leads through a `.git` file inside the root.
  *
- * @returns the real path; undefined if it does not exist, or is no place where git looks
+ * @returns the real path; undefined if it does not exist, or git would not look there
  */
 function followGitFile(link: string, rules: LinkRules): string | undefined {
   const split = (path: string): string[] => path.split(sep === "/" ? "/" : /[\\/]/);

@@ -5,7 +5,7 @@
  */
 import { type FlagTable, type FlagValues, takesWord } from "./cli-flags.ts";
 import { KoError } from "./errors.ts";
-import type { Host } from "./host.ts";
+import { type Host, installHint } from "./host.ts";
 import type { Log } from "./log.ts";
 
 /** The kubectl flags that `ko apply`, `create` and `run` accept before `--`: cluster, user and namespace. */
@@ -91,7 +91,7 @@ export function findKubectl(host: Host): string {
   const path = host.findProgram("kubectl");
   if (path !== undefined) return path;
   throw new KoError("Cannot find kubectl: it is not on PATH", {
-    hint: "Install it (https://kubernetes.io/docs/tasks/tools/), or put its folder on PATH.",
+    hint: installHint("kubectl (https://kubernetes.io/docs/tasks/tools/)"),
   });
 }
 

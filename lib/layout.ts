@@ -8,7 +8,7 @@
  */
 import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { codeOf, findNearest, KoError } from "./errors.ts";
+import { codeOf, findNearest, isMissing, KoError } from "./errors.ts";
 import { readChunks, withLock } from "./file.ts";
 import type { Built, Image, ImageSource } from "./image.ts";
 import { isObject, quoteJson } from "./json.ts";
@@ -276,12 +276,6 @@ async function sizeOfFile(file: string): Promise<number | undefined> {
     throw error;
   }
   throw new KoError(`Cannot read "${file}": it is not a regular file`);
-}
-
-/** Whether a system call failed because the path does not exist. */
-function isMissing(error: unknown): boolean {
-  const code = codeOf(error);
-  return code === "ENOENT" || code === "ENOTDIR";
 }
 
 async function checkFolder(path: string): Promise<void> {

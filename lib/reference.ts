@@ -32,6 +32,8 @@ export interface Reference extends Repository {
 }
 
 export const DOCKER_HUB = "index.docker.io";
+/** The host of Docker Hub in the names of daemons and Kubernetes. */
+const DOCKER_HUB_ALIAS = "docker.io";
 const DEFAULT_TAG = "latest";
 
 /**
@@ -85,7 +87,7 @@ export function parseRepository(text: string, shown: string = text): Repository 
   }
   // As lenient as go-containerregistry. whyBadPath() is stricter: it has the grammar for a push.
   if (!/^[a-z0-9_./-]{1,255}$/.test(path)) throw fail(whyBadPath(path) ?? "it is too long");
-  const real = host === undefined || host === "docker.io" ? DOCKER_HUB : host;
+  const real = host === undefined || host === DOCKER_HUB_ALIAS ? DOCKER_HUB : host;
   return { host: real, path: real === DOCKER_HUB && !path.includes("/") ? `library/${path}` : path };
 }
 
@@ -133,11 +135,16 @@ export function formatRepository(repository: Repository): string {
   return `${repository.host}/${repository.path}`;
 }
 
-/** Formats a reference as `host/path[:tag][@digest]`. */
+/** Formats a reference as `host/path[:tag][@digest]`. The host of Docker Hub is `index.docker.io`. */
 export function formatReference(reference: Reference): string {
   const tag = reference.tag === undefined ? "" : `:${reference.tag}`;
   const digest = reference.digest === undefined ? "" : `@${reference.digest}`;
   return `${formatRepository(reference)}${tag}${digest}`;
+}
+
+/** Formats a reference as daemons and Kubernetes do: the host of Docker Hub is `docker.io`. */
+export function formatDaemonReference(reference: Reference): string {
+  return formatReference(reference.host === DOCKER_HUB ? { ...reference, host: DOCKER_HUB_ALIAS } : reference);
 }
 
 /**

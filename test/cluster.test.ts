@@ -198,7 +198,7 @@ describe("findCluster()", () => {
       {},
       {
         error: "Cannot look for the nodes of kind: there is no docker, nerdctl, finch, podman on PATH",
-        hint: "Install docker, or put its folder on PATH.",
+        hint: "Install docker, or add its directory to PATH.",
       },
     ],
     [

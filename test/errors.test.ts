@@ -1,9 +1,12 @@
 import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import {
   CommandError,
   describeError,
   exitCodeOf,
   findNearest,
+  isMissing,
   KoError,
   KoErrors,
   messageOf,
@@ -181,5 +184,26 @@ describe("findNearest()", () => {
 
   test("takes the nearest, and of two equally near the first", () => {
     expect([findNearest("abcd", ["abxx", "abcx", "abcy"]), findNearest("a", [])]).toEqual(["abcx", undefined]);
+  });
+});
+
+describe("isMissing()", () => {
+  test.each([
+    ["a missing file", join(import.meta.dir, "missing"), true],
+    ["a path below a file", join(import.meta.path, "file"), true],
+    ["a directory that is read as a file", import.meta.dir, false],
+  ])("of %s", (_what, path, expected) => {
+    let failure: unknown;
+    try {
+      readFileSync(path);
+    } catch (error) {
+      failure = error;
+    }
+    expect(failure).toBeInstanceOf(Error);
+    expect(isMissing(failure)).toBe(expected);
+  });
+
+  test("of an error without a code", () => {
+    expect(isMissing(new Error("ENOENT"))).toBe(false);
   });
 });

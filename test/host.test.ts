@@ -148,7 +148,7 @@ describe("Host.run()", () => {
 
   test("says what to do about a missing program", async () => {
     expect((await failureOf(host.run(["ko-no-such-program"]))).hint).toBe(
-      "Install ko-no-such-program, or put its folder on PATH.",
+      "Install ko-no-such-program, or add its directory to PATH.",
     );
   });
 

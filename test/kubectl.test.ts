@@ -50,7 +50,7 @@ describe("findKubectl()", () => {
     }
     expect(shown).toBe(
       "Error: Cannot find kubectl: it is not on PATH\n" +
-        "  Install it (https://kubernetes.io/docs/tasks/tools/), or put its folder on PATH.",
+        "  Install kubectl (https://kubernetes.io/docs/tasks/tools/), or add its directory to PATH.",
     );
   });
 });

@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { KoError } from "../lib/errors.ts";
 import {
   formatName,
+  formatDaemonReference,
   formatReference,
   formatRepository,
   parseReference,
@@ -306,7 +307,7 @@ describe("whyBadPath()", () => {
   );
 });
 
-describe("formatRepository(), formatReference() and formatName()", () => {
+describe("formatRepository(), formatReference(), formatDaemonReference() and formatName()", () => {
   test.each([
     ["alpine", "index.docker.io/library/alpine:latest", "index.docker.io/library/alpine:latest"],
     ["gcr.io/a:v1", "gcr.io/a:v1", "gcr.io/a:v1"],
@@ -316,6 +317,14 @@ describe("formatRepository(), formatReference() and formatName()", () => {
     const reference = parseReference(text);
     expect([formatReference(reference), formatName(reference)]).toEqual([full, name]);
     expect(full).toStartWith(formatRepository(reference));
+  });
+
+  test.each([
+    ["app:v1", "docker.io/library/app:v1"],
+    ["index.docker.io/me/app:v1", "docker.io/me/app:v1"],
+    [`localhost:5000/app@${DIGEST}`, `localhost:5000/app@${DIGEST}`],
+  ])("write %s as daemons do", (text, name) => {
+    expect(formatDaemonReference(parseReference(text))).toBe(name);
   });
 
   test("give what reads as the same again", () => {

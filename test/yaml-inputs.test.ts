@@ -233,7 +233,7 @@ describe("readInputs() with -k", () => {
     );
     expect(await failure(read(folder, { kustomize: "k" }, { host: { env: { PATH: "/nowhere" } } }))).toBe(
       'Error: Cannot read "kubectl kustomize k": Cannot find kubectl: it is not on PATH\n' +
-        "  Install it (https://kubernetes.io/docs/tasks/tools/), or put its folder on PATH.",
+        "  Install kubectl (https://kubernetes.io/docs/tasks/tools/), or add its directory to PATH.",
     );
   });
 });
