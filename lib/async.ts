@@ -1,5 +1,5 @@
 /**
- * Concurrency helpers: retry with back-off, a limit on parallel work, one promise per key, work in the background.
+ * Concurrency helpers: retry with back-off, a limit on parallel work, one promise per key, reads that can be aborted.
  *
  * `retry()` is the only place where the registry client retries, so that attempts never multiply. Each error decides
  * whether it is worth a retry (`RegistryError.retry`). Rules: docs/rules.md A7, E2.
@@ -127,6 +127,39 @@ export function until<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   if (signal.aborted) end();
   signal.addEventListener("abort", end, { once: true });
   return Promise.race([work, ended.promise]).finally(() => signal.removeEventListener("abort", end));
+}
+
+/**
+ * Reads a stream into memory, such as standard input, which may never end.
+ *
+ * @returns undefined if the stream has more than `maxBytes`
+ * @throws The signal's reason, if it aborts first.
+ */
+export async function readStream(
+  stream: ReadableStream<Uint8Array>,
+  { maxBytes, signal }: { readonly maxBytes: number; readonly signal: AbortSignal },
+): Promise<Uint8Array | undefined> {
+  signal.throwIfAborted();
+  const reader = stream.getReader();
+  const stop = (): void => void inBackground(reader.cancel());
+  signal.addEventListener("abort", stop, { once: true });
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  try {
+    for (let read = await reader.read(); !read.done; read = await reader.read()) {
+      size += read.value.byteLength;
+      if (size > maxBytes) break;
+      chunks.push(read.value);
+    }
+  } catch (cause) {
+    signal.throwIfAborted();
+    throw cause;
+  } finally {
+    signal.removeEventListener("abort", stop);
+    stop();
+  }
+  signal.throwIfAborted();
+  return size > maxBytes ? undefined : new Uint8Array(Buffer.concat(chunks));
 }
 
 /**

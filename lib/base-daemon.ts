@@ -12,7 +12,7 @@ import type { DockerEngine } from "./docker.ts";
 import { KoError, messageOf, printable } from "./errors.ts";
 import { readChunks } from "./file.ts";
 import type { ImageSource } from "./image.ts";
-import { isObject } from "./json.ts";
+import { isObject, parseJson } from "./json.ts";
 import { measure } from "./layer.ts";
 import { blobPath, LAYOUT_VERSION, openLayout } from "./layout.ts";
 import { readConfig } from "./oci-config.ts";
@@ -236,11 +236,9 @@ class SavedImage {
   }
 
   #parse(bytes: Uint8Array, part: string): unknown {
-    try {
-      return JSON.parse(new TextDecoder().decode(bytes));
-    } catch {
-      throw this.#fail(`its ${part} is not JSON`);
-    }
+    const value = parseJson(new TextDecoder().decode(bytes));
+    if (value === undefined) throw this.#fail(`its ${part} is not JSON`);
+    return value;
   }
 
   #subject(part: string): string {

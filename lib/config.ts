@@ -8,7 +8,7 @@ import { resolve } from "node:path";
 import { type FileSettings, findConfigFile, readConfigFile, type Setting, splitList } from "./config-file.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
-import { isObject } from "./json.ts";
+import { isObject, parseJson } from "./json.ts";
 import { checkPlatforms } from "./oci.ts";
 import { parseReference, type Reference } from "./reference.ts";
 
@@ -151,12 +151,8 @@ function readOverridesVariable(
     new UsageError(`Cannot use ${where}: ${why}, wanted a JSON object of strings`, {
       hint: `export ${where}='{"example.com/app/cmd/web": "gcr.io/distroless/base"}'`,
     });
-  let value: unknown;
-  try {
-    value = JSON.parse(setting.value);
-  } catch {
-    throw fail("it is not JSON");
-  }
+  const value = parseJson(setting.value);
+  if (value === undefined) throw fail("it is not JSON");
   if (!isObject(value)) throw fail("it is not a JSON object");
   return Object.entries(value).map(([key, image]) => {
     if (typeof image !== "string") throw fail(`the value of "${key}" is not a string`);

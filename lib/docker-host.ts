@@ -12,7 +12,7 @@ import { openSshBridge, sshCommand } from "./docker-ssh.ts";
 import { codeOf, isMissing, KoError, messageOf, printable } from "./errors.ts";
 import { readNames } from "./file.ts";
 import type { Host } from "./host.ts";
-import { isObject } from "./json.ts";
+import { isObject, parseJson } from "./json.ts";
 import { chooseProxy, isLoopback } from "./url.ts";
 
 /** Where a daemon should be; no connection has been made yet. */
@@ -273,12 +273,7 @@ async function findContext(host: Host): Promise<DaemonEndpoint | undefined> {
 async function readObject(file: string): Promise<Readonly<Record<string, unknown>> | undefined> {
   const text = await readText(file);
   if (text === undefined || text.trim() === "") return undefined;
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    // Not a cause: its message quotes the file, which may hold passwords.
-  }
+  const value = parseJson(text);
   if (isObject(value)) return value;
   throw new KoError(`Cannot read "${file}": it is not a JSON object`);
 }

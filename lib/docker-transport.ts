@@ -7,7 +7,7 @@ import { systemClock } from "./async.ts";
 import type { DaemonAddress, DaemonEndpoint } from "./docker-host.ts";
 import { codeOf, KoError, messageOf, printable } from "./errors.ts";
 import { Patience, Watch } from "./http-transfer.ts";
-import { isObject } from "./json.ts";
+import { isObject, parseJson } from "./json.ts";
 import type { Log } from "./log.ts";
 
 /** Deadlines in milliseconds. A transfer that moves has none. */
@@ -146,11 +146,9 @@ export class DaemonTransport implements AsyncDisposable {
     const bytes = await readUpTo(response.body, options.maxBytes + 1);
     const fail = (why: string): KoError => new KoError(`Cannot read ${options.subject} from ${this.name}: ${why}`);
     if (bytes.byteLength > options.maxBytes) throw fail(`it is more than ${options.maxBytes} bytes`);
-    try {
-      return JSON.parse(new TextDecoder().decode(bytes));
-    } catch {
-      throw fail("it is not JSON; is this a Docker daemon?");
-    }
+    const value = parseJson(new TextDecoder().decode(bytes));
+    if (value === undefined) throw fail("it is not JSON; is this a Docker daemon?");
+    return value;
   }
 
   /** Reads and drops the body of a short response, so that its connection can be reused. */
@@ -251,13 +249,9 @@ export class DaemonTransport implements AsyncDisposable {
 
   async #refusal({ status, body }: DaemonResponse, request: DaemonRequest): Promise<DaemonRefusal> {
     const text = new TextDecoder().decode(await readUpTo(body, MAX_ERROR_BYTES));
-    let message = text;
-    try {
-      const value: unknown = JSON.parse(text);
-      if (isObject(value) && typeof value["message"] === "string") message = value["message"];
-    } catch {
-      // Not the engine's JSON but a proxy's text, say.
-    }
+    const value = parseJson(text);
+    // A proxy answers with other text.
+    const message = isObject(value) && typeof value["message"] === "string" ? value["message"] : text;
     const reason = printable(message.trim(), 1000) || "no message";
     return new DaemonRefusal(`Cannot ${request.action} ${this.name}: status ${status}: ${reason}`, {
       status,

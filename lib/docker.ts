@@ -18,7 +18,7 @@ import {
   refusalHint,
 } from "./docker-transport.ts";
 import { KoError, printable } from "./errors.ts";
-import { isObject } from "./json.ts";
+import { isObject, parseJson } from "./json.ts";
 import type { Log } from "./log.ts";
 import { type Digest, isDigest } from "./oci.ts";
 import { formatDaemonReference, parseReference } from "./reference.ts";
@@ -347,12 +347,7 @@ async function* linesOf(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<strin
 function readLoadLine(line: string): { readonly text?: string; readonly error?: string } {
   const trimmed = line.trim();
   if (trimmed === "") return {};
-  let value: unknown;
-  try {
-    value = JSON.parse(trimmed);
-  } catch {
-    return { text: printable(trimmed, 400) };
-  }
+  const value = parseJson(trimmed);
   if (!isObject(value)) return { text: printable(trimmed, 400) };
   const { error, errorDetail: detail, stream } = value;
   const message = isObject(detail) ? detail["message"] : undefined;

@@ -244,30 +244,16 @@ async function writeToStream(file: Bun.BunFile, data: string | Uint8Array): Prom
 }
 
 async function readStdin(maxBytes: number, signal: AbortSignal): Promise<Uint8Array> {
-  signal.throwIfAborted();
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  let stop = (): void => {};
+  const { readStream } = await import("./async.ts");
+  let bytes: Uint8Array | undefined;
   try {
-    const reader = Bun.stdin.stream().getReader();
-    // A read from a terminal may never end: Ctrl-C must interrupt it.
-    stop = () => void reader.cancel().catch(() => {});
-    signal.addEventListener("abort", stop, { once: true });
-    for (let read = await reader.read(); !read.done; read = await reader.read()) {
-      size += read.value.byteLength;
-      if (size > maxBytes) break;
-      chunks.push(read.value);
-    }
+    bytes = await readStream(Bun.stdin.stream(), { maxBytes, signal });
   } catch (cause) {
     signal.throwIfAborted();
     throw new KoError("Cannot read standard input", { cause });
-  } finally {
-    signal.removeEventListener("abort", stop);
-    stop();
   }
-  signal.throwIfAborted();
-  if (size > maxBytes) throw new KoError(`Cannot read standard input: it is more than ${maxBytes} bytes`);
-  return new Uint8Array(Buffer.concat(chunks));
+  if (bytes === undefined) throw new KoError(`Cannot read standard input: it is more than ${maxBytes} bytes`);
+  return bytes;
 }
 
 /** Milliseconds: one turn of the event loop, with reserve. */

@@ -75,6 +75,15 @@ export function quoteJson(value: unknown): string {
   return text.length > 100 ? `${text.slice(0, 100)}…` : text;
 }
 
+/** Parses JSON; undefined if the text is not JSON. The error of JSON.parse() is dropped: it may quote secrets. */
+export function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * Parses a JSON object.
  *

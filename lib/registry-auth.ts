@@ -9,7 +9,7 @@
 import { once } from "./async.ts";
 import { RegistryError } from "./errors.ts";
 import { type Http, type HttpResponse, isRedirect, MAX_REDIRECTS } from "./http.ts";
-import { isObject } from "./json.ts";
+import { isObject, parseJson } from "./json.ts";
 import { readRefusal, type RefusedRequest } from "./registry-errors.ts";
 import type { Credential, FoundCredential, Keychain } from "./registry-keychain.ts";
 import { type ApiProbe, type Challenge, type Endpoint, findUsable, parseChallenges } from "./registry-ping.ts";
@@ -408,12 +408,8 @@ async function readToken(response: HttpResponse, { action, http }: TokenRequest)
     });
   const bytes = await response.bytes(MAX_TOKEN_BYTES);
   if (bytes === undefined) throw fail(`with more than ${MAX_TOKEN_BYTES / 1024} KiB`);
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder().decode(bytes));
-  } catch {
-    throw fail("not in JSON");
-  }
+  const value = parseJson(new TextDecoder().decode(bytes));
+  if (value === undefined) throw fail("not in JSON");
   if (!isObject(value)) throw fail("not with a JSON object");
   const token = value["access_token"] || value["token"];
   if (typeof token !== "string") throw fail("without a token");

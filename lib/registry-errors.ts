@@ -9,7 +9,7 @@
 import { parseRetryAfter } from "./async.ts";
 import { RegistryError } from "./errors.ts";
 import type { Http, HttpResponse } from "./http.ts";
-import { isObject } from "./json.ts";
+import { isObject, parseJson } from "./json.ts";
 import { DOCKER_HUB, type Repository } from "./reference.ts";
 import { redactUrl, type Secrets } from "./url.ts";
 
@@ -97,12 +97,7 @@ async function readBody(response: HttpResponse, secrets: Secrets): Promise<Error
 }
 
 function parseErrors(body: string): readonly { code: string; message: string }[] | undefined {
-  let value: unknown;
-  try {
-    value = JSON.parse(body);
-  } catch {
-    return undefined;
-  }
+  const value = parseJson(body);
   const list: unknown = isObject(value) ? value["errors"] : undefined;
   if (!Array.isArray(list)) return undefined;
   const errors: readonly unknown[] = list;

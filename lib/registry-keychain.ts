@@ -10,7 +10,7 @@ import { isAbsolute, join } from "node:path";
 import { once } from "./async.ts";
 import { CommandError, KoError, messageOf } from "./errors.ts";
 import type { Host } from "./host.ts";
-import { isObject } from "./json.ts";
+import { isObject, parseJson } from "./json.ts";
 import type { Log } from "./log.ts";
 import { DOCKER_HUB, formatRepository, type Repository } from "./reference.ts";
 
@@ -187,7 +187,7 @@ async function readConfigFile(path: string): Promise<ConfigFile> {
   } catch (cause) {
     throw new KoError(`Cannot read the credentials in ${path}: ${messageOf(cause)}`, { transient: true });
   }
-  const value = parseJson(text);
+  const value = findObject(text);
   if (value === undefined) {
     throw new KoError(`Cannot read the credentials in ${path}: it is not a JSON object`, {
       transient: true,
@@ -211,7 +211,7 @@ async function readConfigFile(path: string): Promise<ConfigFile> {
 /** Only `{"auths":{"HOST":{"auth":"…"}}}`, as in Docker's CLI. */
 function parseInline(text: string): ConfigFile {
   const name = "DOCKER_AUTH_CONFIG";
-  const value = parseJson(text);
+  const value = findObject(text);
   const auths = value?.["auths"] ?? {};
   const known =
     value !== undefined &&
@@ -222,14 +222,10 @@ function parseInline(text: string): ConfigFile {
   return { name, auths: new Map(Object.entries(auths)), helpers: new Map(), store: undefined };
 }
 
-/** Undefined if the text is not a JSON object. The reason is dropped: a JSON error may quote secrets. */
-function parseJson(text: string): Readonly<Record<string, unknown>> | undefined {
-  try {
-    const value: unknown = JSON.parse(text.replace(/^\ufeff/, ""));
-    return isObject(value) ? value : undefined;
-  } catch {
-    return undefined;
-  }
+/** Undefined if the text is not a JSON object. */
+function findObject(text: string): Readonly<Record<string, unknown>> | undefined {
+  const value = parseJson(text.replace(/^\ufeff/, ""));
+  return isObject(value) ? value : undefined;
 }
 
 /** The keys of a repository, best first: `host/a/b`, `host/a`, `host`, and for Docker Hub its other names. */
@@ -366,12 +362,7 @@ function findHelper(host: Host, suffix: string): string | undefined {
 
 /** Undefined if username and secret are empty. */
 function readAnswer(text: string, fail: () => KoError): HelperAnswer | undefined {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    throw fail();
-  }
+  const value = parseJson(text);
   if (!isObject(value)) throw fail();
   const { Username: username, Secret: secret } = value;
   if (typeof username !== "string" || typeof secret !== "string") throw fail();

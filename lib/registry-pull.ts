@@ -8,7 +8,7 @@
 import { retry, type RetryOptions } from "./async.ts";
 import { RegistryError } from "./errors.ts";
 import { type Http, type HttpResponse, MAX_REDIRECTS } from "./http.ts";
-import { isObject } from "./json.ts";
+import { isObject, parseJson } from "./json.ts";
 import {
   type Descriptor,
   digestOf,
@@ -259,13 +259,9 @@ async function* skip(
 }
 
 function readMediaType(bytes: Uint8Array, response: HttpResponse, action: string): string {
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder().decode(bytes));
-  } catch {
-    // A proxy may answer 200 with an error page.
-    throw claimError(response, action, "it is not JSON");
-  }
+  const value = parseJson(new TextDecoder().decode(bytes));
+  // A proxy may answer 200 with an error page.
+  if (value === undefined) throw claimError(response, action, "it is not JSON");
   const own = isObject(value) && typeof value["mediaType"] === "string" ? value["mediaType"] : undefined;
   const said = response.mediaType;
   if (own !== undefined && said !== "" && own.toLowerCase() !== said) {

@@ -6,7 +6,7 @@
 import type { Stats } from "node:fs";
 import { constants, open, readdir, realpath, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
-import { createLimit, inBackground } from "./async.ts";
+import { createLimit, readStream } from "./async.ts";
 import { codeOf, findNearest, KoError, KoErrors, messageOf, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { findKubectl } from "./kubectl.ts";
@@ -244,27 +244,15 @@ async function readWhole(path: string, { name, signal, maxBytes }: ReadOptions):
 }
 
 async function readPipe(path: string, { name, signal, maxBytes }: ReadOptions): Promise<Uint8Array> {
-  signal.throwIfAborted();
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  const reader = Bun.file(path).stream().getReader();
-  const stop = (): void => void inBackground(reader.cancel());
-  signal.addEventListener("abort", stop, { once: true });
+  let bytes: Uint8Array | undefined;
   try {
-    for (let read = await reader.read(); !read.done; read = await reader.read()) {
-      size += read.value.byteLength;
-      if (size > maxBytes) throw new KoError(`Cannot read "${name}": it is more than ${maxBytes} bytes`);
-      chunks.push(read.value);
-    }
+    bytes = await readStream(Bun.file(path).stream(), { maxBytes, signal });
   } catch (error) {
     signal.throwIfAborted();
-    return error instanceof KoError ? Promise.reject(error) : refuse(name, error);
-  } finally {
-    signal.removeEventListener("abort", stop);
-    stop();
+    return refuse(name, error);
   }
-  signal.throwIfAborted();
-  return new Uint8Array(Buffer.concat(chunks));
+  if (bytes === undefined) throw new KoError(`Cannot read "${name}": it is more than ${maxBytes} bytes`);
+  return bytes;
 }
 
 /** The input of `-k`: the output of `kubectl kustomize`. */

@@ -6,7 +6,7 @@
  */
 import type { CST } from "yaml";
 import { keyOf, type Records } from "./cache.ts";
-import { isObject } from "./json.ts";
+import { isObject, parseJson } from "./json.ts";
 import {
   composeTokens,
   createLocator,
@@ -129,11 +129,7 @@ function findInJson({ text, marker }: YamlDocument): readonly FoundReference[] |
   const head = marker === undefined ? (text.startsWith("\uFEFF") ? 1 : 0) : marker + 3;
   const body = text.slice(head);
   if (!/^[ \t\r\n]*[[{"]/.test(body)) return undefined;
-  try {
-    JSON.parse(body);
-  } catch {
-    return undefined;
-  }
+  if (parseJson(body) === undefined) return undefined;
   // JSON has quotes only around strings, so each unescaped quote begins or ends one.
   const found: FoundReference[] = [];
   for (let start = text.indexOf('"', head); start !== -1;) {
@@ -142,7 +138,7 @@ function findInJson({ text, marker }: YamlDocument): readonly FoundReference[] |
     end++;
     const source = text.slice(start, end);
     if (mayHoldReference(source)) {
-      const value: unknown = JSON.parse(source);
+      const value = parseJson(source);
       if (typeof value === "string") pushFound(found, value, { source, start, end, style: "double" });
     }
     start = text.indexOf('"', end);

@@ -9,6 +9,7 @@ import {
   inBackground,
   once,
   parseRetryAfter,
+  readStream,
   retry,
   systemClock,
   until,
@@ -161,6 +162,46 @@ describe("until()", () => {
     controller.abort(new Error("told to end"));
     expect(await reasonOf(waiting)).toEqual(new Error("told to end"));
     expect(await reasonOf(until(new Promise<never>(() => {}), controller.signal))).toEqual(new Error("told to end"));
+  });
+});
+
+describe("readStream()", () => {
+  /** A stream of chunks of three bytes, which does not end. */
+  function endless(): { readonly stream: ReadableStream<Uint8Array>; readonly cancelled: Promise<void> } {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const chunk = new TextEncoder().encode("abc");
+    const stream = new ReadableStream<Uint8Array>({
+      pull: (controller) => controller.enqueue(chunk),
+      cancel: () => resolve(),
+    });
+    return { stream, cancelled: promise };
+  }
+
+  test("reads a stream of up to as many bytes as are allowed", async () => {
+    const { signal } = new AbortController();
+    const read = async (maxBytes: number): Promise<Uint8Array | undefined> =>
+      readStream(new Blob(["abcdef"]).stream(), { maxBytes, signal });
+    expect(await read(6)).toEqual(new TextEncoder().encode("abcdef"));
+    expect(await read(5)).toBeUndefined();
+  });
+
+  test("cancels a stream that is too long", async () => {
+    const { cancelled, stream } = endless();
+    expect(await readStream(stream, { maxBytes: 100, signal: new AbortController().signal })).toBeUndefined();
+    await cancelled;
+  });
+
+  test("stops when the signal aborts, while it waits for a chunk", async () => {
+    const controller = new AbortController();
+    const waiting = readStream(new ReadableStream({}), { maxBytes: 100, signal: controller.signal });
+    controller.abort(new Error("told to end"));
+    expect(await reasonOf(waiting)).toEqual(new Error("told to end"));
+  });
+
+  test("throws the error of the stream", async () => {
+    const broken = new ReadableStream<Uint8Array>({ pull: () => Promise.reject(new Error("broken pipe")) });
+    const reading = readStream(broken, { maxBytes: 100, signal: new AbortController().signal });
+    expect(await reasonOf(reading)).toEqual(new Error("broken pipe"));
   });
 });
 

@@ -7,6 +7,7 @@ import {
   isObject,
   keep,
   object,
+  parseJson,
   parseObject,
   pickStringList,
   pickStringMap,
@@ -238,6 +239,18 @@ describe("quoteJson()", () => {
 
   test("cuts what is long", () => {
     expect(quoteJson("y".repeat(200))).toBe(`"${"y".repeat(99)}…`);
+  });
+});
+
+describe("parseJson()", () => {
+  test.each([
+    ["null", null],
+    [' {"a": [1]} ', { a: [1] }],
+    ["", undefined],
+    ["{'a': 1}", undefined],
+    ["1 2", undefined],
+  ])("of %j is %j", (source, value) => {
+    expect(parseJson(source)).toEqual(value);
   });
 });
 
