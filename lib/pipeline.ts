@@ -130,7 +130,7 @@ export class Pipeline implements AsyncDisposable {
    *
    * @returns by import path, as {@link PublishedProgram.listDigest}
    */
-  askDependencies(programs: readonly Program[]): Promise<ReadonlyMap<string, ListDigest>> {
+  listDependencies(programs: readonly Program[]): Promise<ReadonlyMap<string, ListDigest>> {
     return this.#attempt.listDependencies(programs);
   }
 

@@ -24,7 +24,7 @@ export interface JobOptions {
 }
 
 /** The parts of a pipeline that a watch uses. */
-export type WatchedPipeline = Pick<Pipeline, "sideLoads" | "dependencies" | "askDependencies" | "publish"> &
+export type WatchedPipeline = Pick<Pipeline, "sideLoads" | "dependencies" | "listDependencies" | "publish"> &
   AsyncDisposable;
 
 export interface BuildJobOptions extends JobOptions {
@@ -212,7 +212,7 @@ export class WatchedPrograms {
     if (unknown.length === 0 && !isOpen) return lists;
     let asked: ReadonlyMap<string, string> = new Map();
     try {
-      asked = await pipeline.askDependencies(isOpen ? [] : unknown);
+      asked = await pipeline.listDependencies(isOpen ? [] : unknown);
     } catch (error) {
       host.signal.throwIfAborted();
       log.debug(`What to watch is not known: ${messageOf(error)}`);
