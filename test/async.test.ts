@@ -1,8 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { KoError, RegistryError, type RegistryErrorOptions } from "../lib/errors.ts";
 import { silentLog } from "../lib/log.ts";
-import { reasonOf } from "./helpers/client.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import {
   type Clock,
   createLimit,
@@ -72,7 +71,7 @@ describe("retry()", () => {
     const work = async (): Promise<void> => {
       throw new RegistryError("no", { method: "GET", url: "u", retry: "often" });
     };
-    const reason = await reasonOf(retry(work, { clock, log: silentLog, signal: controller.signal }));
+    const reason = await rejectionOf(retry(work, { clock, log: silentLog, signal: controller.signal }));
     expect(reason).toEqual(new Error("interrupted"));
   });
 });
@@ -135,11 +134,11 @@ describe("systemClock", () => {
     const { signal } = new AbortController();
     await systemClock.sleep(1, signal);
     const reason = new Error("told to end");
-    expect(await reasonOf(systemClock.sleep(60_000, AbortSignal.abort(reason)))).toBe(reason);
+    expect(await rejectionOf(systemClock.sleep(60_000, AbortSignal.abort(reason)))).toBe(reason);
     const controller = new AbortController();
     const sleeping = systemClock.sleep(60_000, controller.signal);
     controller.abort(reason);
-    expect(await reasonOf(sleeping)).toBe(reason);
+    expect(await rejectionOf(sleeping)).toBe(reason);
   });
 });
 
@@ -160,8 +159,8 @@ describe("until()", () => {
     expect(await until(Promise.resolve(1), controller.signal)).toBe(1);
     const waiting = until(new Promise<never>(() => {}), controller.signal);
     controller.abort(new Error("told to end"));
-    expect(await reasonOf(waiting)).toEqual(new Error("told to end"));
-    expect(await reasonOf(until(new Promise<never>(() => {}), controller.signal))).toEqual(new Error("told to end"));
+    expect(await rejectionOf(waiting)).toEqual(new Error("told to end"));
+    expect(await rejectionOf(until(new Promise<never>(() => {}), controller.signal))).toEqual(new Error("told to end"));
   });
 });
 
@@ -195,18 +194,18 @@ describe("readStream()", () => {
     const controller = new AbortController();
     const waiting = readStream(new ReadableStream({}), { maxBytes: 100, signal: controller.signal });
     controller.abort(new Error("told to end"));
-    expect(await reasonOf(waiting)).toEqual(new Error("told to end"));
+    expect(await rejectionOf(waiting)).toEqual(new Error("told to end"));
   });
 
   test("throws the error of the stream", async () => {
     const broken = new ReadableStream<Uint8Array>({ pull: () => Promise.reject(new Error("broken pipe")) });
     const reading = readStream(broken, { maxBytes: 100, signal: new AbortController().signal });
-    expect(await reasonOf(reading)).toEqual(new Error("broken pipe"));
+    expect(await rejectionOf(reading)).toEqual(new Error("broken pipe"));
   });
 });
 
 describe("inBackground()", () => {
   test("hands on the failure to the caller that awaits it", async () => {
-    expect(await reasonOf(inBackground(Promise.reject(new Error("no"))))).toEqual(new Error("no"));
+    expect(await rejectionOf(inBackground(Promise.reject(new Error("no"))))).toEqual(new Error("no"));
   });
 });

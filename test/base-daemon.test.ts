@@ -15,9 +15,9 @@ import { silentLog } from "../lib/log.ts";
 import { type Digest, digestOf, hexOf, MEDIA_TYPES } from "../lib/oci.ts";
 import { packTar, type TarEntry } from "../lib/tar.ts";
 import { type DaemonKind, type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { makeFolder } from "./helpers/folder.ts";
 import { makeImage, randomImage } from "./helpers/images.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 
 const stack = new AsyncDisposableStack();
 afterAll(() => stack.disposeAsync());

@@ -13,8 +13,8 @@ import {
   type Platform,
 } from "../lib/oci.ts";
 import { parseReference } from "../lib/reference.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 
 const signal: AbortSignal = new AbortController().signal;
 const REGISTRY: BaseName = { kind: "registry", reference: parseReference("registry.example/base:v1") };

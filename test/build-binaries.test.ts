@@ -9,8 +9,8 @@ import { choosePrograms } from "../lib/go-programs.ts";
 import { ProgramFinder } from "../lib/go-programs-cache.ts";
 import { createTiming } from "../lib/timing.ts";
 import { MAIN } from "./helpers/case.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { goWorld } from "./helpers/gohost.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 

@@ -10,8 +10,8 @@ import { ProgramFinder } from "../lib/go-programs-cache.ts";
 import type { ImageSink } from "../lib/image.ts";
 import { noTiming } from "../lib/timing.ts";
 import { MAIN } from "./helpers/case.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { goWorld } from "./helpers/gohost.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 import { MODULES } from "./helpers/scene.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 

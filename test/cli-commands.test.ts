@@ -7,6 +7,7 @@ import { DEFAULT_BASE_IMAGE } from "../lib/config.ts";
 import { FLAG_GROUPS } from "../lib/cli-flag-groups.ts";
 import { UsageError, describeError } from "../lib/errors.ts";
 import { KUBECTL_FLAGS } from "../lib/kubectl.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { renderReference } from "./helpers/reference-page.ts";
 
 const BUILD_DEFAULTS = {
@@ -191,13 +192,8 @@ describe("parseCommandLine()", () => {
     expect(parse).toThrow(message);
   });
 
-  test("says what to type next", () => {
-    let shown = "";
-    try {
-      parseCommandLine(["build", "--tgas", "x"]);
-    } catch (error) {
-      shown = describeError(error);
-    }
+  test("says what to type next", async () => {
+    const shown = describeError(await rejectionOf(() => parseCommandLine(["build", "--tgas", "x"])));
     expect(shown).toBe(
       'Error: Cannot use --tgas: "ko build" has no such flag, the nearest is --tags\n  Type "ko build --help" to see the flags.',
     );

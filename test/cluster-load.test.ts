@@ -16,6 +16,7 @@ import {
   writeDocker,
 } from "./helpers/containerd.ts";
 import { daemonImage } from "./helpers/daemonimage.ts";
+import { errorOf } from "./helpers/failures.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { runToEnd } from "./helpers/programs.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
@@ -61,15 +62,6 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
     const { cluster = CLUSTER, ...rest } = changes;
     await loadIntoCluster(cluster, items, options(rest));
     return readFileSync(tree.at("calls"), "utf8").trim().split("\n").sort();
-  }
-
-  async function failure(work: Promise<unknown>): Promise<string> {
-    const error: unknown = await work.then(
-      () => undefined,
-      (reason: unknown) => reason,
-    );
-    expect(error).toBeInstanceOf(KoError);
-    return describeError(error);
   }
 
   /** The blobs that a node got through stdin. */
@@ -171,7 +163,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
     await load([item(before, "fail", "latest")]);
     tree.write({ "kind-worker.fail": "unpacking…\nctr: write /x: no space left on device\n" });
     try {
-      expect(await failure(load([item(after, "fail", "latest")]))).toBe(
+      expect(describeError(await errorOf(load([item(after, "fail", "latest")]), KoError))).toBe(
         'Error: Cannot load images into the node "kind-worker" of the kind cluster "kind": ' +
           "ctr: write /x: no space left on device: Cannot run docker: exit code 1",
       );
@@ -193,7 +185,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
     const bytes = encodeManifest(manifest);
     const broken = { ...bad, layers, manifest, bytes, descriptor: describeBytes(bad.descriptor.mediaType, bytes) };
     await load([item(good, "bad", "latest")]);
-    expect(await failure(load([item(broken, "bad", "latest")]))).toMatch(
+    expect(describeError(await errorOf(load([item(broken, "bad", "latest")]), KoError))).toMatch(
       /^Error: Cannot load images into the node "kind-control-plane" .*: ctr: wrong diff id .*\nError: .* "kind-worker" /,
     );
     for (const name of NAMES) {
@@ -226,13 +218,17 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
       },
     }));
     const work = load([item({ ...image, layers }, "unread", "latest")], { signal: stop.signal });
-    expect((await failure(work)).split("\n")[0]).toBe(message);
+    expect(describeError(await errorOf(work, KoError)).split("\n")[0]).toBe(message);
     for (const name of NAMES) expect(await imagesOf(name, "unread")).toEqual([]);
   });
 
   test("names a node that is not there any more", async () => {
     const image = await daemonImage({ seed: "gone" });
-    expect(await failure(load([item(image, "gone")], { cluster: { ...CLUSTER, nodes: ["kind-gone"] } }))).toBe(
+    expect(
+      describeError(
+        await errorOf(load([item(image, "gone")], { cluster: { ...CLUSTER, nodes: ["kind-gone"] } }), KoError),
+      ),
+    ).toBe(
       'Error: Cannot load images into the node "kind-gone" of the kind cluster "kind": ' +
         "Error response from daemon: No such container: kind-gone: Cannot run docker: exit code 1",
     );
@@ -247,9 +243,11 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
       },
     });
     const [name = ""] = item(image, "other").names;
-    expect(await failure(load([item(image, "other")], { cluster: { ...CLUSTER, program: "silent" } }))).toContain(
-      `"${name}" is missing after loading, wanted ${image.descriptor.digest}`,
-    );
+    expect(
+      describeError(
+        await errorOf(load([item(image, "other")], { cluster: { ...CLUSTER, program: "silent" } }), KoError),
+      ),
+    ).toContain(`"${name}" is missing after loading, wanted ${image.descriptor.digest}`);
   });
 
   test("needs little memory for large images", async () => {
@@ -281,7 +279,7 @@ describe.skipIf(whyNoContainerd() !== undefined)("loadIntoCluster()", () => {
     const work = load([item({ ...small, layers: [layer] }, "large")], {
       cluster: { ...CLUSTER, program: "slow", nodes: ["kind-worker"] },
     });
-    await failure(work);
+    await errorOf(work, KoError);
     expect(made).toBe(size);
     expect(resident - start).toBeLessThan(size / 5);
   });

@@ -6,10 +6,10 @@ import { existsSync, readFileSync } from "node:fs";
 import type { ArchiveItem } from "../lib/archive.ts";
 import { type ClusterOptions, clusterPlatform, findCluster, type MinikubeProfile } from "../lib/cluster.ts";
 import { loadIntoCluster } from "../lib/cluster-load.ts";
-import { KoError } from "../lib/errors.ts";
 import { type Log, silentLog } from "../lib/log.ts";
 import { hexOf } from "../lib/oci.ts";
 import { daemonImage } from "./helpers/daemonimage.ts";
+import { failureOf } from "./helpers/failures.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { runToEnd } from "./helpers/programs.ts";
 import { type Tree, type TreeEntry, writeTree } from "./helpers/tree.ts";
@@ -77,17 +77,6 @@ function optionsFor(tree: Tree, env: Readonly<Record<string, string>> = {}): Clu
   const path = `${tree.at("bin")}:${process.env["PATH"] ?? ""}`;
   const host = hostAt(tree.path, { env: { PATH: path, HOME: tree.path, TMPDIR: tree.path, ...env } });
   return { host, log: silentLog, signal: host.signal };
-}
-
-async function failureOf(
-  work: Promise<unknown>,
-): Promise<{ readonly message: string; readonly hint: string | undefined }> {
-  const error: unknown = await work.then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  if (!(error instanceof KoError)) throw new Error("it did not fail as it should", { cause: error });
-  return { message: error.message, hint: error.hint };
 }
 
 describe("findCluster() for minikube", () => {

@@ -4,9 +4,9 @@ import { KoError, messageOf } from "../lib/errors.ts";
 import { type Log, silentLog } from "../lib/log.ts";
 import type { Platform } from "../lib/oci.ts";
 import { type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { output } from "./helpers/oracle.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 import { type TreeEntry, writeTree } from "./helpers/tree.ts";
 
 /** A line of `docker ps --format '{{json .}}'`, as Docker 28 writes it. */

@@ -8,10 +8,10 @@ import { describeError } from "../lib/errors.ts";
 import { createLog, silentLog } from "../lib/log.ts";
 import { hexOf } from "../lib/oci.ts";
 import { makeCertificates, tryStartDaemon } from "./helpers/dockerd.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { makeFolder } from "./helpers/folder.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { randomImage } from "./helpers/images.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 
 const stack = new AsyncDisposableStack();
 afterAll(() => stack.disposeAsync());

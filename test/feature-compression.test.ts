@@ -11,10 +11,10 @@ import { goMod, MAIN } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { viaSocket } from "./helpers/dockerbench.ts";
 import { type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { output } from "./helpers/oracle.ts";
 import { digestOf, pull, type PulledImage, pullLayer, readList, splitReference } from "./helpers/pull.ts";
-import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
+import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 
 const KINDS = ["gzip", "gzip:9", "zstd", "none"] as const;

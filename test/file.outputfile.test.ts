@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { lstatSync, readdirSync, readFileSync } from "node:fs";
 import { KoError, messageOf, UsageError } from "../lib/errors.ts";
 import { checkWritableFile, writeOutputFile } from "../lib/file.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 describe("checkWritableFile()", () => {

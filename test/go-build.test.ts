@@ -15,16 +15,8 @@ import {
 } from "../lib/go-build.ts";
 import { buildEnvironment } from "../lib/go.ts";
 import type { Platform } from "../lib/oci.ts";
-import {
-  countingGo,
-  type Failure,
-  failuresOf,
-  goMod,
-  type GoWorld,
-  goWorld,
-  listPrograms,
-  mainGo,
-} from "./helpers/gohost.ts";
+import { type Failure, failuresOf } from "./helpers/failures.ts";
+import { countingGo, goMod, type GoWorld, goWorld, listPrograms, mainGo } from "./helpers/gohost.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
 const LINUX = { os: "linux", architecture: "amd64" };

@@ -2,10 +2,9 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { relative } from "node:path";
 import { parseArgument } from "../lib/go-programs.ts";
-import type { GoWorld } from "./helpers/gohost.ts";
-import { countingGo, failuresOf, goMod, goWorld, listPrograms, mainGo } from "./helpers/gohost.ts";
-import type { Tree } from "./helpers/tree.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { failuresOf } from "./helpers/failures.ts";
+import { countingGo, goMod, type GoWorld, goWorld, listPrograms, mainGo } from "./helpers/gohost.ts";
+import { type Tree, writeTree } from "./helpers/tree.ts";
 
 const LINUX = { os: "linux", architecture: "amd64" };
 

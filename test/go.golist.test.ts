@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { buildEnvironment, findMains, listPackages, parsePackages } from "../lib/go.ts";
-import { failuresOf, goMod, goWorld, mainGo } from "./helpers/gohost.ts";
+import { failuresOf } from "./helpers/failures.ts";
+import { goMod, goWorld, mainGo } from "./helpers/gohost.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 const LINUX = { os: "linux", architecture: "amd64" };

@@ -3,7 +3,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { CommandError, UsageError } from "../lib/errors.ts";
 import { buildEnvironment, goMessages, looksKilled, refuseToolexec, runGo } from "../lib/go.ts";
 import { Interrupted } from "../lib/host.ts";
-import { failuresOf, goWorld } from "./helpers/gohost.ts";
+import { failuresOf, rejectionOf } from "./helpers/failures.ts";
+import { goWorld } from "./helpers/gohost.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 describe("buildEnvironment()", () => {
@@ -119,7 +120,7 @@ describe("runGo()", () => {
       cwd: tree.path,
       env: world.host.env,
     });
-    expect(await running.catch((error: unknown) => error)).toBeInstanceOf(Interrupted);
+    expect(await rejectionOf(running)).toBeInstanceOf(Interrupted);
     expect(isRunning(readFileSync(tree.at("pid"), "utf8").trim())).toBe(false);
   });
 

@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { CommandError } from "../lib/errors.ts";
 import { createHost, type Host, Interrupted, type RunOptions, withSignal } from "../lib/host.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
+import { errorOf, rejectionOf } from "./helpers/failures.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 /** Made once: it listens to signals. */
@@ -17,12 +17,6 @@ function textOf(data: Uint8Array): string {
 /** `sh -c script` */
 function shell(script: string, options: RunOptions = {}): ReturnType<Host["run"]> {
   return host.run(["sh", "-c", script], options);
-}
-
-async function failureOf(work: Promise<unknown>): Promise<CommandError> {
-  const error = await rejectionOf(work);
-  if (error instanceof CommandError) return error;
-  throw new Error("no CommandError", { cause: error });
 }
 
 /** A zombie counts as dead: whoever is pid 1 may take its time. */
@@ -141,19 +135,19 @@ describe("Host.run()", () => {
     ["a file as folder", ["true"], { cwd: "/etc/passwd" }, "ENOTDIR: not a directory"],
     ["a NUL in an argument", ["true", "a\0b"], {}, "The argument 'args[1]' must be a string without null bytes"],
   ])("fails for %s", async (_, argv, options, why) => {
-    const error = await failureOf(host.run(argv, options));
+    const error = await errorOf(host.run(argv, options), CommandError);
     expect(error.message).toStartWith(`Cannot run ${argv[0]}: ${why}`);
     expect([error.argv, error.code, error.signal, error.exitCode]).toEqual([argv, undefined, undefined, 1]);
   });
 
   test("says what to do about a missing program", async () => {
-    expect((await failureOf(host.run(["ko-no-such-program"]))).hint).toBe(
+    expect((await errorOf(host.run(["ko-no-such-program"]), CommandError)).hint).toBe(
       "Install ko-no-such-program, or add its directory to PATH.",
     );
   });
 
   test("fails with the exit code and what was written to stderr", async () => {
-    const { message, code, signal, stderr } = await failureOf(shell("echo no >&2; exit 7"));
+    const { message, code, signal, stderr } = await errorOf(shell("echo no >&2; exit 7"), CommandError);
     expect({ message, code, signal, stderr }).toEqual({
       message: "Cannot run sh: exit code 7",
       code: 7,
@@ -168,7 +162,7 @@ describe("Host.run()", () => {
   });
 
   test.each([false, true])("fails with the signal that ended the program (anyExitCode: %p)", async (anyExitCode) => {
-    const { message, code, signal } = await failureOf(shell("kill -9 $$", { anyExitCode }));
+    const { message, code, signal } = await errorOf(shell("kill -9 $$", { anyExitCode }), CommandError);
     expect({ message, code, signal }).toEqual({
       message: "Cannot run sh: ended by SIGKILL",
       code: undefined,
@@ -177,7 +171,7 @@ describe("Host.run()", () => {
   });
 
   test("ends a program that writes too much, at once", async () => {
-    const error = await failureOf(shell("echo why >&2; exec cat /dev/zero", { maxBytes: 100_000 }));
+    const error = await errorOf(shell("echo why >&2; exec cat /dev/zero", { maxBytes: 100_000 }), CommandError);
     expect([error.message, error.stderr]).toEqual(["Cannot run sh: it wrote more than 100000 bytes", "why\n"]);
   });
 
@@ -194,7 +188,7 @@ describe("Host.run()", () => {
   test("fails after the time it is given, and ends the program", async () => {
     const pid = waitFor(/(\d+)\n/);
     const work = shell("echo $$ >&2; exec sleep 300", { timeout: 100, stderr: pid.hear });
-    expect((await failureOf(work)).message).toBe("Cannot run sh: no answer within 0.1 s");
+    expect((await errorOf(work, CommandError)).message).toBe("Cannot run sh: no answer within 0.1 s");
     await untilDead(Number(await pid.found));
   });
 
@@ -234,7 +228,7 @@ describe("Host.run()", () => {
       const pid = waitFor(/(\d+)\n/);
       try {
         const work = shell("setsid sh -c 'echo $$ >&2; exec sleep 300' & wait", { timeout: 200, stderr: pid.hear });
-        expect((await failureOf(work)).message).toBe("Cannot run sh: no answer within 0.2 s");
+        expect((await errorOf(work, CommandError)).message).toBe("Cannot run sh: no answer within 0.2 s");
       } finally {
         process.kill(Number(await pid.found), "SIGKILL");
       }

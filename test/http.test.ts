@@ -1,7 +1,8 @@
 /** One exchange at a time: proxies, names, ports, the talk about them. */
 import { describe, expect, test } from "bun:test";
 import { createServer } from "node:http";
-import { failureOf, makeClient, SHORT, textBlob } from "./helpers/client.ts";
+import { makeClient, SHORT, textBlob } from "./helpers/client.ts";
+import { failureOf } from "./helpers/failures.ts";
 import { FaultProxy } from "./helpers/faultproxy.ts";
 
 const look = async (

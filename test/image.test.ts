@@ -20,6 +20,7 @@ import {
   type Manifest,
   MEDIA_TYPES,
 } from "../lib/oci.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 
 /** A layer that nobody opens here. */
 function layer(name: string, mediaType: string = MEDIA_TYPES.ociLayer): Layer {
@@ -114,13 +115,12 @@ describe("layerTypeFor()", () => {
     expect(layerTypeFor(mediaType, { compression, base: "b" })).toBe(expected);
   });
 
-  test("refuses zstd with Docker types, and names the base", () => {
-    let shown = "";
-    try {
-      layerTypeFor(MEDIA_TYPES.dockerManifest, { compression: { kind: "zstd" }, base: "r.example/base@sha256:1" });
-    } catch (error) {
-      shown = describeError(error);
-    }
+  test("refuses zstd with Docker types, and names the base", async () => {
+    const shown = describeError(
+      await rejectionOf(() =>
+        layerTypeFor(MEDIA_TYPES.dockerManifest, { compression: { kind: "zstd" }, base: "r.example/base@sha256:1" }),
+      ),
+    );
     expect(shown).toBe(
       'Error: Cannot use --compression=zstd on base "r.example/base@sha256:1": it has Docker media types, OCI ones are wanted\n' +
         "  Use --compression=gzip, or another base: defaultBaseImage in .ko.yaml, KO_DEFAULTBASEIMAGE.",

@@ -70,12 +70,12 @@ describe("findLinkTarget() and git", () => {
     expect(warnings).toEqual([]);
   });
 
-  test("allows no other way to that folder", () => {
+  test("allows no other way to that folder", async () => {
     const repo = repository();
     git(repo, ["worktree", "add", "-q", "-b", "other", "../linked"]);
     const data = join(folder, "linked/cmd/app/kodata");
     symlinkSync(join(repo, ".git/config"), join(data, "direct"));
-    expect(walkFailure(data).message).toContain(
+    expect((await walkFailure(data)).message).toContain(
       `it leads to "${repo}/.git/config", wanted a path inside "${folder}/linked"`,
     );
   });

@@ -100,33 +100,33 @@ describe("kodataEntries()", () => {
       ["it for a sibling whose name begins like it", "../../../../repo-evil/secret"],
       ["it for its own parent", "../../../.."],
       ["it by an absolute path", "/etc/passwd"],
-    ])("%s", (_what, to) => {
+    ])("%s", async (_what, to) => {
       outside();
       link({ at: "out", to });
       const target = realpathSync(join(kodata, "out"));
       const common = target.startsWith(folder) ? folder : "/";
-      expect(failure()).toEqual({
+      expect(await failure()).toEqual({
         message: `Cannot pack the symlink "${kodata}/out": it leads to "${target}", wanted a path inside "${folder}/repo"`,
         hint: `Set KO_DATA_PATH_ALLOWED_ROOT=${common}, a folder that contains both, or copy the file.`,
       });
     });
 
-    test("kodata, where there is no work tree", () => {
+    test("kodata, where there is no work tree", async () => {
       outside();
       rmSync(join(folder, "repo/.git"), { recursive: true });
       tree({ main: "" }, join(folder, "repo/cmd/app"));
       link({ at: "in", to: "f" });
       expect(contents()).toEqual({ f: "1", in: "1" });
       link({ at: "out", to: "../main" });
-      expect(failure().message).toEndWith(`wanted a path inside "${kodata}"`);
+      expect((await failure()).message).toEndWith(`wanted a path inside "${kodata}"`);
     });
 
-    test("through a linked folder", () => {
+    test("through a linked folder", async () => {
       outside();
       tree({ "web/x": "" }, join(folder, "repo"));
       symlinkSync("../../secret", join(folder, "repo/web/s"));
       link({ at: "web", to: "../../../web" });
-      expect(failure().message).toStartWith(`Cannot pack the symlink "${folder}/repo/web/s"`);
+      expect((await failure()).message).toStartWith(`Cannot pack the symlink "${folder}/repo/web/s"`);
     });
 
     test("unless KO_DATA_PATH_ALLOWED_ROOT, a folder above kodata, permits it", () => {
@@ -140,21 +140,23 @@ describe("kodataEntries()", () => {
 
     test.each(["repo-evil", "no such folder", "repo/cmd/app/kodata/f"])(
       "and says so when KO_DATA_PATH_ALLOWED_ROOT counts for nothing: %s",
-      (name) => {
+      async (name) => {
         outside();
         link({ at: "secret", to: "../../../../secret" });
         const allowedRoot = join(folder, name);
-        expect(failure({ allowedRoot }).message).toEndWith(
+        expect((await failure({ allowedRoot })).message).toEndWith(
           `inside "${folder}/repo" (KO_DATA_PATH_ALLOWED_ROOT is "${allowedRoot}", which is not a folder above kodata)`,
         );
       },
     );
 
-    test("and takes KO_DATA_PATH_ALLOWED_ROOT in place of the work tree where it is narrower", () => {
+    test("and takes KO_DATA_PATH_ALLOWED_ROOT in place of the work tree where it is narrower", async () => {
       tree({ LICENSE: "license" }, join(folder, "repo"));
       tree({ f: "1" });
       link({ at: "LICENSE", to: "../../../LICENSE" });
-      expect(failure({ allowedRoot: join(folder, "repo/cmd") }).message).toEndWith(`inside "${folder}/repo/cmd"`);
+      expect((await failure({ allowedRoot: join(folder, "repo/cmd") })).message).toEndWith(
+        `inside "${folder}/repo/cmd"`,
+      );
     });
   });
 
@@ -163,27 +165,27 @@ describe("kodataEntries()", () => {
       ["to its own folder", "."],
       ["to kodata's parent", ".."],
       ["to the work tree", "../../.."],
-    ])("by a link %s", (_what, to) => {
+    ])("by a link %s", async (_what, to) => {
       tree({ f: "1" });
       link({ at: "round", to });
       const target = realpathSync(join(kodata, "round"));
       const message = `Cannot pack the symlink "${kodata}/round": it leads to "${target}", which contains the symlink`;
-      expect(failure().message).toBe(message);
+      expect((await failure()).message).toBe(message);
     });
 
-    test("by two folders that lead to each other", () => {
+    test("by two folders that lead to each other", async () => {
       tree({ "a/f": "1", "b/f": "2" });
       link({ at: "a/b", to: "../b" });
       link({ at: "b/a", to: "../a" });
-      expect(failure().message).toBe(
+      expect((await failure()).message).toBe(
         `Cannot pack the symlink "${kodata}/b/a": it leads to "${kodata}/a", which contains the symlink`,
       );
     });
 
-    test("by a link to itself", () => {
+    test("by a link to itself", async () => {
       tree({ f: "1" });
       link({ at: "self", to: "self" });
-      expect(failure().message).toBe(`Cannot follow the symlink "${kodata}/self": the symlinks form a circle`);
+      expect((await failure()).message).toBe(`Cannot follow the symlink "${kodata}/self": the symlinks form a circle`);
     });
   });
 
@@ -201,22 +203,22 @@ describe("kodataEntries()", () => {
   test.each([
     ["fifo", (path: string) => mkfifo(path)],
     ["socket", (path: string) => void listeners.push(Bun.listen({ unix: path, socket: { data: () => {} } }))],
-  ])("refuses a %s, itself and by a link", (kind, make) => {
+  ])("refuses a %s, itself and by a link", async (kind, make) => {
     tree({ f: "1" });
     make(join(kodata, "odd"));
-    expect(failure().message).toBe(`Cannot pack "${kodata}/odd": it is a ${kind}, wanted a file or a folder`);
+    expect((await failure()).message).toBe(`Cannot pack "${kodata}/odd": it is a ${kind}, wanted a file or a folder`);
     link({ at: "a", to: "odd" });
-    expect(failure().message).toBe(`Cannot pack "${kodata}/odd": it is a ${kind}, wanted a file or a folder`);
+    expect((await failure()).message).toBe(`Cannot pack "${kodata}/odd": it is a ${kind}, wanted a file or a folder`);
   });
   const listeners: { stop(close?: boolean): void }[] = [];
   afterEach(() => {
     for (const listener of listeners.splice(0)) listener.stop(true);
   });
 
-  test("refuses a device, by a link that may lead there", () => {
+  test("refuses a device, by a link that may lead there", async () => {
     tree({ f: "1" });
     link({ at: "null", to: "/dev/null" });
-    expect(failure({ allowedRoot: "/" }).message).toBe(
+    expect((await failure({ allowedRoot: "/" })).message).toBe(
       'Cannot pack "/dev/null": it is a device, wanted a file or a folder',
     );
   });
@@ -237,10 +239,10 @@ describe("kodataEntries()", () => {
     return chmodSync(join(kodata, "closed"), 0o755);
   });
 
-  test("names a file whose name is no text", () => {
+  test("names a file whose name is no text", async () => {
     tree({ f: "1" });
     expect(Bun.spawnSync(["sh", "-c", 'touch "$1/$(printf "a\\\\377")"', "sh", kodata]).exitCode).toBe(0);
-    expect(failure().message).toBe(`Cannot read "${kodata}/a\ufffd": its name is not valid UTF-8`);
+    expect((await failure()).message).toBe(`Cannot read "${kodata}/a\ufffd": its name is not valid UTF-8`);
   });
 
   test.each([

@@ -15,6 +15,7 @@ import {
   showArguments,
 } from "../lib/kubectl.ts";
 import { silentLog } from "../lib/log.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { startKubeApi } from "./helpers/kubeapi.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
@@ -38,16 +39,11 @@ async function appears(path: string): Promise<void> {
 }
 
 describe("findKubectl()", () => {
-  test("gives its path, or says what to do", () => {
+  test("gives its path, or says what to do", async () => {
     const { tree, host } = stub("");
     using _ = tree;
     expect(findKubectl(host)).toBe(tree.at("bin/kubectl"));
-    let shown = "";
-    try {
-      findKubectl(hostAt(tree.path, { env: { PATH: tree.path } }));
-    } catch (error) {
-      shown = describeError(error);
-    }
+    const shown = describeError(await rejectionOf(() => findKubectl(hostAt(tree.path, { env: { PATH: tree.path } }))));
     expect(shown).toBe(
       "Error: Cannot find kubectl: it is not on PATH\n" +
         "  Install kubectl (https://kubernetes.io/docs/tasks/tools/), or add its directory to PATH.",
@@ -177,7 +173,7 @@ describe("runKubectl()", () => {
   test("fails when a signal ends it", async () => {
     const { tree, host } = stub("kill -KILL $$");
     using _ = tree;
-    const error: unknown = await runKubectl(host, ["apply"], { log: silentLog }).catch((reason: unknown) => reason);
+    const error = await rejectionOf(runKubectl(host, ["apply"], { log: silentLog }));
     expect(error).toBeInstanceOf(CommandError);
     expect(describeError(error)).toBe(`Error: Cannot run ${tree.at("bin/kubectl")}: ended by SIGKILL`);
   });
@@ -189,7 +185,7 @@ describe("runKubectl()", () => {
     const controller = new AbortController();
     const { tree, host } = stub(script, { signal: controller.signal });
     using _ = tree;
-    const work = runKubectl(host, ["apply"], { log: silentLog }).catch((reason: unknown) => reason);
+    const work = rejectionOf(runKubectl(host, ["apply"], { log: silentLog }));
     await appears(tree.at("started"));
     controller.abort(new Interrupted("SIGTERM"));
     expect(await work).toBe(controller.signal.reason);
@@ -261,13 +257,14 @@ describe("runPod()", () => {
       const controller = new AbortController();
       const env = { PATH: process.env["PATH"] ?? "", HOME: tree.path };
       const host = hostAt(tree.path, { env, signal: controller.signal });
-      const work = runPod(host, {
+      const running = runPod(host, {
         importPath: "example.com/cmd/app",
         reference,
         kubectl: [`--server=${api.url}`],
         afterDashes: ["-n", "batch", ...more],
         log: silentLog,
-      }).catch((reason: unknown) => reason);
+      });
+      const work = rejectionOf(running);
       await api.made;
       controller.abort(new Interrupted("SIGINT"));
       expect(await work).toBe(controller.signal.reason);

@@ -6,6 +6,7 @@ import type { Built, Image, Layer } from "../lib/image.ts";
 import { blobPath, openLayout, writeToLayout } from "../lib/layout.ts";
 import { type Digest, digestOf, hexOf, MAX_DOCUMENT_BYTES, MEDIA_TYPES } from "../lib/oci.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
+import { errorOf, failureOf } from "./helpers/failures.ts";
 import { makeFolder } from "./helpers/folder.ts";
 import { makeImage, randomBytes, randomImage, randomIndex } from "./helpers/images.ts";
 
@@ -58,16 +59,6 @@ async function drain(source: AsyncIterable<Uint8Array>): Promise<Digest> {
   const chunks: Uint8Array[] = [];
   for await (const chunk of source) chunks.push(chunk);
   return digestOf(Buffer.concat(chunks));
-}
-
-async function failureOf(work: Promise<unknown>): Promise<KoError> {
-  try {
-    await work;
-  } catch (error) {
-    if (error instanceof KoError) return error;
-    throw error;
-  }
-  throw new Error("it did not fail");
 }
 
 describe("writeToLayout()", () => {
@@ -270,9 +261,10 @@ describe("writeToLayout()", () => {
     await using folder = await makeFolder();
     await writeFile(join(folder.path, "file"), "x");
     const path = join(folder.path, "file", "layout");
-    const error = await failureOf(write(path, ["app", await randomImage()]));
-    expect(error.message).toBe(`Cannot write OCI layout "${path}"`);
-    expect(error.cause).toMatchObject({ code: "ENOTDIR" });
+    expect(await errorOf(write(path, ["app", await randomImage()]), KoError)).toMatchObject({
+      message: `Cannot write OCI layout "${path}"`,
+      cause: { code: "ENOTDIR" },
+    });
   });
 
   test("keeps the images of all ko runs that add to one layout at once", async () => {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { messageOf, UsageError } from "../lib/errors.ts";
 import { choosePlatforms, createPlatformMatcher, parsePlatform, type Platform } from "../lib/oci.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 
 describe("parsePlatform()", () => {
   test.each<[string, Platform]>([

@@ -21,8 +21,8 @@ import {
   readManifest,
   verified,
 } from "../lib/oci.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { askGo, base64, listOf, textOf } from "./helpers/gofixture.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 
 const DIGEST = `sha256:${"0123456789abcdef".repeat(4)}` as const;
 const OTHER = `sha256:${"f".repeat(64)}` as const;

@@ -10,8 +10,8 @@ import type { Log } from "../lib/log.ts";
 import { type Choice, Pipeline, type PublishedProgram } from "../lib/pipeline.ts";
 import { noTiming } from "../lib/timing.ts";
 import { MAIN } from "./helpers/case.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { goWorld } from "./helpers/gohost.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 

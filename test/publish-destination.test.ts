@@ -13,7 +13,7 @@ import {
   wantsPlainLayers,
 } from "../lib/publish-destination.ts";
 import { describeError, UsageError } from "../lib/errors.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 const FLAGS: PublishFlags = {

@@ -10,9 +10,9 @@ import { type Digest, digestOf, hexOf, verified } from "../lib/oci.ts";
 import { packTar, type TarEntry } from "../lib/tar.ts";
 import { type DaemonKind, type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
 import { startDockerProxy } from "./helpers/dockerproxy.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { makeFolder } from "./helpers/folder.ts";
 import { makeImage, makeLayer, randomBytes, randomImage } from "./helpers/images.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 
 const stack = new AsyncDisposableStack();
 afterAll(() => stack.disposeAsync());

@@ -4,8 +4,8 @@ import { describeError } from "../lib/errors.ts";
 import { type LocalPlace, localPublisher } from "../lib/publish-local.ts";
 import type { Log } from "../lib/log.ts";
 import { hexOf, type Platform } from "../lib/oci.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 
 interface World {
   readonly publisher: ReturnType<typeof localPublisher>;

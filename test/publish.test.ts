@@ -9,12 +9,12 @@ import { Resources } from "../lib/pipeline-resources.ts";
 import { type LocalPlace, localPublisher } from "../lib/publish-local.ts";
 import { type Publisher, type PushTarget, registryPublisher, teePublisher, writeImageRefs } from "../lib/publish.ts";
 import { noTiming } from "../lib/timing.ts";
-import { makeClient, reasonOf, type TestClient } from "./helpers/client.ts";
+import { makeClient, type TestClient } from "./helpers/client.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { FaultProxy } from "./helpers/faultproxy.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 const PUBLISHED: readonly Published[] = [
@@ -226,7 +226,7 @@ describe("teePublisher()", () => {
   test("publishes nowhere else after a failure", async () => {
     const calls: string[] = [];
     const sink = twoPlaces(calls, "a").open("app");
-    const error = await reasonOf(sink.publish(await randomImage(), { reused: true }));
+    const error = await rejectionOf(sink.publish(await randomImage(), { reused: true }));
     expect({ error, calls }).toEqual({
       error: new Error("a is full"),
       calls: ["a open app", "b open app", "a publish true"],

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { KoErrors, UsageError } from "../lib/errors.ts";
+import { UsageError } from "../lib/errors.ts";
 import { imageName, nameAll, type Naming } from "../lib/reference.ts";
+import { failuresOf } from "./helpers/failures.ts";
 
 const REPO = "registry.example.org/foo/bar";
 const PATH = "example.org/sample/cmd/example";
@@ -30,22 +31,6 @@ describe("imageName()", () => {
   });
 });
 
-interface Shown {
-  readonly message: string;
-  readonly hint: string | undefined;
-}
-
-function failure(work: () => unknown): readonly Shown[] {
-  try {
-    work();
-  } catch (error) {
-    if (error instanceof KoErrors) return error.errors.map(({ message, hint }) => ({ message, hint }));
-    if (error instanceof UsageError) return [{ message: error.message, hint: error.hint }];
-    throw error;
-  }
-  throw new Error("it did not fail");
-}
-
 describe("nameAll()", () => {
   test("names each import path, in order, and one given twice once", () => {
     const paths = ["example.com/b", "example.com/a", "example.com/b"];
@@ -69,19 +54,23 @@ describe("nameAll()", () => {
     ["base", "example.com/a/cmd", "example.com/b/CMD", "r.example/x/cmd", useHash("-B")],
     ["preserve", "example.com/a", "example.com/A", "r.example/x/example.com/a", byCase],
     ["md5", "example.com/a", "example.com/A", "r.example/x/a-074d4098c1405162000ee5d9c79a00b2", byCase],
-  ])("refuses two import paths of one name: %s, %s and %s", (naming, first, second, name, hint) => {
-    expect(failure(() => nameAll("r.example/x", [first, second], naming))).toEqual([
+  ])("refuses two import paths of one name: %s, %s and %s", async (naming, first, second, name, hint) => {
+    const work = (): unknown => nameAll("r.example/x", [first, second], naming);
+    expect(work).toThrow(UsageError);
+    expect(await failuresOf(work)).toEqual([
       { message: `Cannot publish ${first} and ${second}: both would be named "${name}"`, hint },
     ]);
   });
 
-  test("lists all that is wrong at once", () => {
+  test("lists all that is wrong at once", async () => {
     const paths = ["example.com/~me/app", "example.com/a/x", "example.com/b/x", "example.com/c/x"];
-    expect(failure(() => nameAll("r.example", paths, "base")).map(({ message }) => message)).toEqual([
+    expect((await failuresOf(() => nameAll("r.example", paths, "base"))).map(({ message }) => message)).toEqual([
       'Cannot publish example.com/a/x and example.com/b/x: both would be named "r.example/x"',
       'Cannot publish example.com/b/x and example.com/c/x: both would be named "r.example/x"',
     ]);
-    expect(failure(() => nameAll("r.example", paths.slice(0, 1), "preserve"))).toEqual([
+    const work = (): unknown => nameAll("r.example", paths.slice(0, 1), "preserve");
+    expect(work).toThrow(UsageError);
+    expect(await failuresOf(work)).toEqual([
       {
         message:
           'Cannot name the image of example.com/~me/app "r.example/example.com/~me/app": "example.com/~me/app" may hold lower-case letters, digits, ".", "_", "-" and "/"',
@@ -97,15 +86,17 @@ describe("nameAll()", () => {
       "bare",
       'Cannot name the image of example.com/a "localhost:5000": there is no repository name after the host',
     ],
-  ])("refuses the bare name %j", (repository, naming, message) => {
-    expect(failure(() => nameAll(repository, ["example.com/a"], naming))).toEqual([
-      { message, hint: "Set KO_DOCKER_REPO to the full name of the image." },
-    ]);
+  ])("refuses the bare name %j", async (repository, naming, message) => {
+    const work = (): unknown => nameAll(repository, ["example.com/a"], naming);
+    expect(work).toThrow(UsageError);
+    expect(await failuresOf(work)).toEqual([{ message, hint: "Set KO_DOCKER_REPO to the full name of the image." }]);
   });
 
-  test("refuses a name longer than registries take", () => {
+  test("refuses a name longer than registries take", async () => {
     const long = `example.com/${"a".repeat(250)}`;
-    expect(failure(() => nameAll("r.example/x", [long], "preserve")).map(({ message }) => message)).toEqual([
+    const work = (): unknown => nameAll("r.example/x", [long], "preserve");
+    expect(work).toThrow(UsageError);
+    expect((await failuresOf(work)).map(({ message }) => message)).toEqual([
       `Cannot name the image of ${long} "r.example/x/${long}": the repository name has 264 characters, the limit is 255`,
     ]);
   });

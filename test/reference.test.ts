@@ -12,6 +12,7 @@ import {
   whyBadPath,
   whyBadTag,
 } from "../lib/reference.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { askGo, listOf } from "./helpers/gofixture.ts";
 
 const HEX = "0123456789abcdef".repeat(4);
@@ -194,13 +195,8 @@ describe("parseReference()", () => {
     "https://user:CANARY@gcr.io/app:v1",
     "user:CAN@CANARY@gcr.io/app",
     `CANARY@gcr.io/app@${DIGEST}`,
-  ])("does not show a password: %s", (name) => {
-    let message = "";
-    try {
-      parseReference(name);
-    } catch (error) {
-      message = String(error);
-    }
+  ])("does not show a password: %s", async (name) => {
+    const message = String(await rejectionOf(() => parseReference(name)));
     expect(message).toContain("as an image name");
     expect(message).not.toContain("CAN");
   });

@@ -5,7 +5,7 @@ import { chainKeychains, createKeychain, type FoundCredential } from "../lib/reg
 import { createHost, type Host } from "../lib/host.ts";
 import type { Log } from "../lib/log.ts";
 import { parseRepository } from "../lib/reference.ts";
-import { failureOf, reasonOf } from "./helpers/client.ts";
+import { failureOf, rejectionOf } from "./helpers/failures.ts";
 import { type Folder, makeFolder } from "./helpers/folder.ts";
 
 /** Made once: it listens to signals. */
@@ -386,6 +386,6 @@ describe("chainKeychains()", () => {
 
   test("an error ends the search", async () => {
     const chain = chainKeychains([{ find: () => Promise.reject(new Error("broken")) }, { find: async () => found }]);
-    expect(await reasonOf(chain.find(repository))).toEqual(new Error("broken"));
+    expect(await rejectionOf(chain.find(repository))).toEqual(new Error("broken"));
   });
 });

@@ -11,7 +11,8 @@ import type { Repository } from "../lib/reference.ts";
 import { ApiProbe, type Endpoint, findUsable, isSameEndpoint, parseChallenges } from "../lib/registry-ping.ts";
 import { Secrets } from "../lib/url.ts";
 import { makeCacheBox } from "./helpers/cachebox.ts";
-import { bigBlob, type Failure, failureOf, makeClient, makeManifest, SHORT, textBlob, user } from "./helpers/client.ts";
+import { bigBlob, makeClient, makeManifest, SHORT, textBlob, user } from "./helpers/client.ts";
+import { type Failure, failureOf } from "./helpers/failures.ts";
 import { type Demand, FaultProxy } from "./helpers/faultproxy.ts";
 import { findFreePort, startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 

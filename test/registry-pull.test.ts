@@ -5,16 +5,15 @@ import { type Descriptor, describe as describeBytes, MEDIA_TYPES } from "../lib/
 import type { Repository } from "../lib/reference.ts";
 import {
   bigBlob,
-  failureOf,
   makeClient,
   makeManifest,
   readAll,
-  reasonOf,
   SHORT,
   type TestManifest,
   textBlob,
   user,
 } from "./helpers/client.ts";
+import { failureOf, rejectionOf } from "./helpers/failures.ts";
 import { type Fault, FaultProxy, type Rule } from "./helpers/faultproxy.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 
@@ -158,7 +157,7 @@ describe.skipIf(missing)("openBlob()", () => {
     const work = (async () => {
       for await (const _ of stream) controller.abort(reason);
     })();
-    expect(await reasonOf(work)).toBe(reason);
+    expect(await rejectionOf(work)).toBe(reason);
   });
 
   test("uses the data of the descriptor, if its digest matches", async () => {

@@ -6,7 +6,8 @@ import { KoError } from "../lib/errors.ts";
 import type { Blob, BlobStream } from "../lib/image.ts";
 import type { Repository } from "../lib/reference.ts";
 
-import { bigBlob, failureOf, makeClient, reasonOf, SHORT, textBlob, user } from "./helpers/client.ts";
+import { bigBlob, makeClient, SHORT, textBlob, user } from "./helpers/client.ts";
+import { failureOf, rejectionOf } from "./helpers/failures.ts";
 import { type Fault, FaultProxy, type Rule } from "./helpers/faultproxy.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 
@@ -391,7 +392,7 @@ describe.skipIf(missing)("streamBlob() fails as its content does:", () => {
     const work = client.registry.streamBlob(repository, stream);
     await halfway();
     stream.finish(failure);
-    expect(await reasonOf(work)).toBe(failure);
+    expect(await rejectionOf(work)).toBe(failure);
     await client[Symbol.asyncDispose]();
     expect({ steps: steps(), held: await held(stream.blob) }).toEqual({
       steps: ["POST 202", "PATCH 202", "DELETE 204"],
@@ -403,7 +404,7 @@ describe.skipIf(missing)("streamBlob() fails as its content does:", () => {
     await using client = makeClient();
     const stream = grow();
     stream.finish(failure);
-    expect(await reasonOf(client.registry.streamBlob(repository, stream))).toBe(failure);
+    expect(await rejectionOf(client.registry.streamBlob(repository, stream))).toBe(failure);
     await client[Symbol.asyncDispose]();
     expect(await held(stream.blob)).toEqual({ blob: "nothing", uploads: [] });
   });
@@ -413,7 +414,7 @@ describe.skipIf(missing)("streamBlob() fails as its content does:", () => {
     const stream = grow();
     const work = client.registry.streamBlob(repository, stream);
     stream.finish(failure);
-    await reasonOf(work);
+    await rejectionOf(work);
     expect(await client.registry.pushBlob(repository, stream.blob)).toBe("uploaded");
   });
 
@@ -440,7 +441,7 @@ describe.skipIf(missing)("the end of the run ends a stream and takes it back", (
     await using client = makeClient({ signal: controller.signal });
     const stream = grow();
     const work = client.registry.streamBlob(repository, stream);
-    const failed = reasonOf(work);
+    const failed = rejectionOf(work);
     await halfway();
     const reason = new Error("interrupted");
     if (how === "by its signal") {
@@ -466,7 +467,7 @@ describe.skipIf(missing)("the end of the run ends a stream and takes it back", (
     const started = performance.now();
     const reason = new Error("interrupted");
     controller.abort(reason);
-    expect(await reasonOf(work)).toBe(reason);
+    expect(await rejectionOf(work)).toBe(reason);
     expect(performance.now() - started).toBeLessThan(500);
     await client[Symbol.asyncDispose]();
     expect(performance.now() - started).toBeLessThan(4000);
@@ -482,7 +483,7 @@ describe.skipIf(missing)("the end of the run ends a stream and takes it back", (
     await until(() => steps().includes("PUT -"));
     const reason = new Error("interrupted");
     controller.abort(reason);
-    expect(await reasonOf(work)).toBe(reason);
+    expect(await rejectionOf(work)).toBe(reason);
     await client[Symbol.asyncDispose]();
     expect(await held(stream.blob)).toEqual({ blob: "nothing", uploads: [] });
   });

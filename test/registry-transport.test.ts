@@ -6,7 +6,8 @@ import { Http } from "../lib/http.ts";
 import { silentLog } from "../lib/log.ts";
 import { Connection } from "../lib/registry-transport.ts";
 import { Secrets } from "../lib/url.ts";
-import { noCredentials, reasonOf } from "./helpers/client.ts";
+import { noCredentials } from "./helpers/client.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 
 /** A connection that knows from a record how its host is reached, so that it asks nothing. */
 function connectTo(base: string): Connection {
@@ -49,7 +50,7 @@ describe("Connection.resolve()", () => {
     ["a metadata service", "https://169.254.169.254/x", "169.254.169.254 is a link-local address"],
   ])("refuses %s", async (_, location, why) => {
     const resolved = connectTo("https://r.invalid/").resolve(location, new URL(FROM), "push it");
-    expect(String(await reasonOf(resolved))).toEndWith(
+    expect(String(await rejectionOf(resolved))).toEndWith(
       `Cannot push it: the location that r.invalid names is refused: ${why}`,
     );
   });

@@ -3,7 +3,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 import { dirname, join } from "node:path";
 import type { Repository } from "../lib/reference.ts";
 import { describe as describeBytes, MEDIA_TYPES } from "../lib/oci.ts";
-import { bigBlob, failureOf, makeClient, makeManifest, readAll, reasonOf, SHORT, textBlob } from "./helpers/client.ts";
+import { bigBlob, makeClient, makeManifest, readAll, SHORT, textBlob } from "./helpers/client.ts";
+import { failureOf, rejectionOf } from "./helpers/failures.ts";
 import { FaultProxy } from "./helpers/faultproxy.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 
@@ -282,7 +283,7 @@ describe.skipIf(missing)("Registry", () => {
         }
       },
     });
-    expect(await reasonOf(work)).toBe(reason);
+    expect(await rejectionOf(work)).toBe(reason);
     await client[Symbol.asyncDispose]();
     expect({ closed, last: gone(proxy.log.at(-1)) }).toEqual({
       closed: true,

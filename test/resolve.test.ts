@@ -11,10 +11,10 @@ import { publishReferences, type Reading, readReferences } from "../lib/resolve.
 import { pushBases } from "./helpers/bases.ts";
 import { type Files, MAIN } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { FaultProxy } from "./helpers/faultproxy.ts";
 import type { Result } from "./helpers/programs.ts";
-import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
+import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { SETTLED_MS } from "./helpers/scene.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 import { readDocuments } from "./helpers/yaml.ts";

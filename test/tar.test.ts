@@ -3,8 +3,8 @@ import { appendFileSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFi
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { extract } from "tar-stream";
-import { KoError } from "../lib/errors.ts";
 import { TAR_BLOCK_BYTES, type TarEntry, packTar, tarHeader } from "../lib/tar.ts";
+import { failureOf } from "./helpers/failures.ts";
 import { type Gotar, buildGotar, toGotarInput } from "./helpers/gotar.ts";
 
 const { signal } = new AbortController();
@@ -188,7 +188,7 @@ describe("packTar()", () => {
       const path = join(folder, what);
       writeFileSync(path, "0123456789");
       change(path);
-      const message = await failure(() => pack([{ ...FILE, name: "a", size: 10, content: { path } }]));
+      const { message } = await failureOf(() => pack([{ ...FILE, name: "a", size: 10, content: { path } }]));
       expect(message).toContain(`"${path}"`);
       expect(message).toMatch(why);
     });
@@ -197,7 +197,7 @@ describe("packTar()", () => {
   test("refuses an empty file that has something in it now", async () => {
     const path = join(folder, "no longer empty");
     writeFileSync(path, "x");
-    expect(await failure(() => pack([{ ...FILE, name: "a", content: { path } }]))).toBe(
+    expect((await failureOf(() => pack([{ ...FILE, name: "a", content: { path } }]))).message).toBe(
       `Cannot pack "${path}": it had 0 bytes when it was found and has 1 now`,
     );
   });
@@ -212,7 +212,9 @@ describe("packTar()", () => {
       const blocks = packTar([{ ...FILE, name: "a", size: 5_000_000, content: { path } }], { signal });
       await blocks.next();
       change(path);
-      expect(await failure(() => Array.fromAsync(blocks))).toContain("had 5000000 bytes when it was found and has ");
+      expect((await failureOf(() => Array.fromAsync(blocks))).message).toContain(
+        "had 5000000 bytes when it was found and has ",
+      );
     }
   });
 
@@ -230,17 +232,6 @@ describe("packTar()", () => {
 
 async function pack(entries: readonly TarEntry[]): Promise<Buffer> {
   return Buffer.concat(await Array.fromAsync(packTar(entries, { signal })));
-}
-
-/** The message of the KoError that `work` fails with. */
-async function failure(work: () => Promise<unknown>): Promise<string> {
-  try {
-    await work();
-  } catch (error) {
-    if (error instanceof KoError) return error.message;
-    throw error;
-  }
-  throw new Error("it did not fail");
 }
 
 function noise(size: number): Buffer {

@@ -2,8 +2,8 @@ import { describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { KoError, messageOf, UsageError } from "../lib/errors.ts";
 import { createTiming, noTiming, type Recorder, type Timing, withTiming } from "../lib/timing.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { hostAt } from "./helpers/hostat.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 interface Event {

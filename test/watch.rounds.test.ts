@@ -8,7 +8,7 @@ import { KoError, RegistryError, UsageError } from "../lib/errors.ts";
 import type { Host } from "../lib/host.ts";
 import { NOWHERE, type WatchPlan } from "../lib/watch-places.ts";
 import { type Due, FatalError, type RoundContext, watchAndRun, type WatchJob } from "../lib/watch.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { fakeHost, FakeWatcher } from "./helpers/rounds.ts";
 
 /** Two programs, each of one file. */

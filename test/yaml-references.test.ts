@@ -7,8 +7,8 @@ import { messageOf } from "../lib/errors.ts";
 import { joinDocuments, renderDocument, splitDocuments, type YamlDocument } from "../lib/yaml.ts";
 import { findReferences, replaceReferences, type YamlReference } from "../lib/yaml-references.ts";
 import { makeCacheBox } from "./helpers/cachebox.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { askGo, base64, listOf } from "./helpers/gofixture.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
 import { generateYaml, resolved } from "./helpers/yamlgen.ts";
 
 const CORPUS = join(import.meta.dir, "fixtures", "yaml");

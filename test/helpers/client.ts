@@ -1,6 +1,5 @@
 /** The registry client as tests use it: no waiting, everything it says is kept. */
 import type { Credential, Keychain } from "../../lib/registry-keychain.ts";
-import { KoError, RegistryError } from "../../lib/errors.ts";
 import type { Blob } from "../../lib/image.ts";
 import { type Descriptor, describe, MEDIA_TYPES } from "../../lib/oci.ts";
 import { Registry, type RegistryOptions } from "../../lib/registry.ts";
@@ -116,34 +115,4 @@ export async function readAll(stream: AsyncIterable<Uint8Array>): Promise<Uint8A
   const chunks: Uint8Array[] = [];
   for await (const chunk of stream) chunks.push(chunk);
   return new Uint8Array(Buffer.concat(chunks));
-}
-
-export interface Failure {
-  readonly message: string;
-  readonly hint: string | undefined;
-  readonly status: number | undefined;
-  readonly codes: readonly string[];
-}
-
-/** How a work that must fail fails. */
-export async function failureOf(work: Promise<unknown>): Promise<Failure> {
-  const error = await work.then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  if (!(error instanceof KoError)) throw new Error("it did not fail as it should", { cause: error });
-  const { hint, message } = error;
-  return error instanceof RegistryError
-    ? { message, hint, status: error.status, codes: error.codes }
-    : { message, hint, status: undefined, codes: [] };
-}
-
-/** What a work that must fail was rejected with. */
-export async function reasonOf(work: Promise<unknown>): Promise<unknown> {
-  return work.then(
-    () => {
-      throw new Error("it did not fail as it should");
-    },
-    (reason: unknown) => reason,
-  );
 }

@@ -3,7 +3,6 @@
  *
  * Nothing comes from the network: `GOPROXY=off`. Go's build cache is the user's.
  */
-import { KoError, KoErrors } from "../../lib/errors.ts";
 import type { GoPackage } from "../../lib/go.ts";
 import { choosePrograms, findPrograms, type FindProgramsOptions, type Program } from "../../lib/go-programs.ts";
 import { createHost, type Host } from "../../lib/host.ts";
@@ -58,24 +57,6 @@ export function goMod(path: string, more = ""): string {
 /** A stand-in for `go` that writes down what it is asked, a line for each process, and then asks the real one. */
 export function countingGo(logFile: string): { readonly executable: string } {
   return { executable: `#!/bin/sh\necho "$1" >> '${logFile}'\nexec go "$@"\n` };
-}
-
-export interface Failure {
-  readonly message: string;
-  readonly hint: string | undefined;
-}
-
-/** What went wrong in a work that must fail, each with its hint, `root` written as `$DIR`. */
-export async function failuresOf(work: Promise<unknown>, root: string): Promise<readonly Failure[]> {
-  const error = await work.then(
-    () => undefined,
-    (reason: unknown) => reason,
-  );
-  if (!(error instanceof KoError)) throw new Error("it did not fail as it should", { cause: error });
-  const shorten = (text: string): string => text.replaceAll(root, "$DIR");
-  return (error instanceof KoErrors ? error.errors : [error]).map(({ message, hint }) => {
-    return { message: shorten(message), hint: hint === undefined ? undefined : shorten(hint) };
-  });
 }
 
 /** The programs that arguments name, and all packages that take part; fails as a command does. */

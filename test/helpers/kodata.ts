@@ -2,8 +2,8 @@
  * Walks a kodata folder as a build would, and gives what came of it as plain data.
  */
 import { readFileSync } from "node:fs";
-import { KoError } from "../../lib/errors.ts";
 import { type KodataOptions, kodataEntries } from "../../lib/kodata.ts";
+import { type Failure, failureOf } from "./failures.ts";
 
 export interface Walked {
   /** What would be packed below `/var/run/ko`, with contents; folders are empty texts. */
@@ -31,16 +31,7 @@ export function walkKodata(directory: string, some: Partial<KodataOptions> = {})
   return { contents, warnings };
 }
 
-/** Message and hint of the KoError that the walk fails with. */
-export function walkFailure(
-  directory: string,
-  some: Partial<KodataOptions> = {},
-): { readonly message: string; readonly hint: string | undefined } {
-  try {
-    Array.from(kodataEntries(kodataOptions(directory, some)));
-  } catch (error) {
-    if (error instanceof KoError) return { message: error.message, hint: error.hint };
-    throw error;
-  }
-  throw new Error("it did not fail");
+/** The words of the KoError that the walk fails with. */
+export async function walkFailure(directory: string, some: Partial<KodataOptions> = {}): Promise<Failure> {
+  return failureOf(() => Array.from(kodataEntries(kodataOptions(directory, some))));
 }
