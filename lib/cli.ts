@@ -21,7 +21,7 @@ type Building = Of<"build" | "run"> | ReadingYaml;
 
 type Watching = Exclude<Building, Of<"run">> & { readonly flags: { readonly watch: true } };
 
-/** What the steps of one building command share. */
+/** Everything that the steps of one building command share. */
 interface Run {
   readonly host: Host;
   readonly log: Log;
@@ -139,7 +139,7 @@ async function buildPrograms(invocation: Of<"build">, run: Run): Promise<number>
   const { choosePrograms } = await import("./go-programs.ts");
   const { published } = await pipeline.publish(argsOf(invocation), (found) => ({ programs: choosePrograms(found) }));
   const text = published.map(({ reference }) => `${reference}\n`).join("");
-  // An archive on stdout leaves no room for references there.
+  // stdout holds the archive: the references go to stderr.
   if (writesArchiveToStdout(build)) log.info(text.trimEnd());
   else await host.out(text);
   return 0;

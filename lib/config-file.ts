@@ -31,7 +31,7 @@ export interface FindConfigOptions {
   readonly cwd: string;
 }
 
-const FILE_NAMES = [".ko.yaml", ".ko.yml", ".ko.json"] as const;
+export const CONFIG_FILE_NAMES = [".ko.yaml", ".ko.yml", ".ko.json"] as const;
 /** Extensions of formats that viper reads and ko does not. */
 const OTHER_FORMATS = ["toml", "properties", "props", "prop", "hcl", "tfvars", "dotenv", "env", "ini"] as const;
 const MAX_BYTES = 1024 * 1024;
@@ -151,7 +151,7 @@ function isLater(key: string): boolean {
 
 async function findIn(folder: string): Promise<string | undefined> {
   const found: string[] = [];
-  for (const name of FILE_NAMES) {
+  for (const name of CONFIG_FILE_NAMES) {
     const path = join(folder, name);
     const kind = await kindOf(path);
     if (kind === "missing") continue;

@@ -1,9 +1,8 @@
 /**
- * From YAML files to YAML with image references: finds every `ko://` string, builds and publishes each program once, puts
- * the references in.
+ * Replaces every `ko://` string in YAML by the reference of a published image; builds and publishes each program once.
  *
- * Every bad reference is told of, with file, line and column, before anything is built. Nothing but the references'
- * bytes changes; documents keep their input order.
+ * All bad references are reported together, with file, line and column, before anything is built. All other bytes and the
+ * order of documents stay.
  */
 import type { Records } from "./cache.ts";
 import { KoError, KoErrors, messageOf } from "./errors.ts";
@@ -20,7 +19,7 @@ export interface ResolveOptions {
   readonly log: Log;
   /** `--selector`; empty keeps every document. */
   readonly selector: string;
-  /** False leaves a reference that is no main package as it is, with a warning. */
+  /** False leaves a `ko://` string that names no main package as it is, with a warning. */
   readonly strict: boolean;
   /** A cache of the references of documents. */
   readonly records: Records | undefined;
@@ -28,59 +27,61 @@ export interface ResolveOptions {
   readonly openPipeline: () => Promise<Pipeline>;
 }
 
-/** A document and its `ko://` strings. */
+/** A document with its `ko://` strings. */
 export interface Referring {
   readonly document: YamlDocument;
   readonly references: readonly YamlReference[];
 }
 
-interface Place {
+/** One place of a `ko://` value in the input. */
+interface Occurrence {
   readonly file: string;
   readonly reference: YamlReference;
   /** Rises through the input. */
   readonly order: number;
 }
 
-/** What is wrong with the input, and where in its order. */
+/** A bad document or reference, and its place in the order of the input. */
 interface Problem {
   readonly order: number;
   readonly error: KoError;
 }
 
-/** The documents of some input, not resolved yet. */
+/** The documents of all inputs, not resolved yet. */
 export interface Reading {
   /** In input order. */
   readonly referring: readonly Referring[];
-  /** By `ko://` value: where it stands. */
-  readonly places: ReadonlyMap<string, readonly Place[]>;
+  /** By `ko://` value, in input order. */
+  readonly occurrences: ReadonlyMap<string, readonly Occurrence[]>;
   /** Documents that cannot be read. */
   readonly problems: readonly Problem[];
 }
 
 /**
- * @param inputs in the order in which their documents come out
- * @returns the text of all documents that are kept
+ * Returns the text of all documents that the selector selects, with image references.
+ *
+ * @param inputs in the order of the output
  * @throws {KoErrors} With every bad reference, before anything is built.
- * @throws {KoError} If a document that holds a reference is no YAML, or a program cannot be built or published.
+ * @throws {KoError} If a document with a reference is not YAML, or a program cannot be built or published.
  */
 export async function resolveInputs(inputs: readonly Input[], options: ResolveOptions): Promise<string> {
   const reading = await readReferences(inputs, options);
-  const { places, referring } = reading;
-  if (places.size === 0) {
+  const { occurrences, referring } = reading;
+  if (occurrences.size === 0) {
     throwProblems(reading);
     return joinDocuments(referring.map(({ document }) => document));
   }
   await using pipeline = await options.openPipeline();
-  const images = await publishReferences(reading, { ...options, pipeline, values: [...places.keys()] });
+  const images = await publishReferences(reading, { ...options, pipeline, values: [...occurrences.keys()] });
   if (pipeline.sideLoads) await warnOfPulls(referring, options.log);
   return joinDocuments(referring.map((each) => putReferences(each, (value) => images.get(value)?.reference)));
 }
 
 /**
- * Splits inputs into documents and finds their references; what is wrong with a document is kept for later, so that it
- * can be told of together with bad references.
+ * Splits inputs into documents and finds their `ko://` strings. A document that is not YAML becomes a problem of the
+ * reading, so that it is reported together with bad references.
  *
- * @throws {KoError} If a file is no text, or the selector cannot be applied.
+ * @throws {KoError} If a file is not UTF-8 text, or the selector cannot be applied.
  */
 export async function readReferences(
   inputs: readonly Input[],
@@ -90,27 +91,27 @@ export async function readReferences(
   const kept = selector === "" ? documents : await filterDocuments(documents, parseSelector(selector));
   const referring: Referring[] = [];
   const problems: Problem[] = [];
-  const places = new Map<string, Place[]>();
+  const occurrences = new Map<string, Occurrence[]>();
   let order = 0;
   for (const document of kept) {
     try {
       const references = await findReferences(document, records);
       referring.push({ document, references });
       for (const reference of references) {
-        const place = { file: document.file, reference, order: order++ };
-        const known = places.get(reference.value);
-        if (known === undefined) places.set(reference.value, [place]);
-        else known.push(place);
+        const occurrence = { file: document.file, reference, order: order++ };
+        const known = occurrences.get(reference.value);
+        if (known === undefined) occurrences.set(reference.value, [occurrence]);
+        else known.push(occurrence);
       }
     } catch (error) {
-      // One broken document must not hide the next one's mistakes.
+      // All broken documents are reported, not only the first.
       if (!(error instanceof KoError)) throw error;
       const errors = error instanceof KoErrors ? error.errors : [error];
       problems.push(...errors.map((each) => ({ order: order++, error: each })));
       referring.push({ document, references: [] });
     }
   }
-  return { referring, places, problems };
+  return { referring, occurrences, problems };
 }
 
 /** @throws {KoError} If a document could not be read. */
@@ -118,7 +119,7 @@ export function throwProblems({ problems }: Pick<Reading, "problems">): void {
   throwAll(problems);
 }
 
-/** A document with image references in it; a value that has none stays. */
+/** Returns a document with image references; a `ko://` value without one stays. */
 export function putReferences(
   { document, references }: Referring,
   referenceOf: (value: string) => string | undefined,
@@ -126,7 +127,7 @@ export function putReferences(
   return references.length === 0 ? document : replaceReferences(document, references, referenceOf);
 }
 
-/** What was side-loaded cannot be pulled: says so where a manifest asks for that. */
+/** Warns of manifests that pull always: an image that is in no registry cannot be pulled. */
 export async function warnOfPulls(referring: readonly Referring[], log: Log): Promise<void> {
   for (const { document, references } of referring) {
     if (references.length === 0) continue;
@@ -151,7 +152,7 @@ export interface PublishReferencesOptions extends Pick<ResolveOptions, "strict">
  * @throws {KoError} If a document could not be read, a reference is bad, or a program cannot be built or published.
  */
 export async function publishReferences(
-  { places, problems }: Reading,
+  { occurrences, problems }: Reading,
   { pipeline, strict, values }: PublishReferencesOptions,
 ): Promise<ReadonlyMap<string, PublishedProgram>> {
   const args = values.filter((value) => whyBadReference(value) === undefined);
@@ -160,7 +161,7 @@ export async function publishReferences(
     return matchPrograms(found, {
       strict,
       problems,
-      places: new Map(values.map((value) => [value, places.get(value) ?? []])),
+      occurrences: new Map(values.map((value) => [value, occurrences.get(value) ?? []])),
     });
   });
   const byPath = new Map(published.map((each) => [each.program.importPath, each]));
@@ -173,21 +174,21 @@ export async function publishReferences(
   );
 }
 
-interface MatchProgramsOptions extends Pick<ResolveOptions, "strict">, Pick<Reading, "places" | "problems"> {}
+interface MatchProgramsOptions extends Pick<ResolveOptions, "strict">, Pick<Reading, "occurrences" | "problems"> {}
 
 interface Matched extends Choice {
   /** By `ko://` value; without `strict` a bad value is missing. */
   readonly programOf: ReadonlyMap<string, Program>;
 }
 
-/** Matches `ko://` values with the programs that were found. @throws {KoError} With every bad document and reference. */
+/** Returns the program of each `ko://` value. @throws {KoError} With every bad document and reference. */
 function matchPrograms(
   found: ReadonlyMap<string, FoundPrograms["results"][number] | undefined>,
-  { places, strict, problems }: MatchProgramsOptions,
+  { occurrences, strict, problems }: MatchProgramsOptions,
 ): Matched {
   const programOf = new Map<string, Program>();
   const bad: Problem[] = [];
-  for (const [value, placesOfValue] of places) {
+  for (const [value, places] of occurrences) {
     const result = found.get(value);
     const [program, another] = Array.isArray(result) ? result : [];
     const why =
@@ -196,9 +197,9 @@ function matchPrograms(
       programOf.set(value, program);
       continue;
     }
-    for (const { file, reference, order } of placesOfValue) {
+    for (const { file, reference, order } of places) {
       const place = `${file}:${reference.line}:${reference.column}`;
-      bad.push({ order, error: badReference(place, value, why ?? "it is no program") });
+      bad.push({ order, error: badReference(place, value, why ?? "it is not a program") });
     }
   }
   throwAll(strict ? [...problems, ...bad] : problems);
@@ -209,9 +210,9 @@ function matchPrograms(
   };
 }
 
-/** Why a value cannot be a reference whatever packages there are, or undefined. */
+/** Returns why a value cannot name a program, apart from the packages that exist; undefined if it can. */
 function whyBadReference(value: string): string | undefined {
-  if (/\s/.test(value)) return "an import path holds no blanks";
+  if (/\s/.test(value)) return "an import path has no white space";
   if (value.includes("...")) return "it is a pattern, one program is wanted";
   return undefined;
 }

@@ -1,9 +1,8 @@
 /**
- * Watches folders, and tells what has changed when it is quiet again (sole user of chokidar).
+ * Watches folders and reports each burst of changes when it is over. The only user of chokidar.
  *
- * Folders are watched one by one, without those below: exactly those that a build reads from. One that is not there is
- * waited for in the nearest folder above it. Where the system lets us watch no more, folders are polled. What a path
- * means is watch-places.ts's job.
+ * Each folder that a build reads is watched on its own, not recursively; instead of a missing folder its nearest existing
+ * parent is watched. Folders beyond the system's limit are polled.
  */
 import { type Stats, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
@@ -14,31 +13,31 @@ import { TICK_MS } from "./fingerprint.ts";
 import type { PathChange } from "./watch-places.ts";
 
 export interface WatcherOptions {
-  /** Whether a change of this path is of interest; asked of every event. */
+  /** Reports whether a path is of interest. Called for every event. */
   readonly accepts: (path: string) => boolean;
-  /** Gets what changed since the last call, each path once, when nothing has happened for a moment. */
+  /** Gets the changes since the last call, each path once, after a moment without events. */
   readonly onChange: (changes: readonly PathChange[]) => void;
-  /** Told once: the system lets us watch no more, so some folders are polled. */
+  /** Called once, when the limit of the system is reached and some folders are polled. */
   readonly onLimit: (limit: WatchLimit) => void;
   /** Milliseconds without events that end a burst. @default 50 */
   readonly quietMs?: number;
-  /** Milliseconds after which a burst is told of, even if it goes on. @default 500 */
+  /** Milliseconds after which a burst is reported even if it goes on. @default 500 */
   readonly longestMs?: number;
-  /** Milliseconds between two looks where folders are polled. @default 1000 */
+  /** Milliseconds between two polls. @default 1000 */
   readonly pollMs?: number;
 }
 
 export interface WatchLimit {
   readonly code: "ENOSPC" | "EMFILE";
-  /** Folders that are polled. */
+  /** The number of polled folders. */
   readonly polled: number;
-  /** Folders that are watched in all. */
+  /** The number of all watched folders. */
   readonly folders: number;
 }
 
 interface Opened {
   readonly watcher: FSWatcher;
-  /** Tells a folder from another that took its place. */
+  /** Differs if another folder has taken the place of this one. */
   readonly identity: string;
 }
 
@@ -48,16 +47,16 @@ export class Watcher implements AsyncDisposable {
   readonly #longestMs: number;
   readonly #opened = new Map<string, Opened>();
   readonly #polled = new Set<string>();
-  /** Folders that may have been removed, and made again with the same inode: their watch is dead then. */
+  /** Folders that may have been removed and made again with the same inode: then their watch is dead. */
   readonly #suspects = new Set<string>();
   #wanted: ReadonlySet<string> = new Set();
-  /** Paths with what chokidar said, if it did: "removed" of what it knew. */
+  /** The events of this burst, by path. "removed": chokidar knew the path. */
   readonly #events = new Map<string, "seen" | "removed" | "names">();
   #quiet: ReturnType<typeof setTimeout> | undefined;
   #longest: ReturnType<typeof setTimeout> | undefined;
   #arming: Promise<unknown> = Promise.resolve();
   #limit: WatchLimit["code"] | undefined;
-  #isLimitTold = false;
+  #isLimitReported = false;
   #isClosed = false;
 
   constructor(options: WatcherOptions) {
@@ -67,30 +66,29 @@ export class Watcher implements AsyncDisposable {
   }
 
   /**
-   * Watches these folders, and no others any more. Resolves when all are watched.
+   * Watches these folders and no others. Resolves when all are watched.
    *
-   * @param since milliseconds since 1970: what changed since then in folders that were not watched before is told of too,
-   * before this resolves
+   * @param since milliseconds since 1970: later changes in newly watched folders are reported too, before this resolves
    */
   async watch(folders: ReadonlySet<string>, since: number): Promise<void> {
     this.#wanted = folders;
     const added = await this.#arm();
     const before = this.#events.size;
     for (const folder of added) this.#findNewer(folder, since - TICK_MS);
-    // Whoever goes on now must not take a state for the last one that is not.
-    if (this.#events.size > before) await this.#tell();
+    // The caller must not take an old state for the current one.
+    if (this.#events.size > before) await this.#report();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
     clearTimeout(this.#quiet);
     clearTimeout(this.#longest);
-    await this.#arming.catch(() => {});
+    await this.#arming;
     await Promise.all(this.#opened.values().map(({ watcher }) => watcher.close()));
     this.#opened.clear();
   }
 
-  /** Opens and closes until what is watched is what is wanted. @returns the folders that were opened */
+  /** Opens and closes watches until exactly the wanted folders are watched. @returns the newly watched folders */
   #arm(): Promise<readonly string[]> {
     const armed = this.#arming.then(() => this.#armNow());
     this.#arming = armed.catch(() => {});
@@ -115,8 +113,8 @@ export class Watcher implements AsyncDisposable {
     if (added.length === 0 || this.#isClosed) return [];
     const chokidar = await import("chokidar");
     await Promise.all(added.map(([path, identity]) => this.#open(path, { identity, chokidar })));
-    if (this.#limit !== undefined && !this.#isLimitTold && this.#polled.size > 0) {
-      this.#isLimitTold = true;
+    if (this.#limit !== undefined && !this.#isLimitReported && this.#polled.size > 0) {
+      this.#isLimitReported = true;
       this.#options.onLimit({ code: this.#limit, polled: this.#polled.size, folders: this.#opened.size });
     }
     return added.map(([path]) => path);
@@ -131,9 +129,9 @@ export class Watcher implements AsyncDisposable {
     const watcher = new chokidar.FSWatcher({
       depth: 0,
       ignoreInitial: true,
-      // We wait for quiet ourselves.
+      // A burst ends after `quietMs` anyway.
       atomic: false,
-      // Of files the folder tells: only links need a watch of their own, at their ends. Polling looks at each file.
+      // The watch of a folder covers its files. Only symlinks need watches of their own, at their targets. Polling needs all.
       ...(isPolled
         ? { backend: "polling", interval: this.#options.pollMs ?? 1000 }
         : { ignored: (_path, stats) => stats?.isFile() === true }),
@@ -141,7 +139,7 @@ export class Watcher implements AsyncDisposable {
     let refused: WatchLimit["code"] | undefined;
     const ready = new Promise<void>((done) => watcher.once("ready", done));
     watcher.on("all", (event, at) => this.#note(at, event === "unlink" || event === "unlinkDir" ? "removed" : "seen"));
-    // Sooner, and also of a folder that took another's place between two looks.
+    // Raw events come earlier, and also for a folder that has taken the place of another.
     watcher.on("raw", (_event, name, details) => this.#noteRaw(path, name, details));
     watcher.on("error", (error) => {
       const code = codeOf(error);
@@ -160,14 +158,14 @@ export class Watcher implements AsyncDisposable {
   }
 
   #noteRaw(folder: string, name: unknown, details: unknown): void {
-    // An event of the folder itself has its own name, or none; one of its child may have that name too.
+    // An event of the folder itself has the name of the folder or none; a child may have the same name.
     if (typeof name !== "string" || name === basename(folder)) {
       if (this.#opened.has(folder)) this.#suspects.add(folder);
       this.#note(folder, "seen");
     }
     const watched =
       typeof details === "object" && details !== null && "watchedPath" in details ? details.watchedPath : "";
-    // That of a link's end has the end's name: chokidar tells of the link.
+    // An event of a symlink's target has the name of the target; chokidar reports the symlink.
     if (typeof name === "string" && watched === folder) this.#note(resolve(folder, name), "seen");
   }
 
@@ -177,11 +175,11 @@ export class Watcher implements AsyncDisposable {
     if (!this.#options.accepts(at)) return;
     if (this.#events.get(at) !== "removed") this.#events.set(at, what);
     clearTimeout(this.#quiet);
-    this.#quiet = setTimeout(() => void this.#tell(), this.#quietMs);
-    this.#longest ??= setTimeout(() => void this.#tell(), this.#longestMs);
+    this.#quiet = setTimeout(() => void this.#report(), this.#quietMs);
+    this.#longest ??= setTimeout(() => void this.#report(), this.#longestMs);
   }
 
-  async #tell(): Promise<void> {
+  async #report(): Promise<void> {
     clearTimeout(this.#quiet);
     clearTimeout(this.#longest);
     this.#longest = undefined;
@@ -193,10 +191,10 @@ export class Watcher implements AsyncDisposable {
       if (found !== undefined) {
         const isSame = found.isDirectory() && this.#opened.get(path)?.identity === identify(found);
         if (!isSame) changes.push({ path, is: found.isDirectory() ? "folder" : "file" });
-        // Otherwise it has told of what is in it.
+        // Otherwise the events of its entries are reported.
         else if (what === "names" || this.#suspects.has(path)) changes.push({ path, is: "names" });
       } else if (what === "removed" || this.#opened.has(path)) changes.push({ path, is: "gone" });
-      // Of a file nobody knows whether it was there before.
+      // The file may never have existed before.
       else changes.push({ path, is: "gone", isPassing: true });
     }
     if (changes.length === 0) return;
@@ -207,7 +205,7 @@ export class Watcher implements AsyncDisposable {
     if (!this.#isClosed) this.#options.onChange(changes);
   }
 
-  /** Notes what changed in a folder before it was watched. */
+  /** Notes changes in a folder before it was watched, by change times. */
   #findNewer(folder: string, since: number): void {
     const isNewer = (info: Stats | undefined): boolean => info !== undefined && info.ctimeMs >= since;
     if (isNewer(look(folder))) this.#note(folder, "names");
@@ -218,7 +216,7 @@ export class Watcher implements AsyncDisposable {
   }
 }
 
-/** The folder, or the nearest one above it that is there. */
+/** Returns the folder, or its nearest existing parent. */
 function findFolder(path: string): { readonly path: string; readonly info: Stats } {
   for (let at = path; ; at = dirname(at)) {
     const info = look(at);

@@ -1,61 +1,60 @@
 /**
- * What `--watch` keeps an eye on, as plain data, and what a changed path means: which programs, the YAML, the
- * configuration, or what the arguments name.
+ * The places that `--watch` watches, as plain data, and the meaning of a changed path: the programs that it affects, the
+ * YAML, the configuration, or the arguments.
  *
- * Tests, `.git` and what editors leave beside a file mean nothing. Where the places come from is watch-plan.ts's job; it
- * looks at no file.
+ * Tests, `.git` and the backup files of editors mean nothing. watch-plan.ts finds the places; this module reads no file.
  */
 import { basename, dirname, sep } from "node:path";
 import { isSourceName } from "./fingerprint.ts";
 import { ancestors, globMatcher } from "./go-sources.ts";
 import { isYamlName } from "./yaml-inputs.ts";
 
-/** Which names of a folder count. */
+/** The names of a folder that count. */
 export type WatchedKind =
-  /** Those that decide what a Go package consists of. */
+  /** Files of a Go package. */
   | "sources"
   /** The same, and subfolders. */
   | "source tree"
-  /** Files that `-f` takes from a folder. */
+  /** Files that `-f` reads in a folder. */
   | "yaml"
   /** The same, and subfolders. */
   | "yaml tree"
-  /** All but what editors leave. */
+  /** All but the backup files of editors. */
   | "all"
-  /** None by itself: patterns of `//go:embed` say which. */
+  /** None: patterns of `//go:embed` decide. */
   | "embed";
 
-/** Where something can change. All paths are absolute. */
+/** Paths that can change. All are absolute. */
 export interface Places {
-  /** Exact paths, whether something is there or not. */
+  /** Exact paths; they need not exist. */
   readonly files: readonly string[];
-  /** A folder need not be there: what appears in its place counts too. */
+  /** They need not exist: a folder that appears counts too. */
   readonly folders: readonly { readonly dir: string; readonly kind: WatchedKind }[];
-  /** A package's folder and one of its patterns, as go has it. */
+  /** The folder of a package and one of its `//go:embed` patterns, as `go list` prints it. */
   readonly embeds: readonly { readonly dir: string; readonly pattern: string }[];
 }
 
-/** What there is to watch. */
+/** All places of a watch, by the work that a change of them makes due. */
 export interface WatchPlan {
   /** By import path. */
   readonly programs: ReadonlyMap<string, Places>;
-  /** Which programs the arguments name, or whether they name one, may change with these. */
+  /** Decide which programs the arguments name. */
   readonly args: Places;
   readonly yaml: Places;
   readonly config: Places;
 }
 
-/** What became of a path. */
+/** A changed path. */
 export interface PathChange {
   /** Absolute. */
   readonly path: string;
-  /** What is there now. "names": a folder of which names have come or gone, nobody knows which. */
+  /** The state after the change. "names": a folder in which unknown names appeared or disappeared. */
   readonly is: "file" | "folder" | "gone" | "names";
-  /** It may have been there for a moment only, as an editor's temporary file. @default false */
+  /** The path may have existed for a moment only, as a temporary file of an editor. @default false */
   readonly isPassing?: boolean;
 }
 
-/** What a change means. */
+/** The work that a change makes due. */
 export interface Affected {
   /** Import paths. */
   readonly programs: ReadonlySet<string>;
@@ -68,10 +67,10 @@ export const NOWHERE: Places = { files: [], folders: [], embeds: [] };
 
 export const NOTHING_TO_WATCH: WatchPlan = { programs: new Map(), args: NOWHERE, yaml: NOWHERE, config: NOWHERE };
 
-/** Swap and backup files of vim, Emacs, JetBrains, gedit; vim's test for whether it may write to a folder. */
+/** Swap and backup files of vim, Emacs, JetBrains and gedit; `4913`, by which vim tests whether it can write to a folder. */
 const EDITORS = /~$|^#.*#$|^\.#|^\..*\.sw[a-px]$|^4913$|___jb_(?:tmp|old)___$|^\.goutputstream-/;
 
-/** All places of several. */
+/** Returns the union of places. */
 export function joinPlaces(places: readonly Places[]): Places {
   return {
     files: [...new Set(places.flatMap(({ files }) => files))],
@@ -80,11 +79,12 @@ export function joinPlaces(places: readonly Places[]): Places {
   };
 }
 
-/** Whether anything is affected at all. */
+/** Reports whether a change makes any work due. */
 export function isAffected({ programs, args, yaml, config }: Affected): boolean {
   return programs.size > 0 || args || yaml || config;
 }
 
+/** Returns the union of due work. */
 export function joinAffected(all: readonly Affected[]): Affected {
   return {
     programs: new Set(all.flatMap(({ programs }) => [...programs])),
@@ -94,13 +94,13 @@ export function joinAffected(all: readonly Affected[]): Affected {
   };
 }
 
-/** Whose a place is: a program, by import path, or one of the others. */
+/** The part of a {@link WatchPlan} that a place belongs to; `importPath` is empty except for programs. */
 interface Owner {
   readonly of: "program" | "args" | "yaml" | "config";
   readonly importPath: string;
 }
 
-/** A plan that can be asked. */
+/** A {@link WatchPlan} indexed by path. */
 export class WatchSet {
   readonly #files = new Map<string, Set<Owner>>();
   readonly #folders = new Map<string, Map<WatchedKind, Set<Owner>>>();
@@ -119,7 +119,7 @@ export class WatchSet {
     }
   }
 
-  /** The folders to watch, each without those below it; they need not be there. */
+  /** The folders to watch, not recursively; they need not exist. */
   get folders(): ReadonlySet<string> {
     return new Set([...this.#folders.keys(), ...Array.from(this.#files.keys(), (path) => dirname(path))]);
   }
@@ -129,13 +129,13 @@ export class WatchSet {
     return this.#folders.values().reduce((count, kinds) => count + (kinds.has("sources") ? 1 : 0), 0);
   }
 
-  /** Whether a change of this path may mean anything, whatever is there now. Quick: it is asked of every event. */
+  /** Reports whether a change of this path may affect anything. Fast, because it runs for every event. */
   mayAffect(path: string): boolean {
     if (this.#above.has(path) || this.#folders.has(path)) return true;
     return isAffected(this.affectedBy({ path, is: "folder" })) || isAffected(this.affectedBy({ path, is: "file" }));
   }
 
-  /** What a change means. */
+  /** Returns the work that a change makes due. */
   affectedBy(change: PathChange): Affected {
     const owners = new Set<Owner>();
     const take = (more: Iterable<Owner> | undefined): void => {
@@ -148,7 +148,7 @@ export class WatchSet {
     }
     take(this.#files.get(path));
     for (const found of this.#folders.get(path)?.values() ?? []) take(found);
-    // What has places below it came or went.
+    // A folder above watched places appeared or disappeared.
     if (this.#above.has(path)) this.#takeBelow(path, take);
     const name = basename(path);
     for (const [kind, found] of this.#folders.get(dirname(path)) ?? []) if (counts(kind, name, is)) take(found);
@@ -214,7 +214,7 @@ function counts(kind: WatchedKind, name: string, is: PathChange["is"]): boolean 
   }
 }
 
-/** A pattern of `//go:embed`, asked about paths below the package's folder. https://pkg.go.dev/embed */
+/** A pattern of `//go:embed`, relative to the folder of the package. https://pkg.go.dev/embed */
 class EmbedPattern {
   readonly #parts: readonly ((name: string) => boolean)[];
   readonly #all: boolean;
@@ -225,13 +225,13 @@ class EmbedPattern {
     this.#parts = parts.filter((part) => part !== "" && part !== ".").map(globMatcher);
   }
 
-  /** Whether the path is embedded, or, of a folder, may lead to what is. */
+  /** Reports whether a file is embedded, or whether a folder is or may hold embedded files. */
   matches(path: string, isFolder: boolean): boolean {
     const names = path.split(sep);
     if (names.length < this.#parts.length && !isFolder) return false;
     return names.every((name, i) => {
       const part = this.#parts[i];
-      // Below a folder that is matched: all but what is hidden.
+      // A matched folder is embedded with all files but hidden ones.
       return part === undefined ? this.#all || !/^[._]/.test(name) : part(name);
     });
   }

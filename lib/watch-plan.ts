@@ -1,12 +1,13 @@
 /**
- * Where the places to watch come from: what `go list -deps` tells of a program, its kodata tree through its links, what
- * `-f`, `-R` and `-k` name, and where the configuration is or could appear.
+ * Finds the places to watch: packages from `go list -deps`, kodata trees through their symlinks, the inputs of `-f`, `-R`
+ * and `-k`, and the configuration file.
  *
- * Of Go's own files and of modules in the module cache nothing is watched: they do not change. Nothing fails here: what
- * cannot be looked at is what somebody is about to mend.
+ * The standard library and the module cache are left out: they do not change. An unreadable path is no error here: the
+ * build reports it, and the user is about to repair it.
  */
 import { readFileSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
+import { CONFIG_FILE_NAMES } from "./config-file.ts";
 import { isInside, look, readEntries, realPath } from "./file.ts";
 import { findWorkTree } from "./git.ts";
 import { parseArgument, type Program } from "./go-programs.ts";
@@ -24,15 +25,13 @@ export interface PlanOptions {
 
 type Folder = Places["folders"][number];
 
-/** Names of configuration files that ko reads. */
-const CONFIG_NAMES = [".ko.yaml", ".ko.yml", ".ko.json"] as const;
-/** How deep kustomizations may name each other. */
+/** The most folders that one kustomization may include. */
 const MAX_BASES = 100;
 
 /**
- * What a program is compiled from.
+ * Returns the sources, embedded files and module files of a program.
  *
- * @param packages what go told: a list for each time it was asked
+ * @param packages a list for each call of `go list`
  */
 export function planProgram(
   program: Program,
@@ -47,8 +46,8 @@ export function planProgram(
 }
 
 /**
- * What decides whether arguments name programs, while something is wrong: all packages that go told of, and where those
- * that are missing would be; `go.mod` and its like around.
+ * Returns the places that decide which programs the arguments name, for the time while they name none: all listed packages,
+ * the folders where missing packages would be, and the module files around them.
  */
 export function planArguments(
   args: readonly string[],
@@ -68,7 +67,7 @@ export function planArguments(
   return joinPlaces([...around, ...named, ...packages.map((list) => planPackages(list, list))]);
 }
 
-/** What patterns such as `./...` can come to mean: sources in all folders that go walks, and folders that appear in them. */
+/** Returns all folders that patterns such as `./...` match, with their subfolders: a package may appear in each. */
 export function planPatterns(args: readonly string[], { cwd }: PlanOptions): Places {
   const isWalked = (dir: string, name: string): boolean =>
     !/^[._]|^(?:testdata|vendor|node_modules)$/.test(name) && look(join(dir, "go.mod")) === undefined;
@@ -80,104 +79,7 @@ export function planPatterns(args: readonly string[], { cwd }: PlanOptions): Pla
   return { ...NOWHERE, folders: Array.from(dirs, (dir): Folder => ({ dir, kind: "source tree" })) };
 }
 
-/** What `-f`, `-R` and `-k` name, new files included. */
-export function planInputs({ files, recursive, kustomize }: InputRequest, { cwd }: PlanOptions): Places {
-  const places = files.map((file): Places => {
-    if (file === "-" || isUrl(file)) return NOWHERE;
-    const path = resolve(cwd, file);
-    if (/^\/(dev|proc)\//.test(path)) return NOWHERE;
-    if (look(path)?.isDirectory() !== true) return { ...NOWHERE, files: [path, ...realPaths([path])] };
-    const visible = (_dir: string, name: string): boolean => !name.startsWith(".") && !name.endsWith("~");
-    const kind: WatchedKind = recursive ? "yaml tree" : "yaml";
-    const dirs = recursive ? walk(path, visible) : [path];
-    return { ...NOWHERE, files: [path, ...realPaths([path])], folders: dirs.map((dir) => ({ dir, kind })) };
-  });
-  if (kustomize !== undefined && !isUrl(kustomize)) places.push(planKustomization(resolve(cwd, kustomize)));
-  return joinPlaces(places);
-}
-
-/** `.ko.yaml`: where it is, or where it could appear. */
-export function planConfig({ cwd, env }: PlanOptions): Places {
-  const override = env["KO_CONFIG_PATH"] ?? "";
-  const path = resolve(cwd, override);
-  if (override !== "" && look(path)?.isDirectory() !== true) return { ...NOWHERE, files: [path, ...realPaths([path])] };
-  const files = CONFIG_NAMES.map((name) => join(path, name));
-  return { ...NOWHERE, files: [...files, ...realPaths(files)] };
-}
-
-/** A package and all that it imports by any way, as far as go knows them. */
-function reach(importPath: string, packages: readonly GoPackage[]): readonly GoPackage[] {
-  const byPath = new Map(packages.map((each) => [each.importPath, each]));
-  const found = new Map<string, GoPackage>();
-  const waiting = [importPath];
-  for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
-    const each = byPath.get(path);
-    if (each === undefined || found.has(path)) continue;
-    found.set(path, each);
-    waiting.push(...each.imports);
-  }
-  return [...found.values()];
-}
-
-/** @param all where modules are known from, for packages that are missing */
-function planPackages(packages: readonly GoPackage[], all: readonly GoPackage[]): Places {
-  const folders: Folder[] = [];
-  const files: string[] = [];
-  const embeds: Places["embeds"][number][] = [];
-  for (const each of packages) {
-    if (each.standard || isImmutable(each)) continue;
-    const { dir, embedFiles, embedPatterns, module } = each;
-    if (dir === "") {
-      folders.push(...whereItCouldBe(each.importPath, all).map((path): Folder => ({ dir: path, kind: "sources" })));
-      continue;
-    }
-    folders.push({ dir, kind: "sources" });
-    // A go.mod on the way would cut the package off from its module.
-    for (const above of ancestors(dir)) {
-      if (module?.dir === undefined || !isInside(above, module.dir)) break;
-      files.push(join(above, "go.mod"));
-    }
-    if (embedPatterns.length === 0) continue;
-    embeds.push(...embedPatterns.map((pattern) => ({ dir, pattern })));
-    const inside = [...embedFolders(dir, embedPatterns), ...embedFiles.map((name) => dirname(join(dir, name)))];
-    for (const folder of new Set(inside)) folders.push({ dir: folder, kind: "embed" });
-    // A plain name need not be there yet.
-    for (const pattern of embedPatterns)
-      if (!/[*?[\\]/.test(pattern)) files.push(join(dir, pattern.replace(/^all:/, "")));
-  }
-  return { files, folders, embeds };
-}
-
-/** The folders in which modules that can change would have a package that is missing. */
-function whereItCouldBe(importPath: string, packages: readonly GoPackage[]): readonly string[] {
-  const found = new Set<string>();
-  for (const { module } of packages) {
-    if (module?.dir === undefined || !(module.main || module.local)) continue;
-    if (importPath === module.path) found.add(module.dir);
-    else if (importPath.startsWith(`${module.path}/`)) {
-      found.add(join(module.dir, importPath.slice(module.path.length + 1)));
-    }
-  }
-  return [...found];
-}
-
-/** The files that choose modules; of those that are not there only where they could appear in the same work tree. */
-function planModules(
-  place: Pick<Program, "dir" | "workDir">,
-  packages: readonly GoPackage[],
-  { env }: PlanOptions,
-): Places {
-  const files = planModuleFiles(place, packages, { settings: undefined, gowork: env["GOWORK"] || undefined });
-  const tree = findWorkTree(place.dir);
-  const module = ancestors(place.dir).find((dir) => look(join(dir, "go.mod")) !== undefined);
-  const top = tree.kind === "git" ? tree.root : (module ?? place.dir);
-  const isOfModule = (dir: string): boolean => look(join(dir, "go.mod")) !== undefined;
-  const counts = (path: string): boolean =>
-    isInside(path, top) || look(path) !== undefined || isOfModule(dirname(path)) || isOfModule(dirname(dirname(path)));
-  return { ...NOWHERE, files: files.filter(counts) };
-}
-
-/** `kodata` beside a program's sources, through its links. */
+/** Returns the kodata tree of a program, with the targets of its symlinks. */
 export function planKodata(dir: string, { env }: Pick<PlanOptions, "env">): Places {
   const kodata = join(dir, "kodata");
   const real = realPath(kodata);
@@ -186,6 +88,7 @@ export function planKodata(dir: string, { env }: Pick<PlanOptions, "env">): Plac
   const folders = new Map<string, Folder>();
   const files: string[] = [kodata];
   const visit = (folder: string): void => {
+    // Symlinks may lead in a circle.
     if (folders.has(folder)) return;
     folders.set(folder, { dir: folder, kind: "all" });
     for (const entry of readEntries(folder)) {
@@ -203,6 +106,103 @@ export function planKodata(dir: string, { env }: Pick<PlanOptions, "env">): Plac
   return { ...NOWHERE, files, folders: [...folders.values()] };
 }
 
+/** Returns the files and folders of `-f`, `-R` and `-k`. New files in the folders count. */
+export function planInputs({ files, recursive, kustomize }: InputRequest, { cwd }: PlanOptions): Places {
+  const places = files.map((file): Places => {
+    if (file === "-" || isUrl(file)) return NOWHERE;
+    const path = resolve(cwd, file);
+    if (/^\/(dev|proc)\//.test(path)) return NOWHERE;
+    if (look(path)?.isDirectory() !== true) return { ...NOWHERE, files: [path, ...realPaths([path])] };
+    const visible = (_dir: string, name: string): boolean => !name.startsWith(".") && !name.endsWith("~");
+    const kind: WatchedKind = recursive ? "yaml tree" : "yaml";
+    const dirs = recursive ? walk(path, visible) : [path];
+    return { ...NOWHERE, files: [path, ...realPaths([path])], folders: dirs.map((dir) => ({ dir, kind })) };
+  });
+  if (kustomize !== undefined && !isUrl(kustomize)) places.push(planKustomization(resolve(cwd, kustomize)));
+  return joinPlaces(places);
+}
+
+/** Returns the path of `.ko.yaml`, or the paths where it could appear. */
+export function planConfig({ cwd, env }: PlanOptions): Places {
+  const override = env["KO_CONFIG_PATH"] ?? "";
+  const path = resolve(cwd, override);
+  if (override !== "" && look(path)?.isDirectory() !== true) return { ...NOWHERE, files: [path, ...realPaths([path])] };
+  const files = CONFIG_FILE_NAMES.map((name) => join(path, name));
+  return { ...NOWHERE, files: [...files, ...realPaths(files)] };
+}
+
+/** Returns a package and all packages that it imports, directly or not, out of those listed. */
+function reach(importPath: string, packages: readonly GoPackage[]): readonly GoPackage[] {
+  const byPath = new Map(packages.map((each) => [each.importPath, each]));
+  const found = new Map<string, GoPackage>();
+  const waiting = [importPath];
+  for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+    const each = byPath.get(path);
+    if (each === undefined || found.has(path)) continue;
+    found.set(path, each);
+    waiting.push(...each.imports);
+  }
+  return [...found.values()];
+}
+
+/** @param all all listed packages: their modules say where a missing package would be */
+function planPackages(packages: readonly GoPackage[], all: readonly GoPackage[]): Places {
+  const folders: Folder[] = [];
+  const files: string[] = [];
+  const embeds: Places["embeds"][number][] = [];
+  for (const each of packages) {
+    if (each.standard || isImmutable(each)) continue;
+    const { dir, embedFiles, embedPatterns, module } = each;
+    if (dir === "") {
+      folders.push(...findMissing(each.importPath, all).map((path): Folder => ({ dir: path, kind: "sources" })));
+      continue;
+    }
+    folders.push({ dir, kind: "sources" });
+    // A new go.mod between the module and the package takes the package out of the module.
+    for (const above of ancestors(dir)) {
+      if (module?.dir === undefined || !isInside(above, module.dir)) break;
+      files.push(join(above, "go.mod"));
+    }
+    if (embedPatterns.length === 0) continue;
+    embeds.push(...embedPatterns.map((pattern) => ({ dir, pattern })));
+    const inside = [...embedFolders(dir, embedPatterns), ...embedFiles.map((name) => dirname(join(dir, name)))];
+    for (const folder of new Set(inside)) folders.push({ dir: folder, kind: "embed" });
+    // A name without wildcards may not exist yet.
+    for (const pattern of embedPatterns)
+      if (!/[*?[\\]/.test(pattern)) files.push(join(dir, pattern.replace(/^all:/, "")));
+  }
+  return { files, folders, embeds };
+}
+
+/** Returns the folders where a missing package would be, in the modules that can change. */
+function findMissing(importPath: string, packages: readonly GoPackage[]): readonly string[] {
+  const found = new Set<string>();
+  for (const { module } of packages) {
+    if (module?.dir === undefined || !(module.main || module.local)) continue;
+    if (importPath === module.path) found.add(module.dir);
+    else if (importPath.startsWith(`${module.path}/`)) {
+      found.add(join(module.dir, importPath.slice(module.path.length + 1)));
+    }
+  }
+  return [...found];
+}
+
+/** Returns the files that choose modules (go.mod, go.work); missing ones only within the work tree and beside a module. */
+function planModules(
+  place: Pick<Program, "dir" | "workDir">,
+  packages: readonly GoPackage[],
+  { env }: PlanOptions,
+): Places {
+  const files = planModuleFiles(place, packages, { settings: undefined, gowork: env["GOWORK"] || undefined });
+  const tree = findWorkTree(place.dir);
+  const module = ancestors(place.dir).find((dir) => look(join(dir, "go.mod")) !== undefined);
+  const top = tree.kind === "git" ? tree.root : (module ?? place.dir);
+  const isOfModule = (dir: string): boolean => look(join(dir, "go.mod")) !== undefined;
+  const counts = (path: string): boolean =>
+    isInside(path, top) || look(path) !== undefined || isOfModule(dirname(path)) || isOfModule(dirname(dirname(path)));
+  return { ...NOWHERE, files: files.filter(counts) };
+}
+
 function followLink(path: string, rules: LinkRules): ReturnType<typeof findLinkTarget> {
   try {
     return findLinkTarget(path, rules);
@@ -211,7 +211,7 @@ function followLink(path: string, rules: LinkRules): ReturnType<typeof findLinkT
   }
 }
 
-/** A kustomization: all files of its folder, and of the folders and files that it names, by whatever field. */
+/** Returns the folder of a kustomization, and the files and folders that any word in it names. */
 function planKustomization(root: string): Places {
   const folders = new Map<string, Folder>();
   const files = new Set<string>();
@@ -231,7 +231,7 @@ function planKustomization(root: string): Places {
   return { ...NOWHERE, files: [...files], folders: [...folders.values()] };
 }
 
-/** A folder and those below it, links followed, each once. */
+/** Returns a folder and its subfolders, each once, symlinks followed. */
 function walk(root: string, isWalked: (dir: string, name: string) => boolean): readonly string[] {
   const seen = new Set<string>();
   const found: string[] = [];
@@ -250,7 +250,7 @@ function walk(root: string, isWalked: (dir: string, name: string) => boolean): r
   return found;
 }
 
-/** Where links lead, for those paths that are or lie behind one. */
+/** Returns the real paths of those paths that lead through a symlink. */
 function realPaths(paths: readonly string[]): readonly string[] {
   return paths.flatMap((path) => {
     const real = realPath(path);

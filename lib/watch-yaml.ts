@@ -85,7 +85,7 @@ export class YamlJob implements WatchJob<YamlResult> {
     const { host } = context;
     await context.watch({ config: planConfig(host), yaml: planInputs(request, host) });
     const reading = await this.#read(due, context);
-    const values = [...reading.places.keys()];
+    const values = [...reading.occurrences.keys()];
     const isNew = values.some((value) => !this.#values.has(value));
     // A new value may collide with the image name of an old one: all are checked together.
     const isWhole = due.everything || due.args || isNew || this.#programs.isWhole;
@@ -108,7 +108,7 @@ export class YamlJob implements WatchJob<YamlResult> {
   async deliver({ reading, published, sideLoads }: YamlResult, context: RoundContext): Promise<string> {
     context.showPrograms(this.#programs.note(published));
     if (sideLoads) await warnOfPulls(reading.referring, context.log);
-    this.#keepOnly([...reading.places.keys()]);
+    this.#keepOnly([...reading.occurrences.keys()]);
     return this.#handOver(reading, context);
   }
 

@@ -51,7 +51,7 @@ export interface Due extends Affected {
 
 /** Everything that the phases of one round share. */
 export interface RoundContext {
-  /** Its signal aborts if ko is told to end, and if something changes during `build()`. */
+  /** Its signal aborts if a signal ends ko, and if a watched place changes during `build()`. */
   readonly host: Host;
   readonly log: Log;
   readonly timing: Timing;
@@ -98,8 +98,8 @@ const NOTHING_AFFECTED: Affected = { programs: new Set(), args: false, yaml: fal
 /**
  * Runs the rounds of a job. Never returns.
  *
- * @throws {Interrupted} When ko is told to end.
- * @throws {UsageError} If the flags or the environment cannot work, whatever changes.
+ * @throws {Interrupted} When a signal ends ko.
+ * @throws {UsageError} If the flags or the environment can never work.
  */
 export async function watchAndRun<R>(job: WatchJob<R>, options: WatchOptions): Promise<never> {
   const { host, timing } = options;
@@ -184,7 +184,7 @@ class WatchLoop<R> implements AsyncDisposable {
     await this.#wait(outcome === "retry" ? RETRY_MS[Math.min(this.#failures, RETRY_MS.length) - 1] : undefined);
   }
 
-  /** Adds what the changes affect to the work that is due. */
+  /** Adds the work that the changes affect to the work that is due. */
   #takeChanges(): void {
     const changes = this.#changes;
     this.#changes = [];
@@ -201,7 +201,7 @@ class WatchLoop<R> implements AsyncDisposable {
     this.#wake?.();
   }
 
-  /** Waits for a change, or for `ms` milliseconds. @throws {Interrupted} When ko is told to end. */
+  /** Waits for a change, or for `ms` milliseconds. @throws {Interrupted} When a signal ends ko. */
   async #wait(ms: number | undefined): Promise<void> {
     if (this.#changes.length > 0) return;
     const { host, clock = systemClock } = this.#options;
@@ -348,7 +348,7 @@ function describePlan({ programs, ...rest }: WatchPlan): string {
 function describeLimit({ code, folders, polled }: WatchLimit): string {
   const setting = code === "ENOSPC" ? "fs.inotify.max_user_watches=524288" : "fs.inotify.max_user_instances=1024";
   return (
-    `the system lets ko watch no more folders: ${polled} of ${folders} are looked at once a second instead.\n` +
+    `the system allows no more watches: ${polled} of ${folders} folders are polled once a second instead.\n` +
     `  Raise the limit, and start ko again: sudo sysctl ${setting}`
   );
 }

@@ -1,7 +1,7 @@
 /**
  * `ko apply`, `create` and `delete` against a real API server, registry and kubectl.
  *
- * What happens when something ends early is in `feature-interrupt.test.ts`.
+ * Interruptions are in feature-interrupt.test.ts.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
@@ -68,7 +68,7 @@ describe.skipIf(programs === undefined)("on a real API server", () => {
       });
       const image = await get(["deployment/hello"], "jsonpath={.spec.template.spec.containers[0].image}");
       expect(image).toMatch(new RegExp(`^${example.repository}/hello-[0-9a-f]{32}@sha256:[0-9a-f]{64}$`));
-      // Reads every part of it and checks the digests.
+      // Reads every part of the image and checks the digests.
       expect((await pull(image)).digest).toBe(image.replace(/^.*@/, ""));
 
       const before = await get(objects, versions);
@@ -156,7 +156,7 @@ describe.skipIf(programs === undefined)("on a real API server", () => {
       expect((await server.kubectl(["get", "deployment/broken"])).stderr).toContain("NotFound");
     });
 
-    test("what the server refuses comes back as kubectl says it, with its exit code", async () => {
+    test("a refusal of the server is shown as kubectl prints it, with its exit code", async () => {
       const yaml = deployment("refused", "ko://example.com/hello").replace(
         "matchLabels: {app: refused",
         "matchLabels: {app: other",
@@ -199,7 +199,7 @@ describe.skipIf(programs === undefined)("on a real API server", () => {
   });
 
   describe("ko create", () => {
-    test("makes what is not there, and fails as kubectl does on what is", async () => {
+    test("creates missing objects, and fails as kubectl does for existing ones", async () => {
       bench.tree.write({ "job/deployment.yaml": deployment("made", "ko://example.com/hello") });
       const args = ["create", "-q", "-f", "job/deployment.yaml"];
       expect(await bench.ours(args, { env: cluster() })).toEqual({

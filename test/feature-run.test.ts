@@ -1,6 +1,6 @@
 /**
- * `ko run` with the real kubectl on a real API server, which has no node: Pods are accepted and wait. What a Pod's end
- * looks like is in `kubectl.test.ts`.
+ * `ko run` with the real kubectl on a real API server, which has no node: Pods are accepted and wait. The end
+ * of a Pod is in kubectl.test.ts.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
@@ -29,7 +29,7 @@ describe.skipIf(programs === undefined)("ko run", () => {
   beforeAll(async () => {
     [registry, server] = await Promise.all([startRegistry(), startApiServer()]);
     bench = makeBench(FILES, { host: registry.host });
-    // A controller makes it in a whole cluster; without it Pods are refused.
+    // In a whole cluster a controller creates it; without it Pods are refused.
     await server.kubectl(["create", "serviceaccount", "default"]);
   });
 
@@ -41,7 +41,7 @@ describe.skipIf(programs === undefined)("ko run", () => {
 
   const cluster = (): Record<string, string> => ({ KUBECONFIG: server.kubeconfig });
 
-  test("makes a Pod of the image, with what follows -- as kubectl understands it", async () => {
+  test("creates a Pod of the image, with the words after -- as kubectl takes them", async () => {
     const args = ["run", "-q", "./cmd/one", "-n", "default", "--", "--attach=false", "--rm=false", "--env=A=b", "-o"];
     const words = ["yaml", "--", "--flag", "two words"];
     const { code, stdout, stderr } = await bench.ours([...args, ...words], { env: cluster() });
@@ -62,7 +62,7 @@ describe.skipIf(programs === undefined)("ko run", () => {
 
   test("a dry run with the real kubectl", async () => {
     const args = ["run", "-q", "./cmd/one", "--", "--dry-run=client", "-o", "yaml"];
-    // As with the original: kubectl cannot attach to what it does not make.
+    // As with the original: kubectl cannot attach to a Pod that it does not create.
     const attached = await bench.ours(args, { env: cluster() });
     expect({ code: attached.code, stdout: attached.stdout }).toEqual({ code: 1, stdout: "" });
     expect(attached.stderr).toStartWith("error: --dry-run=[server|client] can't be used with attached containers");

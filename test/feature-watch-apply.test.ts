@@ -1,5 +1,5 @@
 /**
- * `ko apply -W` with a real API server, registry, Go and kubectl: what is in the cluster after an edit, and after many.
+ * `ko apply -W` with a real API server, registry, Go and kubectl: the state of the cluster after one edit, and after many.
  *
  * `KO_WATCH_EDITS=1000` makes more random edits.
  */
@@ -105,7 +105,7 @@ describe.skipIf(programs === undefined)("ko apply -W on a real API server", () =
     expect(watching.printed()).toBe("deployment.apps/bar configured\ndeployment.apps/foo configured\n");
     expect(await versions("shared")).toEqual({ foo: "2", bar: "2", baz: "1" });
 
-    // A document that goes stays in the cluster.
+    // The object of a removed document stays in the cluster.
     rmSync(bench.tree.at("config/baz.yaml"));
     expect(await watching.round()).toContain(
       'Deployment "baz" is no longer in config/baz.yaml: it is left in the cluster',
@@ -113,7 +113,7 @@ describe.skipIf(programs === undefined)("ko apply -W on a real API server", () =
     expect(await versions("shared")).toEqual({ foo: "2", bar: "2", baz: "1" });
   });
 
-  test("what the server refuses is shown once, and applied when it is mended", async () => {
+  test("a refusal of the server is shown once, and the repaired document applied", async () => {
     using bench = makeBench(APP, { host: registry.host });
     await using watching = await start(bench, "refused");
     await watching.round();
@@ -161,14 +161,14 @@ describe.skipIf(programs === undefined)("ko apply -W on a real API server", () =
     };
     for (let i = 0; i < EDITS; i++) {
       edit();
-      // Some come one by one, some in the middle of a round: this file always makes one.
+      // Some edits come one by one, some during a round: a change of this file always makes a round.
       if (random() < 0.3) {
         bench.tree.write({ "config/mark.yaml": configMap(`mark-${i}`) });
         await watching.said(/^\d\d:\d\d:\d\d /m);
       }
     }
     for (const [path, text] of broken) bench.tree.write({ [path]: text });
-    // The mark of the end: kubectl gets it behind all else.
+    // The end mark: kubectl gets it last.
     bench.tree.write({ "config/zzz.yaml": configMap("end") });
     await waitUntil(() => watching.running.stdout().includes("configmap/end created\n"), watching.running);
     await watching.end();

@@ -1,7 +1,7 @@
 /**
- * `ko resolve` beside the original: the same YAML, the same programs, two registries' worth of names. What comes out is
- * parsed and compared document by document; ours keeps bytes besides, which `yaml-references.test.ts` and
- * `feature-knative-resolve.test.ts` show.
+ * `ko resolve` beside the original: the same YAML, the same programs, two repositories. The output is parsed and
+ * compared document by document; that ours keeps all other bytes is shown by yaml-references.test.ts and
+ * feature-knative-resolve.test.ts.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { describeError, KoError } from "../lib/errors.ts";
@@ -46,7 +46,7 @@ describe.skipIf(programs === undefined)("ko resolve, beside the original", () =>
       expect(documents).toEqual(readDocuments(original.stdout, `${registry.host}/original`));
     } else {
       expect(documents.map(withoutMd5)).toEqual([...item.ours.documents]);
-      // A difference that has gone is no difference to list.
+      // A difference that no longer exists must leave the list.
       const theirs = original.code === 0 ? readDocuments(original.stdout, `${registry.host}/original`) : original.code;
       expect(documents).not.toEqual(theirs);
     }
@@ -128,7 +128,7 @@ describe.skipIf(programs === undefined)("ko resolve", () => {
     "bad/c.json": '{\n\t"a": "ko://example.com/nobody/nothing"}',
   };
 
-  test("bad references are all told of, with their places, before anything is built", async () => {
+  test("all bad references are reported, with their places, before anything is built", async () => {
     using bench = open(BAD);
     const { code, stdout, stderr } = await bench.ours(["resolve", "-f", "bad"]);
     expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
@@ -247,7 +247,7 @@ describe("ko resolve --strict=false", () => {
     const first = await run();
     expect({ code: first.code, warnings: warnings(first) }).toEqual({ code: 0, warnings: [pattern] });
     const before = bench.goCalls().length;
-    // ko recalls a program, starts to compile it, and `go list` then says that it is none any more.
+    // ko recalls a program, starts to compile it, and `go list` then says that it is not a program any more.
     bench.tree.write({ "cmd/one/main.go": "package lib\n" });
     const second = await run();
     expect({ code: second.code, warnings: warnings(second), stdout: second.stdout }).toEqual({
@@ -300,7 +300,7 @@ describe("publishReferences()", () => {
     const images = await publishReferences(reading, {
       pipeline: fake,
       strict: false,
-      values: [...reading.places.keys()],
+      values: [...reading.occurrences.keys()],
     });
     expect(images).toEqual(
       new Map([
@@ -332,7 +332,7 @@ describe("publishReferences()", () => {
     const reading = await read("a: ko://a/...\n---\nb: [ko://a/one\n---\nc: ko://a/one\n");
     const fake = pipeline([[one]]);
     const failure = await rejectionOf(
-      publishReferences(reading, { pipeline: fake, strict: true, values: [...reading.places.keys()] }),
+      publishReferences(reading, { pipeline: fake, strict: true, values: [...reading.occurrences.keys()] }),
     );
     expect(describeError(failure).split("\n")).toEqual([
       "Error: in.yaml:1:4: ko://a/...: it is a pattern, one program is wanted",

@@ -1,5 +1,5 @@
 /**
- * The real file system and chokidar. Nothing waits for a time to pass: each step waits for what is told of it.
+ * The real file system and chokidar. No test waits for time to pass: each step waits for the report of its change.
  */
 import { describe, expect, test } from "bun:test";
 import { chmodSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -11,9 +11,9 @@ import { type Tree, writeTree } from "./helpers/tree.ts";
 
 interface Watched extends AsyncDisposable {
   readonly watcher: Watcher;
-  /** Waits until all these were told of, and returns everything that was, as `is path`. */
-  told(...paths: readonly string[]): Promise<readonly string[]>;
-  /** How often something was told. */
+  /** Waits for the reports of all these paths, and returns all reports, as `is path`. */
+  reported(...paths: readonly string[]): Promise<readonly string[]>;
+  /** The number of bursts. */
   times(): number;
 }
 
@@ -21,13 +21,13 @@ function watch(
   tree: Tree,
   options: { accepts?: (path: string) => boolean; onLimit?: (limit: WatchLimit) => void } = {},
 ): Watched {
-  let told: PathChange[] = [];
+  let reported: PathChange[] = [];
   let times = 0;
   let wake = (): void => {};
   const watcher = new Watcher({
     accepts: options.accepts ?? ((path) => path.startsWith(tree.path)),
     onChange: (changes) => {
-      told.push(...changes);
+      reported.push(...changes);
       times++;
       wake();
     },
@@ -36,11 +36,11 @@ function watch(
   return {
     watcher,
     times: () => times,
-    told: async (...paths) => {
-      const has = (path: string): boolean => told.some((change) => change.path === tree.at(path));
+    reported: async (...paths) => {
+      const has = (path: string): boolean => reported.some((change) => change.path === tree.at(path));
       while (!paths.every(has)) await new Promise<void>((resolve) => (wake = resolve));
-      const lines = told.map(({ path, is }) => `${is} ${path.slice(tree.path.length + 1)}`);
-      told = [];
+      const lines = reported.map(({ path, is }) => `${is} ${path.slice(tree.path.length + 1)}`);
+      reported = [];
       return [...new Set(lines)].sort();
     },
     [Symbol.asyncDispose]: () => watcher[Symbol.asyncDispose](),
@@ -56,29 +56,29 @@ describe("Watcher", () => {
     await using watched = watch(tree);
     await watched.watcher.watch(new Set([tree.at("a")]), never);
     tree.write({ "b/z.go": "2", "a/sub/y.go": "2", "a/x.go": "2" });
-    expect(await watched.told("a/x.go")).toEqual(["file a/x.go"]);
+    expect(await watched.reported("a/x.go")).toEqual(["file a/x.go"]);
     // By rename.
     tree.write({ tmp: "3" });
     renameSync(tree.at("tmp"), tree.at("a/x.go"));
-    expect(await watched.told("a/x.go")).toEqual(["file a/x.go"]);
+    expect(await watched.reported("a/x.go")).toEqual(["file a/x.go"]);
     // As vim does.
     renameSync(tree.at("a/x.go"), tree.at("a/x.go~"));
     writeFileSync(tree.at("a/x.go"), "4");
     rmSync(tree.at("a/x.go~"));
-    expect(await watched.told("a/x.go")).toContain("file a/x.go");
+    expect(await watched.reported("a/x.go")).toContain("file a/x.go");
     // New, and gone.
     tree.write({ "a/new.go": "1" });
-    expect(await watched.told("a/new.go")).toEqual(["file a/new.go"]);
+    expect(await watched.reported("a/new.go")).toEqual(["file a/new.go"]);
     rmSync(tree.at("a/new.go"));
-    expect(await watched.told("a/new.go")).toEqual(["gone a/new.go"]);
+    expect(await watched.reported("a/new.go")).toEqual(["gone a/new.go"]);
   });
 
-  test("a burst is told of once", async () => {
+  test("a burst is reported once", async () => {
     using tree = writeTree({ "a/x.go": "1", "b/y.go": "1" });
     await using watched = watch(tree);
     await watched.watcher.watch(new Set([tree.at("a"), tree.at("b")]), never);
     for (let i = 0; i < 20; i++) tree.write({ "a/x.go": String(i), [`b/${i}.go`]: "1" });
-    await watched.told("a/x.go", "b/19.go");
+    await watched.reported("a/x.go", "b/19.go");
     expect(watched.times()).toBe(1);
   });
 
@@ -88,10 +88,10 @@ describe("Watcher", () => {
     await watched.watcher.watch(new Set([tree.at("a"), tree.at("a/sub")]), never);
     await watched.watcher.watch(new Set([tree.at("a/sub"), tree.at("b")]), never);
     tree.write({ "a/x.go": "2", "a/sub/y.go": "2", "b/z.go": "2" });
-    expect(await watched.told("a/sub/y.go", "b/z.go")).toEqual(["file a/sub/y.go", "file b/z.go"]);
+    expect(await watched.reported("a/sub/y.go", "b/z.go")).toEqual(["file a/sub/y.go", "file b/z.go"]);
     await watched.watcher.watch(new Set([tree.at("a"), tree.at("a/sub"), tree.at("b")]), never);
     tree.write({ "a/x.go": "3", "a/sub/y.go": "3" });
-    expect(await watched.told("a/x.go", "a/sub/y.go")).toEqual(["file a/sub/y.go", "file a/x.go"]);
+    expect(await watched.reported("a/x.go", "a/sub/y.go")).toEqual(["file a/sub/y.go", "file a/x.go"]);
   });
 
   test("a folder that is not there yet is waited for, step by step", async () => {
@@ -100,17 +100,17 @@ describe("Watcher", () => {
     await watched.watcher.watch(new Set([tree.at("new/deep/deeper")]), never);
     for (const path of ["new", "new/deep", "new/deep/deeper"]) {
       mkdirSync(tree.at(path));
-      expect(await watched.told(path)).toContain(`folder ${path}`);
+      expect(await watched.reported(path)).toContain(`folder ${path}`);
     }
     tree.write({ "new/deep/deeper/x.go": "1" });
-    expect(await watched.told("new/deep/deeper/x.go")).toContain("file new/deep/deeper/x.go");
+    expect(await watched.reported("new/deep/deeper/x.go")).toContain("file new/deep/deeper/x.go");
     // All at once.
     rmSync(tree.at("new"), { recursive: true });
-    await watched.told("new/deep/deeper");
+    await watched.reported("new/deep/deeper");
     tree.write({ "new/deep/deeper/x.go": "2" });
-    await watched.told("new");
+    await watched.reported("new");
     tree.write({ "new/deep/deeper/x.go": "3" });
-    expect(await watched.told("new/deep/deeper/x.go")).toContain("file new/deep/deeper/x.go");
+    expect(await watched.reported("new/deep/deeper/x.go")).toContain("file new/deep/deeper/x.go");
   });
 
   test("a folder that another one takes the place of", async () => {
@@ -120,17 +120,17 @@ describe("Watcher", () => {
     // At once, by writing it anew.
     rmSync(tree.at("p/a"), { recursive: true });
     tree.write({ "p/a/x.go": "2" });
-    await watched.told("p/a");
+    await watched.reported("p/a");
     tree.write({ "p/a/x.go": "3" });
-    expect(await watched.told("p/a/x.go")).toContain("file p/a/x.go");
+    expect(await watched.reported("p/a/x.go")).toContain("file p/a/x.go");
     // By renames.
     renameSync(tree.at("p/a"), tree.at("p/old"));
     renameSync(tree.at("p/b"), tree.at("p/a"));
-    await watched.told("p/a");
+    await watched.reported("p/a");
     tree.write({ "p/old/x.go": "4", "p/a/x.go": "4" });
-    const told = await watched.told("p/a/x.go");
-    expect(told).toContain("file p/a/x.go");
-    expect(told).not.toContain("file p/old/x.go");
+    const reported = await watched.reported("p/a/x.go");
+    expect(reported).toContain("file p/a/x.go");
+    expect(reported).not.toContain("file p/old/x.go");
   });
 
   test("links: to folders, and of files to others", async () => {
@@ -143,31 +143,31 @@ describe("Watcher", () => {
     await using watched = watch(tree);
     await watched.watcher.watch(new Set([tree.at("link"), tree.at("a")]), never);
     tree.write({ "real/x.go": "2" });
-    expect(await watched.told("link/x.go")).toEqual(["file link/x.go"]);
+    expect(await watched.reported("link/x.go")).toEqual(["file link/x.go"]);
     tree.write({ "other/y.go": "2" });
-    expect(await watched.told("a/y.go")).toEqual(["file a/y.go"]);
+    expect(await watched.reported("a/y.go")).toEqual(["file a/y.go"]);
   });
 
-  test("tells of what changed before it watched", async () => {
+  test("reports changes from before it watched", async () => {
     using tree = writeTree({ "a/x.go": "1", "b/y.go": "1" });
     await using watched = watch(tree);
     const since = Date.now();
     await watched.watcher.watch(new Set([tree.at("a")]), never);
     tree.write({ "b/y.go": "2" });
     await watched.watcher.watch(new Set([tree.at("a"), tree.at("b")]), since - 10);
-    const told = await watched.told("b/y.go");
-    expect(told).toContain("file b/y.go");
-    expect(told.filter((line) => line.includes(" a"))).toEqual([]);
+    const reported = await watched.reported("b/y.go");
+    expect(reported).toContain("file b/y.go");
+    expect(reported.filter((line) => line.includes(" a"))).toEqual([]);
   });
 
-  test("what is not accepted neither is told of nor delays what is", async () => {
+  test("a path that is not accepted is not reported, and delays no other", async () => {
     using tree = writeTree({ "a/x.go": "1" });
     await using watched = watch(tree, { accepts: (path) => path.endsWith("x.go") });
     await watched.watcher.watch(new Set([tree.at("a")]), never);
     let n = 0;
     const noise = setInterval(() => tree.write({ "a/log.txt": String(n++) }), 5);
     tree.write({ "a/x.go": "2" });
-    expect(await watched.told("a/x.go")).toEqual(["file a/x.go"]);
+    expect(await watched.reported("a/x.go")).toEqual(["file a/x.go"]);
     clearInterval(noise);
     expect(watched.times()).toBe(1);
   });
@@ -178,7 +178,7 @@ describe("Watcher", () => {
     await using watched = watch(tree);
     await watched.watcher.watch(new Set([tree.at("a"), tree.at("b")]), never);
     tree.write({ "b/y.go": "2" });
-    expect(await watched.told("b/y.go")).toEqual(["file b/y.go"]);
+    expect(await watched.reported("b/y.go")).toEqual(["file b/y.go"]);
     chmodSync(tree.at("a"), 0o755);
   });
 
@@ -194,16 +194,16 @@ describe("Watcher", () => {
       import { writeFileSync } from "node:fs";
       import { Watcher } from ${JSON.stringify(join(import.meta.dir, "..", "lib", "watch-files.ts"))};
       const root = process.argv.at(-1);
-      const told = new Set();
+      const reported = new Set();
       const limits = [];
       const watcher = new Watcher({
         accepts: () => true,
         pollMs: 20,
         onLimit: (limit) => limits.push(limit),
         onChange: (changes) => {
-          for (const { path } of changes) told.add(path.slice(root.length + 1));
-          if (told.size < 5) return;
-          console.log(JSON.stringify({ limits, told: [...told].sort() }));
+          for (const { path } of changes) reported.add(path.slice(root.length + 1));
+          if (reported.size < 5) return;
+          console.log(JSON.stringify({ limits, reported: [...reported].sort() }));
           void watcher[Symbol.asyncDispose]();
         },
       });
@@ -218,7 +218,7 @@ describe("Watcher", () => {
     expect({ exit, stderr }).toEqual({ exit: 0, stderr: "" });
     expect(JSON.parse(stdout)).toEqual({
       limits: [{ code, polled, folders: 5 }],
-      told: Array.from({ length: 5 }, (_, i) => `p${i}/x.go`),
+      reported: Array.from({ length: 5 }, (_, i) => `p${i}/x.go`),
     });
   });
 });

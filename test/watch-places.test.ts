@@ -59,7 +59,7 @@ function show({ args, config, programs, yaml }: Affected): string {
 
 describe("WatchSet", () => {
   test.each<[string, PathChange["is"], string]>([
-    // Sources of a package: what the Go tool reads, in whichever program.
+    // Sources of a package, in each program that uses it.
     ["/m/cmd/app/main.go", "file", "app"],
     ["/m/pkg/web/handler.go", "file", "app tool"],
     ["/m/pkg/web/handler.go", "gone", "app tool"],
@@ -67,7 +67,7 @@ describe("WatchSet", () => {
     ["/m/pkg/web/c.h", "file", "app tool"],
     ["/m/pkg/web/go.mod", "file", "app tool"],
     ["/m/go.mod", "gone", "app tool"],
-    // Tests, documents, what editors leave, what is hidden, what go leaves out.
+    // Tests, documents, files of editors, hidden files, files that go ignores.
     ["/m/pkg/web/handler_test.go", "file", ""],
     ["/m/pkg/web/README.md", "file", ""],
     ["/m/pkg/web/handler.go~", "file", ""],
@@ -77,11 +77,11 @@ describe("WatchSet", () => {
     ["/m/pkg/web/_old.go", "file", ""],
     ["/m/pkg/web/4913", "file", ""],
     ["/m/pkg/web/web", "file", ""],
-    // A package that nobody uses, and a folder below one that is used.
+    // A package without importers, and a folder below a used one.
     ["/m/pkg/other/other.go", "file", ""],
     ["/m/pkg/web/inner/inner.go", "file", ""],
     ["/m/pkg/web/inner", "folder", ""],
-    // Folders that are watched, or lie above: they came or went.
+    // Folders that are watched, or above those, that appear or disappear.
     ["/m/pkg/web", "gone", "app tool"],
     ["/m/pkg", "folder", "app tool"],
     ["/m/cmd", "gone", "app tool"],
@@ -101,7 +101,7 @@ describe("WatchSet", () => {
     ["/m/pkg/web/t/a/y.txt", "file", ""],
     ["/m/pkg/web/t/a", "folder", "app"],
     ["/m/pkg/web/t/a", "file", ""],
-    // kodata: everything, but for what editors leave.
+    // kodata: everything but the files of editors.
     ["/m/cmd/tool/kodata/x_test.go", "file", "tool"],
     ["/m/cmd/tool/kodata/.hidden", "file", "tool"],
     ["/m/cmd/tool/kodata/a.txt~", "file", ""],
@@ -121,14 +121,14 @@ describe("WatchSet", () => {
     ["/m/deep/.git", "folder", ""],
     ["/m/single", "file", "yaml"],
     ["/m/.ko.yaml", "file", "config"],
-    // What a pattern can come to mean.
+    // Packages that a pattern may match later.
     ["/m/walked/new", "folder", "args"],
     ["/m/walked/x.go", "file", "args"],
     ["/m/walked/.git", "folder", ""],
     ["/m", "gone", "app tool args yaml config"],
   ])("%s (%s) affects: %s", (path, is, affected) => {
     expect(show(set.affectedBy({ path, is }))).toBe(affected);
-    // What may affect something is asked before anybody knows what is there.
+    // A path is checked before its state is known.
     if (affected !== "") expect(set.mayAffect(path)).toBe(true);
   });
 

@@ -78,7 +78,7 @@ describe("planProgram()", () => {
     ];
     expect(show(tree, planProgram(program, [packages], { cwd: tree.at("app"), env: {} }))).toEqual(
       [
-        // What chooses modules, and where another go.mod would cut a package off.
+        // Files that choose modules, and paths where a new go.mod would take a package out of its module.
         ...["app/cmd/go.mod", "app/cmd/x/go.mod", "app/go.mod", "app/go.sum", "app/pkg/go.mod"],
         ...["app/vendor", "app/vendor/modules.txt", "near/go.mod", "near/go.sum"],
         ...["near/vendor", "near/vendor/modules.txt"],
@@ -92,7 +92,7 @@ describe("planProgram()", () => {
 });
 
 describe("planArguments()", () => {
-  test("takes what is around, though go could not tell of anything", () => {
+  test("takes the surroundings of arguments if go lists nothing", () => {
     using tree = writeTree({ "go.mod": "module broken (" });
     const places = planArguments(["./cmd/x", "ko://example.com/y", "./z/..."], [], { cwd: tree.path, env: {} });
     expect(show(tree, places)).toEqual(
@@ -120,7 +120,7 @@ describe("planPatterns()", () => {
 });
 
 describe("planKodata()", () => {
-  test("goes through links, as far as they may lead, and waits for what is not there", () => {
+  test("follows symlinks as far as they may lead, and watches missing paths", () => {
     using tree = writeTree({
       ".git/HEAD": "",
       "cmd/kodata/a.txt": "",
@@ -146,7 +146,7 @@ describe("planKodata()", () => {
 });
 
 describe("planInputs()", () => {
-  test("takes files, folders, subfolders with -R, and what links lead to", () => {
+  test("takes files, folders, subfolders with -R, and targets of symlinks", () => {
     using tree = writeTree({
       "a.yml": "",
       "config/x.yaml": "",
@@ -169,7 +169,7 @@ describe("planInputs()", () => {
     );
   });
 
-  test("takes a kustomization and what it names", () => {
+  test("takes a kustomization and the files that it names", () => {
     using tree = writeTree({
       "over/kustomization.yaml":
         "resources: [../base, https://x.example/z]\npatches:\n- path: ../patch.yaml\n- path: own.yaml\n",

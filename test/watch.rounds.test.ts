@@ -1,6 +1,6 @@
 /**
  * The loop of `--watch` alone, with a job, a watcher and a clock that the test moves: when a round begins, ends, is
- * superseded or repeated, and what it prints. Nothing sleeps.
+ * superseded or repeated, and its output. Nothing sleeps.
  */
 import { describe, expect, test } from "bun:test";
 import { inBackground } from "../lib/async.ts";
@@ -129,7 +129,7 @@ async function turn(): Promise<void> {
 }
 
 describe("watchAndRun()", () => {
-  test("begins with everything, and then with what a change affects", async () => {
+  test("begins with everything, and then with the programs that a change affects", async () => {
     await using rounds = new Rounds();
     expect((await rounds.run()).due).toEqual(EVERYTHING);
     rounds.watcher.change("/w/a.go");
@@ -284,7 +284,7 @@ describe("watchAndRun()", () => {
     await turn();
     rounds.watcher.change("/w/a.go");
     await rounds.run({ summary: "" });
-    // A folder of which names came or went: most often it means nothing.
+    // Unknown names in a folder: such a change is shown only if it has an effect.
     rounds.watcher.change("/w", "names");
     rounds.watcher.change("/w/b.go");
     const last = await rounds.builds.next();
@@ -302,7 +302,7 @@ describe("watchAndRun()", () => {
     );
   });
 
-  test("resources of a round are closed before the next one, whatever ended it", async () => {
+  test("resources of a round are closed before the next one, however it ended", async () => {
     await using rounds = new Rounds();
     const closed: string[] = [];
     const open = ({ context }: { readonly context: RoundContext }, name: string): void =>

@@ -1,7 +1,6 @@
 /**
- * `--watch`, end to end: ko runs as a person runs it, files change as editors change them. Registry and Go are real;
- * kubectl is a script where its behaviour is the point. On a real API server: `feature-watch-apply.test.ts`. Each fault of the
- * original's watch (spec/behaviour.md 1.4) has its test.
+ * `--watch`, end to end: ko runs as a user runs it, files change as editors change them. Registry and Go are real;
+ * kubectl is a script where a test needs a certain behaviour. feature-watch-apply.test.ts uses a real API server.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
@@ -77,7 +76,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
   }
 
   describe("ko resolve -W", () => {
-    test("a change builds what it affects, and prints those documents; what nobody uses does nothing", async () => {
+    test("a change builds the affected programs and prints their documents; an unused package does nothing", async () => {
       using _bench = open();
       await using watching = startWatching(bench, ["resolve", "-W", "-f", "config"]);
       expect(causeOf(await watching.round())).toBe("start");
@@ -100,7 +99,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       expect(second).toStartWith("apiVersion: v1\n");
       expect(second).toEndWith("}\n---\n");
 
-      // The same content again, and another mode: something to look at, nothing to print.
+      // The same content again, and another mode: a round without output.
       for (const touch of [
         () => bench.tree.write({ "cmd/alone/main.go": MAIN }),
         () => chmodSync(bench.tree.at("cmd/alone/main.go"), 0o600),
@@ -186,7 +185,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       const block = await watching.round();
       expect(block).toMatch(/pkg\/many\/f\d+\.go and \d+ more\n/);
       bench.tree.write({ "config/alone.yaml": `${configMap("alone", "cmd/alone")}  # end\n` });
-      // Whatever came late was taken up by then.
+      // By then late events have been handled.
       await watching.said(/^\d\d:\d\d:\d\d (?:.*, )?config\/alone\.yaml.*\n(?:.*\n)*? {2}printed/m);
       expect(digests(watching.running.stdout().slice(-300))).toEqual(await fresh(["-f", "config/alone.yaml"]));
     });
@@ -259,7 +258,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       await watching.said(/^watching 1 package, /m);
       const using = (name: string): string =>
         `package main\n\nimport "example.com/app/pkg/${name}"\n\nfunc main() { println(${name}.Text) }\n`;
-      // Not there yet: an error, mended by what appears.
+      // A missing package is an error until it appears.
       bench.tree.write({ "cmd/alone/main.go": using("fresh") });
       const broken = await watching.round();
       expect(broken).toContain("cmd/alone/main.go:3:8: ");
@@ -319,7 +318,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
         { "config/alone.yaml": configMap("alone", "cmd/alon") },
         /^Error: config\/alone\.yaml:4:22: ko:\/\/example\.com\/app\/cmd\/alon: /m,
       ],
-    ])("%s, from the very first round on: told, and mended", async (_what, broken, message) => {
+    ])("%s, from the first round on: reported, and repaired", async (_what, broken, message) => {
       const files = { ...APP };
       const mend = (): void => {
         for (const path of Object.keys(broken)) {
@@ -390,7 +389,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       expect(digests(second)).not.toEqual(first);
     });
 
-    test("a registry that is away: told once, and mended by itself", async () => {
+    test("a registry that is away: shown once, and retried", async () => {
       using _bench = open();
       proxy.rules = [{ method: "PUT", path: /\/manifests\//, fault: { kind: "answer", status: 403 } }];
       await using watching = startWatching(bench, ["resolve", "-W", "-f", "config/alone.yaml"]);
@@ -433,13 +432,13 @@ describe.skipIf(programs === undefined)("--watch", () => {
         expect(outcomeOf(await watching.round())).toBe("printed 1 document");
         await Bun.sleep(SETTLED_MS);
       }
-      // What follows a round has its end before the next one.
+      // The work after a round ends before the next round.
       bench.tree.write({ "config/web.yaml": `# new\n${configMap("web", "cmd/web")}` });
       expect(outcomeOf(await watching.round())).toBe("printed 1 document");
       expect(bench.goCalls().slice(before)).toEqual(["build", "build", "build"]);
     });
 
-    test("what an earlier run has built is watched all the same, for each platform", async () => {
+    test("programs that an earlier run has built are watched too, for each platform", async () => {
       using _bench = open({
         ...APP,
         "cmd/web/main_arm64.go": 'package main\n\nimport _ "example.com/app/pkg/arm"\n',
@@ -449,7 +448,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       const env = { KO_DEFAULTBASEIMAGE: "ko.builtin/static" };
       await Bun.sleep(SETTLED_MS);
       const before = digests((await bench.ours(["resolve", "-q", ...args], { env })).stdout);
-      // Only one of two programs is asked about.
+      // go lists only one of the two programs.
       bench.tree.write({ "cmd/alone/main.go": MAIN.replace("hello", "other") });
       await using watching = startWatching(bench, ["resolve", "-W", ...args], { env });
       expect(await watching.round()).toContain("cmd/alone");
@@ -464,7 +463,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
 
     test("a change during a build ends it, and the last state wins", async () => {
       using _bench = open();
-      // The compiler waits as long as there is a file "hold"; it notes its beginnings and its end.
+      // The compiler waits while the file "hold" exists, and records each start.
       const file = (name: string): string => `'${bench.work.at(name)}'`;
       bench.work.write({
         hold: "",
@@ -496,7 +495,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       }
     });
 
-    test("what cannot work is refused: an archive on stdout, no -f, no KO_DOCKER_REPO", async () => {
+    test("wrong usage is refused: an archive on stdout, no -f, no KO_DOCKER_REPO", async () => {
       using _bench = open();
       const refused = (args: readonly string[], env = {}): ReturnType<Bench["ours"]> => bench.ours(args, { env });
       expect(await refused(["build", "-W", "--tarball", "-", "./cmd/alone"])).toMatchObject({
@@ -525,7 +524,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       expect(outcomeOf(await watching.round())).toBe("printed 2 references");
       const second = digests(watching.printed());
       expect(Object.keys(second)).toEqual(["api", "web"]);
-      // All programs, whatever was printed.
+      // The file lists all programs.
       expect(digests(readFileSync(refs, "utf8"))).toEqual({ ...first, ...second });
       bench.tree.write({ "cmd/late/main.go": MAIN });
       await watching.said(/^ {2}printed 1 reference,/m);
@@ -533,7 +532,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       expect(await watching.end("SIGTERM")).toMatchObject({ code: 143 });
     });
 
-    test("ends when nobody reads its results any more", async () => {
+    test("ends when its stdout is closed", async () => {
       using _bench = open();
       const [first = "", ...rest] = ourCommand();
       const words = [first, ...rest, "build", "-W", "./cmd/alone"].map((word) => `'${word}'`).join(" ");
@@ -569,7 +568,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       expect(outcomeOf(await watching.round())).toBe("applied 2 documents");
       expect(watching.printed()).toBe("name: web\nname: api\n");
       expect(readFileSync(bench.work.at("in-1"), "utf8").match(/^---$/gm)).toHaveLength(1);
-      // A document that goes is left, and said so; one that moves is not gone.
+      // The object of a removed document stays, with a note; a moved document is not removed.
       bench.tree.write({ "config/web.yaml": `${configMap("plain")}---\n${configMap("api", "cmd/api")}` });
       const block = await watching.round();
       expect(block).toContain('ConfigMap "web" is no longer in config/web.yaml: it is left in the cluster\n');
@@ -581,7 +580,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       expect(moved).not.toContain('ConfigMap "api" is no longer');
     });
 
-    test("a kubectl that fails, or dies, is told of, and the watch goes on", async () => {
+    test("a kubectl that fails, or is killed, is reported, and the watch goes on", async () => {
       using _bench = open();
       const at = bench.work.at("fail");
       const env = stub(`s=$(cat '${at}' 2>&-); [ -z "$s" ] || { echo "error: no such cluster" >&2; kill -"$s" $$; }`);
@@ -590,7 +589,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       const block = await watching.round();
       expect(block).toContain("error: no such cluster\n");
       expect(block).toMatch(/kubectl: ended by SIGKILL\n {2}failed, .*; ko tries again$/m);
-      // Tried again: the same is no news.
+      // A retry with the same output shows nothing.
       await waitUntil(() => existsSync(bench.work.at("in-1")), watching.running);
       rmSync(at);
       const mended = await watching.round();

@@ -1,6 +1,5 @@
 /**
- * A `ko … --watch` that runs: waits for its rounds, ends it. Nothing here depends on how long something takes: each wait is
- * for what ko says.
+ * A running `ko … --watch`: waits for its rounds, ends it. No wait depends on time: each one is for output of ko.
  */
 import { type Result, type Running, waitUntil } from "./programs.ts";
 import type { Bench, KoOptions } from "./workbench.ts";
