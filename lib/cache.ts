@@ -1,8 +1,8 @@
 /**
  * The cache between runs: blobs (binaries, layers, manifests), and records that say how they were made.
  *
- * The cache is best-effort: records and blobs are verified on read, a mismatch counts as a miss, and a failed write
- * only costs time. So it may be removed, truncated, damaged or shared by parallel runs at any time.
+ * It is best-effort: records and blobs are verified on read, a mismatch counts as a miss, and a failed write only costs
+ * time, so it may be removed, damaged or shared by parallel runs at any time.
  *
  * A blob is named by the SHA-256 of its content, or a binary by that of its layer's tar. Where the cache is:
  * cache-folder.ts. Eviction: cache-clean.ts.

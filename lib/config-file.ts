@@ -1,5 +1,5 @@
 /**
- * Finds and reads `.ko.yaml`. Each value keeps its line and column for messages.
+ * Finds and reads `.ko.yaml`, with the line and column of each value for messages.
  *
  * The file is found as by the original's library, https://github.com/spf13/viper, and top-level keys are
  * case-insensitive. Values are checked by type only: config.ts does the rest.

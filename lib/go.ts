@@ -2,7 +2,7 @@
  * Runs the Go tool, and reads the packages that `go list` describes.
  *
  * Settings of the environment and of `go env -w` are read as `go` reads them; `go.mod`, `go.work` and sources are left
- * to it. Compiling is go-build.ts's job. Fields of a package: `go help list`.
+ * to it. Compiling: go-build.ts. The fields of a package are those of `go help list`.
  */
 import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";

@@ -1,12 +1,16 @@
 /**
  * The rules of the house, checked against the sources: imports form no cycle, only `lib/host.ts` touches the outside
- * world, comments cite pages and rules that exist, and links in the documentation lead somewhere.
+ * world, modules are short, comments are in plain English and cite pages and rules that exist, and links in the
+ * documentation lead somewhere. Functions are short too: .oxlintrc.json says how short.
  */
 import { describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 const ROOT = join(import.meta.dir, "..");
+
+/** A line of a comment, by its first characters. */
+const COMMENT_LINE = /^\s*(?:\/\/|\/\*|\*(?:\s|\/|$))/;
 
 const sources = new Map(
   readdirSync(join(ROOT, "lib"))
@@ -121,6 +125,78 @@ function subjectOf(file: string, subjects: ReadonlyMap<string, number>): string 
   const fits = (subject: string): boolean =>
     name === subject || name.startsWith(subject.endsWith("-") ? subject : `${subject}-`);
   return [...subjects.keys()].filter(fits).sort((a, b) => b.length - a.length)[0];
+}
+
+describe("modules", () => {
+  test.each([...sources])("%s has at most 450 lines", (_name, source) => {
+    expect(source.trimEnd().split("\n").length).toBeLessThanOrEqual(450);
+  });
+});
+
+/** Modules whose comments are not in plain English yet. Must become empty. */
+const PENDING_ENGLISH: ReadonlySet<string> = new Set(
+  `build-cache http-transfer layer layer-cache pipeline-resources publish-local registry-push registry-upload
+   watch watch-files watch-places watch-plan`
+    .split(/\s+/)
+    .map((name) => `${name}.ts`),
+);
+
+/** A sentence that only names a page or a module. */
+const POINTER = /^[A-Z][^.:]{0,30}: (?:https?:|[\w/-]+\.(?:ts|md)\b)/;
+
+describe("headSentences()", () => {
+  test.each<[string, readonly string[]]>([
+    [
+      "/**\n * Reads `a.ts`.\n *\n * Go 1.26.8 writes it. It is\n * short.\n */",
+      ["Reads `a.ts`.", "Go 1.26.8 writes it.", "It is short."],
+    ],
+    [
+      "/** Reads it: slowly. Rules: docs/rules.md A4, E2. Writing: b.ts. Proxies: https://go.dev */",
+      ["Reads it: slowly."],
+    ],
+    ["/** Reads it. https://go.dev */", ["Reads it. https://go.dev"]],
+    ["const a = 1;\n/** Not a head. */", []],
+  ])("%j", (source, expected) => {
+    expect([...headSentences(source)]).toEqual([...expected]);
+  });
+});
+
+describe("plain English", () => {
+  const english = [...sources].filter(([name]) => !PENDING_ENGLISH.has(name));
+
+  test('has the word "what" in at most 3 of 100 lines of comments', () => {
+    const lines = [...sources.values()].flatMap(commentLines);
+    const withWhat = lines.filter((line) => /\bwhat\b/i.test(line));
+    expect((100 * withWhat.length) / lines.length).toBeLessThanOrEqual(3);
+  });
+
+  test.each(english)("%s names the actor", (_name, source) => {
+    expect(commentLines(source).filter((line) => /\b(?:whoever|somebody|nobody)\b/i.test(line))).toEqual([]);
+  });
+
+  test.each(english)("%s begins with a comment of at most three sentences", (_name, source) => {
+    const sentences = headSentences(source);
+    expect(sentences.length).toBeGreaterThan(0);
+    expect(sentences.slice(3)).toEqual([]);
+  });
+});
+
+function commentLines(source: string): readonly string[] {
+  return source.split("\n").filter((line) => COMMENT_LINE.test(line));
+}
+
+/**
+ * The sentences of the comment at the start of a module. A pointer (`Rules: docs/rules.md A4.`) does not count; a URL
+ * between two sentences counts as a part of the first.
+ */
+function headSentences(source: string): readonly string[] {
+  const [, comment = ""] = /^\/\*\*([^]*?)\*\//.exec(source) ?? [];
+  const text = comment
+    .replace(/^\s*\*/gm, "")
+    .replace(/\s+/g, " ")
+    .trim();
+  const sentences = text.split(/(?<=[.!?]) (?=[A-Z`"(])/);
+  return sentences.filter((sentence) => sentence !== "" && !POINTER.test(sentence));
 }
 
 /** Every TypeScript file with comments of ours, by its path in the repository. */
@@ -300,7 +376,7 @@ function findImports(source: string): string[] {
   return [...found].sort();
 }
 
-/** The lines that are no comments, by their first characters. */
+/** The lines outside of comments. */
 function codeLines(source: string): string[] {
-  return source.split("\n").filter((line) => !/^\s*(\/\/|\/\*|\*)/.test(line));
+  return source.split("\n").filter((line) => !COMMENT_LINE.test(line));
 }
