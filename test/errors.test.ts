@@ -69,12 +69,12 @@ describe("describeError()", () => {
     expect(text).toContain("errors.test.ts");
   });
 
-  test("never shows what a program wrote to stderr", () => {
+  test("never shows the stderr of a program", () => {
     const error = new CommandError("Cannot run git: exit code 1", { argv: ["git"], code: 1, stderr: "SECRET" });
     expect(describeError(error)).toBe("Error: Cannot run git: exit code 1");
   });
 
-  test("cuts what fills a screen many times over", () => {
+  test("cuts a message of many screens", () => {
     expect(describeError(new KoError("x".repeat(1_000_000)))).toHaveLength(64 * 1024 + 1);
   });
 });

@@ -19,7 +19,7 @@ afterEach(() => tree[Symbol.dispose]());
 
 /** An hour from now: everything has settled. */
 const LATER = (): number => Date.now() + 3_600_000;
-/** A moment from now: what was just written is racy. */
+/** A moment from now: files just written are racy. */
 const SOON = (): number => Date.now() + 500;
 
 function take(plan: Partial<InputPlan>, now: number = LATER(), before?: Prover): Draft | Change {
@@ -79,7 +79,7 @@ describe("Prover#findChange()", () => {
     expect(new Prover().findChange(inputs) !== undefined).toBe(counts);
   });
 
-  test("compares what is racy by its content", () => {
+  test("compares racy files by their content", () => {
     tree = writeTree({ "lib/a.go": "a" });
     const inputs = inputsOf(take(lib(), SOON()));
     expect(inputs.racy.map(([path]) => path)).toEqual([tree.at("lib/a.go")]);
@@ -88,7 +88,7 @@ describe("Prover#findChange()", () => {
     expect(new Prover().findChange(lied)).toEqual({ path: tree.at("lib/a.go"), what: "changed" });
   });
 
-  test("looks once at what several records share", () => {
+  test("looks once at files that several records share", () => {
     tree = writeTree({ "lib/a.go": "a" });
     const inputs = inputsOf(take(lib()));
     const prover = new Prover();
@@ -130,7 +130,7 @@ describe("Prover#findChange() and headers", () => {
 });
 
 describe("takeInputs()", () => {
-  test("does not take what may have changed meanwhile", () => {
+  test("does not take inputs that may have changed meanwhile", () => {
     tree = writeTree({ "lib/a.go": "a" });
     expect(take(lib(), statSync(tree.at("lib/a.go")).ctimeMs)).toEqual({ path: tree.at("lib"), what: "changed" });
   });
@@ -176,7 +176,7 @@ describe("takeInputs()", () => {
     expect(takeInputs(folder, { startedAt, now: Date.now() })).toEqual({ path: tree.at("current"), what: "changed" });
   });
 
-  test("does not take what Go has not seen, or what leads nowhere", () => {
+  test("does not take files that Go has not seen, or broken symlinks", () => {
     tree = writeTree({ "lib/a.go": "a", "broken/a.go": { link: "nowhere" } });
     const folder = { dir: tree.at("lib"), kind: "sources" as const };
     expect(take({ folders: [{ ...folder, seen: ["a.go", "b.go"] }] })).toEqual({

@@ -22,7 +22,7 @@ import {
 } from "../lib/oci.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 
-/** A layer that nobody opens here. */
+/** A layer that is not opened here. */
 function layer(name: string, mediaType: string = MEDIA_TYPES.ociLayer): Layer {
   return {
     descriptor: { mediaType, size: name.length, digest: digestOf(new TextEncoder().encode(`gzip ${name}`)) },
@@ -80,7 +80,7 @@ const OPTIONS: AssembleImageOptions = {
   kodataCreated: undefined,
 };
 
-/** The configuration as its bytes say it. */
+/** The configuration, parsed from its bytes. */
 function configOf(base: BaseOptions, options: Partial<AssembleImageOptions> = {}): Record<string, unknown> {
   const image = assembleImage(makeBase(base), { ...OPTIONS, ...options });
   return JSON.parse(new TextDecoder().decode(image.configBytes));
@@ -160,7 +160,7 @@ describe("assembleImage()", () => {
     expect(image.layers).toEqual([BASE_LAYER, KODATA, PROGRAM]);
   });
 
-  test("gives the same bytes twice, and leaves the base alone", () => {
+  test("makes the same bytes twice, and does not change the base", () => {
     const base = makeBase({ config: { config: { Env: ["PATH=/bin"], Labels: { a: "b" } } } });
     const before = structuredClone([base.config, base.manifest]);
     const [first, second] = [assembleImage(base, OPTIONS), assembleImage(base, { ...OPTIONS, labels: {} })];
@@ -269,7 +269,7 @@ describe("assembleImage()", () => {
     expect(config["history"]).toMatchObject(entries.map((entry) => ({ created: entry })));
   });
 
-  test("says the year 1 where the base has no date", () => {
+  test("writes the year 1 if the base has no date", () => {
     const { created: _, ...undated } = makeBase().config;
     const base: Image = { ...makeBase(), config: undated };
     expect(assembleImage(base, OPTIONS).config.created).toBeUndefined();
@@ -322,7 +322,7 @@ describe("assembleImage()", () => {
     ]);
   });
 
-  test("renews the configuration inside its descriptor, and keeps what else stands there", () => {
+  test("replaces a configuration that is embedded in its descriptor, and keeps other fields of the descriptor", () => {
     const old = { ...makeBase().manifest.config, data: "b2xk", annotations: { a: "1" } };
     const image = assembleImage(makeBase({ manifest: { config: old, artifactType: "application/x" } }), OPTIONS);
     expect(image.manifest.config).toEqual({
@@ -346,7 +346,7 @@ describe("assembleIndex()", () => {
     },
   ];
 
-  test("lists the images in the order given, with what the base says of them", () => {
+  test("lists the images in the order given, with the fields of the base's entries", () => {
     const index = assembleIndex(children, { mediaType: MEDIA_TYPES.ociIndex, annotations: { b: "2" } });
     expect(new TextDecoder().decode(index.bytes)).toBe(
       `{"schemaVersion":2,"mediaType":"${MEDIA_TYPES.ociIndex}","manifests":[` +

@@ -70,7 +70,7 @@ describe("createPlatformMatcher()", () => {
     expect(createPlatformMatcher(platforms)(platform)).toBe(matches);
   });
 
-  test("refuses what is no platform before any entry is looked at", () => {
+  test("refuses a malformed platform before it looks at entries", () => {
     expect(() => createPlatformMatcher(["linux/a/b/c"])).toThrow("more than two slashes");
   });
 });

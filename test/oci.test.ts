@@ -85,7 +85,7 @@ const FULL_CONFIG = {
 };
 
 const ROOTFS = { type: "layers", diff_ids: [DIGEST] };
-/** Configurations as JSON, that we and go-containerregistry must read and write alike. */
+/** Configurations as JSON, which ko and go-containerregistry must read and write in the same way. */
 const CONFIGS: readonly (readonly [string, string])[] = [
   ["all fields", JSON.stringify(FULL_CONFIG)],
   ["the least", JSON.stringify({ architecture: "amd64", os: "linux", rootfs: ROOTFS })],
@@ -251,7 +251,7 @@ const INDEXES: readonly (readonly [string, string])[] = [
   ["no entries", JSON.stringify({ schemaVersion: 2, manifests: [] })],
 ];
 
-/** One character is one byte: the table above may hold bytes that are no UTF-8. */
+/** One character is one byte: the table above may hold bytes that are not UTF-8. */
 const bytesOf = (text: string): Uint8Array => Buffer.from(text, /[^\0-\xff]/.test(text) ? "utf8" : "latin1");
 const textOfBytes = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);
 
@@ -267,19 +267,19 @@ function numbered(table: readonly (readonly [string, string, ...string[]])[]): (
 }
 
 describe("readConfig() and encodeConfig()", () => {
-  needsGo.each(numbered(CONFIGS))("write what go-containerregistry writes: %s", (_, text, i) => {
+  needsGo.each(numbered(CONFIGS))("write the bytes of go-containerregistry: %s", (_, text, i) => {
     const expected = textOf(listOf(answers, "Configs")[i]);
     expect(textOfBytes(encodeConfig(readConfig(bytesOf(text), "c")))).toBe(expected ?? "it refuses");
   });
 
-  test("drop what go-containerregistry does not know", () => {
+  test("drop fields that go-containerregistry does not know", () => {
     const written = textOfBytes(encodeConfig(readConfig(bytesOf(JSON.stringify(FULL_CONFIG)), "c")));
     for (const name of ["container_config", "moby", "StopTimeout", "StartInterval", "unknown"]) {
       expect(written).not.toContain(name);
     }
   });
 
-  test("take nothing from a prototype that the document names", () => {
+  test("ignore a prototype that the document names", () => {
     const { os, config } = readConfig(bytesOf(CONFIGS[7]?.[1] ?? ""), "c");
     expect({ os, user: config.User, labels: Object.keys(config.Labels ?? {}) }).toEqual({
       os: "",
@@ -290,13 +290,13 @@ describe("readConfig() and encodeConfig()", () => {
 });
 
 describe("readConfig()", () => {
-  needsGo.each(numbered(BAD_CONFIGS))("refuses what go-containerregistry refuses: %s", (_, text, i) => {
+  needsGo.each(numbered(BAD_CONFIGS))("refuses the same as go-containerregistry: %s", (_, text, i) => {
     const theirs = listOf(answers, "Configs")[CONFIGS.length + i];
     expect(theirs).toBeNull();
     expect(() => readConfig(bytesOf(text), "c")).toThrow(KoError);
   });
 
-  test.each(BAD_CONFIGS)("says what is wrong: %s", (_, text, why) => {
+  test.each(BAD_CONFIGS)("names the mistake: %s", (_, text, why) => {
     expect(() => readConfig(bytesOf(text), "c")).toThrow(why);
   });
 
@@ -307,12 +307,12 @@ describe("readConfig()", () => {
 });
 
 describe("readManifest() and encodeManifest()", () => {
-  needsGo.each(numbered(MANIFESTS))("write what go-containerregistry writes: %s", (_, text, i) => {
+  needsGo.each(numbered(MANIFESTS))("write the bytes of go-containerregistry: %s", (_, text, i) => {
     const expected = textOf(listOf(answers, "Manifests")[i]);
     expect(textOfBytes(encodeManifest(readManifest(bytesOf(text), "m")))).toBe(expected ?? "it refuses");
   });
 
-  test("keep only what is known", () => {
+  test("drop unknown fields", () => {
     const document = { schemaVersion: 2, config: CONFIG, layers: [LAYER], subject: LAYER, extra: 1 };
     expect(readManifest(bytesOf(JSON.stringify(document)), "m")).toEqual({
       schemaVersion: 2,
@@ -375,7 +375,7 @@ describe("readManifest()", () => {
 });
 
 describe("readIndex() and encodeIndex()", () => {
-  needsGo.each(numbered(INDEXES))("write what go-containerregistry writes: %s", (_, text, i) => {
+  needsGo.each(numbered(INDEXES))("write the bytes of go-containerregistry: %s", (_, text, i) => {
     const expected = textOf(listOf(answers, "Indexes")[i]);
     expect(textOfBytes(encodeIndex(readIndex(bytesOf(text), "i")))).toBe(expected ?? "it refuses");
   });
@@ -408,7 +408,7 @@ describe("readIndex()", () => {
     expect(() => readIndex(bytesOf(JSON.stringify(document)), "i")).toThrow(why);
   });
 
-  test("reads null for what an image has as nothing", () => {
+  test("reads null as a missing field", () => {
     expect(readIndex(bytesOf(JSON.stringify({ ...good, layers: null, config: null })), "i")).toEqual(good);
   });
 });
@@ -451,7 +451,7 @@ describe("readDescriptor()", () => {
     expect(readDescriptor({ ...LAYER, size: 0 }, "d").size).toBe(0);
   });
 
-  test("takes nothing from a prototype that the document names", () => {
+  test("ignores a prototype that the document names", () => {
     const value: unknown = JSON.parse(
       `{"__proto__":{"data":"x","platform":{}},"mediaType":"a","size":1,"digest":"${DIGEST}","annotations":{"__proto__":"p"}}`,
     );
@@ -477,13 +477,13 @@ const HELLO = descriptorOf("text/plain", bytesOf("hello"));
 
 describe("verified()", () => {
   test.each([[["hello"]], [["he", "", "llo"]], [["h", "e", "l", "l", "o", ""]]])(
-    "passes on what is right: %j",
+    "yields the chunks of the right content: %j",
     async (parts) => {
       expect(await drain(verified(chunks(...parts), HELLO, "x"))).toBe("hello");
     },
   );
 
-  test("passes on nothing, if nothing was promised", async () => {
+  test("accepts no chunks for a size of 0", async () => {
     expect(await drain(verified(chunks(), descriptorOf("a", new Uint8Array(0)), "x"))).toBe("");
   });
 
@@ -501,7 +501,7 @@ describe("verified()", () => {
     expect(await rejectionOf(drain(verified(chunks(...parts), HELLO, "x")))).toEqual(new KoError(message));
   });
 
-  test("never passes on more than was promised, and closes the source", async () => {
+  test("never yields more than the size, and closes the source", async () => {
     let closed = false;
     let asked = 0;
     async function* endless(): AsyncGenerator<Uint8Array, void, void> {
@@ -536,7 +536,7 @@ describe("verified()", () => {
     expect(closed).toBe(true);
   });
 
-  test("lets the source's own error through", async () => {
+  test("throws the error of the source", async () => {
     async function* broken(): AsyncGenerator<Uint8Array, void, void> {
       yield bytesOf("he");
       throw new KoError("the line was cut");
@@ -550,7 +550,7 @@ describe("readDocument()", () => {
     expect(textOfBytes(await readDocument(chunks("he", "llo"), HELLO, "x"))).toBe("hello");
   });
 
-  test("does not begin with one over 8 MiB", async () => {
+  test("does not start to read one over 8 MiB", async () => {
     let touched = false;
     async function* source(): AsyncGenerator<Uint8Array, void, void> {
       touched = true;

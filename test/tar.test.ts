@@ -176,7 +176,7 @@ describe("packTar()", () => {
     expect(seen).toEqual([{ path: name, size: 2, mode: 0o555, mtime: 7 }]);
   });
 
-  describe("refuses a file that is not what its entry says", () => {
+  describe("refuses a file that differs from its entry", () => {
     const cases: readonly (readonly [string, (path: string) => void, RegExp])[] = [
       ["it has shrunk", (path) => truncateSync(path, 9), /had 10 bytes when it was found and has 9 now/],
       ["it has grown", (path) => appendFileSync(path, "x"), /had 10 bytes when it was found and has 11 now/],
@@ -194,7 +194,7 @@ describe("packTar()", () => {
     });
   });
 
-  test("refuses an empty file that has something in it now", async () => {
+  test("refuses a file that was empty and is not any more", async () => {
     const path = join(folder, "no longer empty");
     writeFileSync(path, "x");
     expect((await failureOf(() => pack([{ ...FILE, name: "a", content: { path } }]))).message).toBe(
