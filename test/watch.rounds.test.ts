@@ -9,7 +9,7 @@ import type { Host } from "../lib/host.ts";
 import { NOWHERE, type WatchPlan } from "../lib/watch-places.ts";
 import { type Due, FatalError, type RoundContext, watchAndRun, type WatchJob } from "../lib/watch.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { fakeHost, FakeWatcher } from "./helpers/rounds.ts";
+import { dueFor, EVERYTHING, fakeHost, FakeWatcher } from "./helpers/rounds.ts";
 
 /** Two programs, each of one file. */
 const PLAN: Partial<WatchPlan> = {
@@ -19,12 +19,6 @@ const PLAN: Partial<WatchPlan> = {
   ]),
   config: { ...NOWHERE, files: ["/w/.ko.yaml"] },
 };
-
-const EVERYTHING: Due = { everything: true, programs: new Set(), args: false, yaml: false, config: false };
-
-function dueFor(...programs: readonly string[]): Due {
-  return { ...EVERYTHING, everything: false, programs: new Set(programs) };
-}
 
 const AWAY = new RegistryError("the registry is away", { method: "GET", url: "https://r.example/v2/", retry: "often" });
 const BROKEN = new KoError("a.go does not compile");

@@ -1,15 +1,19 @@
 /**
  * `--watch` without files, programs and time: a host that records its output, a watcher that a test moves by hand, and the
- * context of a single round for the tests of jobs.
+ * context of a single round and the programs of a module for the tests of jobs.
  */
 import { LazyCache } from "../../lib/cache.ts";
+import { KoError } from "../../lib/errors.ts";
+import type { Program } from "../../lib/go-programs.ts";
+import type { GoPackage } from "../../lib/go.ts";
 import type { Host, RunOptions, RunResult } from "../../lib/host.ts";
 import { silentLog } from "../../lib/log.ts";
 import { noTiming } from "../../lib/timing.ts";
 import type { WatcherOptions } from "../../lib/watch-files.ts";
 import type { PathChange, WatchPlan } from "../../lib/watch-places.ts";
+import type { WatchedPipeline } from "../../lib/watch-programs.ts";
 import type { ProgramChange } from "../../lib/watch-screen.ts";
-import type { RoundContext } from "../../lib/watch.ts";
+import type { Due, RoundContext, WatchJob } from "../../lib/watch.ts";
 
 export interface FakeHost {
   readonly host: Host;
@@ -89,22 +93,30 @@ export class FakeWatcher implements AsyncDisposable {
   }
 }
 
-export interface FakeRound extends AsyncDisposable {
-  readonly context: RoundContext;
-  /** The places watched so far, in order. */
+/** One round of a job, as far as it came. */
+export interface RoundOutcome {
+  readonly summary: string | undefined;
+  readonly error: unknown;
+  /** The places after the round. */
+  readonly places: Partial<WatchPlan>;
+  /** The places watched during the build, in order. */
   readonly watched: readonly Partial<WatchPlan>[];
-  /** The changes and notes shown so far. */
+  /** The programs and notes shown, in order. */
   readonly shown: readonly (string | readonly ProgramChange[])[];
   readonly warnings: readonly string[];
 }
 
-/** The context of one round, for a job that a test calls itself. Disposing of it ends the round. */
-export function fakeRound(host: Host, { isRetry = false }: { readonly isRetry?: boolean } = {}): FakeRound {
+/** Runs one round of a job, in the order of its phases. */
+export async function runRound<R>(
+  job: WatchJob<R>,
+  options: { readonly host: Host; readonly due: Due; readonly isRetry?: boolean },
+): Promise<RoundOutcome> {
+  const { due, host, isRetry = false } = options;
   const watched: Partial<WatchPlan>[] = [];
   const shown: (string | readonly ProgramChange[])[] = [];
   const warnings: string[] = [];
-  const resources = new AsyncDisposableStack();
-  const cache = new LazyCache({ ...host, env: { ...host.env, KOCACHE: "off" } }, silentLog);
+  await using cache = new LazyCache({ ...host, env: { ...host.env, KOCACHE: "off" } }, silentLog);
+  await using resources = new AsyncDisposableStack();
   const context: RoundContext = {
     host,
     log: { ...silentLog, warn: (message) => void warnings.push(message) },
@@ -116,14 +128,109 @@ export function fakeRound(host: Host, { isRetry = false }: { readonly isRetry?: 
     showPrograms: (changes) => void (changes.length > 0 && shown.push(changes)),
     showNote: (line) => void shown.push(line),
   };
-  return {
-    context,
-    watched,
-    shown,
-    warnings,
-    [Symbol.asyncDispose]: async () => {
-      await resources.disposeAsync();
-      await cache[Symbol.asyncDispose]();
-    },
+  let [result, summary, error]: [R | undefined, string | undefined, unknown] = [undefined, undefined, undefined];
+  try {
+    result = await job.build(due, context);
+    summary = await job.deliver(result, context);
+  } catch (failure) {
+    error = failure;
+  }
+  return { summary, error, places: await job.places(result, context), watched, shown, warnings };
+}
+
+export const EVERYTHING: Due = { everything: true, programs: new Set(), args: false, yaml: false, config: false };
+
+/** Due work for programs. */
+export function dueFor(...importPaths: readonly string[]): Due {
+  return { ...EVERYTHING, everything: false, programs: new Set(importPaths) };
+}
+
+/** A program in a folder of its own below `/w`. */
+export function fakeProgram(name: string): Program {
+  const importPath = `example.com/${name}`;
+  return { importPath, dir: `/w/${name}`, module: undefined, workDir: "/w", text: `./${name}` };
+}
+
+/** The packages that `go list` prints for a program: its own one, and one that it imports. */
+export function fakePackages({ importPath, dir }: Program): readonly GoPackage[] {
+  const base: Omit<GoPackage, "importPath" | "dir" | "imports"> = {
+    ...{ name: "main", standard: false, module: undefined, depOnly: false, match: [], problem: undefined },
+    ...{ dependencyProblems: [], goFiles: [], cgoFiles: [], ignoredGoFiles: [], ignoredOtherFiles: [] },
+    ...{ otherFiles: [], embedFiles: [], embedPatterns: [] },
   };
+  return [
+    { ...base, importPath, dir, imports: [`${importPath}/lib`] },
+    { ...base, importPath: `${importPath}/lib`, dir: `${dir}/lib`, imports: [] },
+  ];
+}
+
+/** The programs of a module, as pipelines find them: what a test changes between two rounds. */
+export class FakeModule {
+  /** The version of each program's sources, by import path. */
+  readonly versions: Map<string, number> = new Map();
+  /** By argument. */
+  readonly results: Map<string, readonly Program[] | KoError> = new Map();
+  /** Whether a build runs `go list`; else the cache knows the programs. */
+  isListed = true;
+  /** Ends each build. */
+  failure: Error | undefined;
+  /** The calls of all pipelines so far, in order. */
+  readonly calls: string[] = [];
+  sideLoads = false;
+
+  constructor(...names: readonly string[]) {
+    for (const name of names) this.add(name);
+  }
+
+  /** Adds a program, or changes its sources. */
+  add(name: string): void {
+    const program = fakeProgram(name);
+    this.versions.set(program.importPath, (this.versions.get(program.importPath) ?? 0) + 1);
+    this.results.set(`./${name}`, [program]);
+    this.results.set(`ko://${program.importPath}`, [program]);
+  }
+
+  /** The reference of a program's image. */
+  reference({ importPath }: Program): string {
+    return `r.example/${importPath}:v${this.versions.get(importPath) ?? 0}`;
+  }
+
+  /** The digest of the output of `go list` for a program. */
+  listDigest({ importPath }: Program): string {
+    return `list ${this.versions.get(importPath) ?? 0} of ${importPath}`;
+  }
+
+  open(): WatchedPipeline {
+    const lists: (readonly GoPackage[])[] = [];
+    return {
+      sideLoads: this.sideLoads,
+      dependencies: () => lists,
+      listDependencies: async (programs) => {
+        const listed = new Set(lists.flat().map(({ importPath }) => importPath));
+        const missing = programs.filter(({ importPath }) => !listed.has(importPath));
+        if (missing.length > 0 || lists.length === 0) {
+          this.calls.push(`list ${missing.map(({ importPath }) => importPath).join(" ")}`.trimEnd());
+          lists.push(missing.flatMap(fakePackages));
+        }
+        return new Map(programs.map((program) => [program.importPath, this.listDigest(program)]));
+      },
+      publish: async (args, choose) => {
+        const results = args.map((text) => this.results.get(text) ?? new KoError(`Cannot build "${text}": missing`));
+        if (this.isListed)
+          lists.push(results.flatMap((result) => (Array.isArray(result) ? result.flatMap(fakePackages) : [])));
+        const choice = choose({ results, packages: new Map() });
+        this.calls.push(`build ${choice.programs.map(({ importPath }) => importPath).join(" ")}`.trimEnd());
+        if (this.failure !== undefined) throw this.failure;
+        return {
+          choice,
+          published: choice.programs.map((program) => {
+            const reference = this.reference(program);
+            const listDigest = this.isListed ? this.listDigest(program) : undefined;
+            return { program, listDigest, reference, all: [reference] };
+          }),
+        };
+      },
+      [Symbol.asyncDispose]: async () => void this.calls.push("close"),
+    };
+  }
 }
