@@ -52,7 +52,7 @@ export interface BasePlatform {
 /** The requests for a base in a registry. */
 type RegistryReader = Pick<Registry, "findManifest" | "getManifest" | "openBlob">;
 
-export interface BaseCacheOptions {
+interface BaseCacheOptions {
   readonly cache: Cache;
   /** Asks the source for the descriptor of a tag, without the manifest; undefined if the answer has none. */
   readonly findTag: (tag: string) => Promise<Descriptor | undefined>;
@@ -189,7 +189,7 @@ export function registrySource(
  *
  * For a tag the source is asked only for the digest, for a digest not at all.
  */
-export function cacheBase(source: ImageSource, options: BaseCacheOptions): ImageSource {
+function cacheBase(source: ImageSource, options: BaseCacheOptions): ImageSource {
   const { cache, findTag } = options;
   const known = (digest: Digest): Awaited<ReturnType<ImageSource["getManifest"]>> | undefined => {
     const descriptor = cache.read("manifest", hexOf(digest));

@@ -315,7 +315,7 @@ interface FailureOptions extends Pick<ToBinaryOptions, "cache" | "lent"> {
 }
 
 async function explainFailure(error: unknown, { cache, lent, list, platform }: FailureOptions): Promise<unknown> {
-  // Go refuses to replace a file that is no program: a lent binary was damaged, although its size and time are right.
+  // Go refuses to replace a file that is not a program: a lent binary was damaged, although its size and time are right.
   if (lent.size > 0 && messageOf(error).includes("already exists and is not an object file")) {
     for (const { binary } of lent.values()) cache?.drop(binary.digest);
     const damage = "Cannot use a cached program: its content was changed";

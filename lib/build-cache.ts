@@ -1,9 +1,8 @@
 /**
- * The cache of compiled binaries: a record for each program and platform, with the inputs that decide the bytes.
+ * The cache of compiled binaries: a record for each program and platform names the inputs that decide its bytes.
  *
- * The key of a record is known at once: import path, platform, flags, deciding variables (build-inputs.ts). Its files and
- * git state are proved to be unchanged (fingerprint-inputs.ts, git.ts); then no `go` is needed. A build whose inputs
- * cannot be proved is not recorded.
+ * A record that is proved to hold needs no `go`: its key has the setup (build-inputs.ts), its inputs are files and the git
+ * state (fingerprint-inputs.ts, git.ts). A build whose inputs cannot be proved is not recorded.
  */
 import { inBackground, once } from "./async.ts";
 import {

@@ -110,7 +110,7 @@ export class Pipeline implements AsyncDisposable {
     const { build, config, host, log } = options;
     const destination = await planDestination(build.publish, { dockerRepo: config.dockerRepo, cwd: host.cwd });
     for (const warning of destination.warnings) log.warn(warning);
-    const attempt = await Attempt.start({ ...options, destination, cache: options.cache.get() });
+    const attempt = await Attempt.start(attemptOptions(options, { destination, cache: options.cache.get() }));
     return new Pipeline(options, { attempt, destination });
   }
 
@@ -170,7 +170,9 @@ export class Pipeline implements AsyncDisposable {
     }
     log.warn(`${why}; starting again without the cache`);
     await this.#attempt[Symbol.asyncDispose]();
-    this.#attempt = await Attempt.start({ ...this.#options, destination: this.#destination, cache: undefined });
+    this.#attempt = await Attempt.start(
+      attemptOptions(this.#options, { destination: this.#destination, cache: undefined }),
+    );
     return trust;
   }
 
@@ -183,10 +185,17 @@ function localTargetOf({ places }: Destination): LocalTarget | undefined {
   return places.find(isLocal)?.kind;
 }
 
-interface AttemptOptions extends Omit<PipelineOptions, "cache"> {
+interface AttemptOptions extends Pick<PipelineOptions, "build" | "config"> {
+  readonly context: RunContext;
   readonly destination: Destination;
-  /** Undefined reads and stores nothing of other runs. */
-  readonly cache: Cache | undefined;
+}
+
+/** @param attempt.cache undefined reads and stores nothing of other runs */
+function attemptOptions(
+  { build, config, host, log, timing }: PipelineOptions,
+  { cache, destination }: { readonly cache: Cache | undefined; readonly destination: Destination },
+): AttemptOptions {
+  return { build, config, destination, context: { host, log, timing, cache, signal: host.signal } };
 }
 
 interface RunAttemptOptions {
@@ -210,7 +219,8 @@ class Attempt implements AsyncDisposable {
     options: AttemptOptions,
     { platforms, resources }: { readonly platforms: readonly string[]; readonly resources: Resources },
   ) {
-    const { cache, config, host, log, timing } = options;
+    const { config, context } = options;
+    const { cache, host, log, timing } = context;
     this.#options = options;
     this.#resources = resources;
     this.#platforms = platforms;
@@ -221,17 +231,16 @@ class Attempt implements AsyncDisposable {
   }
 
   static async start(options: AttemptOptions): Promise<Attempt> {
-    const { build, cache, config, destination, host, log, timing } = options;
+    const { build, config, context, destination } = options;
     const local = localTargetOf(destination);
     const { insecureHosts, places } = destination;
-    const compress = !wantsPlainLayers(places);
-    const resources = new Resources({ host, log, timing, insecureHosts, compress, cache });
+    const resources = new Resources({ context, insecureHosts, compress: !wantsPlainLayers(places) });
     try {
       const place = local === undefined ? undefined : resources.place(local);
       await place;
       const platforms = await choosePlatforms(build.platforms, {
         defaults: config.defaultPlatforms,
-        env: host.env,
+        env: context.host.env,
         ...(place === undefined ? {} : { fallback: () => ownPlatform(place) }),
       });
       // Nearly every run needs the default base: it is read while `go list` works, and the registry client is loaded.
@@ -257,7 +266,7 @@ class Attempt implements AsyncDisposable {
 
   /** Plans, builds and publishes programs. @throws {KoError} If anything fails, and the cache is not the reason. */
   async run(programs: readonly Program[], options: RunAttemptOptions): Promise<Outcome> {
-    const { cache, host } = this.#options;
+    const { cache, host } = this.#options.context;
     try {
       return programs.length === 0 ? { kind: "published", published: [] } : await this.#run(programs, options);
     } catch (error) {
@@ -269,13 +278,13 @@ class Attempt implements AsyncDisposable {
   }
 
   async #run(programs: readonly Program[], { found, said }: RunAttemptOptions): Promise<Outcome> {
-    const { destination, log } = this.#options;
+    const { context, destination } = this.#options;
     const publisher = await this.#resources.publisher(destination);
     const options = await this.#buildOptions(found);
     const plans = await this.#plan(programs, { options, publisher });
     for (const { base, program } of plans) {
       const line = `Using base ${base.text} for ${program.importPath}`;
-      if (!said.has(line)) log.info(line);
+      if (!said.has(line)) context.log.info(line);
       said.add(line);
     }
     const results = await buildImages(plans, options);
@@ -285,8 +294,7 @@ class Attempt implements AsyncDisposable {
   }
 
   async #buildOptions(found: Found): Promise<BuildImagesOptions> {
-    const { build, cache, config, destination, host, log, timing } = this.#options;
-    const context: RunContext = { host, log, timing, cache, signal: host.signal };
+    const { build, config, context, destination } = this.#options;
     const { disableOptimizations, jobs } = build;
     return {
       context,
@@ -311,7 +319,7 @@ class Attempt implements AsyncDisposable {
     programs: readonly Program[],
     { options, publisher }: { options: BuildImagesOptions; publisher: Publisher },
   ): Promise<readonly Plan[]> {
-    const { config, destination, log } = this.#options;
+    const { config, context, destination } = this.#options;
     const importPaths = programs.map(({ importPath }) => importPath);
     const names = nameAll(destination.repository, importPaths, destination.naming);
     const requests = programs.map((program) => {
@@ -325,7 +333,9 @@ class Attempt implements AsyncDisposable {
     const local = localTargetOf(destination);
     const files = destination.places.some(isFile);
     const plans =
-      local === undefined ? planned : await fitPlans(planned, { log, files, place: this.#resources.place(local) });
+      local === undefined
+        ? planned
+        : await fitPlans(planned, { log: context.log, files, place: this.#resources.place(local) });
     for (const { program, targets } of plans) {
       const platforms = targets.map(({ platform }) => platform);
       this.#platformsOf.set(program.importPath, platforms);
@@ -335,7 +345,7 @@ class Attempt implements AsyncDisposable {
 
   /** Writes the `--image-refs` file and the lines of `--explain`. */
   async #finish(results: readonly BuildResult[]): Promise<readonly PublishedProgram[]> {
-    const { build, destination, host } = this.#options;
+    const { build, context, destination } = this.#options;
     const published = results.map(({ lists, program, published: names }): PublishedProgram => {
       return { program, listDigest: lists.includes(undefined) ? undefined : lists.join(" "), ...names };
     });
@@ -343,7 +353,7 @@ class Attempt implements AsyncDisposable {
       const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
       await writeImageRefs(destination.imageRefs, sorted);
     }
-    if (build.explain) explain(results, host);
+    if (build.explain) explain(results, context.host);
     return published;
   }
 

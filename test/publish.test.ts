@@ -65,8 +65,9 @@ async function publish(built: Built, place: Place | undefined, tags: TagRule, cw
       .open(NAME)
       .publish(built, hint);
   }
-  const options = { host: hostAt(cwd), log: silentLog, timing: noTiming, insecureHosts: [], compress: true };
-  await using resources = new Resources({ ...options, cache: undefined });
+  const host = hostAt(cwd);
+  const context = { host, log: silentLog, timing: noTiming, signal: host.signal, cache: undefined };
+  await using resources = new Resources({ context, insecureHosts: [], compress: true });
   const publisher = await resources.publisher({ places: place === undefined ? [] : [place], tags });
   return await publisher.open(NAME).publish(built, hint);
 }
