@@ -1,8 +1,8 @@
 /**
- * Getting blobs into one registry: look, mount, POST and PUT; PATCH where a registry wants that, or where the blob is
- * not complete yet.
+ * Uploads blobs to one registry: a mount, or POST and PUT, with a PATCH between them for registries that refuse a body in
+ * the PUT, and for blobs that are still being made.
  *
- * Rules: rules.md A3.1, A4, A5, A7.5.
+ * Rules: docs/rules.md A3.1, A4, A5, A7.5.
  *
  * https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-blobs
  */
@@ -19,52 +19,56 @@ import { redactUrl } from "./url.ts";
 
 export interface UploaderOptions {
   readonly connection: Connection;
-  readonly http: Http;
+  readonly http: Pick<Http, "clock">;
   readonly log: Log;
   readonly signal: AbortSignal;
-  /** Bounds the uploads that run at once. */
+  /** Bounds the uploads that run at the same time. */
   readonly limit: <T>(work: () => Promise<T>) => Promise<T>;
 }
 
 export interface UploadStreamOptions {
-  /** The bytes; see {@link StreamBody}. */
-  readonly make: (signal: AbortSignal) => AsyncIterable<Uint8Array>;
-  /** Tells what they became, or with undefined that they are not wanted. It must come at last, and never rejects. */
+  /** Returns the bytes of the blob; see {@link StreamBody}. */
+  readonly read: (signal: AbortSignal) => AsyncIterable<Uint8Array>;
+  /** Resolves to the descriptor of the complete blob, or to undefined to cancel the upload. Never rejects. */
   readonly fate: Promise<Descriptor | undefined>;
 }
 
-/** "untried": nothing was sent. "failed": nothing stays of what was sent. */
+/** "untried": nothing was sent. "failed": the upload was cancelled. */
 export type UploadStreamResult = "uploaded" | "untried" | "failed";
 
-/** A place to upload to: the Location of a POST or PATCH. */
+/** An upload that the registry has opened: the Location of the answer to a POST or PATCH. */
 interface UploadSession {
   readonly location: URL;
 }
 
-/** Milliseconds that giving up an upload may take. */
+/** Milliseconds that cancelling an upload may take. */
 const CANCEL_MS = 1000;
-/** What is shorter is complete before the registry has answered the first request. */
+/** A shorter blob is complete before the registry has answered the first request. */
 const MIN_STREAM_BYTES = 256 * 1024;
 
 export class Uploader {
   readonly #options: UploaderOptions;
-  /** Set when the registry refused a whole body in a PUT: from then on it gets a PATCH. */
+  /** Set when the registry refused a body in a PUT: all further bodies go into a PATCH. */
   #usePatch = false;
-  /** Set when the registry refused a body of unknown length, or mangled it. */
+  /** Set when the registry refused a body of unknown length, or stored other bytes. */
   #noStream = false;
-  readonly #streaming = new Set<Promise<unknown>>();
-  readonly #cancelling = new Set<Promise<void>>();
+  readonly #streams = new Set<Promise<unknown>>();
+  readonly #cancels = new Set<Promise<void>>();
 
   constructor(options: UploaderOptions) {
     this.#options = options;
   }
 
   /**
-   * Whether the repository has the blob, with the size it must have. Asks once.
+   * Asks with one HEAD whether the repository has the blob, with its size.
    *
-   * @param push asks with the right to push
+   * @param options.push asks with a token that can push @default false
    */
-  async isPresent(repository: Repository, { digest, size }: Descriptor, push: boolean): Promise<boolean> {
+  async hasBlob(
+    repository: Repository,
+    { digest, size }: Descriptor,
+    { push = false }: { readonly push?: boolean } = {},
+  ): Promise<boolean> {
     const response = await this.#options.connection.send({
       method: "HEAD",
       target: `/v2/${repository.path}/blobs/${digest}`,
@@ -77,7 +81,7 @@ export class Uploader {
     return response.status === 200 && (response.length === undefined || response.length === size);
   }
 
-  /** Mounts or uploads a blob that is not there. */
+  /** Mounts or uploads a blob that the repository does not have. */
   push(repository: Repository, blob: Blob): Promise<"mounted" | "uploaded"> {
     const { http, limit, log, signal } = this.#options;
     return limit(async () => {
@@ -86,12 +90,11 @@ export class Uploader {
       let session = mount;
       await retry(
         async (attempt) => {
-          // The answer that was lost may have been "done" (A4.8).
-          if (attempt > 1 && (await this.isPresent(repository, blob.descriptor, true))) return;
+          // The upload may have succeeded, and its answer was lost (docs/rules.md A4.8).
+          if (attempt > 1 && (await this.hasBlob(repository, blob.descriptor, { push: true }))) return;
           const first = session;
           session = undefined;
-          const what = `blob ${blob.descriptor.digest}`;
-          await this.#upload(repository, blob, first ?? (await this.#start(repository, what)));
+          await this.#upload(repository, blob, first ?? (await this.#start(repository, nameOf(blob.descriptor))));
         },
         { clock: http.clock, log, signal },
       );
@@ -100,29 +103,29 @@ export class Uploader {
   }
 
   /**
-   * Sends a blob while it is made, into an upload that is completed when it is known to be right, else taken back.
+   * Sends a blob while it is made. The upload is committed if the sent bytes match the descriptor, else cancelled.
    *
-   * A short cut: it goes no way twice, and if it fails, {@link Uploader.push} has to do what it could not.
+   * Does not retry: after "untried" and "failed", the caller uses {@link Uploader.push}.
    *
-   * @throws only what ended the run
+   * @throws only the reason of the run's signal
    */
-  stream(repository: Repository, { fate, make }: UploadStreamOptions): Promise<UploadStreamResult> {
+  stream(repository: Repository, { fate, read }: UploadStreamOptions): Promise<UploadStreamResult> {
     let decided = false;
     const known = fate.finally(() => (decided = true));
-    // What is complete before its turn has come, or is not wanted any more, is no stream.
+    // A blob that is complete or cancelled before its turn has come is not worth a stream.
     const streaming = this.#options
-      .limit(async () => (decided || this.#noStream ? "untried" : this.#stream(repository, { fate: known, make })))
-      .finally(() => this.#streaming.delete(streaming));
-    this.#streaming.add(streaming);
+      .limit(async () => (decided || this.#noStream ? "untried" : this.#stream(repository, { fate: known, read })))
+      .finally(() => this.#streams.delete(streaming));
+    this.#streams.add(streaming);
     return streaming;
   }
 
-  async #stream(repository: Repository, { fate, make }: UploadStreamOptions): Promise<UploadStreamResult> {
+  async #stream(repository: Repository, { fate, read }: UploadStreamOptions): Promise<UploadStreamResult> {
     const { log, signal } = this.#options;
-    const body = new StreamBody(make);
+    const body = new StreamBody(read);
     const over = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
-    // Ending the body lets the registry end its part before it is told to drop it: else the two may cross.
+    // The body ends first, so that the registry can answer the PATCH before the DELETE: else the two may cross.
     const giveUp = (): void => {
       if (over.signal.aborted) return;
       body.stop();
@@ -133,9 +136,9 @@ export class Uploader {
     let session: UploadSession | undefined;
     try {
       if (!(await body.begin(MIN_STREAM_BYTES))) return "untried";
-      const what = "a blob that is being made";
-      session = await this.#start(repository, what);
-      session = await this.#patch(repository, { what, body, session, signal: over.signal, detached: true });
+      const name = "a blob that is being made";
+      session = await this.#start(repository, name);
+      session = await this.#patch(repository, { name, body, session, signal: over.signal, detached: true });
       const descriptor = await fate;
       if (descriptor !== undefined && body.isWhole(descriptor)) {
         await this.#put(repository, { digest: descriptor.digest, body: new Uint8Array(0), session });
@@ -144,7 +147,7 @@ export class Uploader {
       }
       if (descriptor !== undefined && !signal.aborted) {
         this.#noStream = true;
-        log.debug(`Upload of ${descriptor.digest}: what was sent is not all of it`);
+        log.debug(`Upload of ${descriptor.digest}: the sent bytes are not the whole blob`);
       }
     } catch (error) {
       if (!signal.aborted && !(error instanceof KoError)) throw error;
@@ -161,17 +164,17 @@ export class Uploader {
     return "failed";
   }
 
-  /** Waits until uploads that were given up are taken back, or cannot be. */
+  /** Waits until streams have ended, and until uploads that were given up are cancelled or cannot be. */
   async settle(): Promise<void> {
-    await Promise.allSettled(this.#streaming);
-    await Promise.all(this.#cancelling);
+    await Promise.allSettled(this.#streams);
+    await Promise.all(this.#cancels);
   }
 
-  /** @returns "mounted", a session that the registry opened instead, or undefined when neither worked */
+  /** @returns "mounted", a session that the registry opened instead, or undefined if it did neither */
   async #mount(repository: Repository, blob: Blob): Promise<"mounted" | UploadSession | undefined> {
     const { connection, log, signal } = this.#options;
     const { descriptor, source } = blob;
-    // Another registry must not learn which base we use, and `mount` without `from` fails on Quay.
+    // Another registry must not learn the base image's name, and `mount` without `from` fails on Quay.
     if (source === undefined || source.host !== repository.host || source.path === repository.path) return undefined;
     const action = `mount blob ${descriptor.digest} from "${source.path}" in "${formatRepository(repository)}"`;
     const query = `mount=${encodeURIComponent(descriptor.digest)}&from=${encodeURIComponent(source.path)}`;
@@ -187,19 +190,19 @@ export class Uploader {
       });
       await response.discard();
       if (response.status === 202) return await this.#session(response, action);
-      if (await this.isPresent(repository, descriptor, true)) return "mounted";
+      if (await this.hasBlob(repository, descriptor, { push: true })) return "mounted";
       log.debug(`Cannot ${action}: the registry said yes, but does not have it`);
     } catch (error) {
       signal.throwIfAborted();
       if (!(error instanceof RegistryError)) throw error;
-      // Whatever the reason: the upload will tell whether it matters (A5.3).
+      // For any reason, an ordinary upload follows (docs/rules.md A5.3).
       log.debug(error.message);
     }
     return undefined;
   }
 
-  async #start(repository: Repository, what: string): Promise<UploadSession> {
-    const action = `start the upload of ${what} to "${formatRepository(repository)}"`;
+  async #start(repository: Repository, name: string): Promise<UploadSession> {
+    const action = `start the upload of ${name} to "${formatRepository(repository)}"`;
     const response = await this.#options.connection.send({
       method: "POST",
       target: `/v2/${repository.path}/blobs/uploads/`,
@@ -228,27 +231,27 @@ export class Uploader {
 
   async #upload(repository: Repository, blob: Blob, session: UploadSession): Promise<void> {
     const { digest, size } = blob.descriptor;
-    const body: RequestBody = { size, open: (signal) => checked(blob, signal) };
+    const body: RequestBody = { size, open: (signal) => holdBackLast(blob, signal) };
     let at = session;
     try {
       if (this.#usePatch) {
-        at = await this.#patch(repository, { what: `blob ${digest}`, body, session });
+        at = await this.#patch(repository, { name: nameOf(blob.descriptor), body, session });
         await this.#commit(repository, { digest, body: new Uint8Array(0), session: at });
       } else {
         await this.#commit(repository, { digest, body, session });
       }
     } catch (error) {
-      // A registry that is overloaded, or that has lost the session, need not be told.
+      // A registry that is overloaded or has lost the session gets no DELETE.
       const answered = error instanceof RegistryError && error.status !== undefined;
       if (!answered || error.retry === "never") this.#cancel(repository, at);
       throw error;
     }
   }
 
-  /** The whole body without Content-Range: registries disagree about ranges (A4.2). */
-  async #patch(repository: Repository, part: Part): Promise<UploadSession> {
-    const { body, detached, session, signal, what } = part;
-    const action = `upload ${what} to "${formatRepository(repository)}"`;
+  /** Sends the whole body without Content-Range: registries disagree about ranges (docs/rules.md A4.2). */
+  async #patch(repository: Repository, options: PatchOptions): Promise<UploadSession> {
+    const { body, detached, name, session, signal } = options;
+    const action = `upload ${name} to "${formatRepository(repository)}"`;
     const response = await this.#options.connection.send({
       method: "PATCH",
       target: session.location,
@@ -265,15 +268,15 @@ export class Uploader {
     return response.headers.has("location") ? this.#session(response, action) : session;
   }
 
-  async #commit(repository: Repository, end: End): Promise<void> {
+  async #commit(repository: Repository, options: PutOptions): Promise<void> {
     try {
-      await this.#put(repository, end);
+      await this.#put(repository, options);
     } catch (error) {
       throw this.#judge(error);
     }
   }
 
-  async #put(repository: Repository, { body, digest, session }: End): Promise<void> {
+  async #put(repository: Repository, { body, digest, session }: PutOptions): Promise<void> {
     const action = `upload blob ${digest} to "${formatRepository(repository)}"`;
     const response = await this.#options.connection.send({
       method: "PUT",
@@ -298,7 +301,7 @@ export class Uploader {
     }
   }
 
-  /** What a refused commit is worth: perhaps another form of upload, perhaps a new session. */
+  /** Decides whether a refused commit is worth a retry: with a PATCH, or with a new session. */
   #judge(error: unknown): unknown {
     if (!(error instanceof RegistryError)) return error;
     const { codes, status } = error;
@@ -306,16 +309,16 @@ export class Uploader {
     const noPut = status === 413 || status === 405 || status === 501 || (status === 404 && codes.length === 0);
     if (noPut && !this.#usePatch) {
       this.#usePatch = true;
-      return again(error);
+      return allowRetry(error);
     }
-    const fresh =
+    const isLost =
       (status === 404 && (lost || codes.length === 0)) ||
       (status === 400 && (lost || codes.includes("DIGEST_INVALID"))) ||
       status === 416;
-    return fresh ? again(error) : error;
+    return isLost ? allowRetry(error) : error;
   }
 
-  /** Takes an upload back, as far as the registry lets us. Nobody waits for it but {@link settle}. */
+  /** Cancels an upload, whether the registry accepts that or not. Only {@link settle} waits for it. */
   #cancel(repository: Repository, { location }: UploadSession): void {
     const cancelled = this.#options.connection
       .send({
@@ -332,32 +335,38 @@ export class Uploader {
         (response) => response.discard(),
         () => undefined,
       )
-      .finally(() => this.#cancelling.delete(cancelled));
-    this.#cancelling.add(cancelled);
+      .finally(() => this.#cancels.delete(cancelled));
+    this.#cancels.add(cancelled);
   }
 }
 
-interface Part {
-  /** For errors: `blob sha256:…`. */
-  readonly what: string;
+interface PatchOptions {
+  /** For messages: `blob sha256:…`. */
+  readonly name: string;
   readonly body: RequestBody;
   readonly session: UploadSession;
   readonly signal?: AbortSignal;
   readonly detached?: boolean;
 }
 
-interface End {
+interface PutOptions {
   readonly digest: Digest;
   readonly body: RequestBody | Uint8Array;
   readonly session: UploadSession;
 }
 
-function again(error: RegistryError): RegistryError {
+/** The name of a blob in messages. */
+function nameOf({ digest }: Descriptor): string {
+  return `blob ${digest}`;
+}
+
+/** Returns the same error, worth one retry. */
+function allowRetry(error: RegistryError): RegistryError {
   const { cause, codes, hint, message, method, status, url } = error;
   return new RegistryError(message, { cause, codes, hint, method, status, url, retry: "once" });
 }
 
-/** The Location's own query is kept byte for byte (A4.5). */
+/** Adds the digest to the query of a Location, which otherwise stays byte for byte (docs/rules.md A4.5). */
 function withDigest(location: URL, digest: string): URL {
   const url = new URL(location);
   url.search = `${url.search === "" ? "?" : `${url.search}&`}digest=${encodeURIComponent(digest)}`;
@@ -365,19 +374,19 @@ function withDigest(location: URL, digest: string): URL {
 }
 
 /**
- * A blob's bytes, checked, with the last chunk held back until the digest is known to be right: wrong bytes never
- * become a complete upload (A4.13).
+ * Verifies the bytes of a blob, and holds the last chunk back until their digest is right: so wrong bytes never become a
+ * complete upload (docs/rules.md A4.13).
  */
-async function* checked(blob: Blob, signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
+async function* holdBackLast(blob: Blob, signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
   let held: Uint8Array | undefined;
   try {
-    for await (const chunk of verified(blob.open(signal), blob.descriptor, `blob ${blob.descriptor.digest}`)) {
+    for await (const chunk of verified(blob.open(signal), blob.descriptor, nameOf(blob.descriptor))) {
       if (held !== undefined) yield held;
       held = chunk;
     }
   } catch (error) {
     if (error instanceof KoError) throw error;
-    throw new KoError(`Cannot read blob ${blob.descriptor.digest}`, { cause: error });
+    throw new KoError(`Cannot read ${nameOf(blob.descriptor)}`, { cause: error });
   }
   if (held !== undefined) yield held;
 }

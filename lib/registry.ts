@@ -1,23 +1,23 @@
 /**
- * The registry client: manifests and blobs, read and written, in any number of registries.
+ * The registry client: reads and writes manifests and blobs of any number of registries, for one run.
  *
- * One object lives as long as a run. All doing again is here and in registry-upload.ts (through async.ts), so attempts do not
- * multiply. Rules: rules.md A3, A5, A6, A8, E2, E3.
+ * Requests are retried here and in registry-push.ts, uploads in registry-upload.ts, downloads in registry-pull.ts: always
+ * with `retry()` of async.ts, and never inside another retry. Rules: docs/rules.md A3, A8, E2, E3.
  *
  * https://github.com/opencontainers/distribution-spec/blob/main/spec.md
  */
-import { createLimit, type Clock, inBackground, retry, systemClock } from "./async.ts";
+import { createLimit, type Clock, retry, systemClock } from "./async.ts";
 import type { Records } from "./cache.ts";
-import { KoError, RegistryError } from "./errors.ts";
+import { RegistryError } from "./errors.ts";
 import { DEADLINES, type Deadlines } from "./http-transfer.ts";
 import { Http, type HttpResponse } from "./http.ts";
 import type { Blob, BlobStream } from "./image.ts";
 import type { Log } from "./log.ts";
-import { type Descriptor, digestOf, isDigest, MEDIA_TYPES } from "./oci.ts";
+import { type Descriptor, isDigest, MEDIA_TYPES } from "./oci.ts";
 import { formatRepository, type Repository } from "./reference.ts";
 import type { Keychain } from "./registry-keychain.ts";
 import { claimError, downloadBlob, findInlined, type ManifestContent, readManifestAnswer } from "./registry-pull.ts";
-import { BlobPusher, checkPath, type PushResult } from "./registry-push.ts";
+import { manifestName, Pusher, type PushResult } from "./registry-push.ts";
 import { Connection } from "./registry-transport.ts";
 import { Uploader } from "./registry-upload.ts";
 import { Secrets } from "./url.ts";
@@ -25,14 +25,14 @@ import { Secrets } from "./url.ts";
 export interface RegistryOptions {
   readonly keychain: Keychain;
   readonly log: Log;
-  /** Ends everything. */
+  /** Ends all requests. */
   readonly signal: AbortSignal;
   readonly userAgent: string;
   /** Exact `host[:port]`: plain http is allowed there and certificates are not verified. */
   readonly insecureHosts: readonly string[];
   /** For `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` and `KO_TOKEN_HOSTS`. */
   readonly env: Readonly<Record<string, string>>;
-  /** Uploads at once, per registry. @default 4 */
+  /** The number of uploads that run at once, per registry. @default 4 */
   readonly uploads?: number;
   readonly clock?: Clock;
   readonly deadlines?: Deadlines;
@@ -41,13 +41,13 @@ export interface RegistryOptions {
 }
 
 export interface GetManifestOptions {
-  /** From the index that names this manifest: digest, size and media type must be the same. */
+  /** The index's descriptor of this manifest: digest, size and media type must be the same. */
   readonly expected?: Descriptor;
   readonly signal?: AbortSignal;
 }
 
 export interface FindManifestOptions {
-  /** Asks with the right to push, where a push follows: saves a token. @default false */
+  /** Asks with a token that can push: saves a second token if a push follows. @default false */
   readonly push?: boolean;
 }
 
@@ -56,9 +56,6 @@ export type { PushResult } from "./registry-push.ts";
 const ACCEPT = [MEDIA_TYPES.dockerManifest, MEDIA_TYPES.ociManifest, MEDIA_TYPES.dockerList, MEDIA_TYPES.ociIndex].join(
   ", ",
 );
-/** distribution refuses more, with a 400 that does not say so. */
-const MAX_PUSHED_MANIFEST_BYTES = 4 * 1024 * 1024;
-const CONFIRM_TRIES = 3;
 
 export class Registry implements AsyncDisposable {
   readonly #options: RegistryOptions;
@@ -67,8 +64,6 @@ export class Registry implements AsyncDisposable {
   readonly #closing = new AbortController();
   readonly #signal: AbortSignal;
   readonly #hosts = new Map<string, HostEntry>();
-  /** Manifests that a HEAD by digest has shown, as `host/path@digest`. */
-  readonly #confirmed = new Set<string>();
   readonly #heads = createLimit(16);
 
   constructor(options: RegistryOptions) {
@@ -88,11 +83,11 @@ export class Registry implements AsyncDisposable {
   }
 
   /**
-   * A manifest or index with its own bytes, verified: against the digest asked for, `expected`, and what the
-   * registry says of it.
+   * Reads a manifest or index. Its bytes are verified against `reference` if that is a digest, against `expected`, and
+   * against the headers of the response.
    *
    * @param reference a tag or a digest
-   * @throws {RegistryError} If it is not there, or is not what it is said to be.
+   * @throws {RegistryError} If there is no such manifest, or its bytes do not match.
    */
   async getManifest(
     repository: Repository,
@@ -105,7 +100,7 @@ export class Registry implements AsyncDisposable {
       const { digest, mediaType, size } = expected;
       return { descriptor: { mediaType, size, digest }, bytes: inlined };
     }
-    const action = `read manifest ${nameOf(repository, reference)}`;
+    const action = `read manifest ${manifestName(repository, reference)}`;
     return this.#retry(async () => {
       const response = await this.#send("GET", repository, { reference, action, push: false, accept: [200], signal });
       return readManifestAnswer(response, { reference, expected, action });
@@ -113,7 +108,7 @@ export class Registry implements AsyncDisposable {
   }
 
   /**
-   * What a HEAD tells of a manifest, or undefined when the registry has none (or does not show it: some answer 403).
+   * Asks with HEAD for the descriptor of a manifest; undefined if there is none. Some registries answer 403 then.
    *
    * The descriptor is the registry's claim, good for comparing digests.
    *
@@ -124,7 +119,7 @@ export class Registry implements AsyncDisposable {
     reference: string,
     options: FindManifestOptions = {},
   ): Promise<Descriptor | undefined> {
-    const action = `look for manifest ${nameOf(repository, reference)}`;
+    const action = `look for manifest ${manifestName(repository, reference)}`;
     const push = options.push ?? false;
     const ask = async (method: "HEAD" | "GET"): Promise<Descriptor | undefined> => {
       const accept = [200, 403, 404];
@@ -138,7 +133,7 @@ export class Registry implements AsyncDisposable {
       }
       await response.discard();
       const digest = response.headers.get("docker-content-digest") ?? (isDigest(reference) ? reference : "");
-      // Without a digest or a size there is only one way to know: read it.
+      // Without a digest, a size or a type in the headers, only the manifest itself has them.
       if (!isDigest(digest) || response.length === undefined || response.mediaType === "") return ask("GET");
       if (isDigest(reference) && digest !== reference) {
         throw claimError(response, action, `the answer is about ${digest}`);
@@ -149,9 +144,9 @@ export class Registry implements AsyncDisposable {
   }
 
   /**
-   * The bytes of a blob, verified while they are read; a connection that breaks is taken up again where it broke.
+   * Returns the bytes of a blob, verified while they are read. A download that breaks off is resumed at the same byte.
    *
-   * @throws {RegistryError} (from the stream) If it is not there.
+   * @throws {RegistryError} (from the stream) If there is no such blob.
    * @throws {KoError} (from the stream) If size or digest are not the descriptor's.
    */
   openBlob(repository: Repository, descriptor: Descriptor, signal?: AbortSignal): AsyncIterable<Uint8Array> {
@@ -164,14 +159,14 @@ export class Registry implements AsyncDisposable {
   }
 
   /**
-   * Whether the repository has a blob of this digest and size.
+   * Asks with HEAD whether the repository has a blob of this digest and size.
    *
    * @throws {RegistryError} If the registry does not answer, or answers with an error.
    */
   hasBlob(repository: Repository, descriptor: Descriptor): Promise<boolean> {
     const { connection, uploader } = this.#host(repository.host);
     return this.#heads(() =>
-      this.#retry(() => uploader.isPresent(repository, descriptor, false)).catch((error) =>
+      this.#retry(() => uploader.hasBlob(repository, descriptor)).catch((error) =>
         this.#explain(error, async () => {
           const action = `look for blob ${descriptor.digest} in "${formatRepository(repository)}"`;
           const response = await connection.send({
@@ -191,93 +186,42 @@ export class Registry implements AsyncDisposable {
   }
 
   /**
-   * Sees to it that the repository has the blob: looks, mounts, or uploads. The same one is pushed once per run.
+   * Stores a blob in the repository, unless it is there: mounts or uploads it. Each blob is pushed once per run.
    *
-   * @throws {RegistryError} If the registry does not take it.
-   * @throws {KoError} If its source fails or gives other bytes, or the repository's name cannot be pushed to.
+   * @throws {RegistryError} If the registry refuses the blob.
+   * @throws {KoError} If the blob cannot be read or has other bytes, or the repository's name cannot be pushed to.
    */
   pushBlob(repository: Repository, blob: Blob): Promise<PushResult> {
-    return this.#host(repository.host).blobs.push(repository, blob);
+    return this.#host(repository.host).pusher.pushBlob(repository, blob);
   }
 
   /**
-   * As {@link Registry.pushBlob}, but sends the content while it is still being made, where that works. Where it does
-   * not, the blob is pushed when it is complete: streaming is never the reason of a failure.
+   * As {@link Registry.pushBlob}, but sends the blob while it is still being made. If that does not work, the complete
+   * blob is pushed.
    *
-   * A `pushBlob` of the same blob joins this upload, if it is called by code that awaited `stream.done` later.
+   * A `pushBlob` of the same blob joins this upload, if the code that calls it awaited `stream.done` later than this.
    *
-   * @throws what `stream.done` rejects with; else as `pushBlob`
+   * @throws the reason of `stream.done`; else as `pushBlob`
    */
-  async streamBlob(repository: Repository, stream: BlobStream): Promise<PushResult> {
-    void inBackground(stream.done);
-    checkPath(repository);
-    return this.#host(repository.host).blobs.stream(repository, stream);
+  streamBlob(repository: Repository, stream: BlobStream): Promise<PushResult> {
+    return this.#host(repository.host).pusher.streamBlob(repository, stream);
   }
 
   /**
-   * Puts a manifest or index under a tag or its digest, unless it is there already, and sees that it stays.
+   * Stores a manifest or index under a tag or its digest, unless it is there, and confirms that it can be read.
    *
-   * Its blobs, and for an index its manifests, must be there before.
+   * Its blobs, and the manifests of an index, must be there before.
    *
-   * @throws {RegistryError} If the registry does not take it, or says that it stored something else.
+   * @throws {RegistryError} If the registry refuses the manifest, or stored something else.
    */
-  async pushManifest(repository: Repository, reference: string, manifest: ManifestContent): Promise<void> {
-    checkPath(repository);
-    const { bytes, descriptor } = manifest;
-    const { digest } = descriptor;
-    const name = nameOf(repository, reference);
-    if (bytes.byteLength > MAX_PUSHED_MANIFEST_BYTES) {
-      const limit = `${bytes.byteLength} bytes, registries take at most ${MAX_PUSHED_MANIFEST_BYTES}`;
-      throw new KoError(`Cannot push manifest ${name}: it has ${limit}`);
-    }
-    if (digestOf(bytes) !== digest) throw new Error(`the manifest for ${name} does not have the digest ${digest}`);
-    const found = await this.findManifest(repository, reference, { push: true });
-    const id = `${formatRepository(repository)}@${digest}`;
-    if (found?.digest === digest) {
-      if (isDigest(reference)) this.#confirmed.add(id);
-      return;
-    }
-    const action = `push manifest ${name}`;
-    await this.#retry(async () => {
-      const response = await this.#host(repository.host).connection.send({
-        method: "PUT",
-        target: `/v2/${repository.path}/manifests/${reference}`,
-        repository,
-        action,
-        push: true,
-        accept: [200, 201, 202],
-        headers: { "content-type": descriptor.mediaType },
-        body: bytes,
-      });
-      await response.discard();
-      const stored = response.headers.get("docker-content-digest") ?? digest;
-      if (stored !== digest) throw claimError(response, action, `it stored ${this.#http.secrets.excerpt(stored)}`);
-    });
-    if (!this.#confirmed.has(id)) await this.#confirm(repository, descriptor);
-    this.#confirmed.add(id);
+  pushManifest(repository: Repository, reference: string, manifest: ManifestContent): Promise<void> {
+    return this.#host(repository.host).pusher.pushManifest(repository, reference, manifest);
   }
 
-  /** A registry that stores in several places may need a moment until it has what it took. */
-  async #confirm(repository: Repository, { digest }: Descriptor): Promise<void> {
-    for (let attempt = 1; ; attempt++) {
-      const found = await this.findManifest(repository, digest, { push: true });
-      if (found !== undefined) return;
-      if (attempt === CONFIRM_TRIES) {
-        const method = "HEAD";
-        const url = `${repository.host}/v2/${repository.path}/manifests/${digest}`;
-        throw new RegistryError(
-          `Cannot trust ${repository.host}: it took manifest ${digest} of "${repository.path}", but does not have it`,
-          { method, url, status: 404 },
-        );
-      }
-      await this.#clock.sleep(500 * 2 ** attempt, this.#signal);
-    }
-  }
-
-  /** Ends what runs, and the idle connections: the process need not wait for them. */
+  /** Ends all requests and closes idle connections, so that the process need not wait for them. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort(new Error("the registry client is closed"));
-    await Promise.all(Array.from(this.#hosts.values(), ({ blobs }) => blobs.settle()));
+    await Promise.all(Array.from(this.#hosts.values(), ({ pusher }) => pusher.settle()));
     this.#http[Symbol.dispose]();
   }
 
@@ -300,13 +244,16 @@ export class Registry implements AsyncDisposable {
         signal: this.#signal,
         limit: createLimit(this.#options.uploads ?? 4),
       });
-      const blobs = new BlobPusher({
+      const pusher = new Pusher({
+        connection,
+        http: this.#http,
         uploader,
         signal: this.#signal,
         heads: this.#heads,
         retry: (work) => this.#retry(work),
+        findManifest: (repository, reference) => this.findManifest(repository, reference, { push: true }),
       });
-      entry = { blobs, connection, uploader };
+      entry = { connection, pusher, uploader };
       this.#hosts.set(host, entry);
     }
     return entry;
@@ -339,7 +286,7 @@ export class Registry implements AsyncDisposable {
     return retry(work, { clock: this.#clock, log, signal: both });
   }
 
-  /** A refused HEAD does not say why, so the last word is a GET's (A3.3). */
+  /** The response to a refused HEAD has no body, so a GET asks for the reason (docs/rules.md A3.3). */
   async #explain<T>(error: unknown, ask: () => Promise<T>): Promise<T> {
     if (!(error instanceof RegistryError) || error.method !== "HEAD" || error.status === undefined) throw error;
     return ask();
@@ -347,11 +294,7 @@ export class Registry implements AsyncDisposable {
 }
 
 interface HostEntry {
-  readonly blobs: BlobPusher;
   readonly connection: Connection;
+  readonly pusher: Pusher;
   readonly uploader: Uploader;
-}
-
-function nameOf(repository: Repository, reference: string): string {
-  return `"${formatRepository(repository)}${isDigest(reference) ? "@" : ":"}${reference}"`;
 }
