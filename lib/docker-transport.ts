@@ -6,7 +6,7 @@
 import { systemClock } from "./async.ts";
 import type { DaemonAddress, DaemonEndpoint } from "./docker-host.ts";
 import { codeOf, KoError, messageOf, printable } from "./errors.ts";
-import { Patience, Watch } from "./http-transfer.ts";
+import { IdleTimeout, StallGuard } from "./http-transfer.ts";
 import { isObject, parseJson } from "./json.ts";
 import type { Log } from "./log.ts";
 
@@ -122,7 +122,7 @@ export class DaemonTransport implements AsyncDisposable {
     let answer: DaemonResponse;
     try {
       const response = await this.#fetch(exchange);
-      exchange.patience?.moved();
+      exchange.idleTimeout?.reset();
       const took = Math.round(systemClock.monotonic() - started);
       log.debug(`${request.method} ${request.path.replace(/\?.*$/, "")}: ${response.status} after ${took} ms`);
       answer = { status: response.status, headers: response.headers, body: this.#read(response, exchange) };
@@ -164,28 +164,28 @@ export class DaemonTransport implements AsyncDisposable {
   /** Starts the clock of a request. */
   #begin(request: DaemonRequest): Exchange {
     const { deadlines, signal } = this.#options;
-    const watch = new Watch([request.bestEffort === true ? undefined : signal, request.signal]);
+    const guard = new StallGuard([request.bestEffort === true ? undefined : signal, request.signal]);
     const exchange: Exchange = {
       request,
-      watch,
-      patience: undefined,
+      guard,
+      idleTimeout: undefined,
       silenceFailure: undefined,
       sourceFailure: undefined,
     };
     if (request.transfer === true) {
-      exchange.patience = new Patience({
+      exchange.idleTimeout = new IdleTimeout({
         silence: deadlines.silence,
         limit: deadlines.maxSilence,
-        ask: () => this.#ping(watch.signal),
+        ping: () => this.#ping(guard.signal),
         giveUp: (why) => {
           exchange.silenceFailure = why;
-          watch.cancel();
+          guard.cancel();
         },
       });
     }
-    if (request.bestEffort === true) watch.arm(deadlines.bestEffort, "no answer");
-    else if (request.ping === true) watch.arm(deadlines.ping, "no answer");
-    else if (request.transfer !== true) watch.arm(deadlines.response, "no answer");
+    if (request.bestEffort === true) guard.arm(deadlines.bestEffort, "no answer");
+    else if (request.ping === true) guard.arm(deadlines.ping, "no answer");
+    else if (request.transfer !== true) guard.arm(deadlines.response, "no answer");
     return exchange;
   }
 
@@ -195,7 +195,7 @@ export class DaemonTransport implements AsyncDisposable {
   }
 
   async #fetch(exchange: Exchange): Promise<Response> {
-    const { request, watch } = exchange;
+    const { request, guard } = exchange;
     const { base, unix, tls, proxy } = this.#options.address;
     const isRead = request.method === "GET" || request.method === "HEAD";
     let url = new URL(`${base}${request.path}`);
@@ -213,7 +213,7 @@ export class DaemonTransport implements AsyncDisposable {
         decompress: false,
         timeout: false,
         verbose: false,
-        signal: watch.signal,
+        signal: guard.signal,
         proxy,
         ...(unix === undefined ? {} : { unix }),
         ...(tls === undefined ? {} : { tls: { ...tls } }),
@@ -228,22 +228,22 @@ export class DaemonTransport implements AsyncDisposable {
   }
 
   async *#read(response: Response, exchange: Exchange): AsyncGenerator<Uint8Array, void, void> {
-    const { watch, patience } = exchange;
+    const { guard, idleTimeout } = exchange;
     let complete = false;
     try {
       const reader = response.body?.getReader();
       for (let read = await reader?.read(); read !== undefined && !read.done; read = await reader?.read()) {
-        patience?.moved();
+        idleTimeout?.reset();
         yield read.value;
-        patience?.moved();
+        idleTimeout?.reset();
       }
       complete = true;
     } catch (error) {
       throw this.#explain(error, exchange);
     } finally {
-      if (!complete) watch.cancel();
-      patience?.end();
-      watch.end();
+      if (!complete) guard.cancel();
+      idleTimeout?.end();
+      guard.end();
     }
   }
 
@@ -261,10 +261,10 @@ export class DaemonTransport implements AsyncDisposable {
   }
 
   /** The error to throw for a failed exchange: the abort reason, the source's failure, or an explanation. */
-  #explain(error: unknown, { request, watch, patience, sourceFailure, silenceFailure }: Exchange): unknown {
-    patience?.end();
-    watch.end();
-    if (watch.aborted) return watch.signal.reason;
+  #explain(error: unknown, { request, guard, idleTimeout, sourceFailure, silenceFailure }: Exchange): unknown {
+    idleTimeout?.end();
+    guard.end();
+    if (guard.aborted) return guard.signal.reason;
     if (sourceFailure !== undefined) return sourceFailure;
     if (error instanceof KoError) return error;
     const fail = (why: string, hint?: string): KoError =>
@@ -272,7 +272,7 @@ export class DaemonTransport implements AsyncDisposable {
     const words = this.#options.address.lastWords();
     if (words !== undefined) return fail(`ssh failed: ${printable(words, 400)}`);
     if (silenceFailure !== undefined) return fail(silenceFailure, "Look at the daemon's log, or restart it.");
-    if (watch.stalled !== undefined) return fail(watch.stalled, "Is it busy, or in another network? Try: docker info");
+    if (guard.stalled !== undefined) return fail(guard.stalled, "Is it busy, or in another network? Try: docker info");
     return fail(...explainFetchError(error, { isPing: request.ping === true }));
   }
 }
@@ -292,8 +292,8 @@ export function refusalHint(message: string): string | undefined {
 /** A request and its response, with the failures that end it besides those of `fetch`. */
 interface Exchange {
   readonly request: DaemonRequest;
-  readonly watch: Watch;
-  patience: Patience | undefined;
+  readonly guard: StallGuard;
+  idleTimeout: IdleTimeout | undefined;
   /** The reason, once silence has ended the transfer. */
   silenceFailure: string | undefined;
   /** The failure of the body's source, which is not the daemon's. */
@@ -315,7 +315,7 @@ async function* guarded(body: AsyncIterable<Uint8Array>, exchange: Exchange): As
         throw exchange.sourceFailure;
       }
       if (next.done === true) return;
-      exchange.patience?.moved();
+      exchange.idleTimeout?.reset();
       yield next.value;
     }
   } finally {

@@ -1,27 +1,20 @@
 /**
- * Bytes on their way: the guard that ends what no longer moves, and request bodies with their source's failures.
+ * The bodies of HTTP exchanges: a guard against stalls, request bodies that are known or still being made, an idle timeout
+ * for servers that may be silent while they work.
  *
- * Nothing here knows HTTP. Rules: rules.md A7.8, E1.
- *
- * A request body that is still being made while it is sent: read once, hashed on its way, ended whenever it must.
- *
- * It never fails: what does not come, or is not wanted any more, is missing at its end, and
- * {@link StreamBody.isWhole} tells. So the exchange ends as it should, and the server can be told to drop what it got.
- *
- * Waiting for somebody who may be silent for long and yet be at work: a daemon says nothing while it unpacks a large
- * image. So silence alone ends nothing; silence of somebody who does not answer a question either does.
+ * Rules: docs/rules.md A7.8, E1.
  */
 import { systemClock } from "./async.ts";
 import { KoError, messageOf, RegistryError } from "./errors.ts";
 import type { Descriptor } from "./oci.ts";
 
-/** How long nothing may happen, in milliseconds. There is no limit on a transfer that moves. */
+/** The longest waits without progress, in milliseconds. A transfer that makes progress has no limit. */
 export interface Deadlines {
-  /** For the answer to `GET /v2/`, connecting included: a TLS hello to another protocol may hang. */
+  /** For the response to `GET /v2/`, connecting included: a TLS hello to another protocol may hang. */
   readonly ping: number;
-  /** For the first byte of any other answer, connecting included. */
+  /** For the first byte of any other response, connecting included. */
   readonly firstByte: number;
-  /** For the answer after the last byte of an upload: the registry hashes and stores it. */
+  /** From the last byte of an upload to the response: the registry hashes and stores the blob. */
   readonly commit: number;
   /** Between two chunks of a body, in either direction. */
   readonly stall: number;
@@ -29,15 +22,16 @@ export interface Deadlines {
 
 export const DEADLINES: Deadlines = { ping: 10_000, firstByte: 60_000, commit: 300_000, stall: 60_000 };
 
-/** Bytes that can be sent more than once: every attempt opens them anew. */
+/** A body that can be sent more than once. */
 export interface RequestBody {
-  /** Undefined when it is known only at the end. */
+  /** Bytes. Undefined if the size is known only at the end. */
   readonly size: number | undefined;
+  /** Returns the bytes. Each call starts at the first byte. */
   open(signal: AbortSignal): AsyncIterable<Uint8Array>;
 }
 
-/** Ends an exchange when its signals say so or when nothing moves. */
-export class Watch {
+/** Ends an exchange when one of its signals aborts, or when a deadline passes without progress. */
+export class StallGuard {
   readonly #controller = new AbortController();
   readonly #signals: readonly AbortSignal[];
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -56,12 +50,12 @@ export class Watch {
     return this.#controller.signal;
   }
 
-  /** True when the caller wanted the end. */
+  /** Whether one of the signals ended the exchange. */
   get aborted(): boolean {
     return this.#aborted;
   }
 
-  /** What did not happen in time, if that ended the exchange. */
+  /** The missing progress that ended the exchange, such as "no answer for 60 s". */
   get stalled(): string | undefined {
     return this.#stalled;
   }
@@ -75,49 +69,57 @@ export class Watch {
     this.#controller.abort(reason);
   }
 
-  arm(ms: number, what: string): void {
+  /**
+   * Starts a deadline, in place of the last one.
+   *
+   * @param missing the progress that the exchange waits for, such as "no answer"
+   */
+  arm(ms: number, missing: string): void {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
-      this.#stalled = `${what} for ${ms / 1000} s`;
+      this.#stalled = `${missing} for ${ms / 1000} s`;
       this.#controller.abort(new Error(this.#stalled));
     }, ms);
   }
 
+  /** Stops the deadline. */
   disarm(): void {
     clearTimeout(this.#timer);
   }
 
-  /** Ends the connection; nobody waits for it any more. */
+  /** Ends the connection. */
   cancel(): void {
-    this.#controller.abort(new Error("not wanted any more"));
+    this.#controller.abort(new Error("cancelled"));
   }
 
+  /** Frees the timer and the listeners. Must be called. */
   end(): void {
     this.disarm();
     for (const signal of this.#signals) signal.removeEventListener("abort", this.#onAbort);
   }
 }
 
-/** A request body on its way, with its source's failure kept apart from the network's. */
+/** A request body that is being sent. Keeps a failure of its source apart from failures of the network. */
 export class Upload {
   readonly size: number | undefined;
+  /** The failure of the source. */
   failure: KoError | undefined;
   readonly #body: RequestBody | Uint8Array;
-  readonly #watch: Watch;
+  readonly #guard: StallGuard;
   readonly #deadlines: Deadlines;
   readonly #gone = new AbortController();
   #source: AsyncIterator<Uint8Array> | undefined;
 
-  constructor(body: RequestBody | Uint8Array, options: { readonly watch: Watch; readonly deadlines: Deadlines }) {
+  constructor(body: RequestBody | Uint8Array, options: { readonly guard: StallGuard; readonly deadlines: Deadlines }) {
     this.size = body instanceof Uint8Array ? body.byteLength : body.size;
     this.#body = body;
-    this.#watch = options.watch;
+    this.#guard = options.guard;
     this.#deadlines = options.deadlines;
   }
 
   body(): Uint8Array<ArrayBuffer> | AsyncIterable<Uint8Array> {
     if (this.#body instanceof Uint8Array) return new Uint8Array(this.#body);
-    // A stream of nothing would go out chunked.
+    // fetch would send an empty stream with chunked encoding.
     return this.size === 0 ? new Uint8Array(0) : this.#stream(this.#body);
   }
 
@@ -125,8 +127,8 @@ export class Upload {
     const source = body.open(this.#gone.signal)[Symbol.asyncIterator]();
     this.#source = source;
     for (;;) {
-      // The source (a file, another registry) has its own guard; this one is for the way to the server.
-      this.#watch.disarm();
+      // The source (a file, another registry) has its own deadlines; this one is for the server.
+      this.#guard.disarm();
       let next: IteratorResult<Uint8Array>;
       try {
         next = await source.next();
@@ -135,36 +137,42 @@ export class Upload {
         throw this.failure;
       }
       if (next.done === true) break;
-      this.#watch.arm(this.#deadlines.stall, "no byte was taken");
+      this.#guard.arm(this.#deadlines.stall, "no byte was taken");
       yield next.value;
     }
-    this.#watch.arm(this.#deadlines.commit, "no answer to the complete body");
+    this.#guard.arm(this.#deadlines.commit, "no answer to the complete body");
   }
 
-  /** Ends the source; not waited for, because it may hang itself, and what it says about that changes nothing. */
+  /** Ends the source without waiting for it: it may hang. */
   close(): void {
-    this.#gone.abort(new Error("not wanted any more"));
+    this.#gone.abort(new Error("cancelled"));
     void this.#source?.return?.().catch(() => undefined);
   }
 }
 
-/** A failed source is final: it did its own attempts (a base layer that is read from a registry, say). */
+/** A failed source is not retried: if it is a registry, it was retried there. */
 function asSourceFailure(error: unknown): KoError {
   if (error instanceof RegistryError) {
     return new KoError(error.message, { hint: error.hint, cause: error.cause, transient: error.transient });
   }
   if (error instanceof KoError) return error;
-  return new KoError(`Cannot read what is to be sent: ${messageOf(error)}`, { cause: error });
+  return new KoError(`Cannot read the content to send: ${messageOf(error)}`, { cause: error });
 }
 
+/**
+ * A request body that is still being made: hashed while it is sent, and sent once.
+ *
+ * Reading it never throws. If the source fails or {@link StreamBody.stop} is called, the body ends early and
+ * {@link StreamBody.isWhole} is false. So the request ends in an orderly way, and the server can be asked to drop the bytes.
+ */
 export class StreamBody implements RequestBody {
   readonly size = undefined;
-  readonly #make: (signal: AbortSignal) => AsyncIterable<Uint8Array>;
+  readonly #read: (signal: AbortSignal) => AsyncIterable<Uint8Array>;
   readonly #gone = new AbortController();
-  /** Ends the waiting for a chunk. Not one promise for all of them: it would hold every chunk that it raced with. */
+  /** Ends the wait for a chunk. One promise for all waits would keep every chunk that it raced with in memory. */
   #wake: () => void = () => {};
   readonly #hash = new Bun.CryptoHasher("sha256");
-  /** Read by {@link StreamBody.begin}, not sent yet. */
+  /** Chunks that {@link StreamBody.begin} has read. */
   readonly #first: Uint8Array[] = [];
   #source: AsyncIterator<Uint8Array> | undefined;
   #sentBytes = 0;
@@ -172,14 +180,14 @@ export class StreamBody implements RequestBody {
   #isComplete = false;
 
   /**
-   * @param make is called once, when the first bytes are wanted; the signal ends it. What it throws is its maker's to
-   *   tell, and chunks stay as they are once they are given.
+   * @param read returns the bytes. It is called once, for the first chunk. The signal tells it that nothing more is read.
+   *   Its failure is for its maker to report. The memory of a chunk must not change
    */
-  constructor(make: (signal: AbortSignal) => AsyncIterable<Uint8Array>) {
-    this.#make = make;
+  constructor(read: (signal: AbortSignal) => AsyncIterable<Uint8Array>) {
+    this.#read = read;
   }
 
-  /** Waits for the first bytes. @returns false if there are fewer than `sizeBytes` */
+  /** Waits for the first bytes. @returns whether there are at least `sizeBytes` */
   async begin(sizeBytes: number): Promise<boolean> {
     for (let size = 0; size < sizeBytes;) {
       const chunk = await this.#next();
@@ -191,7 +199,7 @@ export class StreamBody implements RequestBody {
   }
 
   async *open(signal: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
-    // Somebody wants it from its start again, and that is gone: an empty body is no whole one.
+    // The first bytes are gone: an empty body then counts as incomplete.
     if (++this.#opened > 1) return;
     const stop = (): void => this.stop();
     if (signal.aborted) stop();
@@ -209,15 +217,15 @@ export class StreamBody implements RequestBody {
     }
   }
 
-  /** Ends it where it is, and lets its maker know. */
+  /** Ends the body at the current byte, and ends its source. */
   stop(): void {
-    this.#gone.abort(new Error("not wanted any more"));
+    this.#gone.abort(new Error("cancelled"));
     this.#wake();
-    // Not waited for: it may hang, and what it says changes nothing.
+    // Not awaited: the source may hang.
     void this.#source?.return?.().catch(() => undefined);
   }
 
-  /** Whether all of it was sent, once, and it is what the descriptor says. Ask once, at the end. */
+  /** Whether the sent bytes are those of the descriptor. Call it once, at the end. */
   isWhole({ digest, size }: Pick<Descriptor, "digest" | "size">): boolean {
     if (!this.#isComplete || this.#opened !== 1 || this.#sentBytes !== size) return false;
     return `sha256:${this.#hash.digest("hex")}` === digest;
@@ -226,7 +234,7 @@ export class StreamBody implements RequestBody {
   async #next(): Promise<Uint8Array | undefined> {
     if (this.#isComplete || this.#gone.signal.aborted) return undefined;
     try {
-      const source = (this.#source ??= this.#make(this.#gone.signal)[Symbol.asyncIterator]());
+      const source = (this.#source ??= this.#read(this.#gone.signal)[Symbol.asyncIterator]());
       const next = await new Promise<IteratorResult<Uint8Array> | undefined>((resolve, reject) => {
         this.#wake = () => resolve(undefined);
         source.next().then(resolve, reject);
@@ -239,31 +247,36 @@ export class StreamBody implements RequestBody {
   }
 }
 
-export interface PatienceOptions {
-  /** Milliseconds of silence after which the question is asked, and asked again. */
+export interface IdleTimeoutOptions {
+  /** Milliseconds of silence before each ping. */
   readonly silence: number;
-  /** Milliseconds of silence after which it is over, whatever the answers were. */
+  /** Milliseconds of silence after which the server is given up although it answers the pings. */
   readonly limit: number;
-  /** The question; rejected when there was no answer. It has its own deadline. */
-  ask(): Promise<unknown>;
-  /** Called at most once. @param why in words, such as "it has been silent for 60 s and answers no ping" */
+  /** Sends a ping, with a deadline of its own. Rejects if there is no answer. */
+  ping(): Promise<unknown>;
+  /** Called at most once. @param why such as "it has been silent for 60 s and answers no ping" */
   giveUp(why: string): void;
 }
 
-/** Begins to wait at once; {@link Patience.end} must be called. */
-export class Patience {
-  readonly #options: PatienceOptions;
+/**
+ * Waits for a server that may be silent while it works, as a daemon is that unpacks a large image. The server is given up
+ * if it is silent and answers no ping either.
+ *
+ * The wait begins at once; {@link IdleTimeout.end} must be called.
+ */
+export class IdleTimeout {
+  readonly #options: IdleTimeoutOptions;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #last: number = systemClock.monotonic();
   #isOver = false;
 
-  constructor(options: PatienceOptions) {
+  constructor(options: IdleTimeoutOptions) {
     this.#options = options;
     this.#arm();
   }
 
-  /** Something happened: the silence is over. */
-  moved(): void {
+  /** Starts the wait again: the server has sent or taken a byte. */
+  reset(): void {
     this.#last = systemClock.monotonic();
   }
 
@@ -278,23 +291,23 @@ export class Patience {
 
   #arm(): void {
     const { silence } = this.#options;
-    // Still silent after an answer: not asked again at once.
+    // Still silent after an answered ping: the next one is not sent at once.
     const rest = this.#silent >= silence ? silence : silence - this.#silent;
-    this.#timer = setTimeout(() => void this.#look(), rest);
+    this.#timer = setTimeout(() => void this.#check(), rest);
   }
 
-  async #look(): Promise<void> {
+  async #check(): Promise<void> {
     const { silence, limit } = this.#options;
     const isOver = (): boolean => this.#isOver;
     const seconds = Math.round(this.#silent / 1000);
     if (this.#silent >= limit) {
       this.#giveUp(`it has been silent for ${seconds} s`);
     } else if (this.#silent >= silence) {
-      const answers = await this.#options.ask().then(
+      const answers = await this.#options.ping().then(
         () => true,
         () => false,
       );
-      // It may have moved meanwhile.
+      // The server may have made progress meanwhile.
       if (!answers && this.#silent >= silence) this.#giveUp(`it has been silent for ${seconds} s and answers no ping`);
     }
     if (!isOver()) this.#arm();

@@ -6,7 +6,7 @@
  */
 import type { Clock } from "./async.ts";
 import { codeOf, messageOf, RegistryError } from "./errors.ts";
-import { type Deadlines, type RequestBody, Upload, Watch } from "./http-transfer.ts";
+import { type Deadlines, type RequestBody, Upload, StallGuard } from "./http-transfer.ts";
 import type { Log } from "./log.ts";
 import { chooseProxy, redactUrl, type Secrets } from "./url.ts";
 
@@ -87,9 +87,9 @@ export class Http implements Disposable {
     url.username = "";
     url.password = "";
     const started = clock.now();
-    const watch = new Watch([request.detached === true ? undefined : this.#options.signal, request.signal]);
-    const upload = request.body === undefined ? undefined : new Upload(request.body, { watch, deadlines });
-    watch.arm(request.deadline ?? deadlines.firstByte, "no answer");
+    const guard = new StallGuard([request.detached === true ? undefined : this.#options.signal, request.signal]);
+    const upload = request.body === undefined ? undefined : new Upload(request.body, { guard, deadlines });
+    guard.arm(request.deadline ?? deadlines.firstByte, "no answer");
     try {
       const response = await this.#session.fetch(url, {
         method: request.method,
@@ -100,7 +100,7 @@ export class Http implements Disposable {
           ...(upload?.size === undefined ? {} : { "content-length": String(upload.size) }),
         },
         ...(upload === undefined ? {} : { body: upload.body() }),
-        signal: watch.signal,
+        signal: guard.signal,
         redirect: "manual",
         decompress: false,
         timeout: false,
@@ -108,13 +108,13 @@ export class Http implements Disposable {
         proxy: this.proxyFor(url),
         tls: { rejectUnauthorized: !this.isInsecure(url) },
       });
-      watch.disarm();
+      guard.disarm();
       log.debug(`${request.method} ${redactUrl(url)}: ${response.status} after ${clock.now() - started} ms`);
-      return new HttpResponse(response, { request, url, watch, http: this });
+      return new HttpResponse(response, { request, url, guard, http: this });
     } catch (error) {
-      watch.end();
-      const sourceFailure = watch.aborted ? undefined : upload?.failure;
-      const failure = sourceFailure ?? this.explain(error, { request, url, watch });
+      guard.end();
+      const sourceFailure = guard.aborted ? undefined : upload?.failure;
+      const failure = sourceFailure ?? this.explain(error, { request, url, guard });
       log.debug(secrets.hide(messageOf(failure)));
       throw failure;
     } finally {
@@ -124,8 +124,8 @@ export class Http implements Disposable {
   }
 
   /** The error to throw for a failed exchange. The error of `fetch` is not its cause: it may quote the URL. */
-  explain(error: unknown, { request, url, watch }: Pick<Exchange, "request" | "url" | "watch">): unknown {
-    if (watch.aborted) return watch.signal.reason;
+  explain(error: unknown, { request, url, guard }: Pick<Exchange, "request" | "url" | "guard">): unknown {
+    if (guard.aborted) return guard.signal.reason;
     const fail = (why: string, retry: "never" | "once" | "often", hint?: string): RegistryError =>
       new RegistryError(`Cannot ${request.action}: ${request.method} ${redactUrl(url)}: ${why}`, {
         method: request.method,
@@ -133,7 +133,7 @@ export class Http implements Disposable {
         retry,
         hint,
       });
-    if (watch.stalled !== undefined) return fail(watch.stalled, "once");
+    if (guard.stalled !== undefined) return fail(guard.stalled, "once");
     const code = codeOf(error) ?? "";
     const proxy = this.proxyFor(url);
     const proxyName = proxy !== false && URL.canParse(proxy) ? `the proxy ${new URL(proxy).host}` : "the proxy";
@@ -221,26 +221,26 @@ export class HttpResponse {
    * @throws {RegistryError} If the body is cut short or stalls.
    */
   async *body(): AsyncGenerator<Uint8Array, void, void> {
-    const { watch, http, request } = this.#exchange;
+    const { guard, http, request } = this.#exchange;
     let complete = false;
     try {
       const stream = this.#response.body;
       if (stream !== null) {
         const reader = stream.getReader();
         for (;;) {
-          watch.arm(http.deadlines.stall, "no byte came");
+          guard.arm(http.deadlines.stall, "no byte came");
           const { done, value } = await reader.read();
-          watch.disarm();
+          guard.disarm();
           if (done) break;
           yield value;
         }
       }
       complete = true;
     } catch (error) {
-      throw http.explain(error, { request, url: this.url, watch });
+      throw http.explain(error, { request, url: this.url, guard });
     } finally {
-      if (!complete) watch.cancel();
-      watch.end();
+      if (!complete) guard.cancel();
+      guard.end();
     }
   }
 
@@ -263,10 +263,10 @@ export class HttpResponse {
   /** Discards the body. A short one is read to its end, so that the connection can be reused. */
   async discard(): Promise<void> {
     if (this.method === "HEAD" || this.#response.body === null) {
-      this.#exchange.watch.end();
+      this.#exchange.guard.end();
     } else if ((this.length ?? Infinity) > 64 * 1024) {
-      this.#exchange.watch.cancel();
-      this.#exchange.watch.end();
+      this.#exchange.guard.cancel();
+      this.#exchange.guard.end();
     } else {
       // The caller does not need the body, so its failure does not matter.
       await this.bytes(64 * 1024).catch(() => undefined);
@@ -282,6 +282,6 @@ export function isRedirect(status: number): boolean {
 interface Exchange {
   readonly request: HttpRequest;
   readonly url: URL;
-  readonly watch: Watch;
+  readonly guard: StallGuard;
   readonly http: Http;
 }

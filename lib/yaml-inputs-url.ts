@@ -6,7 +6,7 @@
  */
 import { codeOf, KoError } from "./errors.ts";
 import type { Host } from "./host.ts";
-import { Watch } from "./http-transfer.ts";
+import { StallGuard } from "./http-transfer.ts";
 import { chooseProxy, findLiteral, findRange, isLoopback, redactUrl } from "./url.ts";
 
 export interface FetchInputOptions {
@@ -33,15 +33,15 @@ export async function fetchInput(text: string, options: FetchInputOptions): Prom
   if (!URL.canParse(text)) throw new KoError(`Cannot read "${shown}": it is not a URL`);
   const fail = (why: string, hint?: string): KoError =>
     new KoError(`Cannot read "${shown}": ${why}`, { hint, transient: true });
-  const watch = new Watch([options.signal]);
+  const guard = new StallGuard([options.signal]);
   try {
     let url = new URL(text);
     for (let redirects = 0; ; redirects++) {
       const why = whyRefused(url, new URL(text));
       if (why !== undefined) throw fail(redirects === 0 ? why : `it redirects to "${redactUrl(url)}", and ${why}`);
       if (redirects > MAX_REDIRECTS) throw fail(`it redirects more than ${MAX_REDIRECTS} times`);
-      watch.arm(idleTimeout, "no answer");
-      const response = await request(url, { ...options, first: new URL(text), signal: watch.signal });
+      guard.arm(idleTimeout, "no answer");
+      const response = await request(url, { ...options, first: new URL(text), signal: guard.signal });
       const location = response.headers.get("location");
       if ([301, 302, 303, 307, 308].includes(response.status) && location !== null) {
         await response.body?.cancel();
@@ -55,7 +55,7 @@ export async function fetchInput(text: string, options: FetchInputOptions): Prom
           `the server answered ${response.status}${response.statusText && ` ${response.statusText}`}, wanted 200`,
         );
       }
-      const bytes = await readBody(response, { watch, idleTimeout, maxBytes });
+      const bytes = await readBody(response, { guard, idleTimeout, maxBytes });
       if (bytes === undefined) throw fail(`it is more than ${maxBytes} bytes`);
       if (isWebPage(response, bytes)) {
         throw fail("it is a web page, wanted YAML", "Name the URL of the raw file.");
@@ -64,14 +64,14 @@ export async function fetchInput(text: string, options: FetchInputOptions): Prom
     }
   } catch (error) {
     if (error instanceof KoError) throw error;
-    if (watch.aborted) throw watch.signal.reason;
-    if (watch.stalled !== undefined) throw fail(watch.stalled);
+    if (guard.aborted) throw guard.signal.reason;
+    if (guard.stalled !== undefined) throw fail(guard.stalled);
     // The message of fetch is dropped, because it can quote the URL.
     const code = codeOf(error);
     throw fail(`the request failed${code === undefined ? "" : ` (${code})`}`);
   } finally {
-    watch.end();
-    watch.cancel();
+    guard.end();
+    guard.cancel();
   }
 }
 
@@ -115,19 +115,19 @@ async function request(url: URL, { host, first, signal }: RequestOptions): Promi
 }
 
 interface ReadBodyOptions {
-  readonly watch: Watch;
+  readonly guard: StallGuard;
   readonly idleTimeout: number;
   readonly maxBytes: number;
 }
 
 /** Reads the whole body; returns undefined if it is too large. */
 async function readBody(response: Response, options: ReadBodyOptions): Promise<Uint8Array | undefined> {
-  const { watch, idleTimeout, maxBytes } = options;
+  const { guard, idleTimeout, maxBytes } = options;
   const chunks: Uint8Array[] = [];
   let size = 0;
-  watch.arm(idleTimeout, "no byte came");
+  guard.arm(idleTimeout, "no byte came");
   for await (const chunk of response.body ?? []) {
-    watch.arm(idleTimeout, "no byte came");
+    guard.arm(idleTimeout, "no byte came");
     size += chunk.byteLength;
     if (size > maxBytes) return undefined;
     chunks.push(chunk);
