@@ -1,7 +1,7 @@
 /**
- * What the flags of `ko build` mean together: checked before any work, with names that code uses.
+ * Checks the flags of building commands against each other, and gives them the names that code uses.
  *
- * Needs neither the network nor the configuration; platforms from those are chosen in oci.ts.
+ * Needs neither network nor configuration: oci.ts chooses the platforms.
  */
 import type { BuildFlags } from "./cli-parse.ts";
 import { type Compression, FAST_GZIP, type GzipLevel } from "./compress.ts";
@@ -13,15 +13,15 @@ import type { TimingOutput } from "./timing.ts";
 
 export interface BuildOptions {
   readonly publish: PublishFlags;
-  /** As {@link checkPlatforms} takes them; empty if not given. */
+  /** The values of `--platform`; empty without the flag. */
   readonly platforms: readonly string[];
-  /** 0 means: as many as there are processors. */
+  /** Maximum number of compilers, linkers and layers at work at once; 0 chooses by the machine. */
   readonly jobs: number;
   readonly disableOptimizations: boolean;
   readonly labels: ReadonlyMap<string, string>;
   readonly annotations: ReadonlyMap<string, string>;
   readonly user: string | undefined;
-  /** Tell for each image whether it was reused, and if not, why. */
+  /** Report for each image whether it was reused, and if not, why. */
   readonly explain: boolean;
   /** Where to report the time that each step took; undefined: nowhere. */
   readonly timing: TimingOutput | undefined;
@@ -76,11 +76,11 @@ function listFiles(flags: BuildFlags): readonly FilePlace[] {
 }
 
 /**
- * What `--timing` asks for, for those who need it before all else is read.
+ * Reads `--timing`.
  *
- * @throws {UsageError} If it is to go to stdout, where the results are.
+ * @throws {UsageError} If the timing would go to stdout, where the results are.
  */
-export function readTimingOutput({ timing }: Pick<BuildFlags, "timing">): TimingOutput | undefined {
+function readTimingOutput({ timing }: Pick<BuildFlags, "timing">): TimingOutput | undefined {
   if (timing === "-") {
     throw new UsageError('Cannot use --timing="-": stdout is for the results, a file is wanted', {
       hint: "--timing alone shows a table on stderr.",

@@ -1,12 +1,12 @@
 /**
- * The layers of a run: each is made once, whoever asks first, and kept for the next run under what it was made of.
+ * The layers of a run: each is made once, and cached for the next run.
  *
- * A program's layer is known by the digest of its tar, which stands for its binary; a kodata layer by the marks of all
- * files in it. A kept layer that has gone or is not what it was is made again when somebody needs its bytes.
+ * The cache key of a program's layer is the digest of its tar, that of a kodata layer the marks of all files in it. A
+ * cached layer that is missing or damaged is made again when its bytes are read.
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { createLimit } from "./async.ts";
+import { createLimit, once } from "./async.ts";
 import { type Kept, keyOf } from "./cache.ts";
 import type { Compression, CompressionPool, EarlyCompression } from "./compress.ts";
 import type { RunContext } from "./context.ts";
@@ -30,7 +30,7 @@ export interface LayerStoreOptions {
   readonly jobs: number;
 }
 
-/** The entries of a layer: the same each time, as long as its files are. */
+/** Returns the entries of a layer: the same each time, as long as its files stay the same. */
 export type Entries = () => Iterable<TarEntry> | AsyncIterable<TarEntry>;
 
 /** Takes layers that are still being made. */
@@ -46,33 +46,34 @@ export interface ProgramLayerOptions {
   readonly changed?: boolean;
 }
 
-/** The tar of a layer that was measured before. */
+/** The measured tar of a layer. */
 export interface KnownTar {
   readonly diffId: Digest;
   /** Bytes. */
   readonly size: number;
 }
 
-/** A layer and how large its tar is. */
+/** A layer with its tar, which the descriptor does not describe if the layer is compressed. */
 export interface StoredLayer {
   readonly layer: Layer;
   readonly tar: KnownTar;
 }
 
-/** What is recorded of a layer: its tar, and its compressed content. */
+/** The cache record of a layer. */
 interface LayerRecord {
   readonly tar: KnownTar;
-  /** Undefined for a plain tar, whose bytes are made when they are sent. */
+  /** The compressed bytes. Undefined for a plain tar, which is packed when it is read. */
   readonly kept: Kept | undefined;
 }
 
-/** Other bytes from the same input want another number. */
+/** A part of every cache key. Increase it when the same input gives other bytes. */
 const FORMAT = 1;
 
 export class LayerStore {
   readonly #options: LayerStoreOptions;
+  /** By the key of the run. */
   readonly #made = new Map<string, Promise<StoredLayer>>();
-  readonly #begun = new Map<string, EarlyCompression>();
+  readonly #early = new Map<string, EarlyCompression>();
   readonly #limit: <T>(work: () => Promise<T>) => Promise<T>;
 
   constructor(options: LayerStoreOptions) {
@@ -82,13 +83,13 @@ export class LayerStore {
   }
 
   /**
-   * The layer of a program.
+   * Returns the layer of a program.
    *
-   * @param key tells it from others of this run
+   * @param key identifies the layer in this run
    */
   program(key: string, options: ProgramLayerOptions): Promise<StoredLayer> {
     const { entries, known } = options;
-    return this.#once(key, async () => {
+    return once(this.#made, key, async () => {
       const recorded = known === undefined ? undefined : this.#recall(this.#tarKey(known.diffId), entries);
       if (recorded !== undefined) return recorded;
       if (known !== undefined && this.#options.compression.kind === "none") return this.#plain(known, entries);
@@ -100,26 +101,27 @@ export class LayerStore {
   }
 
   /**
-   * Begins with the layer of a program that may still change: what {@link LayerStore.program} need not do again then.
+   * Starts to compress the layer of a program that may still change. {@link LayerStore.program} reuses the blocks that did
+   * not.
    *
-   * @param entries as they will be, of the file where it is now
+   * @param entries the final entries, with the present path of the file
    */
   begin(key: string, entries: Iterable<TarEntry>): void {
     const { compression, context, pool } = this.#options;
-    if (compression.kind === "none" || this.#begun.has(key)) return;
-    this.#begun.set(key, beginLayer(entries, { codec: compression, pool, signal: context.signal }));
+    if (compression.kind === "none" || this.#early.has(key)) return;
+    this.#early.set(key, beginLayer(entries, { codec: compression, pool, signal: context.signal }));
   }
 
   /**
-   * The layer of a kodata folder.
+   * Returns the layer of a kodata folder.
    *
-   * @param key tells it from others of this run
-   * @param list gives its entries; called once, and not if the layer was asked for before
+   * @param key identifies the layer in this run
+   * @param list returns the entries; called once per key
    */
   kodata(key: string, list: () => Iterable<TarEntry>, sink?: LayerSink): Promise<StoredLayer> {
-    return this.#once(key, async () => {
+    return once(this.#made, key, async () => {
       const { cache, host } = this.#options.context;
-      // What the walk has to say is said once.
+      // Listed once, so that its warnings are logged once.
       const entries = [...list()];
       if (cache === undefined) return this.#make(key, () => entries, { sink });
       const window = new Window(host.now().getTime(), host.now().getTime());
@@ -134,12 +136,12 @@ export class LayerStore {
   }
 
   /**
-   * A layer whose content is the same whenever its name is.
+   * Returns a layer whose content depends on its name only.
    *
-   * @param name with the version of what makes the content
+   * @param name with the version of the code that makes the content
    */
   async fixed(name: string, entries: Entries): Promise<Layer> {
-    const { layer } = await this.#once(name, async () => {
+    const { layer } = await once(this.#made, name, async () => {
       const key = keyOf([FORMAT, Bun.version, this.#options.compression, name]);
       const recorded = this.#recall(key, entries);
       if (recorded !== undefined) return recorded;
@@ -150,15 +152,9 @@ export class LayerStore {
     return layer;
   }
 
-  /** Waits until none is being made. */
+  /** Waits until no layer is being made. */
   async settle(): Promise<void> {
-    await Promise.allSettled([...this.#made.values(), ...Array.from(this.#begun.values(), (early) => early.stop())]);
-  }
-
-  #once(key: string, make: () => Promise<StoredLayer>): Promise<StoredLayer> {
-    let layer = this.#made.get(key);
-    if (layer === undefined) this.#made.set(key, (layer = make()));
-    return layer;
+    await Promise.allSettled([...this.#made.values(), ...Array.from(this.#early.values(), (early) => early.stop())]);
   }
 
   #make(
@@ -181,7 +177,7 @@ export class LayerStore {
           codec: compression,
           pool,
           signal,
-          early: this.#begun.get(key),
+          early: this.#early.get(key),
         });
         sink?.addLayer(stream, { changed });
         const layer = await stream.done;
@@ -190,7 +186,7 @@ export class LayerStore {
     });
   }
 
-  /** Whoever puts it on a Docker base gives it Docker's. */
+  /** OCI types; on a Docker base the layer gets Docker's type. */
   get #mediaType(): string {
     return this.#options.compression.kind === "zstd" ? MEDIA_TYPES.ociZstdLayer : MEDIA_TYPES.ociLayer;
   }
@@ -201,6 +197,7 @@ export class LayerStore {
     return join(folder, crypto.randomUUID());
   }
 
+  /** A layer that stays a plain tar: packed anew for each reader, and verified. */
   #plain({ diffId, size }: KnownTar, entries: Entries): StoredLayer {
     const { signal } = this.#options.context;
     const descriptor = { mediaType: MEDIA_TYPES.ociTarLayer, size, digest: diffId };
@@ -225,7 +222,7 @@ export class LayerStore {
     return new KoError(why, { cause });
   }
 
-  /** A layer from an earlier run. */
+  /** The layer of an earlier run, if it is recorded. */
   #recall(key: string, entries: Entries): StoredLayer | undefined {
     const { compression, context } = this.#options;
     const { cache } = context;
@@ -244,11 +241,11 @@ export class LayerStore {
         yield* verified(readChunks(path, { signal: openSignal, what }), descriptor, what);
         return;
       }
-      // It was removed, or is not what it was.
+      // The cached file is missing or damaged.
       again ??= this.#make(key, entries);
       const { layer } = await again;
       if (layer.descriptor.digest !== digest) {
-        // The binary that it was made of; or a file of kodata has changed just now.
+        // The cached binary is damaged, or a kodata file has changed just now.
         throw this.#distrust(tar.diffId);
       }
       yield* layer.open(openSignal);
@@ -256,7 +253,7 @@ export class LayerStore {
     return { layer: { descriptor, diffId: tar.diffId, open }, tar };
   }
 
-  /** Keeps a layer that was made, if there is a cache. */
+  /** Stores a new layer in the cache, if there is one. */
   #record(key: string, { layer, tar }: StoredLayer): void {
     const { compression, context } = this.#options;
     const { cache } = context;
@@ -271,7 +268,7 @@ export class LayerStore {
     return keyOf([FORMAT, Bun.version, this.#options.compression, diffId]);
   }
 
-  /** Of all that decides a layer's bytes, its files by their marks. */
+  /** The key of everything that decides the bytes of a kodata layer; its files count by their marks. */
   #treeKey(entries: readonly TarEntry[], window: Window): { readonly key: string; readonly isSettled: boolean } {
     let isSettled = true;
     const parts: unknown[] = [FORMAT, Bun.version, this.#options.compression];

@@ -1,9 +1,7 @@
 /**
- * Makes a layer in one pass: entries to tar, its digest, gzip or zstd, its digest, a file that is whole when it appears.
+ * Makes layers in one pass: entries to a tar, its digest, gzip or zstd, its digest, a file that appears complete.
  *
- * Memory does not grow with the layer. The two halves, {@link packTar} with {@link measure} and
- * `CompressionPool#compress` with {@link measure}, work alone too: a layer that stays a plain tar is the first half's
- * bytes. What is packed is decided elsewhere (kodata.ts), and so is where layers are kept.
+ * Memory use does not grow with the layer. kodata.ts decides about the entries, layer-cache.ts about caching.
  *
  * https://github.com/opencontainers/image-spec/blob/main/layer.md
  */
@@ -29,9 +27,9 @@ export interface WrittenLayer extends FileLayer {
 }
 
 export interface WriteLayerOptions {
-  /** Absolute path of the file to make; its folder exists. What is there is replaced in one step at the end. */
+  /** Absolute path of the file to write, in an existing folder. An existing file is replaced in one step at the end. */
   readonly file: string;
-  /** Of the descriptor; a tar's that is compressed so. */
+  /** For the descriptor. */
   readonly mediaType: string;
   readonly codec: Codec;
   readonly pool: CompressionPool;
@@ -71,7 +69,7 @@ async function write(
   return { ...fileLayer({ path: file, diffId, descriptor: { mediaType, size, digest } }), tarSize };
 }
 
-/** Begins to compress a layer whose files may still change. */
+/** Starts to compress a layer whose files may still change. */
 export function beginLayer(
   entries: Iterable<TarEntry>,
   { codec, pool, signal }: Pick<WriteLayerOptions, "codec" | "pool" | "signal">,
@@ -80,11 +78,11 @@ export function beginLayer(
 }
 
 /**
- * Measures a layer that stays uncompressed, as local daemons take it, and registries with `--compression=none`. Nothing
- * is written: each `open()` packs anew.
+ * Measures a layer that stays a plain tar: for local daemons, and for registries with `--compression=none`. Nothing is
+ * written: each `open()` packs the entries again.
  *
- * @param entries gives the same entries each time
- * @param options.mediaType an uncompressed tar's
+ * @param entries returns the same entries each time
+ * @param options.mediaType of an uncompressed tar
  * @throws {KoError} If an entry's file cannot be read; from `open()`, if a file has changed since.
  */
 export async function measureLayer(
@@ -111,7 +109,7 @@ export interface FileLayerOptions {
   readonly diffId: Digest;
 }
 
-/** A layer that was written before, as {@link writeLayer} gave it. The file is looked at when it is opened. */
+/** Returns the layer of a file that {@link writeLayer} wrote. The file is not read before `open()`. */
 export function fileLayer(options: FileLayerOptions): FileLayer {
   const { path, descriptor, diffId } = options;
   return {
@@ -123,7 +121,7 @@ export function fileLayer(options: FileLayerOptions): FileLayer {
   };
 }
 
-/** The same bytes under another media type: Docker's for a Docker manifest, OCI's for an OCI one. */
+/** Returns the same layer with another media type: Docker's for a Docker manifest, OCI's for an OCI manifest. */
 export function retypeLayer(layer: Layer, mediaType: string): Layer {
   return {
     descriptor: { ...layer.descriptor, mediaType },
@@ -133,13 +131,13 @@ export function retypeLayer(layer: Layer, mediaType: string): Layer {
   };
 }
 
-/** A stream that counts and hashes what goes through it. */
+/** A stream that counts and hashes the bytes that pass through. */
 export interface Measured extends AsyncIterable<Uint8Array> {
-  /** Of all bytes. Call it once, after the stream's end. */
+  /** Returns the size and digest of all bytes. Call it once, after the end of the stream. */
   total(): { readonly size: number; readonly digest: Digest };
 }
 
-/** Passes `source` on unchanged; it can be read once. */
+/** Passes `source` on unchanged. The result can be read once. */
 export function measure(source: AsyncIterable<Uint8Array>): Measured {
   const hash = new Bun.CryptoHasher("sha256");
   let size = 0;

@@ -45,7 +45,7 @@ export interface PublishFlags {
 }
 
 export interface Destination {
-  /** What names begin with: `KO_DOCKER_REPO` or `ko.local`. Empty if there is nothing to begin with. */
+  /** The first part of image names: `KO_DOCKER_REPO` or `ko.local`. May be empty if nothing is pushed. */
   readonly repository: string;
   readonly naming: Naming;
   readonly tags: TagRule;

@@ -1,16 +1,9 @@
 /**
- * Publishing to places on this machine: the Docker or podman daemon, the nodes of kind, k3d and minikube.
+ * Publishes to the Docker or podman daemon and to the nodes of kind, k3d and minikube.
  *
- * They keep images under tags, one platform each. The reference is a tag that names the content: the manifest's digest.
- *
- * A place on this machine that images are loaded into: the Docker or podman daemon, the nodes of kind or k3d, minikube.
- *
- * Found before anything is built, so that a daemon that is not there is told of at once.
- *
- * An image into a daemon: sent only where the daemon lacks it, verified, then named.
- *
- * The image arrives under its content tag alone; the other names follow when it is known to be there, so that no name
- * ever stands for half an image. Rules: rules.md C2.5, C2.6, C2.11-C2.14.
+ * They keep images under tags, one platform each: the reference is a tag made of the manifest's digest, the content tag. A
+ * daemon gets only the layers that it lacks, and the other tags follow when the image is verified, so that no name ever
+ * stands for half an image. Rules: docs/rules.md C2.5, C2.6, C2.11-C2.14.
  */
 import { createLimit } from "./async.ts";
 import { packArchive } from "./archive.ts";
@@ -25,59 +18,22 @@ import type { LocalTarget, TagRule } from "./publish-destination.ts";
 import { publishedReference, type Publisher, wholeImageSink } from "./publish.ts";
 import { formatRepository, parseReference } from "./reference.ts";
 
+/** A local target that was found: a daemon or a cluster. */
+export interface LocalPlace extends AsyncDisposable {
+  /** The platform of the images that it runs. */
+  platform(): Promise<Platform>;
+  /**
+   * Loads an image under full names with tags; the first one is the content tag.
+   *
+   * @throws {KoError} If the image is not there under all names afterwards.
+   */
+  load(image: Image, names: readonly string[]): Promise<"present" | "loaded">;
+}
+
 export interface LocalPublisherOptions {
   readonly tags: TagRule;
   readonly place: Promise<LocalPlace>;
   readonly log: Log;
-}
-
-export function localPublisher(options: LocalPublisherOptions): Publisher {
-  return {
-    open: (name) => wholeImageSink((built) => loadBuilt(built, name, options)),
-    finish: async () => {},
-  };
-}
-
-async function loadBuilt(built: Built, name: string, options: LocalPublisherOptions): Promise<Published> {
-  const { log, tags } = options;
-  const place = await options.place;
-  const image = built.kind === "image" ? built : pickImage(built, await place.platform());
-  if (built.kind === "index") {
-    const { os, architecture } = image.config;
-    log.warn(`${name}: of ${built.children.length} platforms only ${os}/${architecture} is loaded`);
-  }
-  const { digest } = image.descriptor;
-  const content = `${name}:${hexOf(digest)}`;
-  const reference = tags.only ? publishedReference(name, { digest, tags }) : content;
-  const done = await place.load(image, [content, ...tags.names.map((tag) => `${name}:${tag}`)]);
-  log.info(done === "present" ? `Already there: ${reference}` : `Loaded ${reference}`);
-  return { reference, all: [reference] };
-}
-
-/** The image of an index that the target can run. */
-function pickImage(built: Extract<Built, { kind: "index" }>, own: Platform): Image {
-  const at = built.index.manifests.findIndex(
-    ({ platform }) => platform?.os === own.os && platform.architecture === own.architecture,
-  );
-  const image = built.children[at];
-  if (image !== undefined) return image;
-  const wanted = `${own.os}/${own.architecture}`;
-  const has = built.index.manifests.map(({ platform }) => (platform === undefined ? "?" : formatPlatform(platform)));
-  throw new KoError(`Cannot load for ${wanted}: the image is for ${has.join(", ")}`, {
-    hint: `Add ${wanted} to --platform.`,
-  });
-}
-
-/** A local target that was found. */
-export interface LocalPlace extends AsyncDisposable {
-  /** What it runs. */
-  platform(): Promise<Platform>;
-  /**
-   * Loads an image under full names with tags; the first one names the content.
-   *
-   * @throws {KoError} If it is not there under all names afterwards.
-   */
-  load(image: Image, names: readonly string[]): Promise<"present" | "loaded">;
 }
 
 export interface LocalPlaceOptions {
@@ -86,7 +42,28 @@ export interface LocalPlaceOptions {
   readonly signal: AbortSignal;
 }
 
-/** @throws {KoError} If the target is not there, or cannot be asked. */
+export interface LoadImageOptions {
+  readonly log: Log;
+  readonly signal: AbortSignal;
+}
+
+/** Maximum number of the daemon's images that are inspected for layers. */
+const MAX_INSPECTED = 400;
+const INSPECT_JOBS = 8;
+
+/** Loads each image into a local target. Of an index, only the image for its platform is loaded. */
+export function localPublisher(options: LocalPublisherOptions): Publisher {
+  return {
+    open: (name) => wholeImageSink((built) => loadBuilt(built, name, options)),
+    finish: async () => {},
+  };
+}
+
+/**
+ * Finds a local target, before anything is built.
+ *
+ * @throws {KoError} If there is no such daemon or cluster, or it does not answer.
+ */
 export async function findLocalPlace(target: LocalTarget, options: LocalPlaceOptions): Promise<LocalPlace> {
   switch (target) {
     case "daemon":
@@ -115,35 +92,18 @@ export async function findLocalPlace(target: LocalTarget, options: LocalPlaceOpt
   }
 }
 
-/** The daemon that the host's environment, its Docker context or a well-known socket names. */
+/** Connects to the daemon of the environment, of the Docker context, or of a well-known socket. */
 export async function openDaemon({ host, log, signal }: LocalPlaceOptions): Promise<DockerEngine> {
   const [{ findDaemon }, { DockerEngine }] = await Promise.all([import("./docker-host.ts"), import("./docker.ts")]);
   return DockerEngine.open(await findDaemon(host), { log, signal });
 }
 
-function daemonPlace(engine: DockerEngine, { log, signal }: LocalPlaceOptions): LocalPlace {
-  return {
-    platform: () => engine.platform(),
-    load: (image, names) => loadImage(engine, image, names, { log, signal }),
-    [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
-  };
-}
-
-export interface LoadImageOptions {
-  readonly log: Log;
-  readonly signal: AbortSignal;
-}
-
-/** Images of the daemon that are looked into for layers, at most. */
-const MAX_INSPECTED = 400;
-const INSPECT_JOBS = 8;
-
 /**
- * Makes `image` known to the daemon under all `names`.
+ * Loads an image into the daemon under all `names`.
  *
  * @param names full references with a tag; the first is the content tag (`ko.local/app:<hex of the manifest's digest>`)
  * @returns "present" if nothing had to be sent
- * @throws {KoError} If the daemon does not take it. A name that was not there before is not there then either.
+ * @throws {KoError} If the daemon refuses the image. A new name is removed again then.
  */
 export async function loadImage(
   engine: DockerEngine,
@@ -170,7 +130,45 @@ export async function loadImage(
   return isPresent ? "present" : "loaded";
 }
 
-/** The ID is the configuration's digest, in a containerd store the manifest's. */
+async function loadBuilt(built: Built, name: string, options: LocalPublisherOptions): Promise<Published> {
+  const { log, tags } = options;
+  const place = await options.place;
+  const image = built.kind === "image" ? built : pickImage(built, await place.platform());
+  if (built.kind === "index") {
+    const { os, architecture } = image.config;
+    log.warn(`${name}: of ${built.children.length} platforms only ${os}/${architecture} is loaded`);
+  }
+  const { digest } = image.descriptor;
+  const content = `${name}:${hexOf(digest)}`;
+  const reference = tags.only ? publishedReference(name, { digest, tags }) : content;
+  const done = await place.load(image, [content, ...tags.names.map((tag) => `${name}:${tag}`)]);
+  log.info(done === "present" ? `Already there: ${reference}` : `Loaded ${reference}`);
+  return { reference, all: [reference] };
+}
+
+/** Returns the image of an index for the target's platform. */
+function pickImage(built: Extract<Built, { kind: "index" }>, own: Platform): Image {
+  const at = built.index.manifests.findIndex(
+    ({ platform }) => platform?.os === own.os && platform.architecture === own.architecture,
+  );
+  const image = built.children[at];
+  if (image !== undefined) return image;
+  const wanted = `${own.os}/${own.architecture}`;
+  const has = built.index.manifests.map(({ platform }) => (platform === undefined ? "?" : formatPlatform(platform)));
+  throw new KoError(`Cannot load for ${wanted}: the image is for ${has.join(", ")}`, {
+    hint: `Add ${wanted} to --platform.`,
+  });
+}
+
+function daemonPlace(engine: DockerEngine, { log, signal }: LocalPlaceOptions): LocalPlace {
+  return {
+    platform: () => engine.platform(),
+    load: (image, names) => loadImage(engine, image, names, { log, signal }),
+    [Symbol.asyncDispose]: () => engine[Symbol.asyncDispose](),
+  };
+}
+
+/** Compares IDs: the configuration's digest, or the manifest's digest in a containerd store. */
 function isOurs(found: EngineImage, image: Image): boolean {
   const isId = found.id === image.manifest.config.digest || found.id === image.descriptor.digest;
   const isSame = found.diffIds.join() === image.layers.map(({ diffId }) => diffId).join();
@@ -186,7 +184,7 @@ interface SendOptions extends LoadImageOptions {
   readonly image: Image;
   readonly content: string;
   readonly kind: StoreKind;
-  /** True if nothing had that name before. */
+  /** Whether the content tag is new. */
   readonly isNew: boolean;
 }
 
@@ -197,7 +195,7 @@ async function send(engine: DockerEngine, options: SendOptions): Promise<void> {
     try {
       await sendWithout(engine, omit, options);
     } catch (error) {
-      // Somebody removed the image that had the layers.
+      // Another process removed the image that had the layers.
       if (omit.size === 0 || !(error instanceof DaemonRefusal) || !/no such file/i.test(error.reason)) throw error;
       log.debug(`${messageOf(error)}; sending all layers`);
       await sendWithout(engine, new Set(), options);
@@ -230,8 +228,8 @@ async function sendWithout(engine: DockerEngine, omit: ReadonlySet<Digest>, opti
 }
 
 /**
- * The layers whose bytes a classic store does not look at: those it has on top of the same layers as in our image.
- * Another image's layer with the same digest on something else does not count (rules.md C2.11).
+ * Finds the layers that a classic store reads from its own images: those on top of the same layers as in our image. A layer
+ * with the same digest on other layers does not count (docs/rules.md C2.11).
  */
 async function knownLayers(
   engine: DockerEngine,
@@ -241,7 +239,7 @@ async function knownLayers(
   const { tag: _, digest: __, ...repository } = parseReference(content);
   const near = `${formatRepository(repository)}:`;
   const isNear = (tags: readonly string[]): boolean => tags.some((tag) => tag.startsWith(near));
-  // The last builds of the same program share most: they come first, and make most lookups needless.
+  // The last builds of the same program share most layers, so they come first and make most inspections needless.
   const all = [...(await engine.listImages())].sort(
     (a, b) => Number(isNear(b.tags)) - Number(isNear(a.tags)) || b.created - a.created,
   );
@@ -262,7 +260,7 @@ async function knownLayers(
   return new Set(digests.filter((digest) => !needed.has(digest)));
 }
 
-/** How many first items are the same. */
+/** The number of first items that are equal. */
 function sharedLength(a: readonly Digest[], b: readonly Digest[]): number {
   const end = b.findIndex((item, i) => a[i] !== item);
   return end < 0 ? b.length : end;

@@ -135,8 +135,7 @@ describe("modules", () => {
 
 /** Modules whose comments are not in plain English yet. Must become empty. */
 const PENDING_ENGLISH: ReadonlySet<string> = new Set(
-  `http-transfer layer layer-cache publish-local registry-push registry-upload watch
-   watch-files`
+  `watch watch-files`
     .split(/\s+/)
     .map((name) => `${name}.ts`),
 );
@@ -215,7 +214,6 @@ const EXAMPLES: ReadonlySet<string> = new Set(["descriptor.md", "manifest.md", "
 
 /** Files whose comments still cite pages under their old names. Must become empty. */
 const PENDING: ReadonlySet<string> = new Set<string>([
-  ...`http-transfer publish-local registry-push registry-upload registry`.split(" ").map((name) => `lib/${name}.ts`),
   ...`helpers/apiserver helpers/case`.split(" ").map((name) => `test/${name}.ts`),
 ]);
 
