@@ -20,8 +20,6 @@ export interface Deadlines {
   readonly stall: number;
 }
 
-export const DEADLINES: Deadlines = { ping: 10_000, firstByte: 60_000, commit: 300_000, stall: 60_000 };
-
 /** A body that can be sent more than once. */
 export interface RequestBody {
   /** Bytes. Undefined if the size is known only at the end. */
@@ -29,6 +27,19 @@ export interface RequestBody {
   /** Returns the bytes. Each call starts at the first byte. */
   open(signal: AbortSignal): AsyncIterable<Uint8Array>;
 }
+
+export interface IdleTimeoutOptions {
+  /** Milliseconds of silence before each ping. */
+  readonly silence: number;
+  /** Milliseconds of silence after which the server is given up although it answers the pings. */
+  readonly limit: number;
+  /** Sends a ping, with a deadline of its own. Rejects if there is no answer. */
+  ping(): Promise<unknown>;
+  /** Called at most once. @param why such as "it has been silent for 60 s and answers no ping" */
+  giveUp(why: string): void;
+}
+
+export const DEADLINES: Deadlines = { ping: 10_000, firstByte: 60_000, commit: 300_000, stall: 60_000 };
 
 /** Ends an exchange when one of its signals aborts, or when a deadline passes without progress. */
 export class StallGuard {
@@ -150,15 +161,6 @@ export class Upload {
   }
 }
 
-/** A failed source is not retried: if it is a registry, it was retried there. */
-function asSourceFailure(error: unknown): KoError {
-  if (error instanceof RegistryError) {
-    return new KoError(error.message, { hint: error.hint, cause: error.cause, transient: error.transient });
-  }
-  if (error instanceof KoError) return error;
-  return new KoError(`Cannot read the content to send: ${messageOf(error)}`, { cause: error });
-}
-
 /**
  * A request body that is still being made: hashed while it is sent, and sent once.
  *
@@ -247,17 +249,6 @@ export class StreamBody implements RequestBody {
   }
 }
 
-export interface IdleTimeoutOptions {
-  /** Milliseconds of silence before each ping. */
-  readonly silence: number;
-  /** Milliseconds of silence after which the server is given up although it answers the pings. */
-  readonly limit: number;
-  /** Sends a ping, with a deadline of its own. Rejects if there is no answer. */
-  ping(): Promise<unknown>;
-  /** Called at most once. @param why such as "it has been silent for 60 s and answers no ping" */
-  giveUp(why: string): void;
-}
-
 /**
  * Waits for a server that may be silent while it works, as a daemon is that unpacks a large image. The server is given up
  * if it is silent and answers no ping either.
@@ -318,4 +309,13 @@ export class IdleTimeout {
     this.end();
     this.#options.giveUp(why);
   }
+}
+
+/** A failed source is not retried: if it is a registry, it was retried there. */
+function asSourceFailure(error: unknown): KoError {
+  if (error instanceof RegistryError) {
+    return new KoError(error.message, { hint: error.hint, cause: error.cause, transient: error.transient });
+  }
+  if (error instanceof KoError) return error;
+  return new KoError(`Cannot read the content to send: ${messageOf(error)}`, { cause: error });
 }

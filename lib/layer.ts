@@ -38,6 +38,19 @@ export interface WriteLayerOptions {
   readonly early?: EarlyCompression | undefined;
 }
 
+export interface FileLayerOptions {
+  /** Absolute. */
+  readonly path: string;
+  readonly descriptor: Descriptor;
+  readonly diffId: Digest;
+}
+
+/** A stream that counts and hashes the bytes that pass through. */
+export interface Measured extends AsyncIterable<Uint8Array> {
+  /** Returns the size and digest of all bytes. Call it once, after the end of the stream. */
+  total(): { readonly size: number; readonly digest: Digest };
+}
+
 /**
  * Starts to pack, compress and write a layer. Equal entries give equal bytes for any number of threads.
  *
@@ -53,20 +66,6 @@ export function writeLayer(
   const output = new LayerFile(options.file);
   const done = write(entries, options, output).finally(() => output.end());
   return { read: (signal) => output.read(signal), done: inBackground(done) };
-}
-
-async function write(
-  entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
-  options: WriteLayerOptions,
-  output: LayerFile,
-): Promise<WrittenLayer> {
-  const { early, file, mediaType, codec, pool, signal } = options;
-  const tar = measure(packTar(entries, { signal, reuse: true }));
-  const packed = measure(pool.compress(tar, { codec, signal, early }));
-  await output.write(packed);
-  const { digest, size } = packed.total();
-  const { digest: diffId, size: tarSize } = tar.total();
-  return { ...fileLayer({ path: file, diffId, descriptor: { mediaType, size, digest } }), tarSize };
 }
 
 /** Starts to compress a layer whose files may still change. */
@@ -102,13 +101,6 @@ export async function measureLayer(
   };
 }
 
-export interface FileLayerOptions {
-  /** Absolute. */
-  readonly path: string;
-  readonly descriptor: Descriptor;
-  readonly diffId: Digest;
-}
-
 /** Returns the layer of a file that {@link writeLayer} wrote. The file is not read before `open()`. */
 export function fileLayer(options: FileLayerOptions): FileLayer {
   const { path, descriptor, diffId } = options;
@@ -131,12 +123,6 @@ export function retypeLayer(layer: Layer, mediaType: string): Layer {
   };
 }
 
-/** A stream that counts and hashes the bytes that pass through. */
-export interface Measured extends AsyncIterable<Uint8Array> {
-  /** Returns the size and digest of all bytes. Call it once, after the end of the stream. */
-  total(): { readonly size: number; readonly digest: Digest };
-}
-
 /** Passes `source` on unchanged. The result can be read once. */
 export function measure(source: AsyncIterable<Uint8Array>): Measured {
   const hash = new Bun.CryptoHasher("sha256");
@@ -151,6 +137,20 @@ export function measure(source: AsyncIterable<Uint8Array>): Measured {
     },
     total: () => ({ size, digest: `sha256:${hash.digest("hex")}` }),
   };
+}
+
+async function write(
+  entries: Iterable<TarEntry> | AsyncIterable<TarEntry>,
+  options: WriteLayerOptions,
+  output: LayerFile,
+): Promise<WrittenLayer> {
+  const { early, file, mediaType, codec, pool, signal } = options;
+  const tar = measure(packTar(entries, { signal, reuse: true }));
+  const packed = measure(pool.compress(tar, { codec, signal, early }));
+  await output.write(packed);
+  const { digest, size } = packed.total();
+  const { digest: diffId, size: tarSize } = tar.total();
+  return { ...fileLayer({ path: file, diffId, descriptor: { mediaType, size, digest } }), tarSize };
 }
 
 /**

@@ -29,7 +29,7 @@ import {
 import { Resources } from "./pipeline-resources.ts";
 import {
   type Destination,
-  isFile,
+  holdsOnePlatform,
   isLocal,
   type LocalTarget,
   planDestination,
@@ -331,11 +331,11 @@ class Attempt implements AsyncDisposable {
     const planned = await planBuilds(requests, this.#platforms, options);
     checkTarball(planned, destination);
     const local = localTargetOf(destination);
-    const files = destination.places.some(isFile);
+    const all = destination.places.some((place) => !holdsOnePlatform(place));
     const plans =
       local === undefined
         ? planned
-        : await fitPlans(planned, { log: context.log, files, place: this.#resources.place(local) });
+        : await fitPlans(planned, { log: context.log, all, place: this.#resources.place(local) });
     for (const { program, targets } of plans) {
       const platforms = targets.map(({ platform }) => platform);
       this.#platformsOf.set(program.importPath, platforms);
@@ -378,13 +378,13 @@ function checkTarball(plans: readonly Plan[], { places }: Destination): void {
 }
 
 /**
- * A local target runs one platform: of several, only its own is built, unless files get them all.
+ * A local target runs one platform: of several, only its own is built, unless another place gets them all.
  *
  * @throws {UsageError} If its own is not among several: that is refused before anything is built.
  */
 async function fitPlans(
   plans: readonly Plan[],
-  options: { readonly log: Log; readonly files: boolean; readonly place: Promise<LocalPlace> },
+  options: { readonly log: Log; readonly all: boolean; readonly place: Promise<LocalPlace> },
 ): Promise<readonly Plan[]> {
   if (plans.every(({ targets }) => targets.length === 1)) return plans;
   const own = await ownPlatform(options.place);
@@ -399,7 +399,7 @@ async function fitPlans(
         hint: `Add ${own} to --platform, or name one platform.`,
       });
     }
-    if (options.files) return plan;
+    if (options.all) return plan;
     options.log.warn(`${importPath}: of ${plan.targets.length} platforms only ${own}, the daemon's own, is built`);
     return { ...plan, targets: [fitting] };
   });

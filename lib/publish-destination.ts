@@ -115,25 +115,21 @@ export async function planDestination(flags: PublishFlags, options: PlanDestinat
   };
 }
 
-export function isFile(place: Place): place is FilePlace {
-  return place.kind === "layout" || listsWholeRun(place);
-}
-
 export function isLocal(place: Place): place is Extract<Place, { readonly kind: LocalTarget }> {
-  return place.kind !== "registry" && !isFile(place);
+  return place.kind !== "registry" && place.kind !== "layout" && !listsWholeRun(place);
 }
 
-/** Whether the place keeps one platform of an image. */
+/** Whether the place keeps one platform of an image only. */
 export function holdsOnePlatform(place: Place): boolean {
   return place.kind === "tarball" || isLocal(place);
 }
 
-/** Whether the place holds the images of one run, all of them: an archive, which each run writes anew. */
+/** Whether the place is an archive, which each run writes anew with all of its images. */
 export function listsWholeRun(place: Place): place is Exclude<FilePlace, { readonly kind: "layout" }> {
   return place.kind === "tarball" || place.kind === "oci-archive";
 }
 
-/** Whether compressed layers would be of no use to any place. */
+/** Whether there are only local targets, which have no use for compressed layers. */
 export function wantsPlainLayers(places: readonly Place[]): boolean {
   return places.length > 0 && places.every(isLocal);
 }

@@ -39,12 +39,56 @@ export interface PublishedReferenceOptions {
   /** @default no tag */
   readonly tags?: TagRule;
   /**
-   * "always" shows the first tag. "unless latest" shows the only tag, and not if that is `latest`: the digest is enough
-   * there.
+   * "always" shows the first tag. "unless latest" shows a tag only if it is the single one and not `latest`.
    *
    * @default "always"
    */
   readonly show?: "always" | "unless latest";
+}
+
+/** Publishes to a registry. A tag is moved after everything that its manifest names is stored. */
+export function registryPublisher(options: RegistryPublisherOptions): Publisher {
+  return { open: (name) => new RegistrySink(name, options), finish: async () => {} };
+}
+
+/** Publishes to several places, one after another. The reference is the last place's. */
+export function teePublisher(publishers: readonly Publisher[]): Publisher {
+  return {
+    open: (name) => {
+      const sinks = publishers.map((publisher) => publisher.open(name));
+      return {
+        addLayer: (layer, hint) => {
+          for (const sink of sinks) sink.addLayer(layer, hint);
+        },
+        publish: async (image, hint) => {
+          let published: Published | undefined;
+          for (const sink of sinks) published = await sink.publish(image, hint);
+          if (published === undefined) throw new RangeError("no place to publish to");
+          return published;
+        },
+      };
+    },
+    finish: async () => {
+      for (const publisher of publishers) await publisher.finish();
+    },
+  };
+}
+
+/** Returns references without storing anything, for `--push=false`. */
+export function dryPublisher(tags: TagRule): Publisher {
+  return {
+    open: (name) =>
+      wholeImageSink(async (image) => {
+        const reference = publishedReference(name, { digest: image.descriptor.digest, tags });
+        return { reference, all: listAll(image, reference, name) };
+      }),
+    finish: async () => {},
+  };
+}
+
+/** Returns a sink for a place that takes complete images only: it ignores layers. */
+export function wholeImageSink(publish: ImageSink["publish"]): ImageSink {
+  return { addLayer: () => {}, publish };
 }
 
 /** Returns `name[:tag][@digest]`, the reference of a published image. */
@@ -74,51 +118,6 @@ export function listAll(built: Built, reference: string, repository: string): re
 export async function writeImageRefs(path: string, published: readonly Published[]): Promise<void> {
   const text = published.flatMap(({ all }) => all.map((reference) => `${reference}\n`)).join("");
   await writeOutputFile(path, text, "--image-refs");
-}
-
-/** Publishes to several places, one after another. The reference is the last place's. */
-export function teePublisher(publishers: readonly Publisher[]): Publisher {
-  return {
-    open: (name) => {
-      const sinks = publishers.map((publisher) => publisher.open(name));
-      return {
-        addLayer: (layer, hint) => {
-          for (const sink of sinks) sink.addLayer(layer, hint);
-        },
-        publish: async (image, hint) => {
-          let published: Published | undefined;
-          for (const sink of sinks) published = await sink.publish(image, hint);
-          if (published === undefined) throw new RangeError("no place to publish to");
-          return published;
-        },
-      };
-    },
-    finish: async () => {
-      for (const publisher of publishers) await publisher.finish();
-    },
-  };
-}
-
-/** Publishes nothing, for `--push=false`: returns the references that a push would have. */
-export function dryPublisher(tags: TagRule): Publisher {
-  return {
-    open: (name) =>
-      wholeImageSink(async (image) => {
-        const reference = publishedReference(name, { digest: image.descriptor.digest, tags });
-        return { reference, all: listAll(image, reference, name) };
-      }),
-    finish: async () => {},
-  };
-}
-
-/** Returns a sink for a place that takes complete images only. */
-export function wholeImageSink(publish: ImageSink["publish"]): ImageSink {
-  return { addLayer: () => {}, publish };
-}
-
-/** Publishes to a registry. A tag is moved after everything that its manifest names is stored. */
-export function registryPublisher(options: RegistryPublisherOptions): Publisher {
-  return { open: (name) => new RegistrySink(name, options), finish: async () => {} };
 }
 
 class RegistrySink implements ImageSink {
@@ -172,13 +171,13 @@ class RegistrySink implements ImageSink {
   async #sendLayer(layer: BlobStream, changed: boolean): Promise<void> {
     const [registry, existing] = await Promise.all([this.#options.registry, this.#existing]);
     const repository = parseRepository(this.#name);
-    // The existing image may well hold an unchanged layer: its digest tells, at the layer's end.
+    // The existing image may hold an unchanged layer: only its digest, known at its end, can tell.
     if (changed || existing === undefined) await registry.streamBlob(repository, layer);
     else await registry.pushBlob(repository, await layer.done);
   }
 }
 
-/** Everything that the top manifest names: blobs first, then the manifests of an index's images. */
+/** Pushes everything that the top manifest names: blobs first, then the manifests of an index's images. */
 async function pushContent(registry: PushTarget, repository: Repository, built: Built): Promise<void> {
   const images = built.kind === "image" ? [built] : built.children;
   const blobs = new Map<Digest, Blob>();

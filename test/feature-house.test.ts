@@ -134,11 +134,7 @@ describe("modules", () => {
 });
 
 /** Modules whose comments are not in plain English yet. Must become empty. */
-const PENDING_ENGLISH: ReadonlySet<string> = new Set(
-  `watch watch-files`
-    .split(/\s+/)
-    .map((name) => `${name}.ts`),
-);
+const PENDING_ENGLISH: ReadonlySet<string> = new Set(`watch watch-files`.split(/\s+/).map((name) => `${name}.ts`));
 
 /** A sentence that only names a page or a module. */
 const POINTER = /^[A-Z][^.:]{0,30}: (?:https?:|[\w/-]+\.(?:ts|md)\b)/;

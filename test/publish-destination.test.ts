@@ -4,7 +4,6 @@ import {
   type Destination,
   type FilePlace,
   holdsOnePlatform,
-  isFile,
   isLocal,
   listsWholeRun,
   type Place,
@@ -317,19 +316,18 @@ describe("planDestination() and files", () => {
 });
 
 describe("places", () => {
-  const NOTHING = { isFile: false, isLocal: false, holdsOnePlatform: false, listsWholeRun: false };
+  const NOTHING = { isLocal: false, holdsOnePlatform: false, listsWholeRun: false };
   test.each<[Place, Partial<typeof NOTHING>]>([
     [{ kind: "registry" }, {}],
     [{ kind: "daemon" }, { isLocal: true, holdsOnePlatform: true }],
     [{ kind: "kind" }, { isLocal: true, holdsOnePlatform: true }],
     [{ kind: "k3d" }, { isLocal: true, holdsOnePlatform: true }],
     [{ kind: "minikube" }, { isLocal: true, holdsOnePlatform: true }],
-    [LAYOUT, { isFile: true }],
-    [TARBALL, { isFile: true, holdsOnePlatform: true, listsWholeRun: true }],
-    [ARCHIVE, { isFile: true, listsWholeRun: true }],
+    [LAYOUT, {}],
+    [TARBALL, { holdsOnePlatform: true, listsWholeRun: true }],
+    [ARCHIVE, { listsWholeRun: true }],
   ])("%j", (place, expected) => {
     const got = {
-      isFile: isFile(place),
       isLocal: isLocal(place),
       holdsOnePlatform: holdsOnePlatform(place),
       listsWholeRun: listsWholeRun(place),

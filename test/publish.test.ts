@@ -273,7 +273,7 @@ describe.skipIf(missing)("registryPublisher()", () => {
     return registryPublisher({ ...options, tags: { names, only: false } }).open(name);
   }
 
-  /** Publishes with a client of its own, so that nothing of it is known later. */
+  /** Publishes with a client of its own, so that the client of the test knows nothing of it. */
   async function publishBefore(image: Built): Promise<void> {
     await using client = makeClient();
     await openSink(client).publish(image, { reused: false });
@@ -364,7 +364,7 @@ describe.skipIf(missing)("registryPublisher()", () => {
     );
   });
 
-  test("a layer that fails is not told by addLayer(): publish() tells", async () => {
+  test("cancels the upload of a layer that fails, without a rejection", async () => {
     await using client = makeClient();
     const sink = openSink(client);
     const { stream, end } = makeStream(await onlyLayer("fails"));
@@ -375,7 +375,7 @@ describe.skipIf(missing)("registryPublisher()", () => {
     expect(requests().filter((line) => line.startsWith("PUT"))).toEqual([]);
   });
 
-  test("neither is a failure to send it, and publish() sends it again", async () => {
+  test("sends a layer again in publish() if its first upload fails", async () => {
     proxy.reset([{ method: "PATCH", path: /\/blobs\//, fault: { kind: "answer", status: 500 } }]);
     await using client = makeClient();
     const sink = openSink(client);
@@ -387,7 +387,7 @@ describe.skipIf(missing)("registryPublisher()", () => {
     expect(requests()).toContain("PUT manifests/latest 201");
   });
 
-  test("does not throw for a name that cannot be pushed to, before publish()", async () => {
+  test("refuses a name that cannot be pushed to in publish(), and not before", async () => {
     await using client = makeClient();
     name = `${proxy.host}/a..b`;
     const sink = openSink(client);
