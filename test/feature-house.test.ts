@@ -208,11 +208,6 @@ const commented: readonly string[] = [
 /** Files that comments name without meaning one of this repository: pages of the image spec, examples. */
 const EXAMPLES: ReadonlySet<string> = new Set(["descriptor.md", "manifest.md", "image-index.md", "./x.ts", "./y.ts"]);
 
-/** Files whose comments still cite pages under their old names. Must become empty. */
-const PENDING: ReadonlySet<string> = new Set<string>([
-  ...`helpers/apiserver helpers/case`.split(" ").map((name) => `test/${name}.ts`),
-]);
-
 const rules = findAnchors(readFileSync(join(ROOT, "docs", "rules.md"), "utf8"));
 
 describe("findCitations()", () => {
@@ -229,7 +224,7 @@ describe("findCitations()", () => {
 });
 
 describe("comments", () => {
-  test.each(commented.filter((file) => !PENDING.has(file)))("of %s name files and rules that exist", (file) => {
+  test.each(commented)("of %s name files and rules that exist", (file) => {
     const comment = commentsOf(readFileSync(join(ROOT, file), "utf8"));
     const files = findFileNames(comment).filter((name) => !EXAMPLES.has(name) && !isInRepository(name, file));
     const numbers = findCitations(comment).filter((number) => !rules.has(number));

@@ -2,7 +2,7 @@
  * A real Kubernetes API server over a real etcd, on free loopback ports, its state in a throw-away folder.
  *
  * It stores, checks, defaults and refuses as any cluster does; nothing runs what it stores: no controllers (a deleted
- * namespace never ends, nothing fills `status`), no kubelet. Flags: spec/cluster.md, tier 1.
+ * namespace never ends, nothing fills `status`), no kubelet.
  */
 import { generateKeyPairSync } from "node:crypto";
 import { mkdir } from "node:fs/promises";

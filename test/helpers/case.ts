@@ -1,6 +1,6 @@
 /**
  * What one parity case is: a source tree, a base, an environment and arguments. The tables in `test/parity/` hold
- * them; `test/parity.test.ts` runs each with the original ko and with ours.
+ * them; `test/feature-parity.test.ts` runs each with the original ko and with ours.
  */
 import type { BaseName, Bases } from "./bases.ts";
 import type { Invocation } from "./oracle.ts";
