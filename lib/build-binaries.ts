@@ -10,8 +10,7 @@ import { Channel, createLimit, inBackground } from "./async.ts";
 import type { BuildCache, Hit, KnownBinary, Miss, Recording } from "./build-cache.ts";
 import { type BuildSetup, buildSetup, type ListDigest, type Reason } from "./build-inputs.ts";
 import type { JobPlan } from "./build-jobs.ts";
-import type { Cache } from "./cache.ts";
-import type { RunContext } from "./context.ts";
+import type { Cache, RunContext } from "./cache.ts";
 import { KoError, messageOf } from "./errors.ts";
 import {
   explainUndefined,

@@ -35,6 +35,7 @@ import { lookAtLink, readChunks } from "./file.ts";
 import type { Host, TempFolder } from "./host.ts";
 import type { Log } from "./log.ts";
 import { type Digest, hexOf } from "./oci.ts";
+import type { Timing } from "./timing.ts";
 
 /** A blob of the cache, as records name it. */
 export interface Kept {
@@ -396,4 +397,15 @@ function isUntouched(found: Stats | undefined, size: number): boolean {
 
 function checksum(text: string): string {
   return new Bun.CryptoHasher("sha256").update(text).digest("hex");
+}
+
+/** The parts of the program that everything in one attempt of a run shares. */
+export interface RunContext {
+  readonly host: Host;
+  readonly log: Log;
+  readonly timing: Timing;
+  /** Ends the attempt. */
+  readonly signal: AbortSignal;
+  /** Undefined reads and stores nothing of other runs. */
+  readonly cache: Cache | undefined;
 }

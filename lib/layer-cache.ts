@@ -7,9 +7,8 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { createLimit, once } from "./async.ts";
-import { type Kept, keyOf } from "./cache.ts";
+import { type Kept, keyOf, type RunContext } from "./cache.ts";
 import type { Compression, CompressionPool, EarlyCompression } from "./compress.ts";
-import type { RunContext } from "./context.ts";
 import { KoError } from "./errors.ts";
 import { look, readChunks } from "./file.ts";
 import { markOf, Window } from "./fingerprint.ts";

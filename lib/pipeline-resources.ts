@@ -6,14 +6,21 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { once } from "./async.ts";
 import { type Base, readBase, registrySource, showBase } from "./base.ts";
+import type { RunContext } from "./cache.ts";
 import { CompressionPool, FAST_GZIP } from "./compress.ts";
 import { type BaseName, DEFAULT_BASE_IMAGE, parseBase } from "./config.ts";
-import type { RunContext } from "./context.ts";
 import type { DockerEngine } from "./docker.ts";
 import { KoError, RegistryError } from "./errors.ts";
 import type { ImageSource } from "./image.ts";
 import type { Destination, LocalTarget, Place, TagRule } from "./publish-destination.ts";
-import { dryPublisher, type Publisher, registryPublisher, teePublisher } from "./publish.ts";
+import {
+  archivePublisher,
+  dryPublisher,
+  layoutPublisher,
+  type Publisher,
+  registryPublisher,
+  teePublisher,
+} from "./publish.ts";
 import type { LocalPlace, LocalPlaceOptions } from "./publish-local.ts";
 import { formatReference, type Reference } from "./reference.ts";
 import type { Registry } from "./registry.ts";
@@ -85,15 +92,11 @@ export class Resources implements AsyncDisposable {
     switch (place.kind) {
       case "registry":
         return registryPublisher({ tags, registry: this.registry(), log, timing });
-      case "layout": {
-        const { layoutPublisher } = await import("./publish-files.ts");
+      case "layout":
         return layoutPublisher(place.path, { tags, host, log });
-      }
       case "tarball":
-      case "oci-archive": {
-        const { archivePublisher } = await import("./publish-files.ts");
+      case "oci-archive":
         return archivePublisher(place, { tags, host, log });
-      }
       default: {
         const { localPublisher } = await import("./publish-local.ts");
         return localPublisher({ tags, place: this.place(place.kind), log });

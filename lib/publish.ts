@@ -1,13 +1,15 @@
 /**
- * Publishes images: to a registry, to several places, or nowhere. publish-files.ts and publish-local.ts have the other
- * places.
+ * Publishes images: to a registry, to files, to several places, or nowhere. publish-local.ts has daemons and clusters.
  */
+import { resolve } from "node:path";
 import { inBackground } from "./async.ts";
-import { writeOutputFile } from "./file.ts";
+import { KoError } from "./errors.ts";
+import { writeArchiveFile, writeOutputFile } from "./file.ts";
+import type { Host } from "./host.ts";
 import type { Blob, BlobStream, Built, Image, ImageSink, Published } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Descriptor, type Digest, isForeignLayer } from "./oci.ts";
-import type { TagRule } from "./publish-destination.ts";
+import type { FilePlace, TagRule } from "./publish-destination.ts";
 import { formatRepository, parseRepository, type Repository } from "./reference.ts";
 import type { Registry } from "./registry.ts";
 import type { Timing } from "./timing.ts";
@@ -32,6 +34,12 @@ export interface RegistryPublisherOptions {
   readonly registry: Promise<PushTarget>;
   readonly log: Log;
   readonly timing: Timing;
+}
+
+export interface FilePublisherOptions {
+  readonly tags: TagRule;
+  readonly host: Host;
+  readonly log: Log;
 }
 
 export interface PublishedReferenceOptions {
@@ -200,4 +208,70 @@ function configBlob(image: Image): Blob {
       yield image.configBytes;
     },
   };
+}
+
+/** Adds each image to the layout in `path`, under its names. */
+export function layoutPublisher(path: string, { tags, host, log }: FilePublisherOptions): Publisher {
+  return {
+    open: (name) =>
+      wholeImageSink(async (built) => {
+        const items = tagNames(name, tags).map((tagged) => ({ built, name: tagged }));
+        const { writeToLayout } = await import("./layout.ts");
+        await writeToLayout(resolve(host.cwd, path), items, { signal: host.signal });
+        const folder = path.replace(/(?<=.)\/+$/, "");
+        const reference = publishedReference(folder, { digest: built.descriptor.digest });
+        log.info(`Saved ${name} in ${path}`);
+        return { reference, all: listAll(built, reference, folder) };
+      }),
+    finish: async () => {},
+  };
+}
+
+/** Collects the images of the run and writes them into one archive at its end. */
+export function archivePublisher(archive: Archive, { tags, host, log }: FilePublisherOptions): Publisher {
+  const items: ArchiveItem[] = [];
+  return {
+    open: (name) =>
+      wholeImageSink(async (built) => {
+        items.push({ built, names: tagNames(name, tags) });
+        const { digest } = built.descriptor;
+        const reference = publishedReference(name, { digest, tags, show: "unless latest" });
+        return { reference, all: listAll(built, reference, name) };
+      }),
+    finish: async () => {
+      const { signal } = host;
+      const { file } = archive;
+      const sorted = items.toSorted((a, b) => ((a.names[0] ?? "") < (b.names[0] ?? "") ? -1 : 1));
+      await writeArchiveFile(file, await pack(archive, sorted, signal), { host, signal });
+      const count = items.length === 1 ? "the image" : `${items.length} images`;
+      log.info(`Saved ${count} in ${file === "-" ? "standard output" : file}`);
+    },
+  };
+}
+
+type Archive = Extract<FilePlace, { readonly kind: "tarball" | "oci-archive" }>;
+
+interface ArchiveItem {
+  readonly built: Built;
+  /** With tags. */
+  readonly names: readonly string[];
+}
+
+async function pack(
+  { kind }: Archive,
+  items: readonly ArchiveItem[],
+  signal: AbortSignal,
+): Promise<AsyncIterable<Uint8Array>> {
+  const { packArchive, packOciArchive } = await import("./archive.ts");
+  if (kind === "oci-archive") return packOciArchive(items, { signal });
+  const images = items.map(({ built, names }) => {
+    if (built.kind === "image") return { image: built, names };
+    throw new KoError(`Cannot write --tarball: ${names[0]} has several platforms`);
+  });
+  return packArchive(images, { signal });
+}
+
+/** Names under which an image is stored: with each tag, or `latest` without any. */
+function tagNames(name: string, { names }: TagRule): readonly string[] {
+  return (names.length > 0 ? names : ["latest"]).map((tag) => `${name}:${tag}`);
 }

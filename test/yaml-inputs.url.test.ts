@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { describeError } from "../lib/errors.ts";
 import { silentLog } from "../lib/log.ts";
-import { fetchInput } from "../lib/yaml-inputs-url.ts";
+import { fetchInput } from "../lib/yaml-inputs.ts";
 import { isUrl, readInputs } from "../lib/yaml-inputs.ts";
 import { hostAt } from "./helpers/hostat.ts";
 
