@@ -347,7 +347,7 @@ export async function fetchInput(text: string, options: FetchInputOptions): Prom
       if (why !== undefined) throw fail(redirects === 0 ? why : `it redirects to "${redactUrl(url)}", and ${why}`);
       if (redirects > MAX_REDIRECTS) throw fail(`it redirects more than ${MAX_REDIRECTS} times`);
       guard.arm(idleTimeout, "no answer");
-      const response = await request(url, { ...options, first: new URL(text), signal: guard.signal });
+      const response = await fetchUrl(url, { ...options, first: new URL(text), signal: guard.signal });
       const location = response.headers.get("location");
       if ([301, 302, 303, 307, 308].includes(response.status) && location !== null) {
         await response.body?.cancel();
@@ -400,7 +400,7 @@ interface FetchOptions {
   readonly signal: AbortSignal;
 }
 
-async function request(url: URL, { host, first, signal }: FetchOptions): Promise<Response> {
+async function fetchUrl(url: URL, { host, first, signal }: FetchOptions): Promise<Response> {
   const headers: Record<string, string> = { "user-agent": "ko", accept: "*/*" };
   // User name and password in the URL are for its origin only.
   if (url.origin === first.origin && (first.username !== "" || first.password !== "")) {
