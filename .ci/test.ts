@@ -2,20 +2,34 @@
  * The whole check, as `npm test` runs it: types, format, lint, the executable, all tests. The first stage that fails
  * ends it. The last line on stdout is `N passed, N failed, N skipped`, counted from the tests; no test is a failure.
  *
- * usage: bun .ci/test.ts [arguments of bun test]
+ * usage: bun .ci/test.ts [word in the path of a test file]...
+ *        bun .ci/test.ts [arguments of bun test, one of them an option]...
  */
-import { mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdir, rename } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
-
-export interface Counts {
-  readonly passed: number;
-  readonly failed: number;
-  readonly skipped: number;
-}
+import { dirname, join } from "node:path";
+import { cacheFolder } from "../test/helpers/counterparts.ts";
+import { unmountBelow } from "../test/helpers/dockerd.ts";
+import { type Folder, makeFolder, stateFolder } from "../test/helpers/folder.ts";
+import {
+  addCounts,
+  chooseFiles,
+  type Counts,
+  countTests,
+  defaultJobs,
+  describeResult,
+  endWith,
+  type FileResult,
+  runFiles,
+  shortenOutput,
+  type Times,
+} from "./test-files.ts";
 
 const ROOT = join(import.meta.dir, "..");
 const OXLINT = join(ROOT, "node_modules", ".bin", "oxlint");
+
+/** How long each file took when it ran last. */
+const TIMES_FILE = join(cacheFolder(), "times.json");
 
 /** Before the tests, in order; `bun check` and the like stand for this Bun. */
 const STAGES: readonly { readonly name: string; readonly argv: readonly string[] }[] = [
@@ -25,22 +39,7 @@ const STAGES: readonly { readonly name: string; readonly argv: readonly string[]
   { name: "compile", argv: [process.execPath, "--no-env-file", ".ci/build.ts"] },
 ];
 
-/**
- * The counts in a JUnit report of `bun test`.
- *
- * @param exitCode of `bun test`: a file that does not load fails the run, but is no test case
- */
-export function countTests(report: string, exitCode: number): Counts {
-  const all = /<testsuites\b[^>]*>/.exec(report)?.[0] ?? "";
-  const number = (name: string): number => Number(new RegExp(`\\b${name}="(\\d+)"`).exec(all)?.[1] ?? 0);
-  const [tests, skipped] = [number("tests"), number("skipped")];
-  const counted = number("failures") + number("errors");
-  const nothing = tests - skipped === 0;
-  const failed = counted === 0 && (exitCode !== 0 || nothing) ? 1 : counted;
-  return { passed: Math.max(0, tests - skipped - counted), failed, skipped };
-}
-
-async function runStages(testArguments: readonly string[]): Promise<Counts> {
+async function runStages(testArguments: readonly string[], signal: AbortSignal): Promise<Counts> {
   for (const { name, argv } of STAGES) {
     const { seconds, code, text } = await runQuietly(argv);
     console.error(`${name}: ${code === 0 ? "ok" : "FAILED"} (${seconds} s)`);
@@ -48,23 +47,85 @@ async function runStages(testArguments: readonly string[]): Promise<Counts> {
     console.error(text);
     return { passed: 0, failed: 1, skipped: 0 };
   }
-  const folder = await mkdtemp(join(tmpdir(), "ko-test-"));
-  try {
-    const report = join(folder, "junit.xml");
-    const started = performance.now();
-    // Each test that needs more than two minutes says so itself.
-    const argv = [process.execPath, "--no-env-file", "test", "--timeout=120000"];
-    const child = Bun.spawn([...argv, "--reporter=junit", `--reporter-outfile=${report}`, ...testArguments], {
-      cwd: ROOT,
-      stdio: ["ignore", 2, 2],
-    });
-    const code = await child.exited;
-    console.error(`tests: ${code === 0 ? "ok" : "FAILED"} (${secondsSince(started)} s)`);
-    const file = Bun.file(report);
-    return countTests((await file.exists()) ? await file.text() : "", code);
-  } finally {
-    await rm(folder, { recursive: true, force: true });
+  await using temporary = await openFolder(tmpdir());
+  const folder = temporary.path;
+  const hasOptions = testArguments.some((word) => word.startsWith("-"));
+  if (hasOptions) return await runOnce(testArguments, { folder, signal });
+  return await runParallel(testArguments, { folder, signal });
+}
+
+/** A folder that is gone at the end, with all that tests left in it. */
+async function openFolder(parent: string): Promise<Folder> {
+  const folder = await makeFolder(parent);
+  // Some tests are another user: these get through to what is opened to them below it.
+  await chmod(folder.path, 0o711);
+  return {
+    path: folder.path,
+    [Symbol.asyncDispose]: () => {
+      unmountBelow(folder.path);
+      return folder[Symbol.asyncDispose]();
+    },
+  };
+}
+
+interface RunOptions {
+  /** For temporary files. */
+  readonly folder: string;
+  readonly signal: AbortSignal;
+}
+
+/** Runs `bun test` once, with these arguments. */
+async function runOnce(testArguments: readonly string[], { folder, signal }: RunOptions): Promise<Counts> {
+  const report = join(folder, "junit.xml");
+  const argv = [process.execPath, "--no-env-file", "test", "--timeout=120000"];
+  const child = Bun.spawn([...argv, "--reporter=junit", `--reporter-outfile=${report}`, ...testArguments], {
+    cwd: ROOT,
+    stdio: ["ignore", 2, 2],
+  });
+  const code = await endWith(child, signal);
+  return countTests((await Bun.file(report).exists()) ? await Bun.file(report).text() : "", code);
+}
+
+/** Runs the files that the words mean, each in a process of its own. */
+async function runParallel(words: readonly string[], { folder, signal }: RunOptions): Promise<Counts> {
+  await using state = await openFolder(stateFolder());
+  const started = performance.now();
+  const all = await Array.fromAsync(new Bun.Glob("test/*.test.ts").scan({ cwd: ROOT }));
+  const files = chooseFiles(all, words);
+  const times = await readTimes();
+  const jobs = defaultJobs(process.env);
+  const env = { TMPDIR: folder, KO_TEST_STATE: state.path };
+  const results = await runFiles(files, { root: ROOT, folder, jobs, times, env, signal, onEnd: tellEnd });
+  await writeTimes({ ...times, ...Object.fromEntries(results.map(({ file, seconds }) => [file, round(seconds)])) });
+  for (const { file, output } of results.filter(({ failed }) => failed > 0)) {
+    console.error(`\nFAILED ${file}\n${shortenOutput(output)}`);
   }
+  const cpu = results.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0);
+  console.error(
+    `tests: ${results.length} files, ${jobs} at once, ${cpu.toFixed(0)} s of CPU (${secondsSince(started)} s)`,
+  );
+  return addCounts(results);
+}
+
+function tellEnd(result: FileResult): void {
+  const text = shortenOutput(result.output);
+  console.error(text === "" ? describeResult(result) : `${describeResult(result)}\n${text.replaceAll(/^/gm, "  ")}`);
+}
+
+/** The times of earlier runs: what is wrong with them costs time, nothing else. */
+async function readTimes(): Promise<Times> {
+  const value: unknown = await Bun.file(TIMES_FILE)
+    .json()
+    .catch(() => undefined);
+  if (typeof value !== "object" || value === null) return {};
+  return Object.fromEntries(Object.entries(value).filter(([, seconds]) => typeof seconds === "number"));
+}
+
+async function writeTimes(times: Times): Promise<void> {
+  await mkdir(dirname(TIMES_FILE), { recursive: true });
+  const making = `${TIMES_FILE}.${process.pid}`;
+  await Bun.write(making, `${JSON.stringify(times, undefined, 2)}\n`);
+  await rename(making, TIMES_FILE);
 }
 
 /** Runs a stage whose output is worth reading only when it fails. */
@@ -79,8 +140,18 @@ function secondsSince(started: number): string {
   return ((performance.now() - started) / 1000).toFixed(1);
 }
 
+function round(seconds: number): number {
+  return Math.round(seconds * 10) / 10;
+}
+
 if (import.meta.main) {
-  const { passed, failed, skipped } = await runStages(process.argv.slice(2));
-  process.exitCode = failed === 0 ? 0 : 1;
+  const ending = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(signal, () => ending.abort(signal));
+  const counts = await runStages(process.argv.slice(2), ending.signal);
+  const isCut = ending.signal.aborted;
+  if (isCut) console.error(`ended by ${ending.signal.reason}`);
+  const { passed, skipped } = counts;
+  const failed = isCut ? Math.max(1, counts.failed) : counts.failed;
+  process.exitCode = isCut ? 130 : failed === 0 ? 0 : 1;
   console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
 }

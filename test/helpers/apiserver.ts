@@ -8,7 +8,7 @@ import { generateKeyPairSync } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { findCounterparts } from "./counterparts.ts";
-import { makeFolder } from "./folder.ts";
+import { makeFolder, stateFolder } from "./folder.ts";
 import { type Result, runToEnd } from "./programs.ts";
 import { findFreePort } from "./registry.ts";
 
@@ -52,7 +52,7 @@ async function startOnce(): Promise<ApiServer> {
   const programs = findCounterparts(["etcd", "kube-apiserver", "kubectl"]);
   if (programs === undefined) throw new Error("no API server");
   await using stack = new AsyncDisposableStack();
-  const { path: folder } = stack.use(await makeFolder());
+  const { path: folder } = stack.use(await makeFolder(stateFolder()));
   const pki = join(folder, "pki");
   await mkdir(pki);
   const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });

@@ -6,7 +6,7 @@
 import { mkdirSync } from "node:fs";
 import { symlink } from "node:fs/promises";
 import { join } from "node:path";
-import { makeFolder } from "./folder.ts";
+import { makeFolder, stateFolder } from "./folder.ts";
 import { type Result, runToEnd } from "./programs.ts";
 import type { Tree } from "./tree.ts";
 
@@ -38,7 +38,7 @@ export const SNAPSHOTTER = "native";
 /** Starts it and waits until it answers. */
 export async function startContainerd(): Promise<TestContainerd> {
   await using stack = new AsyncDisposableStack();
-  const { path: folder } = stack.use(await makeFolder());
+  const { path: folder } = stack.use(await makeFolder(stateFolder()));
   const config = join(folder, "config.toml");
   const socket = join(folder, "socket");
   const log = join(folder, "log");

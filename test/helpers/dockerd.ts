@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { chmod, mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { findCounterpart } from "./counterparts.ts";
-import { makeFolder } from "./folder.ts";
+import { makeFolder, stateFolder } from "./folder.ts";
 import { findFreePort } from "./registry.ts";
 
 /** `graph` is the current engine with the classic store. */
@@ -75,7 +75,7 @@ async function start(
   options: StartDaemonOptions & { readonly program: string },
 ): Promise<TestDaemon> {
   await using stack = new AsyncDisposableStack();
-  const folder = stack.use(await makeFolder());
+  const folder = stack.use(await makeFolder(stateFolder()));
   // Released before the folder goes: what is mounted cannot be removed.
   stack.defer(() => unmountBelow(folder.path));
   const at = (name: string): string => join(folder.path, name);
@@ -163,7 +163,10 @@ function mountDisk(path: string, megabytes: number): void {
   if (exitCode !== 0) throw new Error(`cannot mount a disk: ${stderr.toString()}`);
 }
 
-function unmountBelow(folder: string): void {
+/** Unmounts all that is mounted below a folder. */
+export function unmountBelow(folder: string): void {
+  // Only Linux has it, where the daemons are.
+  if (!existsSync("/proc/self/mounts")) return;
   const mounts = readFileSync("/proc/self/mounts", "utf8")
     .split("\n")
     .map((line) => line.split(" ")[1] ?? "")

@@ -4,7 +4,7 @@
  * `faultproxy.ts` goes in front of it where something must break.
  */
 import { join } from "node:path";
-import { makeFolder } from "./folder.ts";
+import { makeFolder, stateFolder } from "./folder.ts";
 
 export interface TestRegistry extends AsyncDisposable {
   /** `127.0.0.1:PORT` */
@@ -34,7 +34,7 @@ export function whyNoRegistry(): string | undefined {
 /** Starts it and waits until it answers. */
 export async function startRegistry(options: StartRegistryOptions = {}): Promise<TestRegistry> {
   await using stack = new AsyncDisposableStack();
-  const folder = stack.use(await makeFolder());
+  const folder = stack.use(await makeFolder(stateFolder()));
   const data = join(folder.path, "data");
   const certificate = options.tls === true ? await makeCertificate(folder.path) : undefined;
   const host = `127.0.0.1:${options.port ?? (await findFreePort())}`;
