@@ -160,12 +160,14 @@ describe("runFiles()", () => {
       signal: new AbortController().signal,
       onEnd: ({ file }) => void ended.push(file),
     });
-    expect(results.map(({ file, passed, failed, skipped }) => [file, passed, failed, skipped]).toSorted()).toEqual([
-      ["test/breaks.test.ts", 0, 1, 0],
-      ["test/crashes.test.ts", 0, 1, 0],
-      ["test/environment.test.ts", 1, 0, 0],
-      ["test/fails.test.ts", 0, 1, 0],
-      ["test/passes.test.ts", 1, 0, 1],
+    expect(
+      results.map(({ file, passed, failed, skipped }) => `${file} ${passed} ${failed} ${skipped}`).toSorted(),
+    ).toEqual([
+      "test/breaks.test.ts 0 1 0",
+      "test/crashes.test.ts 0 1 0",
+      "test/environment.test.ts 1 0 0",
+      "test/fails.test.ts 0 1 0",
+      "test/passes.test.ts 1 0 1",
     ]);
     expect(ended.toSorted()).toEqual(Object.keys(FILES).toSorted());
     expect(results.find(({ file }) => file.includes("fails"))?.output).toContain("(fail) three");

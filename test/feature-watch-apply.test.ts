@@ -1,7 +1,7 @@
 /**
  * `ko apply -W` with a real API server, registry, Go and kubectl: the state of the cluster after one edit, and after many.
  *
- * `KO_WATCH_EDITS=1000` makes more random edits.
+ * `KO_WATCH_EDITS=1000` makes more random edits. In CI all of them are made.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { rmSync } from "node:fs";
@@ -15,7 +15,8 @@ import { type Bench, makeBench } from "./helpers/workbench.ts";
 
 const programs = findCounterparts(["docker-registry", "etcd", "kube-apiserver", "kubectl"]);
 
-const EDITS = Number(process.env["KO_WATCH_EDITS"] ?? 200);
+const ALL_EDITS = 200;
+const EDITS = Number(process.env["KO_WATCH_EDITS"] || (process.env["CI"] ? ALL_EDITS : 60));
 
 type Edit = readonly [path: string, text: string];
 
@@ -128,58 +129,62 @@ describe.skipIf(programs === undefined)("ko apply -W on a real API server", () =
     expect(watching.running.stderr().match(/is invalid/g)).toHaveLength(1);
   });
 
-  test(`after ${EDITS} random edits, broken ones among them, the cluster is as one fresh ko apply leaves it`, async () => {
-    using bench = makeBench(APP, { host: registry.host });
-    await using watching = await start(bench, "random");
-    await watching.round();
-    const random = createRandom(20_261_126);
-    const pick = <T>(items: readonly [T, ...T[]]): T => items[Math.floor(random() * items.length)] ?? items[0];
-    let serial = 1;
-    const broken = new Map<string, string>();
-    const edit = (): void => {
-      serial++;
-      const mend = pick([true, false]) ? [...broken].at(0) : undefined;
-      if (mend !== undefined) {
-        broken.delete(mend[0]);
-        bench.tree.write({ [mend[0]]: mend[1] });
-        return;
+  test(
+    `after ${EDITS} random edits${EDITS < ALL_EDITS ? ` (in CI ${ALL_EDITS})` : ""}, broken ones among them, the cluster is as one fresh ko apply leaves it`,
+    async () => {
+      using bench = makeBench(APP, { host: registry.host });
+      await using watching = await start(bench, "random");
+      await watching.round();
+      const random = createRandom(20_261_126);
+      const pick = <T>(items: readonly [T, ...T[]]): T => items[Math.floor(random() * items.length)] ?? items[0];
+      let serial = 1;
+      const broken = new Map<string, string>();
+      const edit = (): void => {
+        serial++;
+        const mend = pick([true, false]) ? [...broken].at(0) : undefined;
+        if (mend !== undefined) {
+          broken.delete(mend[0]);
+          bench.tree.write({ [mend[0]]: mend[1] });
+          return;
+        }
+        const name = pick(NAMES);
+        const edits: readonly [Edit, ...Edit[]] = [
+          ["pkg/shared/shared.go", library("shared", String(serial))],
+          ["pkg/own/own.go", library("own", String(serial))],
+          ["pkg/unused/unused.go", library("unused", String(serial))],
+          [`cmd/${name}/main.go`, program(`${name}${serial}`, pick(["shared", "own"]))],
+          [`config/${name}.yaml`, deployment(name, String(serial))],
+          [`cmd/${name}/kodata/file.txt`, String(serial)],
+        ];
+        const [path, text] = pick(edits);
+        const isBreaking = random() < 0.25 && !path.includes("kodata");
+        if (isBreaking) broken.set(path, text);
+        else broken.delete(path);
+        bench.tree.write({ [path]: isBreaking ? `${text}\n}{ broken ${serial}` : text });
+      };
+      for (let i = 0; i < EDITS; i++) {
+        edit();
+        // Some edits come one by one, some during a round: a change of this file always makes a round.
+        if (random() < 0.3) {
+          bench.tree.write({ "config/mark.yaml": configMap(`mark-${i}`) });
+          await watching.said(/^\d\d:\d\d:\d\d /m);
+        }
       }
-      const name = pick(NAMES);
-      const edits: readonly [Edit, ...Edit[]] = [
-        ["pkg/shared/shared.go", library("shared", String(serial))],
-        ["pkg/own/own.go", library("own", String(serial))],
-        ["pkg/unused/unused.go", library("unused", String(serial))],
-        [`cmd/${name}/main.go`, program(`${name}${serial}`, pick(["shared", "own"]))],
-        [`config/${name}.yaml`, deployment(name, String(serial))],
-        [`cmd/${name}/kodata/file.txt`, String(serial)],
-      ];
-      const [path, text] = pick(edits);
-      const isBreaking = random() < 0.25 && !path.includes("kodata");
-      if (isBreaking) broken.set(path, text);
-      else broken.delete(path);
-      bench.tree.write({ [path]: isBreaking ? `${text}\n}{ broken ${serial}` : text });
-    };
-    for (let i = 0; i < EDITS; i++) {
-      edit();
-      // Some edits come one by one, some during a round: a change of this file always makes a round.
-      if (random() < 0.3) {
-        bench.tree.write({ "config/mark.yaml": configMap(`mark-${i}`) });
-        await watching.said(/^\d\d:\d\d:\d\d /m);
-      }
-    }
-    for (const [path, text] of broken) bench.tree.write({ [path]: text });
-    // The end mark: kubectl gets it last.
-    bench.tree.write({ "config/zzz.yaml": configMap("end") });
-    await waitUntil(() => watching.running.stdout().includes("configmap/end created\n"), watching.running);
-    await watching.end();
-    const { code, stdout, stderr } = await bench.ours(["resolve", "-q", "-f", "config"]);
-    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-    expect(await server.kubectl(["diff", "-n", "random", "-f", "-"], { stdin: stdout })).toEqual({
-      code: 0,
-      stdout: "",
-      stderr: "",
-    });
-  });
+      for (const [path, text] of broken) bench.tree.write({ [path]: text });
+      // The end mark: kubectl gets it last.
+      bench.tree.write({ "config/zzz.yaml": configMap("end") });
+      await waitUntil(() => watching.running.stdout().includes("configmap/end created\n"), watching.running);
+      await watching.end();
+      const { code, stdout, stderr } = await bench.ours(["resolve", "-q", "-f", "config"]);
+      expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+      expect(await server.kubectl(["diff", "-n", "random", "-f", "-"], { stdin: stdout })).toEqual({
+        code: 0,
+        stdout: "",
+        stderr: "",
+      });
+    },
+    EDITS * 5000,
+  );
 });
 
 /** The same numbers for the same seed: mulberry32. */
