@@ -16,7 +16,7 @@ export interface Counts {
 
 /** How a test file ended. */
 export interface FileResult extends Counts {
-  /** `test/NAME.test.ts` */
+  /** Its path in the repository. */
   readonly file: string;
   readonly seconds: number;
   /** Of the processor, of all its processes. */
@@ -117,7 +117,7 @@ export function shortenOutput(output: string): string {
     .trim();
 }
 
-/** `test/x.test.ts: 3 passed, 1 FAILED (2.0 s, CPU 1.5 s)` */
+/** One line: file, counts, times. */
 export function describeResult({ file, passed, failed, skipped, seconds, cpuSeconds }: FileResult): string {
   const parts = [`${passed} passed`, ...(failed > 0 ? [`${failed} FAILED`] : [])];
   if (skipped > 0) parts.push(`${skipped} skipped`);

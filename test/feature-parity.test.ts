@@ -70,6 +70,7 @@ describe.skipIf(programs === undefined)("ko build, beside the original", () => {
         id,
         tree: tree.path,
         base,
+        baseDigests: Object.values(bases).map(({ digest }) => digest),
         args: item.args ?? ["."],
         cwd: item.cwd ?? "",
         env: (typeof item.env === "function" ? item.env(bases) : item.env) ?? {},

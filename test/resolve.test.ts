@@ -1,7 +1,7 @@
 /**
  * `ko resolve` beside the original: the same YAML, the same programs, two repositories. The output is parsed and
  * compared document by document; that ours keeps all other bytes is shown by yaml-references.test.ts and
- * feature-knative-resolve.test.ts.
+ * feature-knative.test.ts.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { describeError, KoError } from "../lib/errors.ts";
@@ -13,7 +13,9 @@ import { type Files, MAIN } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { FaultProxy } from "./helpers/faultproxy.ts";
+import { digestTree, keepOriginal } from "./helpers/kept.ts";
 import type { Result } from "./helpers/programs.ts";
+import { readObject } from "./helpers/pull.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { SETTLED_MS } from "./helpers/scene.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
@@ -25,10 +27,12 @@ const programs = findCounterparts(["docker-registry", "ko"]);
 describe.skipIf(programs === undefined)("ko resolve, beside the original", () => {
   let registry: TestRegistry;
   let bench: Bench;
+  let baseDigest: string;
 
   beforeAll(async () => {
     registry = await startRegistry();
     const { oci } = await pushBases(registry.host);
+    baseDigest = oci.digest;
     bench = makeBench(PROGRAMS, { host: registry.host, config: `defaultBaseImage: ${oci.reference}\n` });
   });
 
@@ -63,10 +67,17 @@ describe.skipIf(programs === undefined)("ko resolve, beside the original", () =>
       env: { KO_DOCKER_REPO: `${registry.host}/${name}` },
       ...(item.stdin === undefined ? {} : { stdin: item.stdin }),
     });
-    return Promise.all([
+    const { ko } = programs;
+    const decisive = [PROGRAMS, item.stdin, ...args];
+    const inputs = [JSON.stringify(decisive), digestTree(bench.tree.at(folder)), baseDigest];
+    const [ours, { text }] = await Promise.all([
       bench.ours(args, options("ours")),
-      bench.original(programs.ko, [...args, "--sbom=none"], { ...options("original") }),
+      keepOriginal(
+        async () => JSON.stringify(await bench.original(ko, [...args, "--sbom=none"], { ...options("original") })),
+        { ko, host: registry.host, inputs },
+      ),
     ]);
+    return [ours, readResult(JSON.parse(text))];
   }
 });
 
@@ -341,6 +352,13 @@ describe("publishReferences()", () => {
     expect(fake.choices).toEqual([]);
   });
 });
+
+/** What was kept of the original. */
+function readResult(value: unknown): Result {
+  const { code, stdout, stderr } = readObject(value);
+  if (typeof code !== "number") throw new TypeError("what was kept of the original is not what was written");
+  return { code, stdout: String(stdout), stderr: String(stderr) };
+}
 
 /** With `REPO/NAME-MD5` as `NAME`. */
 function withoutMd5(document: unknown): unknown {

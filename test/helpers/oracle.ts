@@ -13,11 +13,13 @@ import {
   type PulledImage,
   type RepositoryName,
   digestOf,
+  isObject,
   pull,
   pullLayer,
   pullTags,
   splitReference,
 } from "./pull.ts";
+import { digestTree, type KeepOptions, keepOriginal } from "./kept.ts";
 import { type Tree, writeTree } from "./tree.ts";
 
 const ROOT = join(import.meta.dir, "..", "..");
@@ -47,6 +49,8 @@ export interface Request extends Invocation {
   readonly order?: readonly RegExp[];
   /** Compares the files that `--image-refs` writes too. */
   readonly imageRefs?: boolean;
+  /** Of all bases that the configuration and the environment may name. @default that of `base` */
+  readonly baseDigests?: readonly string[];
   /** Lets crane judge what ours pushed. @default {true} */
   readonly validate?: boolean;
 }
@@ -79,29 +83,81 @@ export interface Outcome {
  * @throws {Error} If either program or `crane validate` fails, with what it wrote.
  */
 export async function findDifferences(request: Request, options: OracleOptions): Promise<string[]> {
-  const { host, ko, crane } = options;
+  const kept = await findDifferencesFrom(request, options);
+  // What was kept may be of another world after all: the original itself has the last word.
+  return kept.isOld && kept.lines.length > 0
+    ? (await findDifferencesFrom(request, { ...options, isLive: true })).lines
+    : kept.lines;
+}
+
+async function findDifferencesFrom(
+  request: Request,
+  options: OracleOptions & Pick<KeepOptions, "isLive">,
+): Promise<{ readonly lines: string[]; readonly isOld: boolean }> {
+  const { host, ko, crane, isLive } = options;
   using work = writeTree({});
   const ways = request.ours ?? [request];
   const run = (argv: readonly string[], way: Invocation, prefix: string): Promise<Outcome> =>
     runKo([...argv, ...way.args], { request, host, prefix, work, cwd: join(request.tree, way.cwd ?? "") });
-  const [original, ...ours] = await Promise.all([
-    run([ko, "build", "--sbom=none"], request, "original"),
+  const { base, baseDigests = [base.digest], ...decisive } = request;
+  const inputs = [
+    JSON.stringify({ ...decisive, ours: [] }).replaceAll(request.tree, "TREE"),
+    digestTree(request.tree),
+    ...baseDigests,
+  ];
+  const [{ outcome: original, isOld }, ...ours] = await Promise.all([
+    keepOutcome(() => run([ko, "build", "--sbom=none"], request, "original"), { ko, host, inputs, isLive }),
     ...ways.map((way, i) => run([...ourCommand(), "build"], way, `ours${i}`)),
   ]);
   const lines: string[] = [];
   for (const outcome of ours) {
-    lines.push(...(await compareOutcomes(outcome, original, request.base)));
+    lines.push(...(await compareOutcomes(outcome, original, { base })));
     const { references } = outcome;
     if (request.order?.some((form, i) => !form.test(references[i] ?? "")) === true) {
       lines.push(`references: ours come as ${references.join(" ")}, wanted ${request.order.join(" ")}`);
     }
     if (request.validate !== false) await validateAll(crane, outcome);
   }
-  return lines;
+  return { lines, isOld };
+}
+
+/**
+ * What the original pushed, kept between runs. A kept outcome has no registry behind it: a layer that differs is told by
+ * its diffID alone.
+ */
+export async function keepOutcome(
+  run: () => Promise<Outcome>,
+  options: KeepOptions,
+): Promise<{ readonly outcome: Outcome; readonly isOld: boolean }> {
+  let outcome: Outcome | undefined;
+  const { text, isOld } = await keepOriginal(async () => {
+    outcome = await run();
+    const { references, pulled, tags, imageRefs } = outcome;
+    return JSON.stringify({ references, pulled, tags, imageRefs });
+  }, options);
+  if (outcome !== undefined) return { outcome, isOld };
+  const value: unknown = JSON.parse(text);
+  if (!isOutcome(value)) throw new Error("what was kept of the original is not what was written");
+  return { outcome: value, isOld };
+}
+
+/** What {@link keepOutcome} wrote. */
+function isOutcome(value: unknown): value is Outcome {
+  return isObject(value) && ["references", "pulled", "tags", "imageRefs"].every((key) => Array.isArray(value[key]));
+}
+
+interface CompareOutcomesOptions {
+  readonly base: Base;
+  /** Reads the layers of ours too, which takes long where they are large. @default true */
+  readonly withLayers?: boolean;
 }
 
 /** Compares what ours did with what the original did. Order of references is ours to keep, the original has none. */
-export async function compareOutcomes(ours: Outcome, original: Outcome, base: Base): Promise<string[]> {
+export async function compareOutcomes(
+  ours: Outcome,
+  original: Outcome,
+  { base, withLayers = true }: CompareOutcomesOptions,
+): Promise<string[]> {
   const options: CompareOptions = { baseDigest: base.digest, baseLayers: base.layers };
   const lines = compareValues("references", ours.references.toSorted(), original.references.toSorted());
   lines.push(...compareValues("image refs", ours.imageRefs, original.imageRefs));
@@ -113,7 +169,7 @@ export async function compareOutcomes(ours: Outcome, original: Outcome, base: Ba
     const found = compareImages(mine, theirs, options);
     found.push(...compareValues("tags", ours.tags[at], original.tags[i]));
     const [here, there] = [ours.repositories?.[at], original.repositories?.[i]];
-    if (here !== undefined && there !== undefined) {
+    if (here !== undefined && withLayers) {
       const [a, b] = [
         { pulled: mine, repository: here },
         { pulled: theirs, repository: there },
@@ -218,8 +274,11 @@ export async function runKo(argv: readonly string[], options: RunKoOptions): Pro
   };
 }
 
-/** Checks that each new layer of ours holds what its diffID says, and says where it parts from the original's. */
-async function compareLayers(ours: Located, original: Located, baseLayers: number): Promise<string[]> {
+/**
+ * Checks that each new layer of ours holds what its diffID says, and says where it parts from the original's, if that is
+ * in a registry.
+ */
+async function compareLayers(ours: Located, original: MaybeLocated, baseLayers: number): Promise<string[]> {
   const lines: string[] = [];
   for (const [i, image] of imagesOf(ours.pulled).entries()) {
     const other = imagesOf(original.pulled)[i];
@@ -229,15 +288,19 @@ async function compareLayers(ours: Located, original: Located, baseLayers: numbe
       const tar = await pullLayer(ours.repository, layer.digest);
       lines.push(...compareValues(`${path} diffID as listed`, layer.diffId, digestOf(tar)));
       const theirs = other?.layers[at];
-      if (theirs === undefined || theirs.diffId === layer.diffId) continue;
+      if (theirs === undefined || theirs.diffId === layer.diffId || original.repository === undefined) continue;
       lines.push(...compareTars(path, tar, await pullLayer(original.repository, theirs.digest)));
     }
   }
   return lines;
 }
 
-interface Located {
+interface MaybeLocated {
   readonly pulled: Pulled;
+  readonly repository: RepositoryName | undefined;
+}
+
+interface Located extends MaybeLocated {
   readonly repository: RepositoryName;
 }
 
