@@ -15,7 +15,7 @@ import { type Found, ProgramFinder } from "./go-programs-cache.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { GoPackage } from "./go.ts";
 import type { Host } from "./host.ts";
-import type { Published } from "./image.ts";
+import type { ImageSink, Published } from "./image.ts";
 import type { Log } from "./log.ts";
 import {
   ALL_PLATFORMS,
@@ -211,6 +211,9 @@ class Attempt implements AsyncDisposable {
   readonly #builds: BuildCache | undefined;
   /** As {@link choosePlatforms} returns them. */
   readonly #platforms: readonly string[];
+  /** By image name: a second turn with other programs does not ask for existing manifests again. */
+  readonly #sinks = new Map<string, ImageSink>();
+  #publisher: Promise<Publisher> | undefined;
   /** Platforms of the programs that were planned, by import path. */
   readonly #platformsOf = new Map<string, readonly Platform[]>();
 
@@ -278,7 +281,7 @@ class Attempt implements AsyncDisposable {
 
   async #run(programs: readonly Program[], { found, said }: RunAttemptOptions): Promise<Outcome> {
     const { context, destination } = this.#options;
-    const publisher = await this.#resources.publisher(destination);
+    const publisher = await (this.#publisher ??= this.#resources.publisher(destination));
     const options = await this.#buildOptions(found);
     const plans = await this.#plan(programs, { options, publisher });
     for (const { base, program } of plans) {
@@ -325,7 +328,7 @@ class Attempt implements AsyncDisposable {
       const name = names.get(program.importPath);
       if (name === undefined) throw new RangeError(`no name for ${program.importPath}`);
       const base = this.#resources.base(baseFor(config, program.importPath));
-      return { program, base, sink: publisher.open(name) };
+      return { program, base, sink: this.#sinkOf(name, publisher) };
     });
     const planned = await planBuilds(requests, this.#platforms, options);
     checkTarball(planned, destination);
@@ -340,6 +343,12 @@ class Attempt implements AsyncDisposable {
       this.#platformsOf.set(program.importPath, platforms);
     }
     return plans;
+  }
+
+  #sinkOf(name: string, publisher: Publisher): ImageSink {
+    const sink = this.#sinks.get(name) ?? publisher.open(name);
+    this.#sinks.set(name, sink);
+    return sink;
   }
 
   /** Writes the `--image-refs` file and the lines of `--explain`. */

@@ -1,8 +1,8 @@
 /**
- * Watches folders and reports each burst of changes when it is over. The only user of chokidar.
+ * Watches folders, by chokidar, and reports each burst of changes when it is over.
  *
- * Each folder that a build reads is watched on its own, not recursively; instead of a missing folder its nearest existing
- * parent is watched. Folders beyond the system's limit are polled.
+ * Each folder is watched on its own, not recursively; instead of a missing folder its nearest existing parent is watched.
+ * Folders beyond the system's limit are polled.
  */
 import { type Stats, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";

@@ -1,8 +1,8 @@
 /**
  * The loop of `--watch`: one round at the start, then one for each burst of changes, until a signal ends ko.
  *
- * Rounds never overlap. A change during the build phase ends the round, and the next round is about both; a delivery runs
- * to its end. Failed work stays due until it succeeds.
+ * Rounds never overlap: a change during a build ends that round, while a delivery runs to its end. Failed work stays due
+ * until it succeeds.
  */
 import { join, resolve } from "node:path";
 import { type Clock, inBackground, systemClock, until } from "./async.ts";

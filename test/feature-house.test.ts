@@ -133,9 +133,6 @@ describe("modules", () => {
   });
 });
 
-/** Modules whose comments are not in plain English yet. Must become empty. */
-const PENDING_ENGLISH: ReadonlySet<string> = new Set(`watch watch-files`.split(/\s+/).map((name) => `${name}.ts`));
-
 /** A sentence that only names a page or a module. */
 const POINTER = /^[A-Z][^.:]{0,30}: (?:https?:|[\w/-]+\.(?:ts|md)\b)/;
 
@@ -157,19 +154,17 @@ describe("headSentences()", () => {
 });
 
 describe("plain English", () => {
-  const english = [...sources].filter(([name]) => !PENDING_ENGLISH.has(name));
-
   test('has the word "what" in at most 3 of 100 lines of comments', () => {
     const lines = [...sources.values()].flatMap(commentLines);
     const withWhat = lines.filter((line) => /\bwhat\b/i.test(line));
     expect((100 * withWhat.length) / lines.length).toBeLessThanOrEqual(3);
   });
 
-  test.each(english)("%s names the actor", (_name, source) => {
+  test.each([...sources])("%s names the actor", (_name, source) => {
     expect(commentLines(source).filter((line) => /\b(?:whoever|somebody|nobody)\b/i.test(line))).toEqual([]);
   });
 
-  test.each(english)("%s begins with a comment of at most three sentences", (_name, source) => {
+  test.each([...sources])("%s begins with a comment of at most three sentences", (_name, source) => {
     const sentences = headSentences(source);
     expect(sentences.length).toBeGreaterThan(0);
     expect(sentences.slice(3)).toEqual([]);
