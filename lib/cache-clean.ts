@@ -101,10 +101,10 @@ export function sweepRuns(place: string, { now }: SweepOptions): void {
 }
 
 /**
- * Evicts the least recently used entries while the cache exceeds its limit, and incomplete files of killed runs. Files
- * that cannot be removed stay.
+ * Evicts the least recently used records and blobs while the cache exceeds its limit; a blob larger than the limit goes
+ * first. Removes incomplete files of killed runs. Files that cannot be removed stay.
  *
- * @param options.limit bytes
+ * @param options.limit the limit in bytes
  */
 export function trimCache(place: string, { limit, now }: SweepOptions & { readonly limit: number }): void {
   const { entries, temporaries } = surveyCache(place, { now });

@@ -1,7 +1,6 @@
 /**
- * Checks the flags of building commands against each other, and gives them the names that code uses.
- *
- * Needs neither network nor configuration: oci.ts chooses the platforms.
+ * Checks the flags of building commands against each other, and gives them the names that code uses. Chooses the platforms
+ * from flags, configuration and environment.
  */
 import type { BuildFlags } from "./cli-parse.ts";
 import { type Compression, FAST_GZIP, type GzipLevel } from "./compress.ts";
@@ -29,6 +28,15 @@ export interface BuildOptions {
   readonly warnings: readonly string[];
 }
 
+export interface ChoosePlatformsOptions {
+  /** `defaultPlatforms` of the configuration. */
+  readonly defaults: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** Called if no setting names a platform. @default linux/amd64 */
+  readonly fallback?: () => Promise<string>;
+}
+
+const FALLBACK = "linux/amd64";
 const GZIP_LEVELS: readonly GzipLevel[] = [1, 2, 3, 4, 5, 6, 7, 8, 9];
 
 /**
@@ -64,6 +72,41 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     timing: readTimingOutput(flags),
     warnings,
   };
+}
+
+/**
+ * Chooses the platforms to build for: those of `--platform`, else those of the configuration, else `GOOS/GOARCH` if both
+ * are set (with `GOARM` as the variant of `arm`), else the fallback, such as the platform of a local daemon.
+ *
+ * @param requested the values of `--platform`
+ * @returns platforms that {@link parsePlatform} accepts, or `all` alone
+ * @throws {UsageError} As {@link checkPlatforms}, or if GOOS, GOARCH or GOARM are set beside another choice.
+ */
+export async function choosePlatforms(
+  requested: readonly string[],
+  options: ChoosePlatformsOptions,
+): Promise<readonly string[]> {
+  const { defaults, env } = options;
+  const platforms = requested.length > 0 ? requested : defaults;
+  const source = requested.length > 0 ? "--platform" : "defaultPlatforms";
+  const [goos, goarch, goarm] = [env["GOOS"] || undefined, env["GOARCH"] || undefined, env["GOARM"] || undefined];
+  if (platforms.length > 0) {
+    checkPlatforms(platforms, source);
+    for (const [name, value] of Object.entries({ GOOS: goos, GOARCH: goarch, GOARM: goarm })) {
+      if (value === undefined) continue;
+      throw new UsageError(
+        `Cannot use ${source} "${platforms.join(",")}": the environment says ${name}="${value}" too, one of them is wanted`,
+        { hint: `Type "unset GOOS GOARCH GOARM", or leave ${source} out.` },
+      );
+    }
+    return platforms;
+  }
+  if (goos === undefined || goarch === undefined) return [(await options.fallback?.()) ?? FALLBACK];
+  // GOARM may have a float mode after a comma. It has no meaning for other architectures.
+  const variant = goarch === "arm" && goarm !== undefined ? `/v${goarm.replace(/,.*$/s, "")}` : "";
+  const chosen = `${goos}/${goarch}${variant}`;
+  checkPlatforms([chosen], "GOOS, GOARCH and GOARM");
+  return [chosen];
 }
 
 function listFiles(flags: BuildFlags): readonly FilePlace[] {

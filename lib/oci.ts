@@ -62,14 +62,6 @@ export interface IndexManifest {
   readonly annotations?: Readonly<Record<string, string>>;
 }
 
-export interface ChoosePlatformsOptions {
-  /** `defaultPlatforms` of the configuration. */
-  readonly defaults: readonly string[];
-  readonly env: Readonly<Record<string, string>>;
-  /** Called if no setting names a platform. @default linux/amd64 */
-  readonly fallback?: () => Promise<string>;
-}
-
 export const MEDIA_TYPES = {
   ociManifest: "application/vnd.oci.image.manifest.v1+json",
   ociIndex: "application/vnd.oci.image.index.v1+json",
@@ -88,8 +80,6 @@ export const MEDIA_TYPES = {
 export const MAX_DOCUMENT_BYTES: number = 8 * 1024 * 1024;
 /** The value of `--platform` for all platforms of the base image. */
 export const ALL_PLATFORMS = "all";
-const FALLBACK = "linux/amd64";
-
 export function isIndexType(mediaType: string): boolean {
   return mediaType === MEDIA_TYPES.ociIndex || mediaType === MEDIA_TYPES.dockerList;
 }
@@ -248,41 +238,6 @@ export function encodeIndex(index: IndexManifest): Uint8Array {
       ["annotations", index.annotations],
     ]),
   );
-}
-
-/**
- * Chooses the platforms to build for: those of `--platform`, else those of the configuration, else `GOOS/GOARCH` if both
- * are set (with `GOARM` as the variant of `arm`), else the fallback, such as the platform of a local daemon.
- *
- * @param requested the values of `--platform`
- * @returns platforms that {@link parsePlatform} accepts, or `all` alone
- * @throws {UsageError} As {@link checkPlatforms}, or if GOOS, GOARCH or GOARM are set beside another choice.
- */
-export async function choosePlatforms(
-  requested: readonly string[],
-  options: ChoosePlatformsOptions,
-): Promise<readonly string[]> {
-  const { defaults, env } = options;
-  const platforms = requested.length > 0 ? requested : defaults;
-  const source = requested.length > 0 ? "--platform" : "defaultPlatforms";
-  const [goos, goarch, goarm] = [env["GOOS"] || undefined, env["GOARCH"] || undefined, env["GOARM"] || undefined];
-  if (platforms.length > 0) {
-    checkPlatforms(platforms, source);
-    for (const [name, value] of Object.entries({ GOOS: goos, GOARCH: goarch, GOARM: goarm })) {
-      if (value === undefined) continue;
-      throw new UsageError(
-        `Cannot use ${source} "${platforms.join(",")}": the environment says ${name}="${value}" too, one of them is wanted`,
-        { hint: `Type "unset GOOS GOARCH GOARM", or leave ${source} out.` },
-      );
-    }
-    return platforms;
-  }
-  if (goos === undefined || goarch === undefined) return [(await options.fallback?.()) ?? FALLBACK];
-  // GOARM may have a float mode after a comma. It has no meaning for other architectures.
-  const variant = goarch === "arm" && goarm !== undefined ? `/v${goarm.replace(/,.*$/s, "")}` : "";
-  const chosen = `${goos}/${goarch}${variant}`;
-  checkPlatforms([chosen], "GOOS, GOARCH and GOARM");
-  return [chosen];
 }
 
 /**

@@ -8,7 +8,7 @@ import { BuildCache } from "./build-cache.ts";
 import { type Explanation, formatExplanations, type ListDigest } from "./build-inputs.ts";
 import { buildImages, type BuildImagesOptions, type BuildResult, type Plan, planBuilds } from "./build.ts";
 import type { Cache, LazyCache, RunContext } from "./cache.ts";
-import type { BuildOptions } from "./cli-options.ts";
+import { type BuildOptions, choosePlatforms } from "./cli-options.ts";
 import { baseFor, type Config } from "./config.ts";
 import { UsageError } from "./errors.ts";
 import { type Found, ProgramFinder } from "./go-programs-cache.ts";
@@ -17,14 +17,7 @@ import type { GoPackage } from "./go.ts";
 import type { Host } from "./host.ts";
 import type { ImageSink, Published } from "./image.ts";
 import type { Log } from "./log.ts";
-import {
-  ALL_PLATFORMS,
-  choosePlatforms,
-  createPlatformMatcher,
-  formatPlatform,
-  parsePlatform,
-  type Platform,
-} from "./oci.ts";
+import { ALL_PLATFORMS, createPlatformMatcher, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
 import { Resources } from "./pipeline-resources.ts";
 import {
   type Destination,
@@ -59,7 +52,7 @@ export interface PublishedProgram extends Published {
 /** The programs to publish, out of all that the arguments name. */
 export interface Choice {
   readonly programs: readonly Program[];
-  /** Logged once, after the attempt whose choice counts. */
+  /** Logged once, at the end of the run: those of the last attempt, also if it failed. */
   readonly warnings?: readonly string[];
 }
 
@@ -80,14 +73,14 @@ interface Distrust {
   readonly why: string;
 }
 
-/** Whether programs may be recalled from the cache, or have to be listed by go. */
-type Trust = "recalled" | "listed";
+/** Where the programs of arguments come from: the cache if it knows them, or `go list`. */
+type ProgramSource = "recalled" | "listed";
 
 /** A run whose settings are checked, and that has not built anything yet. */
 export class Pipeline implements AsyncDisposable {
   readonly #options: PipelineOptions;
   readonly #destination: Destination;
-  /** Lines that were logged, so that a further attempt does not repeat them. */
+  /** The "Using base" lines that were logged: a further attempt does not repeat them. */
   readonly #said = new Set<string>();
   #attempt: Attempt;
 
@@ -113,7 +106,7 @@ export class Pipeline implements AsyncDisposable {
     return new Pipeline(options, { attempt, destination });
   }
 
-  /** Whether images are loaded into a daemon or a cluster's nodes, and are in no registry. */
+  /** Whether images are loaded into a daemon or a cluster's nodes. Then they are in no registry. */
   get sideLoads(): boolean {
     return localTargetOf(this.#destination) !== undefined;
   }
@@ -148,20 +141,21 @@ export class Pipeline implements AsyncDisposable {
     const { log } = this.#options;
     let choice: C | undefined;
     try {
-      // Each turn drops one thing that the next one then does not use: at most three.
-      for (let trust: Trust = "recalled"; ;) {
-        const found = await this.#attempt.find(args, trust);
+      // Each turn that fails gives up one use of the cache: recalled programs, then all of it. So there are at most three.
+      for (let source: ProgramSource = "recalled"; ;) {
+        const found = await this.#attempt.find(args, source);
         choice = choose(found);
         const outcome = await this.#attempt.run(choice.programs, { found, said: this.#said });
         if (outcome.kind === "published") return { choice, published: outcome.published };
-        trust = await this.#lowerTrust(outcome, trust);
+        source = await this.#lowerTrust(outcome, source);
       }
     } finally {
       for (const warning of choice?.warnings ?? []) log.warn(warning);
     }
   }
 
-  async #lowerTrust({ of, why }: Distrust, trust: Trust): Promise<Trust> {
+  /** Prepares the next attempt. @returns the source of its programs */
+  async #lowerTrust({ of, why }: Distrust, source: ProgramSource): Promise<ProgramSource> {
     const { log } = this.#options;
     if (of === "programs") {
       log.debug(`${why}; starting again with go list`);
@@ -172,7 +166,7 @@ export class Pipeline implements AsyncDisposable {
     this.#attempt = await Attempt.start(
       attemptOptions(this.#options, { destination: this.#destination, cache: undefined }),
     );
-    return trust;
+    return source;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -189,7 +183,7 @@ interface AttemptOptions extends Pick<PipelineOptions, "build" | "config"> {
   readonly destination: Destination;
 }
 
-/** @param attempt.cache undefined reads and stores nothing of other runs */
+/** If `cache` is undefined, the attempt reads and stores nothing of other runs. */
 function attemptOptions(
   { build, config, host, log, timing }: PipelineOptions,
   { cache, destination }: { readonly cache: Cache | undefined; readonly destination: Destination },
@@ -227,6 +221,7 @@ class Attempt implements AsyncDisposable {
     this.#resources = resources;
     this.#platforms = platforms;
     this.#builds = cache === undefined ? undefined : new BuildCache({ cache, host, log, go: config.goPath });
+    // Arguments are listed for one platform: its build constraints decide which packages are programs.
     const [first] = platforms;
     const platform = first === undefined || first === ALL_PLATFORMS ? undefined : parsePlatform(first);
     this.finder = new ProgramFinder({ host, log, timing, go: config.goPath, platform, cache, builds: this.#builds });
@@ -239,14 +234,16 @@ class Attempt implements AsyncDisposable {
     const resources = new Resources({ context, insecureHosts, compress: !wantsPlainLayers(places) });
     try {
       const place = local === undefined ? undefined : resources.place(local);
+      // A daemon or cluster that is missing is reported before any other work.
       await place;
       const platforms = await choosePlatforms(build.platforms, {
         defaults: config.defaultPlatforms,
         env: context.host.env,
         ...(place === undefined ? {} : { fallback: () => ownPlatform(place) }),
       });
-      // Nearly every run needs the default base: it is read while `go list` works, and the registry client is loaded.
+      // Nearly every run needs the default base: it is read while `go list` works.
       void inBackground(resources.base(config.defaultBaseImage));
+      // The registry client is loaded meanwhile.
       if (places.some(({ kind }) => kind === "registry")) void inBackground(resources.registry());
       return new Attempt(options, { platforms, resources });
     } catch (error) {
@@ -262,8 +259,8 @@ class Attempt implements AsyncDisposable {
   }
 
   /** The programs of each argument. */
-  find(args: readonly string[], trust: Trust): Promise<Found> {
-    return trust === "recalled" ? this.finder.find(args) : this.finder.findAnew(args);
+  find(args: readonly string[], source: ProgramSource): Promise<Found> {
+    return source === "recalled" ? this.finder.find(args) : this.finder.findAnew(args);
   }
 
   /** Plans, builds and publishes programs. @throws {KoError} If anything fails, and the cache is not the reason. */
@@ -292,7 +289,7 @@ class Attempt implements AsyncDisposable {
     const results = await buildImages(plans, options);
     if ("kind" in results) return { kind: "distrust", of: "programs", why: results.why };
     await publisher.finish();
-    return { kind: "published", published: await this.#finish(results) };
+    return { kind: "published", published: await this.#report(results) };
   }
 
   async #buildOptions(found: Found): Promise<BuildImagesOptions> {
@@ -351,8 +348,8 @@ class Attempt implements AsyncDisposable {
     return sink;
   }
 
-  /** Writes the `--image-refs` file and the lines of `--explain`. */
-  async #finish(results: readonly BuildResult[]): Promise<readonly PublishedProgram[]> {
+  /** The results as callers get them; writes the `--image-refs` file and the lines of `--explain`. */
+  async #report(results: readonly BuildResult[]): Promise<readonly PublishedProgram[]> {
     const { build, context, destination } = this.#options;
     const published = results.map(({ lists, program, published: names }): PublishedProgram => {
       return { program, listDigest: lists.includes(undefined) ? undefined : lists.join(" "), ...names };
@@ -386,9 +383,9 @@ function checkTarball(plans: readonly Plan[], { places }: Destination): void {
 }
 
 /**
- * A local target runs one platform: of several, only its own is built, unless another place gets them all.
+ * Drops the platforms that a local target cannot run, unless another place gets the images of all platforms.
  *
- * @throws {UsageError} If its own is not among several: that is refused before anything is built.
+ * @throws {UsageError} If a program has several platforms, and the target can run none of them.
  */
 async function fitPlans(
   plans: readonly Plan[],
@@ -408,7 +405,9 @@ async function fitPlans(
       });
     }
     if (options.all) return plan;
-    options.log.warn(`${importPath}: of ${plan.targets.length} platforms only ${own}, the daemon's own, is built`);
+    options.log.warn(
+      `${importPath}: of ${plan.targets.length} platforms only ${own}, which the local target runs, is built`,
+    );
     return { ...plan, targets: [fitting] };
   });
 }

@@ -37,7 +37,7 @@ export interface Referring {
 interface Occurrence {
   readonly file: string;
   readonly reference: YamlReference;
-  /** Rises through the input. */
+  /** The position in the input: a later occurrence has a higher number. */
   readonly order: number;
 }
 
@@ -61,8 +61,9 @@ export interface Reading {
  * Returns the text of all documents that the selector selects, with image references.
  *
  * @param inputs in the order of the output
- * @throws {KoErrors} With every bad reference, before anything is built.
- * @throws {KoError} If a document with a reference is not YAML, or a program cannot be built or published.
+ * @throws {KoErrors} With every bad document and reference, before anything is built. If `strict` is false, a bad
+ *   reference is a warning instead.
+ * @throws {KoError} If the only bad document is not YAML, or a program cannot be built or published.
  */
 export async function resolveInputs(inputs: readonly Input[], options: ResolveOptions): Promise<string> {
   const reading = await readReferences(inputs, options);
@@ -133,7 +134,7 @@ export async function warnOfPulls(referring: readonly Referring[], log: Log): Pr
     if (references.length === 0) continue;
     for (const { line, column } of await findAlwaysPulled(document)) {
       log.warn(
-        `${document.file}:${line}:${column}: imagePullPolicy: Always does not find an image that is in no registry; use IfNotPresent`,
+        `${document.file}:${line}:${column}: "imagePullPolicy: Always" cannot find an image that is in no registry; use IfNotPresent`,
       );
     }
   }
@@ -210,7 +211,7 @@ function matchPrograms(
   };
 }
 
-/** Returns why a value cannot name a program, apart from the packages that exist; undefined if it can. */
+/** Returns why a value cannot name a program, regardless of the existing packages; undefined if it can. */
 function whyBadReference(value: string): string | undefined {
   if (/\s/.test(value)) return "an import path has no white space";
   if (value.includes("...")) return "it is a pattern, one program is wanted";

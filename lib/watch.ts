@@ -1,5 +1,5 @@
 /**
- * The loop of `--watch`: one round at the start, then one for each burst of changes, until a signal ends ko.
+ * The loop of `--watch`: a round at the start, one for each burst of changes and for each retry, until a signal ends ko.
  *
  * Rounds never overlap: a change during a build ends that round, while a delivery runs to its end. Failed work stays due
  * until it succeeds.
@@ -9,7 +9,6 @@ import { type Clock, inBackground, systemClock, until } from "./async.ts";
 import { LazyCache } from "./cache.ts";
 import { describeError, KoError } from "./errors.ts";
 import { checkWritableFile, readNames, writeOutputFile } from "./file.ts";
-
 import { type Host, withSignal } from "./host.ts";
 import type { Log, LogLevel } from "./log.ts";
 import { createTiming, type Recorder, type Timing, type TimingOutput } from "./timing.ts";

@@ -41,7 +41,7 @@ describe.skipIf(classic === undefined)("platforms of ko build -L", () => {
     );
     const own = process.arch === "x64" ? "amd64" : process.arch;
     expect(stderr).toContain(
-      `example.com/app/cmd/plain: of 3 platforms only linux/${own}, the daemon's own, is built\n`,
+      `example.com/app/cmd/plain: of 3 platforms only linux/${own}, which the local target runs, is built\n`,
     );
     expect(await bench.platformOf(stdout.trim(), here)).toBe(`linux/${own}`);
     expect(

@@ -217,7 +217,7 @@ describe.skipIf(classic === undefined || whyNoRegistry() !== undefined)("imagePu
       stderr.split("\n").filter((line) => line.includes("imagePullPolicy"));
     expect(warnings(local.stderr)).toEqual([
       expect.stringMatching(
-        /config\/b\.yaml:13:28: imagePullPolicy: Always does not find an image that is in no registry; use IfNotPresent$/,
+        /config\/b\.yaml:13:28: "imagePullPolicy: Always" cannot find an image that is in no registry; use IfNotPresent$/,
       ),
     ]);
     expect(local.stdout).toMatch(new RegExp(`image: ko\\.local/example\\.com/app/cmd/plain:${HEX}\\n`));

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { messageOf, UsageError } from "../lib/errors.ts";
-import { choosePlatforms, createPlatformMatcher, parsePlatform, type Platform } from "../lib/oci.ts";
+import { choosePlatforms } from "../lib/cli-options.ts";
+import { createPlatformMatcher, parsePlatform, type Platform } from "../lib/oci.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 
 describe("parsePlatform()", () => {

@@ -199,7 +199,7 @@ describe("YamlJob", () => {
     using bench = open({ "a.yaml": pod("Always") });
     bench.module.sideLoads = true;
     expect((await bench.round(EVERYTHING)).warnings).toEqual([
-      "in/a.yaml:7:22: imagePullPolicy: Always does not find an image that is in no registry; use IfNotPresent",
+      'in/a.yaml:7:22: "imagePullPolicy: Always" cannot find an image that is in no registry; use IfNotPresent',
     ]);
   });
 
