@@ -8,9 +8,8 @@ import { DEFAULT_PLATFORM } from "../lib/go.ts";
 import { choosePrograms } from "../lib/go-programs.ts";
 import { ProgramFinder } from "../lib/go-programs-cache.ts";
 import { createTiming } from "../lib/timing.ts";
-import { MAIN } from "./helpers/case.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { goWorld } from "./helpers/gohost.ts";
+import { goWorld, libraryGo, mainGo } from "./helpers/go.ts";
 import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
@@ -18,7 +17,7 @@ let tree: Tree;
 
 beforeEach(async () => {
   caches = [];
-  tree = writeTree({ ...MODULES, "app/cmd/more/main.go": MAIN });
+  tree = writeTree({ ...MODULES, "app/cmd/more/main.go": mainGo() });
   await Bun.sleep(SETTLED_MS);
 });
 
@@ -82,7 +81,7 @@ describe("makeBinaries()", () => {
   test("compiles what is not known, and only that", async () => {
     expect(states(await make(BOTH))).toEqual({ app: "first build here", more: "first build here" });
     expect(states(await make(BOTH))).toEqual({ app: "reused", more: "reused" });
-    tree.write({ "app/cmd/more/main.go": MAIN.replace("hello", "bye") });
+    tree.write({ "app/cmd/more/main.go": mainGo("bye") });
     await Bun.sleep(SETTLED_MS);
     expect(states(await make(BOTH))).toEqual({ app: "reused", more: "changed" });
     expect(states(await make(BOTH))).toEqual({ app: "reused", more: "reused" });
@@ -149,7 +148,7 @@ describe("makeBinaries()", () => {
       writeFileSync(join(content, name), "x".repeat(size));
       utimesSync(join(content, name), atime, mtime);
     }
-    tree.write({ "app/lib/lib.go": 'package lib\n\nvar Text = "2"\n' });
+    tree.write({ "app/lib/lib.go": libraryGo("lib", "2") });
     expect(String(await rejectionOf(make(["./cmd/app"])))).toContain("its content was changed");
     expect(caches.map(({ damage }) => damage)).toEqual([
       undefined,

@@ -7,7 +7,7 @@ import { buildEnvironment, DEFAULT_PLATFORM, type GoPackage } from "../lib/go.ts
 import type { Program } from "../lib/go-programs.ts";
 import type { Host } from "../lib/host.ts";
 import type { Log } from "../lib/log.ts";
-import { goMod, goWorld, listPrograms } from "./helpers/gohost.ts";
+import { goMod, goWorld, listPrograms } from "./helpers/go.ts";
 import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 

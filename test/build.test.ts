@@ -9,9 +9,8 @@ import { choosePrograms } from "../lib/go-programs.ts";
 import { ProgramFinder } from "../lib/go-programs-cache.ts";
 import type { ImageSink } from "../lib/image.ts";
 import { noTiming } from "../lib/timing.ts";
-import { MAIN } from "./helpers/case.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { goWorld } from "./helpers/gohost.ts";
+import { goWorld, mainGo } from "./helpers/go.ts";
 import { MODULES } from "./helpers/scene.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
@@ -21,7 +20,7 @@ let pool: CompressionPool;
 let events: string[];
 
 beforeEach(() => {
-  tree = writeTree({ ...MODULES, "app/cmd/more/main.go": MAIN, run: null });
+  tree = writeTree({ ...MODULES, "app/cmd/more/main.go": mainGo(), run: null });
   pool = new CompressionPool({ workers: 0 });
   events = [];
 });

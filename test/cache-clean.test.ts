@@ -5,6 +5,7 @@ import { keyOf } from "../lib/cache.ts";
 import { defaultCacheLimit } from "../lib/cache-folder.ts";
 import { digestOf } from "../lib/oci.ts";
 import { type CacheBox, makeCacheBox, mountDisk } from "./helpers/cachebox.ts";
+import { goMod, mainGo } from "./helpers/go.ts";
 import { runKoHere } from "./helpers/inprocess.ts";
 import { cleanEnvironment, ourCommand } from "./helpers/oracle.ts";
 import { type Result, runToEnd } from "./helpers/programs.ts";
@@ -150,9 +151,9 @@ describe("ko cache clean", () => {
   test("does no harm to builds meanwhile", async () => {
     using box = makeCacheBox();
     using tree = writeTree({
-      "go.mod": "module example.com/m\n\ngo 1.21\n",
-      "cmd/a/main.go": 'package main\n\nfunc main() { println("a") }\n',
-      "cmd/b/main.go": 'package main\n\nfunc main() { println("b") }\n',
+      "go.mod": goMod("example.com/m"),
+      "cmd/a/main.go": mainGo("a"),
+      "cmd/b/main.go": mainGo("b"),
       "cmd/b/kodata/file": "text\n",
       "config/.ko.yaml": "defaultBaseImage: ko.builtin/static\n",
     });

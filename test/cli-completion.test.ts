@@ -2,21 +2,21 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { complete, completionScript, formatCompletion } from "../lib/cli-completion.ts";
 import { UsageError } from "../lib/errors.ts";
+import { goMod, mainGo } from "./helpers/go.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
 const KO = join(import.meta.dir, "../ko.ts");
-const MAIN = "package main\n\nfunc main() {}\n";
 
 let tree: Tree;
 beforeAll(() => {
   tree = writeTree({
     "bin/ko": { executable: `#!/bin/sh\nexec '${process.execPath}' --no-env-file '${KO}' "$@"\n` },
-    "m/go.mod": "module example.com/m\n\ngo 1.24\n",
-    "m/cmd/api/main.go": MAIN,
-    "m/cmd/job/main.go": MAIN,
+    "m/go.mod": goMod("example.com/m"),
+    "m/cmd/api/main.go": mainGo(),
+    "m/cmd/job/main.go": mainGo(),
     "m/cmd/job/broken.go": 'package main\n\nimport "example.org/nowhere"\n',
-    "m/cmd/linux/main_linux.go": MAIN,
+    "m/cmd/linux/main_linux.go": mainGo(),
     "m/lib/lib.go": "package lib\n",
     "m/my dir/a b.yaml": "",
     "m/conf.yaml": "",

@@ -6,10 +6,10 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { type ApiServer, startApiServer } from "./helpers/apiserver.ts";
-import { HELLO, MAIN, goMod } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
+import { goMod, HELLO, mainGo } from "./helpers/go.ts";
 import { pull } from "./helpers/pull.ts";
-import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
+import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 
 const programs = findCounterparts(["docker-registry", "etcd", "kube-apiserver", "kubectl"]);
@@ -143,7 +143,7 @@ describe.skipIf(programs === undefined)("on a real API server", () => {
       using two = makeBench(
         {
           "go.mod": goMod("example.com/two"),
-          "cmd/good/main.go": MAIN,
+          "cmd/good/main.go": mainGo(),
           "cmd/broken/main.go": "package main\n\nfunc main() { undefined() }\n",
           "config/a.yaml": `${deployment("broken", "ko://example.com/two/cmd/broken")}---\n${deployment("good", "ko://example.com/two/cmd/good")}`,
         },

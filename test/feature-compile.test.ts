@@ -3,6 +3,7 @@ import { cp, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promis
 import { dirname, join } from "node:path";
 import { digestOf } from "../lib/oci.ts";
 import { type Folder, makeFolder } from "./helpers/folder.ts";
+import { goMod, mainGo } from "./helpers/go.ts";
 
 const source = dirname(import.meta.dir);
 /** What compiling needs of the repository; no `.git`, so that every copy is the same source. */
@@ -55,8 +56,8 @@ async function makeHostileFolder(path: string): Promise<void> {
     "node_modules/yaml/index.js": trap,
     "node_modules/yaml/package.json": '{"name":"yaml","main":"index.js"}',
     ".ko.yaml": "defaultBaseImage: ko.builtin/static\n",
-    "go.mod": "module example.com/app\n\ngo 1.21\n",
-    "main.go": "package main\n\nfunc main() {}\n",
+    "go.mod": goMod("example.com/app"),
+    "main.go": mainGo(),
   };
   for (const [name, text] of Object.entries(files)) await writeFile(join(path, name), text);
 }

@@ -7,11 +7,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { dirname } from "node:path";
 import { type Bases, pushBases } from "./helpers/bases.ts";
-import { goMod, MAIN } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { viaSocket } from "./helpers/dockerbench.ts";
 import { type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
 import { rejectionOf } from "./helpers/failures.ts";
+import { goMod, mainGo } from "./helpers/go.ts";
 import { output } from "./helpers/oracle.ts";
 import { digestOf, pull, type PulledImage, pullLayer, readList, splitReference } from "./helpers/pull.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
@@ -31,7 +31,7 @@ const TYPES: Readonly<Record<Kind, string>> = {
 
 const FILES = {
   "go.mod": goMod("example.com/app"),
-  "cmd/web/main.go": MAIN,
+  "cmd/web/main.go": mainGo(),
   // Over 4 MiB, so that workers take part.
   "cmd/web/kodata/page": Array.from({ length: 400_000 }, (_, i) => `line ${Math.imul(i, 2_654_435_761) >>> 8}\n`).join(
     "",

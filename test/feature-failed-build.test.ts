@@ -4,10 +4,10 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readdirSync } from "node:fs";
-import { HELLO, goMod } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
-import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
+import { goMod, HELLO } from "./helpers/go.ts";
 import { ourCommand } from "./helpers/oracle.ts";
+import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { makeBench } from "./helpers/workbench.ts";
 
 const programs = findCounterparts(["docker-registry"]);

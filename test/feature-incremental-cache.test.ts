@@ -19,6 +19,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename, join } from "node:path";
+import { libraryGo } from "./helpers/go.ts";
 import { ourCommand } from "./helpers/oracle.ts";
 import { type Result, start } from "./helpers/programs.ts";
 import { MODULES, makeScene, type Moment, type Outcome, type Scene, SETTLED_MS } from "./helpers/scene.ts";
@@ -121,7 +122,7 @@ describe("an entry is", () => {
   test("with a flipped bit that nothing shows, and its source has been edited", async () => {
     const at = await open();
     await build(at);
-    at.tree.write({ "app/lib/lib.go": 'package lib\n\nvar Text = "lib 2"\n' });
+    at.tree.write({ "app/lib/lib.go": libraryGo("lib", "lib 2") });
     for (const path of entriesOf(at.cache)) keepTimes(path, () => path.includes("/content/") && flip(path, 1));
     await Bun.sleep(SETTLED_MS);
     const outcome = await build(at);
@@ -196,7 +197,7 @@ describe("several runs at once", () => {
   test("while the sources change between them", async () => {
     const at = await open();
     for (let round = 0; round < 3; round++) {
-      at.tree.write({ "app/lib/lib.go": `package lib\n\nvar Text = "round ${round}"\n` });
+      at.tree.write({ "app/lib/lib.go": libraryGo("lib", `round ${round}`) });
       const [right, ...runs] = await Promise.all([reference(at), build(at), build(at), build(at)]);
       for (const { code, images } of runs) expect([code, images]).toEqual([0, right]);
     }
@@ -224,7 +225,7 @@ describe("the cache's folder", () => {
     const at = await open();
     const size = (): number => entriesOf(at.cache).reduce((sum, path) => sum + statSync(path).size, 0);
     for (let round = 0; round < 4; round++) {
-      at.tree.write({ "app/lib/lib.go": `package lib\n\nvar Text = "round ${round}"\n` });
+      at.tree.write({ "app/lib/lib.go": libraryGo("lib", `round ${round}`) });
       await Bun.sleep(SETTLED_MS);
       const [outcome, right] = await Promise.all([build(at, { KO_CACHE_MAX: "3MB" }), reference(at)]);
       expect([outcome.code, outcome.images, size() <= 3e6]).toEqual([0, right, true]);

@@ -5,8 +5,9 @@
  */
 import { afterEach, describe, expect, test } from "bun:test";
 import { existsSync, renameSync } from "node:fs";
-import { type Files, goMod } from "./helpers/case.ts";
+import { goMod, libraryGo } from "./helpers/go.ts";
 import { MODULES, type Moment, openScene, type Scene, type SceneOptions, SETTLED_MS } from "./helpers/scene.ts";
+import type { Files } from "./helpers/tree.ts";
 
 interface Race extends SceneOptions {
   /** In plain words; the test's name. */
@@ -19,8 +20,7 @@ interface Race extends SceneOptions {
   readonly after?: (scene: Scene) => unknown;
 }
 
-const LIB = (text: string): string => `package lib\n\nvar Text = "${text}"\n`;
-const edit = (text: string): string => `printf '${LIB(text).replaceAll("\n", "\\n")}' > app/lib/lib.go`;
+const edit = (text: string): string => `printf '${libraryGo("lib", text).replaceAll("\n", "\\n")}' > app/lib/lib.go`;
 
 const RACES: readonly Race[] = [
   { name: "a source is edited", script: edit("lib 2") },
@@ -30,43 +30,41 @@ const RACES: readonly Race[] = [
   },
   {
     name: "a source is replaced by one that was there long before",
-    files: { "spare.go": LIB("spare") },
+    files: { "spare.go": libraryGo("lib", "spare") },
     script: "mv spare.go app/lib/lib.go",
   },
   {
     name: "a link is led to a source that was there long before",
-    files: { "app/lib/lib.go": { link: "../../a.go" }, "a.go": LIB("a"), "b.go": LIB("b") },
+    files: { "app/lib/lib.go": { link: "../../a.go" }, "a.go": libraryGo("lib", "a"), "b.go": libraryGo("lib", "b") },
     script: "ln -sfn ../../b.go app/lib/lib.go",
   },
   {
     name: "a linked module is led to one that was there long before",
     files: {
-      "app/go.mod": goMod(
-        "example.com/app",
-        "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../current\n",
-      ),
+      "app/go.mod": goMod("example.com/app", {
+        more: "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../current\n",
+      }),
       current: { link: "dep" },
       "dep2/go.mod": goMod("example.com/dep"),
-      "dep2/dep.go": 'package dep\n\nvar Text = "dep 2"\n',
+      "dep2/dep.go": libraryGo("dep", "dep 2"),
     },
     script: "ln -sfn dep2 current",
   },
   {
     name: "a folder takes the place of another",
-    files: { "spare/lib.go": LIB("spare"), "spare/never.go": "//go:build never\n\npackage lib\n" },
+    files: { "spare/lib.go": libraryGo("lib", "spare"), "spare/never.go": "//go:build never\n\npackage lib\n" },
     script: "mv app/lib old && mv spare app/lib",
   },
   {
     name: "a folder above takes the place of another",
     files: {
       "spare/dep/go.mod": goMod("example.com/dep"),
-      "spare/dep/dep.go": 'package dep\n\nvar Text = "spare"\n',
+      "spare/dep/dep.go": libraryGo("dep", "spare"),
       "up/dep/go.mod": goMod("example.com/dep"),
-      "up/dep/dep.go": 'package dep\n\nvar Text = "up"\n',
-      "app/go.mod": goMod(
-        "example.com/app",
-        "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../up/dep\n",
-      ),
+      "up/dep/dep.go": libraryGo("dep", "up"),
+      "app/go.mod": goMod("example.com/app", {
+        more: "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../up/dep\n",
+      }),
     },
     script: "mv up old && mv spare up",
   },
@@ -85,7 +83,7 @@ const RACES: readonly Race[] = [
   { name: "go.mod is edited", script: "sed -i 's/go 1.21/go 1.25/' app/go.mod" },
   {
     name: "a workspace appears",
-    files: { "dep2/go.mod": goMod("example.com/dep"), "dep2/dep.go": 'package dep\n\nvar Text = "dep 2"\n' },
+    files: { "dep2/go.mod": goMod("example.com/dep"), "dep2/dep.go": libraryGo("dep", "dep 2") },
     script: "printf 'go 1.21\\n\\nuse ./app\\n\\nreplace example.com/dep => ./dep2\\n' > go.work",
   },
   { name: "a file of kodata is edited", script: "echo bye > app/cmd/app/kodata/hello.txt" },
@@ -174,13 +172,13 @@ describe.each([
     ["a source", {}, "echo 'package lib; func init() { Text = `more` }' > app/lib/more.go", "rm app/lib/more.go"],
     [
       "a folder",
-      { "spare/lib.go": LIB("spare"), "spare/never.go": "//go:build never\n\npackage lib\n" },
+      { "spare/lib.go": libraryGo("lib", "spare"), "spare/never.go": "//go:build never\n\npackage lib\n" },
       "mv app/lib old; mv spare app/lib",
       "mv app/lib spare; mv old app/lib",
     ],
     [
       "a link",
-      { "app/lib/lib.go": { link: "../../a.go" }, "a.go": LIB("a"), "b.go": LIB("b") },
+      { "app/lib/lib.go": { link: "../../a.go" }, "a.go": libraryGo("lib", "a"), "b.go": libraryGo("lib", "b") },
       "ln -sfn ../../b.go app/lib/lib.go",
       "ln -sfn ../../a.go app/lib/lib.go",
     ],

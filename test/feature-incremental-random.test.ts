@@ -21,8 +21,9 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { type Files, goMod } from "./helpers/case.ts";
-import { type Moment, type Outcome, openScene, program, remove, type Scene, SETTLED_MS } from "./helpers/scene.ts";
+import { goMod, mainGo } from "./helpers/go.ts";
+import { type Moment, openScene, type Outcome, remove, type Scene, SETTLED_MS } from "./helpers/scene.ts";
+import type { Files } from "./helpers/tree.ts";
 
 const ALL_STEPS = 200;
 const STEPS = Number(process.env["KO_RANDOM_STEPS"] || (process.env["CI"] ? ALL_STEPS : 50));
@@ -61,9 +62,11 @@ const extra = (text: number | string): string => `package lib\n\nfunc init() { T
 
 /** Two programs that share a package; one has kodata, a linked source and a replaced module, one embeds files. */
 const TREE: Files = {
-  "app/go.mod": goMod("example.com/app", "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../dep\n"),
+  "app/go.mod": goMod("example.com/app", {
+    more: "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../dep\n",
+  }),
   "app/.gitignore": "ignored\n",
-  "app/cmd/one/main.go": program("lib", "linked", "dep"),
+  "app/cmd/one/main.go": mainGo("main 1", ["example.com/app/lib", "example.com/app/linked", "example.com/dep"]),
   "app/cmd/one/kodata/a.txt": "a",
   "app/cmd/one/kodata/link": { link: "../../../data/0" },
   "app/cmd/two/main.go":
@@ -197,7 +200,8 @@ const CHANGES: Readonly<Record<string, Change>> = {
     else renameSync(b, a);
   },
   "break or mend a source": (play) => toggle(at(play, "app/lib/broken.go"), "package lib\n\nvar Broken = nothing\n"),
-  "add or remove a program": (play) => toggle(at(play, "app/cmd/four/main.go"), program("lib")),
+  "add or remove a program": (play) =>
+    toggle(at(play, "app/cmd/four/main.go"), mainGo("main 1", ["example.com/app/lib"])),
   "add or remove a file of no matter": (play) =>
     toggle(at(play, play.dice.pick(["app/notes", "app/ignored", "app/lib/README.md", "notes"])), "x"),
   "change the go line": (play) => {

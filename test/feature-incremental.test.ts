@@ -21,18 +21,18 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { type Files, MAIN, goMod } from "./helpers/case.ts";
+import { goMod, libraryGo, mainGo } from "./helpers/go.ts";
 import { commitTree, output } from "./helpers/oracle.ts";
 import {
   MODULES,
-  type Outcome,
   openScene,
-  program,
+  type Outcome,
   remove,
   type Scene,
   type SceneOptions,
   SETTLED_MS,
 } from "./helpers/scene.ts";
+import type { Files } from "./helpers/tree.ts";
 
 interface Situation extends SceneOptions {
   /** In plain words; the test's name. */
@@ -50,8 +50,6 @@ interface Situation extends SceneOptions {
   readonly proved?: boolean;
 }
 
-const LIB = (text: string): string => `package lib\n\nvar Text = "${text}"\n`;
-const DEP = (text: string): string => `package dep\n\nvar Text = "${text}"\n`;
 const APP = ["build", "-q", "--push=false", "-B"];
 
 /** Writes other bytes of the same length, and puts the time of modification back. */
@@ -83,18 +81,18 @@ const SOURCES: readonly Situation[] = [
     name: "a generator writes a source as it was",
     change: ({ tree }) => {
       unlinkSync(tree.at("app/lib/lib.go"));
-      tree.write({ "app/lib/lib.go": LIB("lib 1") });
+      tree.write({ "app/lib/lib.go": libraryGo("lib", "lib 1") });
     },
     image: "same",
   },
   {
     name: "the program's source is edited",
-    change: ({ tree }) => tree.write({ "app/cmd/app/main.go": MAIN }),
+    change: ({ tree }) => tree.write({ "app/cmd/app/main.go": mainGo() }),
     image: "other",
   },
   {
     name: "a package's source is edited",
-    change: ({ tree }) => tree.write({ "app/lib/lib.go": LIB("2") }),
+    change: ({ tree }) => tree.write({ "app/lib/lib.go": libraryGo("lib", "2") }),
     image: "other",
   },
   {
@@ -106,7 +104,7 @@ const SOURCES: readonly Situation[] = [
     name: "a source is replaced by one of the same size and mtime",
     change: ({ tree }) => {
       const { atime, mtime } = statSync(tree.at("app/lib/lib.go"));
-      tree.write({ "app/lib/new": LIB("lib 2") });
+      tree.write({ "app/lib/new": libraryGo("lib", "lib 2") });
       utimesSync(tree.at("app/lib/new"), atime, mtime);
       renameSync(tree.at("app/lib/new"), tree.at("app/lib/lib.go"));
     },
@@ -175,7 +173,7 @@ const SOURCES: readonly Situation[] = [
   },
   {
     name: "another program, in a folder above, is edited",
-    files: { "app/main.go": MAIN, "app/cmd/main.go": MAIN },
+    files: { "app/main.go": mainGo(), "app/cmd/main.go": mainGo() },
     change: ({ tree }) => tree.write({ "app/main.go": "package main\n", "app/cmd/main.go": "package main\n" }),
     go: false,
     image: "same",
@@ -193,9 +191,9 @@ const SOURCES: readonly Situation[] = [
   { name: "the program's folder has gone", change: ({ tree }) => remove(tree, "app/cmd/app"), image: "failure" },
   {
     name: "a package moves to another folder of the same import path",
-    files: { "app/cmd/app/main.go": program("lib") },
+    files: { "app/cmd/app/main.go": mainGo("main 1", ["example.com/app/lib"]) },
     change: ({ tree }) => {
-      tree.write({ "lib/go.mod": goMod("example.com/app/lib"), "lib/lib.go": LIB("elsewhere") });
+      tree.write({ "lib/go.mod": goMod("example.com/app/lib"), "lib/lib.go": libraryGo("lib", "elsewhere") });
       remove(tree, "app/lib");
       append(tree.at("app/go.mod"), "\nrequire example.com/app/lib v0.0.0\n\nreplace example.com/app/lib => ../lib\n");
     },
@@ -248,13 +246,12 @@ const LINKS: readonly Situation[] = [
   {
     name: "a linked module is led to another one",
     files: {
-      "app/go.mod": goMod(
-        "example.com/app",
-        "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../current\n",
-      ),
+      "app/go.mod": goMod("example.com/app", {
+        more: "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../current\n",
+      }),
       current: { link: "dep" },
       "dep2/go.mod": goMod("example.com/dep"),
-      "dep2/dep.go": DEP("dep 2"),
+      "dep2/dep.go": libraryGo("dep", "dep 2"),
     },
     change: ({ tree }) => {
       unlinkSync(tree.at("current"));
@@ -290,48 +287,46 @@ const MODULE_FILES: readonly Situation[] = [
   },
   {
     name: "a replaced module is edited",
-    change: ({ tree }) => tree.write({ "dep/dep.go": DEP("dep 2") }),
+    change: ({ tree }) => tree.write({ "dep/dep.go": libraryGo("dep", "dep 2") }),
     image: "other",
   },
   {
     name: "the go.mod of a replaced module",
     files: {
       "app/go.mod": textsOf(MODULES, "app/go.mod").replace("go 1.21", "go 1.22"),
-      "dep/go.mod": "module example.com/dep\n\ngo 1.22\n",
+      "dep/go.mod": goMod("example.com/dep", { go: "1.22" }),
       "dep/dep.go": 'package dep\n\nvar Text = "dep 1"\n\nfunc F() { for range 3 {} }\n',
     },
-    change: ({ tree }) => tree.write({ "dep/go.mod": "module example.com/dep\n\ngo 1.20\n" }),
+    change: ({ tree }) => tree.write({ "dep/go.mod": goMod("example.com/dep", { go: "1.20" }) }),
     image: "failure",
   },
   {
     name: "another replacement",
-    files: { "dep2/go.mod": goMod("example.com/dep"), "dep2/dep.go": DEP("dep 2") },
+    files: { "dep2/go.mod": goMod("example.com/dep"), "dep2/dep.go": libraryGo("dep", "dep 2") },
     change: ({ tree }) => tree.write({ "app/go.mod": textOf(tree.at("app/go.mod")).replace("../dep", "../dep2") }),
     image: "other",
   },
   {
     name: "a replacement in a folder with a blank in its name is edited",
     files: {
-      "app/go.mod": goMod(
-        "example.com/app",
-        '\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => "../my dep"\n',
-      ),
+      "app/go.mod": goMod("example.com/app", {
+        more: '\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => "../my dep"\n',
+      }),
       "my dep/go.mod": goMod("example.com/dep"),
-      "my dep/dep.go": DEP("dep 1"),
+      "my dep/dep.go": libraryGo("dep", "dep 1"),
     },
-    change: ({ tree }) => tree.write({ "my dep/dep.go": DEP("dep 2") }),
+    change: ({ tree }) => tree.write({ "my dep/dep.go": libraryGo("dep", "dep 2") }),
     image: "other",
   },
   {
     name: "a module that only chooses versions, in a folder with a blank in its name",
     files: {
       // Of an old go line, so that the whole graph is read.
-      "app/go.mod": goMod(
-        "example.com/app",
-        '\nrequire (\n\texample.com/dep v0.0.0\n\texample.com/idle v0.0.0\n)\n\nreplace example.com/dep => ../dep\n\nreplace example.com/idle => "../idle one"\n',
-      ).replace("go 1.21", "go 1.16"),
-      "dep/go.mod": "module example.com/dep\n\ngo 1.16\n",
-      "idle one/go.mod": "module example.com/idle\n\ngo 1.16\n",
+      "app/go.mod": goMod("example.com/app", {
+        more: '\nrequire (\n\texample.com/dep v0.0.0\n\texample.com/idle v0.0.0\n)\n\nreplace example.com/dep => ../dep\n\nreplace example.com/idle => "../idle one"\n',
+      }).replace("go 1.21", "go 1.16"),
+      "dep/go.mod": goMod("example.com/dep", { go: "1.16" }),
+      "idle one/go.mod": goMod("example.com/idle", { go: "1.16" }),
     },
     change: ({ tree }) => tree.write({ "idle one/go.mod": "module example.com/other\n" }),
     image: "any",
@@ -345,14 +340,14 @@ const MODULE_FILES: readonly Situation[] = [
   { name: "a broken go.sum appears", change: ({ tree }) => tree.write({ "app/go.sum": "nonsense\n" }), image: "any" },
   {
     name: "a go.work above",
-    files: { "dep2/go.mod": goMod("example.com/dep"), "dep2/dep.go": DEP("dep 2") },
+    files: { "dep2/go.mod": goMod("example.com/dep"), "dep2/dep.go": libraryGo("dep", "dep 2") },
     change: ({ tree }) => tree.write({ "go.work": "go 1.21\n\nuse ./app\n\nreplace example.com/dep => ./dep2\n" }),
     image: "other",
   },
   {
     name: "a module of a workspace is edited",
     files: { "go.work": "go 1.21\n\nuse (\n\t./app\n\t./dep\n)\n" },
-    change: ({ tree }) => tree.write({ "dep/dep.go": DEP("dep 2") }),
+    change: ({ tree }) => tree.write({ "dep/dep.go": libraryGo("dep", "dep 2") }),
     image: "other",
   },
   {
@@ -360,7 +355,7 @@ const MODULE_FILES: readonly Situation[] = [
     files: {
       "go.work": "go 1.21\n\nuse ./app\n\nreplace example.com/dep => ./dep2\n",
       "dep2/go.mod": goMod("example.com/dep"),
-      "dep2/dep.go": DEP("dep 2"),
+      "dep2/dep.go": libraryGo("dep", "dep 2"),
     },
     change: ({ tree }) => remove(tree, "go.work"),
     image: "other",
@@ -370,7 +365,7 @@ const MODULE_FILES: readonly Situation[] = [
     files: {
       "go.work": "go 1.21\n\nuse ./app\n\nreplace example.com/dep => ./dep2\n",
       "dep2/go.mod": goMod("example.com/dep"),
-      "dep2/dep.go": DEP("dep 2"),
+      "dep2/dep.go": libraryGo("dep", "dep 2"),
     },
     change: ({ env }) => void (env["GOWORK"] = "off"),
     image: "other",
@@ -380,7 +375,7 @@ const MODULE_FILES: readonly Situation[] = [
     files: {
       "places/go.work": "go 1.21\n\nuse ../app\n",
       "dep2/go.mod": goMod("example.com/dep"),
-      "dep2/dep.go": DEP("dep 2"),
+      "dep2/dep.go": libraryGo("dep", "dep 2"),
     },
     before: ({ env, tree }) => void (env["GOWORK"] = tree.at("places/go.work")),
     change: ({ tree }) => append(tree.at("places/go.work"), "\nreplace example.com/dep => ../dep2\n"),
@@ -394,7 +389,7 @@ const MODULE_FILES: readonly Situation[] = [
   {
     name: "a go.mod in a folder above a package",
     files: {
-      "app/cmd/app/main.go": program("lib/deep").replace("lib/deep.Text", "deep.Text"),
+      "app/cmd/app/main.go": mainGo("main 1", ["example.com/app/lib/deep"]),
       "app/lib/deep/deep.go": "package deep\n\nvar Text = 1\n",
     },
     change: ({ tree }) => tree.write({ "app/lib/go.mod": "module x\n" }),
@@ -420,7 +415,7 @@ const MODULE_FILES: readonly Situation[] = [
     name: "a vendor folder appears",
     change: async ({ tree }) => {
       await vendor(tree.at("app"));
-      tree.write({ "app/vendor/example.com/dep/dep.go": DEP("vendored") });
+      tree.write({ "app/vendor/example.com/dep/dep.go": libraryGo("dep", "vendored") });
     },
     image: "other",
   },
@@ -812,7 +807,7 @@ const GIT: readonly Situation[] = [
   },
   {
     name: "a tag in a folder of its own, for a module below",
-    files: { "app/sub/go.mod": goMod("example.com/app/sub"), "app/sub/main.go": MAIN },
+    files: { "app/sub/go.mod": goMod("example.com/app/sub"), "app/sub/main.go": mainGo() },
     args: [...APP, "./sub"],
     before: ({ git }) => git("tag", "sub/v1.0.0"),
     change: (scene) => tag(scene, "sub/v1.0.1"),
@@ -823,7 +818,7 @@ const GIT: readonly Situation[] = [
     name: "another branch and back",
     before: async ({ git, tree }) => {
       await git("checkout", "-q", "-b", "other");
-      tree.write({ "app/lib/lib.go": LIB("other") });
+      tree.write({ "app/lib/lib.go": libraryGo("lib", "other") });
       await git("commit", "-q", "-am", "other");
       await git("checkout", "-q", "main");
     },
@@ -837,7 +832,7 @@ const GIT: readonly Situation[] = [
     name: "another branch, built, and back",
     before: async ({ git, tree }) => {
       await git("checkout", "-q", "-b", "other");
-      tree.write({ "app/lib/lib.go": LIB("other") });
+      tree.write({ "app/lib/lib.go": libraryGo("lib", "other") });
       await git("commit", "-q", "-am", "other");
       await git("checkout", "-q", "main");
     },
@@ -873,7 +868,7 @@ const GIT: readonly Situation[] = [
   {
     name: "a file that is to come to the same as the index says, once it is clean",
     change: async ({ git, tree }) => {
-      tree.write({ "app/lib/lib.go": LIB("other") });
+      tree.write({ "app/lib/lib.go": libraryGo("lib", "other") });
       await git("checkout", "-q", "lib/lib.go");
     },
     image: "same",
@@ -962,38 +957,38 @@ const ARGUMENTS: readonly Situation[] = [
       "app/lib/lib_arm64.go": 'package lib\n\nimport "example.com/app/other"\n\nfunc init() { Text = other.Text }\n',
     },
     args: [...APP, "--platform=linux/amd64,linux/arm64", "./cmd/app"],
-    change: ({ tree }) => tree.write({ "app/other/other.go": 'package other\n\nvar Text = "2"\n' }),
+    change: ({ tree }) => tree.write({ "app/other/other.go": libraryGo("other", "2") }),
     image: "other",
   },
   {
     name: "a pattern, and a program is added",
     args: [...APP, "./..."],
-    change: ({ tree }) => tree.write({ "app/cmd/more/main.go": MAIN }),
+    change: ({ tree }) => tree.write({ "app/cmd/more/main.go": mainGo() }),
     image: "other",
   },
   {
     name: "a pattern, and a program is added in a folder that was there",
     files: { "app/cmd/more": null },
     args: [...APP, "./cmd/..."],
-    change: ({ tree }) => tree.write({ "app/cmd/more/main.go": MAIN }),
+    change: ({ tree }) => tree.write({ "app/cmd/more/main.go": mainGo() }),
     image: "other",
   },
   {
     name: "a pattern, and a package becomes a program",
     args: [...APP, "./..."],
-    change: ({ tree }) => tree.write({ "app/other/other.go": MAIN }),
+    change: ({ tree }) => tree.write({ "app/other/other.go": mainGo() }),
     image: "other",
   },
   {
     name: "a pattern, and a program goes",
-    files: { "app/cmd/more/main.go": MAIN },
+    files: { "app/cmd/more/main.go": mainGo() },
     args: [...APP, "./..."],
     change: ({ tree }) => remove(tree, "app/cmd/more"),
     image: "other",
   },
   {
     name: "a pattern, and a folder becomes a module of its own",
-    files: { "app/cmd/more/main.go": MAIN },
+    files: { "app/cmd/more/main.go": mainGo() },
     args: [...APP, "./..."],
     change: ({ tree }) => tree.write({ "app/cmd/more/go.mod": goMod("example.com/more") }),
     image: "other",
@@ -1014,28 +1009,28 @@ const ARGUMENTS: readonly Situation[] = [
   {
     name: "an import path",
     args: [...APP, "example.com/app/cmd/app"],
-    change: ({ tree }) => tree.write({ "app/lib/lib.go": LIB("2") }),
+    change: ({ tree }) => tree.write({ "app/lib/lib.go": libraryGo("lib", "2") }),
     image: "other",
   },
   {
     name: "a program of a replaced module",
-    files: { "dep/cmd/far/main.go": MAIN },
+    files: { "dep/cmd/far/main.go": mainGo() },
     args: [...APP, "example.com/dep/cmd/far"],
-    change: ({ tree }) => tree.write({ "dep/cmd/far/main.go": MAIN.replace("hello", "bye") }),
+    change: ({ tree }) => tree.write({ "dep/cmd/far/main.go": mainGo("bye") }),
     image: "other",
   },
   {
     name: "programs of two modules, one of them edited",
-    files: { "app/sub/go.mod": goMod("example.com/sub"), "app/sub/main.go": MAIN },
+    files: { "app/sub/go.mod": goMod("example.com/sub"), "app/sub/main.go": mainGo() },
     args: [...APP, "./cmd/app", "./sub"],
-    change: ({ tree }) => tree.write({ "app/sub/main.go": MAIN.replace("hello", "bye") }),
+    change: ({ tree }) => tree.write({ "app/sub/main.go": mainGo("bye") }),
     image: "other",
   },
   {
     name: "two programs, one of them edited",
-    files: { "app/cmd/more/main.go": MAIN },
+    files: { "app/cmd/more/main.go": mainGo() },
     args: [...APP, "./cmd/app", "./cmd/more"],
-    change: ({ tree }) => tree.write({ "app/cmd/more/main.go": MAIN.replace("hello", "bye") }),
+    change: ({ tree }) => tree.write({ "app/cmd/more/main.go": mainGo("bye") }),
     image: "other",
   },
   {
@@ -1126,12 +1121,12 @@ test("a tree is built in the tick in which it was edited", async () => {
   const texts = ["lib 1", "lib 2", "lib 3"];
   const images = new Map<string, string>();
   for (const text of texts) {
-    scene.tree.write({ "app/lib/lib.go": LIB(text) });
+    scene.tree.write({ "app/lib/lib.go": libraryGo("lib", text) });
     images.set(text, (await scene.reference()).images);
   }
   expect(new Set(images.values()).size).toBe(3);
   for (const text of [...texts, ...texts, ...texts]) {
-    writeFileSync(scene.tree.at("app/lib/lib.go"), LIB(text));
+    writeFileSync(scene.tree.at("app/lib/lib.go"), libraryGo("lib", text));
     expect((await scene.run()).images).toBe(images.get(text) ?? "");
   }
   expect(existsSync(scene.cache)).toBe(true);

@@ -5,11 +5,11 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { symlink } from "node:fs/promises";
-import { HELLO, goMod } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { FaultProxy, type Seen } from "./helpers/faultproxy.ts";
-import { type Running, processesWith, waitUntil } from "./helpers/programs.ts";
-import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
+import { goMod, HELLO } from "./helpers/go.ts";
+import { processesWith, type Running, waitUntil } from "./helpers/programs.ts";
+import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 
 const programs = findCounterparts(["docker-registry"]);

@@ -7,10 +7,10 @@ import { readdirSync, readFileSync } from "node:fs";
 import { chmod } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { writeToLayout } from "../lib/layout.ts";
-import { goMod, MAIN } from "./helpers/case.ts";
 import { makeCertificates, type TestCertificates, type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
 import { startDockerProxy } from "./helpers/dockerproxy.ts";
 import { makeFolder } from "./helpers/folder.ts";
+import { goMod, mainGo } from "./helpers/go.ts";
 import { makeImage, makeLayer, randomBytes } from "./helpers/images.ts";
 import { ourCommand } from "./helpers/oracle.ts";
 import { type Result, runToEnd } from "./helpers/programs.ts";
@@ -18,7 +18,7 @@ import { findFreePort } from "./helpers/registry.ts";
 import { writeTree } from "./helpers/tree.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 
-const FILES = { "go.mod": goMod("example.com/app"), "main.go": MAIN };
+const FILES = { "go.mod": goMod("example.com/app"), "main.go": mainGo() };
 
 const stack = new AsyncDisposableStack();
 afterAll(() => stack.disposeAsync());
@@ -214,7 +214,7 @@ describe.skipIf(daemon === undefined)("ko build -L that fails in the middle", ()
 
   test("of two programs, the one that was loaded before keeps its names, the other gets none", async () => {
     using two = makeBench(
-      { "go.mod": goMod("example.com/two"), "cmd/a/main.go": MAIN, "cmd/b/main.go": MAIN },
+      { "go.mod": goMod("example.com/two"), "cmd/a/main.go": mainGo(), "cmd/b/main.go": mainGo() },
       { host: "127.0.0.1:1" },
     );
     await using proxy = await startDockerProxy(socket);

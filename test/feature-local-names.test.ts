@@ -5,12 +5,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
-import { goMod, MAIN } from "./helpers/case.ts";
 import { startContainerd, type TestContainerd, whyNoContainerd, writeDocker } from "./helpers/containerd.ts";
 import { type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
+import { goMod, mainGo } from "./helpers/go.ts";
 import { runKoHere } from "./helpers/inprocess.ts";
 import { cleanEnvironment } from "./helpers/oracle.ts";
-import { type TestRegistry, startRegistry, whyNoRegistry } from "./helpers/registry.ts";
+import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
 const NAMERS = ["", "-P", "-B", "--bare"] as const;
@@ -126,7 +126,7 @@ describe.skipIf(daemon === undefined)("ko build: reference and names", () => {
   beforeAll(async () => {
     registry = stack.use(await startRegistry());
     node = stack.use(await startContainerd());
-    tree = stack.use(writeTree({ "go.mod": goMod("example.com/app"), "cmd/hello/main.go": MAIN }));
+    tree = stack.use(writeTree({ "go.mod": goMod("example.com/app"), "cmd/hello/main.go": mainGo() }));
     work = stack.use(writeTree({ docker: null, "config/.ko.yaml": "defaultBaseImage: scratch\n" }));
     await writeDocker(work, { "kind-control-plane": node });
     const labels = "io.x-k8s.kind.cluster=kind,io.x-k8s.kind.role=control-plane";

@@ -7,8 +7,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { type ApiServer, startApiServer } from "./helpers/apiserver.ts";
-import { goMod, MAIN } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
+import { type DockerBench, type Environment, makeDockerBench, viaSocket } from "./helpers/dockerbench.ts";
 import {
   type DaemonKind,
   makeCertificates,
@@ -16,9 +16,9 @@ import {
   type TestDaemon,
   tryStartDaemon,
 } from "./helpers/dockerd.ts";
-import { type DockerBench, type Environment, makeDockerBench, viaSocket } from "./helpers/dockerbench.ts";
 import { startDockerProxy } from "./helpers/dockerproxy.ts";
 import { makeFolder } from "./helpers/folder.ts";
+import { goMod, mainGo } from "./helpers/go.ts";
 import { ourCommand } from "./helpers/oracle.ts";
 import type { Result } from "./helpers/programs.ts";
 import { startRegistry, whyNoRegistry } from "./helpers/registry.ts";
@@ -120,7 +120,7 @@ describe.skipIf(classic === undefined)("what ko build -L prints", () => {
 
 describe.skipIf(classic === undefined)("a second ko build -L", () => {
   test("sends no layer of an image that is there, and one layer after an edit", async () => {
-    using app = makeBench({ "go.mod": goMod("example.com/edited"), "main.go": MAIN }, { host: "127.0.0.1:1" });
+    using app = makeBench({ "go.mod": goMod("example.com/edited"), "main.go": mainGo() }, { host: "127.0.0.1:1" });
     await using proxy = await startDockerProxy(socket);
     const sent: unknown[] = [];
     const build = async (): Promise<string> => {
@@ -141,11 +141,11 @@ describe.skipIf(classic === undefined)("a second ko build -L", () => {
     };
     const first = await build();
     expect(await build()).toBe(first);
-    app.tree.write({ "main.go": MAIN.replace("hello", "hello again") });
+    app.tree.write({ "main.go": mainGo("hello again") });
     const edited = await build();
     expect(edited).not.toBe(first);
     expect(await build()).toBe(edited);
-    app.tree.write({ "main.go": MAIN });
+    app.tree.write({ "main.go": mainGo() });
     expect(await build()).toBe(first);
     // The base is one layer, kodata (none here: an empty one), the program.
     expect(sent).toEqual([[["/images/load", 2]], [], [["/images/load", 1]], [], []]);

@@ -4,10 +4,11 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { type Bases, pushBases } from "./helpers/bases.ts";
-import { type Case, HELLO } from "./helpers/case.ts";
+import type { Case } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
-import { type Request, commitTree, findDifferences, ourCommand, runKo } from "./helpers/oracle.ts";
-import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
+import { HELLO } from "./helpers/go.ts";
+import { commitTree, findDifferences, ourCommand, type Request, runKo } from "./helpers/oracle.ts";
+import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { writeTree } from "./helpers/tree.ts";
 import { BASE_CASES, PLATFORM_CASES } from "./parity/bases.ts";
 import { KODATA_CASES } from "./parity/kodata.ts";

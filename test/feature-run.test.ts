@@ -6,18 +6,18 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { parse } from "yaml";
 import { type ApiServer, startApiServer } from "./helpers/apiserver.ts";
-import { MAIN, goMod } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
+import { goMod, mainGo } from "./helpers/go.ts";
 import { pull } from "./helpers/pull.ts";
-import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
+import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 
 const programs = findCounterparts(["docker-registry", "etcd", "kube-apiserver", "kubectl"]);
 
 const FILES = {
   "go.mod": goMod("example.com/app"),
-  "cmd/one/main.go": MAIN,
-  "cmd/two/main.go": MAIN,
+  "cmd/one/main.go": mainGo(),
+  "cmd/two/main.go": mainGo(),
   "lib/lib.go": "package lib\n",
 };
 

@@ -4,10 +4,11 @@
  */
 import { afterEach, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
-import { type Files, MAIN } from "./helpers/case.ts";
+import { mainGo } from "./helpers/go.ts";
 import { ourCommand, output } from "./helpers/oracle.ts";
 import { type Result, runToEnd } from "./helpers/programs.ts";
 import { MODULES, openScene, type Scene, type SceneOptions } from "./helpers/scene.ts";
+import type { Files } from "./helpers/tree.ts";
 
 /** Milliseconds after which a change is far enough in the past that no file has to be read to prove it. */
 const PAST_MS = 2100;
@@ -65,7 +66,7 @@ describe("a run with nothing changed starts", () => {
       "nothing, for several programs and platforms",
       [],
       {
-        files: { "app/cmd/more/main.go": MAIN },
+        files: { "app/cmd/more/main.go": mainGo() },
         args: [...APP, "--platform=linux/amd64,linux/arm64", "./..."],
       },
     ],
@@ -75,7 +76,7 @@ describe("a run with nothing changed starts", () => {
       ["git status --porcelain=v2 --branch"],
       {
         git: true,
-        files: { "app/cmd/more/main.go": MAIN },
+        files: { "app/cmd/more/main.go": mainGo() },
         args: [...APP, "./cmd/app", "./cmd/more"],
       },
     ],

@@ -6,10 +6,11 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { rmSync } from "node:fs";
 import { type ApiServer, startApiServer } from "./helpers/apiserver.ts";
-import { type Files, goMod } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
+import { goMod, libraryGo, mainGo } from "./helpers/go.ts";
 import { waitUntil } from "./helpers/programs.ts";
-import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
+import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
+import type { Files } from "./helpers/tree.ts";
 import { causeOf, outcomeOf, startWatching, type Watching } from "./helpers/watching.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 
@@ -25,22 +26,14 @@ const NAMES = ["foo", "bar", "baz"] as const;
 /** The original's own example: two Deployments of one package, one that has nothing to do with it. */
 const APP: Files = {
   "go.mod": goMod("example.com/app"),
-  "cmd/foo/main.go": program("foo", "shared"),
-  "cmd/bar/main.go": program("bar", "shared"),
-  "cmd/baz/main.go": program("baz", "own"),
-  "pkg/shared/shared.go": library("shared", "1"),
-  "pkg/own/own.go": library("own", "1"),
-  "pkg/unused/unused.go": library("unused", "1"),
+  "cmd/foo/main.go": mainGo("foo", ["example.com/app/pkg/shared"]),
+  "cmd/bar/main.go": mainGo("bar", ["example.com/app/pkg/shared"]),
+  "cmd/baz/main.go": mainGo("baz", ["example.com/app/pkg/own"]),
+  "pkg/shared/shared.go": libraryGo("shared", "1"),
+  "pkg/own/own.go": libraryGo("own", "1"),
+  "pkg/unused/unused.go": libraryGo("unused", "1"),
   ...Object.fromEntries(NAMES.map((name) => [`config/${name}.yaml`, deployment(name, "1")])),
 };
-
-function program(name: string, uses: string): string {
-  return `package main\n\nimport "example.com/app/pkg/${uses}"\n\nfunc main() { println("${name}", ${uses}.Text) }\n`;
-}
-
-function library(name: string, text: string): string {
-  return `package ${name}\n\nconst Text = "${text}"\n`;
-}
 
 function deployment(name: string, label: string): string {
   const image = `ko://example.com/app/cmd/${name}`;
@@ -99,8 +92,8 @@ describe.skipIf(programs === undefined)("ko apply -W on a real API server", () =
     );
     expect(await versions("shared")).toEqual({ foo: "1", bar: "1", baz: "1" });
 
-    bench.tree.write({ "pkg/unused/unused.go": library("unused", "2") });
-    bench.tree.write({ "pkg/shared/shared.go": library("shared", "2") });
+    bench.tree.write({ "pkg/unused/unused.go": libraryGo("unused", "2") });
+    bench.tree.write({ "pkg/shared/shared.go": libraryGo("shared", "2") });
     const block = await watching.round();
     expect([causeOf(block), outcomeOf(block)]).toEqual(["pkg/shared/shared.go", "applied 2 documents"]);
     expect(watching.printed()).toBe("deployment.apps/bar configured\ndeployment.apps/foo configured\n");
@@ -149,10 +142,10 @@ describe.skipIf(programs === undefined)("ko apply -W on a real API server", () =
         }
         const name = pick(NAMES);
         const edits: readonly [Edit, ...Edit[]] = [
-          ["pkg/shared/shared.go", library("shared", String(serial))],
-          ["pkg/own/own.go", library("own", String(serial))],
-          ["pkg/unused/unused.go", library("unused", String(serial))],
-          [`cmd/${name}/main.go`, program(`${name}${serial}`, pick(["shared", "own"]))],
+          ["pkg/shared/shared.go", libraryGo("shared", String(serial))],
+          ["pkg/own/own.go", libraryGo("own", String(serial))],
+          ["pkg/unused/unused.go", libraryGo("unused", String(serial))],
+          [`cmd/${name}/main.go`, mainGo(`${name}${serial}`, [`example.com/app/pkg/${pick(["shared", "own"])}`])],
           [`config/${name}.yaml`, deployment(name, String(serial))],
           [`cmd/${name}/kodata/file.txt`, String(serial)],
         ];

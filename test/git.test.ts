@@ -1,10 +1,9 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { relative } from "node:path";
 import { findWorkTree, planTags, readGitState } from "../lib/git.ts";
-import type { Files } from "./helpers/case.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { commitTree, output } from "./helpers/oracle.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Files, type Tree, writeTree } from "./helpers/tree.ts";
 
 let tree: Tree;
 

@@ -16,7 +16,7 @@ import {
 import { buildEnvironment } from "../lib/go.ts";
 import type { Platform } from "../lib/oci.ts";
 import { type Failure, failuresOf } from "./helpers/failures.ts";
-import { countingGo, goMod, type GoWorld, goWorld, listPrograms, mainGo } from "./helpers/gohost.ts";
+import { countingGo, goMod, type GoWorld, goWorld, listPrograms, mainGo } from "./helpers/go.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
 const LINUX = { os: "linux", architecture: "amd64" };

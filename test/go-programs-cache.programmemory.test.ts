@@ -5,8 +5,7 @@ import { Cache } from "../lib/cache.ts";
 import { buildEnvironment, DEFAULT_PLATFORM } from "../lib/go.ts";
 import { findPrograms } from "../lib/go-programs.ts";
 import { forgetPrograms, type ProgramRecords, recallPrograms, rememberPrograms } from "../lib/go-programs-cache.ts";
-import { MAIN, goMod } from "./helpers/case.ts";
-import { type GoWorld, goWorld } from "./helpers/gohost.ts";
+import { goMod, type GoWorld, goWorld, mainGo } from "./helpers/go.ts";
 import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
@@ -57,12 +56,12 @@ describe("recallPrograms()", () => {
     [
       "./cmd/app",
       "an edited source, which is for others to look at",
-      () => tree.write({ "app/cmd/app/main.go": MAIN }),
+      () => tree.write({ "app/cmd/app/main.go": mainGo() }),
       true,
     ],
-    ["./...", "an edited source", () => tree.write({ "app/other/other.go": MAIN }), false],
-    ["./...", "a new program", () => tree.write({ "app/cmd/more/main.go": MAIN }), false],
-    ["./...", "a source in a folder that had none", () => tree.write({ "app/empty/main.go": MAIN }), false],
+    ["./...", "an edited source", () => tree.write({ "app/other/other.go": mainGo() }), false],
+    ["./...", "a new program", () => tree.write({ "app/cmd/more/main.go": mainGo() }), false],
+    ["./...", "a source in a folder that had none", () => tree.write({ "app/empty/main.go": mainGo() }), false],
     ["./...", "a file of another kind", () => tree.write({ "app/README.md": "", "app/empty/x.txt": "" }), true],
     ["./...", "a file in a folder that no pattern goes into", () => tree.write({ "app/cmd/app/_x.go": "" }), true],
     ["./cmd/app", "a new go.mod", () => tree.write({ "app/cmd/go.mod": goMod("x") }), false],

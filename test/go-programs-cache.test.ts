@@ -5,7 +5,7 @@ import { DEFAULT_PLATFORM, type PackageList } from "../lib/go.ts";
 import { choosePrograms } from "../lib/go-programs.ts";
 import { ProgramFinder } from "../lib/go-programs-cache.ts";
 import { createTiming } from "../lib/timing.ts";
-import { goWorld } from "./helpers/gohost.ts";
+import { goWorld } from "./helpers/go.ts";
 import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 

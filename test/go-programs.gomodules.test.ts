@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { findModuleDir, findModulesBelow, findOwner, findSurroundings, readModulePath } from "../lib/go-programs.ts";
-import { goMod } from "./helpers/gohost.ts";
+import { goMod } from "./helpers/go.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 describe("findSurroundings()", () => {

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { relative } from "node:path";
 import { parseArgument } from "../lib/go-programs.ts";
 import { failuresOf } from "./helpers/failures.ts";
-import { countingGo, goMod, type GoWorld, goWorld, listPrograms, mainGo } from "./helpers/gohost.ts";
+import { countingGo, goMod, type GoWorld, goWorld, listPrograms, mainGo } from "./helpers/go.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
 const LINUX = { os: "linux", architecture: "amd64" };
@@ -16,7 +16,9 @@ async function list(args: readonly string[], world: GoWorld, tree: Tree): Promis
 }
 
 const APP = {
-  "go.mod": goMod("example.com/app", "\nrequire example.com/dep v1.0.0\n\nreplace example.com/dep => ../dep\n"),
+  "go.mod": goMod("example.com/app", {
+    more: "\nrequire example.com/dep v1.0.0\n\nreplace example.com/dep => ../dep\n",
+  }),
   "main.go": mainGo(),
   "cmd/a/main.go": mainGo(),
   "cmd/b/main.go": mainGo(),
@@ -142,7 +144,7 @@ describe("findPrograms() and choosePrograms()", () => {
 
   test("takes a program of a dependency that is vendored", async () => {
     using tree = writeTree({
-      "go.mod": goMod("example.com/app", "\nrequire example.com/dep v1.0.0\n"),
+      "go.mod": goMod("example.com/app", { more: "\nrequire example.com/dep v1.0.0\n" }),
       "tools.go": '//go:build tools\n\npackage tools\n\nimport _ "example.com/dep/cmd/d"\n',
       "vendor/modules.txt": "# example.com/dep v1.0.0\n## explicit; go 1.24\nexample.com/dep/cmd/d\n",
       "vendor/example.com/dep/cmd/d/main.go": mainGo(),
@@ -249,7 +251,7 @@ describe("findPrograms() and choosePrograms()", () => {
   });
 
   test("tells once of what keeps go from working at all", async () => {
-    using tree = writeTree({ "go.mod": "module a\n\ngo 1.999\n", "cmd/a/main.go": mainGo() });
+    using tree = writeTree({ "go.mod": goMod("a", { go: "1.999" }), "cmd/a/main.go": mainGo() });
     const work = listPrograms(["./cmd/a", "./cmd/b", "-x"], { ...goWorld(tree.path), platform: LINUX });
     expect((await failuresOf(work, tree.path)).map((each) => each.message.replace(/\(.*\)/, "(…)"))).toEqual([
       'Cannot read the Go packages of "$DIR": go.mod requires go >= 1.999 (…)',

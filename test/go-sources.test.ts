@@ -2,10 +2,9 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { relative } from "node:path";
 import { ancestors, embedFolders, globMatcher, isImmutable, planPattern, planSources } from "../lib/go-sources.ts";
 import { type GoModule, type GoPackage, parsePackages } from "../lib/go.ts";
-import { type Files, goMod } from "./helpers/case.ts";
-import { goWorld, listPrograms } from "./helpers/gohost.ts";
+import { goMod, goWorld, listPrograms } from "./helpers/go.ts";
 import { MODULES } from "./helpers/scene.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Files, type Tree, writeTree } from "./helpers/tree.ts";
 
 let tree: Tree;
 
@@ -121,10 +120,9 @@ describe("planSources()", () => {
   test("follows a workspace to all that it uses and replaces", async () => {
     const found = await plan(["./cmd/app"], {
       "go.work": 'go 1.21\n\nuse (\n\t./app\n\t"./my third"\n)\n',
-      "my third/go.mod": goMod(
-        "example.com/third",
-        '\nrequire example.com/x v0.0.0\n\nreplace example.com/x => "../x y"\n',
-      ),
+      "my third/go.mod": goMod("example.com/third", {
+        more: '\nrequire example.com/x v0.0.0\n\nreplace example.com/x => "../x y"\n',
+      }),
       "x y/go.mod": goMod("example.com/x"),
     });
     if ("why" in found) throw new Error(found.why);

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { buildEnvironment, findMains, listPackages, parsePackages } from "../lib/go.ts";
 import { failuresOf } from "./helpers/failures.ts";
-import { goMod, goWorld, mainGo } from "./helpers/gohost.ts";
+import { goMod, goWorld, mainGo } from "./helpers/go.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 const LINUX = { os: "linux", architecture: "amd64" };
@@ -9,7 +9,9 @@ const LINUX = { os: "linux", architecture: "amd64" };
 describe("listPackages()", () => {
   test("tells of programs and what they depend on, in one list", async () => {
     using tree = writeTree({
-      "go.mod": goMod("example.com/app", "\nrequire example.com/dep v1.2.3\n\nreplace example.com/dep => ./dep\n"),
+      "go.mod": goMod("example.com/app", {
+        more: "\nrequire example.com/dep v1.2.3\n\nreplace example.com/dep => ./dep\n",
+      }),
       "cmd/a/main.go": `package main\n\nimport (\n\t_ "embed"\n\n\t"example.com/dep"\n)\n\n//go:embed static/*.txt\nvar text string\n\nfunc main() { dep.Do(text) }\n`,
       "cmd/a/main_windows.go": "package main\n",
       "cmd/a/static/hi.txt": "hi",
@@ -63,7 +65,7 @@ describe("listPackages()", () => {
   test.each([
     [
       "a go.mod that wants a newer go",
-      { "go.mod": "module a\n\ngo 1.999\n" },
+      { "go.mod": goMod("a", { go: "1.999" }) },
       {},
       /: go\.mod requires go >= 1\.999 \(running go .*; GOTOOLCHAIN=local\)$/,
       "Let go fetch that version: GOTOOLCHAIN=auto",
@@ -91,7 +93,7 @@ describe("listPackages()", () => {
     ],
     [
       "a vendor folder that is out of step",
-      { "go.mod": goMod("a", "\nrequire example.com/b v1.0.0\n"), "vendor/modules.txt": "" },
+      { "go.mod": goMod("a", { more: "\nrequire example.com/b v1.0.0\n" }), "vendor/modules.txt": "" },
       {},
       /: inconsistent vendoring in /,
       undefined,

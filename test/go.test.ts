@@ -4,7 +4,7 @@ import { CommandError, UsageError } from "../lib/errors.ts";
 import { buildEnvironment, goMessages, looksKilled, refuseToolexec, runGo } from "../lib/go.ts";
 import { Interrupted } from "../lib/host.ts";
 import { failuresOf, rejectionOf } from "./helpers/failures.ts";
-import { goWorld } from "./helpers/gohost.ts";
+import { goWorld } from "./helpers/go.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 describe("buildEnvironment()", () => {

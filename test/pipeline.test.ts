@@ -9,9 +9,8 @@ import { choosePrograms, type Program } from "../lib/go-programs.ts";
 import type { Log } from "../lib/log.ts";
 import { type Choice, Pipeline, type PublishedProgram } from "../lib/pipeline.ts";
 import { noTiming } from "../lib/timing.ts";
-import { MAIN } from "./helpers/case.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { goWorld } from "./helpers/gohost.ts";
+import { goWorld, mainGo } from "./helpers/go.ts";
 import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
@@ -108,7 +107,7 @@ describe("Pipeline#publish()", () => {
   test("starts again without the cache if its content is damaged, and says each line once", async () => {
     const { published } = await run();
     damageCache();
-    tree.write({ "app/cmd/app/main.go": `${MAIN}\n` });
+    tree.write({ "app/cmd/app/main.go": `${mainGo()}\n` });
     const again = await run({ warnings: ["odd"] });
     expect(logged).toEqual([
       "Using base scratch for example.com/app/cmd/app",
@@ -124,7 +123,7 @@ describe("Pipeline#publish()", () => {
 
   test("makes one attempt if the cache is removed before it is needed", async () => {
     await run();
-    tree.write({ "app/cmd/app/main.go": `${MAIN}\n` });
+    tree.write({ "app/cmd/app/main.go": `${mainGo()}\n` });
     const { chosen } = await run({ meanwhile: () => Bun.spawnSync(["rm", "-rf", tree.at("cache")]) });
     expect(chosen.length).toBe(1);
     expect(logged.at(-1)).toBe(`Saved app in ${tree.at("layout")}`);

@@ -5,19 +5,19 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { dirname } from "node:path";
 import { type Base, pushBases } from "./helpers/bases.ts";
-import { goMod, MAIN } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
+import { goMod, mainGo } from "./helpers/go.ts";
 import { output } from "./helpers/oracle.ts";
 import { digestOf } from "./helpers/pull.ts";
-import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
+import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 
 const FILES = {
   "go.mod": goMod("example.com/app"),
-  "cmd/web/main.go": MAIN,
+  "cmd/web/main.go": mainGo(),
   "cmd/web/kodata/page": "hello\n",
-  "cmd/job/main.go": MAIN.replace("hello", "job"),
+  "cmd/job/main.go": mainGo("job"),
 };
 
 const programs = findCounterparts(["ko", "docker-registry", "skopeo", "umoci"]);

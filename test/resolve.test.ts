@@ -9,15 +9,16 @@ import type { FoundPrograms, Program } from "../lib/go-programs.ts";
 import type { Choice, Pipeline, PublishedProgram } from "../lib/pipeline.ts";
 import { publishReferences, type Reading, readReferences } from "../lib/resolve.ts";
 import { pushBases } from "./helpers/bases.ts";
-import { type Files, MAIN } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { FaultProxy } from "./helpers/faultproxy.ts";
+import { mainGo } from "./helpers/go.ts";
 import { digestTree, keepOriginal } from "./helpers/kept.ts";
 import type { Result } from "./helpers/programs.ts";
 import { readObject } from "./helpers/pull.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { SETTLED_MS } from "./helpers/scene.ts";
+import type { Files } from "./helpers/tree.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 import { readDocuments } from "./helpers/yaml.ts";
 import { PROGRAMS, YAML_CASES, type YamlCase } from "./parity/yaml.ts";
@@ -120,7 +121,7 @@ describe.skipIf(programs === undefined)("ko resolve", () => {
   test("forty programs in one file are one go list and one go build", async () => {
     const names = Array.from({ length: 40 }, (_, i) => `p${i}`);
     using bench = open({
-      ...Object.fromEntries(names.map((name) => [`many/${name}/main.go`, MAIN])),
+      ...Object.fromEntries(names.map((name) => [`many/${name}/main.go`, mainGo()])),
       "in.yaml": names.map((name) => `- ko://example.com/app/many/${name}\n`).join(""),
     });
     const { code, stdout } = await bench.ours(["resolve", "-q", "-f", "in.yaml"]);

@@ -3,7 +3,7 @@ import type { GoModule, GoPackage } from "../lib/go.ts";
 import type { Program } from "../lib/go-programs.ts";
 import { planArguments, planConfig, planInputs, planKodata, planPatterns, planProgram } from "../lib/watch-plan.ts";
 import type { Places } from "../lib/watch-places.ts";
-import { goMod } from "./helpers/case.ts";
+import { goMod } from "./helpers/go.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
 function goPackage(part: Partial<GoPackage> & Pick<GoPackage, "importPath" | "dir">): GoPackage {
@@ -29,7 +29,7 @@ function show(tree: Tree, { embeds, files, folders }: Places): readonly string[]
 describe("planProgram()", () => {
   test("takes packages of all modules that can change, and nothing of those that cannot", () => {
     using tree = writeTree({
-      "app/go.mod": goMod("example.com/app", "\nreplace example.com/near => ../near\n"),
+      "app/go.mod": goMod("example.com/app", { more: "\nreplace example.com/near => ../near\n" }),
       "app/cmd/x/main.go": "",
       "app/cmd/x/kodata/a.txt": "",
       "app/pkg/p.go": "",

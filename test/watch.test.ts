@@ -4,14 +4,15 @@
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
-import { type Files, MAIN, goMod } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { FaultProxy } from "./helpers/faultproxy.ts";
+import { goMod, libraryGo, mainGo } from "./helpers/go.ts";
 import { ourCommand } from "./helpers/oracle.ts";
 import { processesWith, start, waitUntil } from "./helpers/programs.ts";
-import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
-import { causeOf, outcomeOf, startWatching } from "./helpers/watching.ts";
+import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { SETTLED_MS } from "./helpers/scene.ts";
+import type { Files } from "./helpers/tree.ts";
+import { causeOf, outcomeOf, startWatching } from "./helpers/watching.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 
 const programs = findCounterparts(["docker-registry"]);
@@ -19,22 +20,14 @@ const programs = findCounterparts(["docker-registry"]);
 /** Two programs of one package, and one of nothing. */
 const APP: Files = {
   "go.mod": goMod("example.com/app"),
-  "cmd/web/main.go": program("web"),
-  "cmd/api/main.go": program("api"),
-  "cmd/alone/main.go": MAIN,
-  "pkg/shared/shared.go": library("shared", "one"),
-  "pkg/unused/unused.go": library("unused", "one"),
+  "cmd/web/main.go": mainGo("web", ["example.com/app/pkg/shared"]),
+  "cmd/api/main.go": mainGo("api", ["example.com/app/pkg/shared"]),
+  "cmd/alone/main.go": mainGo(),
+  "pkg/shared/shared.go": libraryGo("shared", "one"),
+  "pkg/unused/unused.go": libraryGo("unused", "one"),
   "config/alone.yaml": configMap("alone", "cmd/alone"),
   "config/web.yaml": `${configMap("web", "cmd/web")}---\n${configMap("plain")}`,
 };
-
-function program(name: string): string {
-  return `package main\n\nimport "example.com/app/pkg/shared"\n\nfunc main() { println(shared.Text, "${name}") }\n`;
-}
-
-function library(name: string, text: string): string {
-  return `package ${name}\n\nconst Text = "${text}"\n`;
-}
 
 function configMap(name: string, path?: string): string {
   const image = path === undefined ? "" : `, image: "ko://example.com/app/${path}"`;
@@ -85,8 +78,11 @@ describe.skipIf(programs === undefined)("--watch", () => {
       expect(first.match(/^---$/gm)).toHaveLength(3);
       await watching.said(/^watching 3 packages, \d+ files\n/m);
 
-      bench.tree.write({ "pkg/unused/unused.go": library("unused", "two"), "cmd/web/main_test.go": "package main\n" });
-      bench.tree.write({ "pkg/shared/shared.go": library("shared", "two") });
+      bench.tree.write({
+        "pkg/unused/unused.go": libraryGo("unused", "two"),
+        "cmd/web/main_test.go": "package main\n",
+      });
+      bench.tree.write({ "pkg/shared/shared.go": libraryGo("shared", "two") });
       const block = await watching.round();
       expect(causeOf(block)).toBe("pkg/shared/shared.go");
       expect(block).toMatch(/^ {2}example\.com\/app\/cmd\/web {2}[0-9a-f]{12} -> [0-9a-f]{12}$/m);
@@ -101,7 +97,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
 
       // The same content again, and another mode: a round without output.
       for (const touch of [
-        () => bench.tree.write({ "cmd/alone/main.go": MAIN }),
+        () => bench.tree.write({ "cmd/alone/main.go": mainGo() }),
         () => chmodSync(bench.tree.at("cmd/alone/main.go"), 0o600),
         () => utimesSync(bench.tree.at("cmd/alone/main.go"), new Date(), new Date()),
       ]) {
@@ -122,7 +118,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       await watching.said(/^watching /m);
       const at = (path: string): string => bench.tree.at(path);
       const source = "cmd/alone/main.go";
-      const text = (n: number): string => `package main\n\nfunc main() { println("save ${n}") }\n`;
+      const text = (n: number): string => mainGo(`save ${n}`);
       const saves: readonly [string, () => void][] = [
         ["in place", () => writeFileSync(at(source), text(1))],
         [
@@ -256,31 +252,30 @@ describe.skipIf(programs === undefined)("--watch", () => {
       await using watching = startWatching(bench, ["resolve", "-W", "-f", "config/alone.yaml"]);
       await watching.round();
       await watching.said(/^watching 1 package, /m);
-      const using = (name: string): string =>
-        `package main\n\nimport "example.com/app/pkg/${name}"\n\nfunc main() { println(${name}.Text) }\n`;
+      const using = (name: string): string => mainGo("uses", [`example.com/app/pkg/${name}`]);
       // A missing package is an error until it appears.
       bench.tree.write({ "cmd/alone/main.go": using("fresh") });
       const broken = await watching.round();
       expect(broken).toContain("cmd/alone/main.go:3:8: ");
       expect(broken).toContain("module example.com/app has no package example.com/app/pkg/fresh");
-      bench.tree.write({ "pkg/fresh/fresh.go": library("fresh", "one") });
+      bench.tree.write({ "pkg/fresh/fresh.go": libraryGo("fresh", "one") });
       expect(outcomeOf(await watching.said(/^ {2}printed.*\n/m))).toBe("printed 1 document");
       await watching.said(/^watching 2 packages, /m);
-      bench.tree.write({ "pkg/fresh/fresh.go": library("fresh", "two") });
+      bench.tree.write({ "pkg/fresh/fresh.go": libraryGo("fresh", "two") });
       const block = await watching.round();
       expect([causeOf(block), outcomeOf(block)]).toEqual(["pkg/fresh/fresh.go", "printed 1 document"]);
-      bench.tree.write({ "cmd/alone/main.go": MAIN });
+      bench.tree.write({ "cmd/alone/main.go": mainGo() });
       await watching.round();
       await watching.said(/^watching 1 package, /m);
-      bench.tree.write({ "pkg/fresh/fresh.go": library("fresh", "three") });
-      bench.tree.write({ "cmd/alone/main.go": MAIN.replace("hello", "end") });
+      bench.tree.write({ "pkg/fresh/fresh.go": libraryGo("fresh", "three") });
+      bench.tree.write({ "cmd/alone/main.go": mainGo("end") });
       expect(causeOf(await watching.round())).toBe("cmd/alone/main.go");
       // A folder that goes and comes back.
       rmSync(bench.tree.at("cmd/alone"), { recursive: true });
       expect(outcomeOf(await watching.round())).toBe("failed");
-      bench.tree.write({ "cmd/alone/main.go": MAIN.replace("hello", "again") });
+      bench.tree.write({ "cmd/alone/main.go": mainGo("again") });
       await watching.said(/^ {2}printed/m);
-      bench.tree.write({ "cmd/alone/main.go": MAIN.replace("hello", "once more") });
+      bench.tree.write({ "cmd/alone/main.go": mainGo("once more") });
       await watching.said(/^ {2}printed/m);
       expect(digests(watching.running.stdout().slice(-300))).toEqual(await fresh(["-f", "config/alone.yaml"]));
     });
@@ -302,7 +297,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
         { "cmd/alone/main.go": 'package main\n\nimport _ "example.com/nobody/nothing"\n\nfunc main() {}\n' },
         /cmd\/alone\/main\.go:3:8: no required module provides package example\.com\/nobody\/nothing/,
       ],
-      ["a broken go.mod", { "go.mod": "module example.com/app\n\ngo 1.21\n\nrequire (\n" }, /go\.mod:\d+/],
+      ["a broken go.mod", { "go.mod": goMod("example.com/app", { more: "\nrequire (\n" }) }, /go\.mod:\d+/],
       [
         "a broken YAML file",
         { "config/alone.yaml": `a: [1\nb: ko://example.com/app/cmd/alone\n` },
@@ -382,7 +377,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       await watching.round();
       await watching.said(/^watching /m);
       const first = digests(watching.printed());
-      bench.tree.write({ "cmd/alone/main.go": MAIN.replace("hello", "other") });
+      bench.tree.write({ "cmd/alone/main.go": mainGo("other") });
       expect(outcomeOf(await watching.round())).toBe("printed 1 document");
       const second = watching.printed();
       expect(second.replaceAll(/127\S+[0-9a-f]{64}/g, "ko://example.com/app/cmd/alone")).toBe(`${stdin}---\n`);
@@ -413,7 +408,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       await watching.round();
       await watching.said(/^watching 3 packages, /m);
       watching.printed();
-      bench.tree.write({ "pkg/shared/shared.go": library("shared", "two") });
+      bench.tree.write({ "pkg/shared/shared.go": libraryGo("shared", "two") });
       const block = await watching.round();
       expect([causeOf(block), outcomeOf(block)]).toEqual(["pkg/shared/shared.go", "printed 1 document"]);
       expect(digests(watching.printed())).toEqual({ web: expect.any(String) });
@@ -428,7 +423,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       await watching.said(/^watching 3 packages, /m);
       const before = bench.goCalls().length;
       for (const text of ["two", "three", "four"]) {
-        bench.tree.write({ "pkg/shared/shared.go": library("shared", text) });
+        bench.tree.write({ "pkg/shared/shared.go": libraryGo("shared", text) });
         expect(outcomeOf(await watching.round())).toBe("printed 1 document");
         await Bun.sleep(SETTLED_MS);
       }
@@ -442,20 +437,20 @@ describe.skipIf(programs === undefined)("--watch", () => {
       using _bench = open({
         ...APP,
         "cmd/web/main_arm64.go": 'package main\n\nimport _ "example.com/app/pkg/arm"\n',
-        "pkg/arm/arm.go": library("arm", "one"),
+        "pkg/arm/arm.go": libraryGo("arm", "one"),
       });
       const args = ["--platform=linux/amd64,linux/arm64", "-f", "config"];
       const env = { KO_DEFAULTBASEIMAGE: "ko.builtin/static" };
       await Bun.sleep(SETTLED_MS);
       const before = digests((await bench.ours(["resolve", "-q", ...args], { env })).stdout);
       // go lists only one of the two programs.
-      bench.tree.write({ "cmd/alone/main.go": MAIN.replace("hello", "other") });
+      bench.tree.write({ "cmd/alone/main.go": mainGo("other") });
       await using watching = startWatching(bench, ["resolve", "-W", ...args], { env });
       expect(await watching.round()).toContain("cmd/alone");
       await watching.said(/^watching 4 packages, /m);
       expect(digests(watching.printed())).toEqual({ alone: expect.any(String), web: before["web"] ?? "" });
       for (const path of ["pkg/arm/arm.go", "pkg/shared/shared.go"]) {
-        bench.tree.write({ [path]: library(path === "pkg/arm/arm.go" ? "arm" : "shared", "two") });
+        bench.tree.write({ [path]: libraryGo(path === "pkg/arm/arm.go" ? "arm" : "shared", "two") });
         const block = await watching.round();
         expect([causeOf(block), outcomeOf(block)]).toEqual([path, expect.stringMatching(/^(?:printed|nothing)/)]);
       }
@@ -482,7 +477,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
         begun ||= 1;
         bench.work.write({ hold: "" });
         for (const text of texts) {
-          bench.tree.write({ "cmd/alone/main.go": MAIN.replace("hello", text) });
+          bench.tree.write({ "cmd/alone/main.go": mainGo(text) });
           begun++;
           await waitUntil(() => builds() === begun, watching.running);
         }
@@ -520,13 +515,13 @@ describe.skipIf(programs === undefined)("--watch", () => {
       await watching.said(/^watching /m);
       const first = digests(watching.printed());
       expect(Object.keys(first)).toEqual(["alone", "api", "web"]);
-      bench.tree.write({ "pkg/shared/shared.go": library("shared", "two") });
+      bench.tree.write({ "pkg/shared/shared.go": libraryGo("shared", "two") });
       expect(outcomeOf(await watching.round())).toBe("printed 2 references");
       const second = digests(watching.printed());
       expect(Object.keys(second)).toEqual(["api", "web"]);
       // The file lists all programs.
       expect(digests(readFileSync(refs, "utf8"))).toEqual({ ...first, ...second });
-      bench.tree.write({ "cmd/late/main.go": MAIN });
+      bench.tree.write({ "cmd/late/main.go": mainGo() });
       await watching.said(/^ {2}printed 1 reference,/m);
       expect(Object.keys(digests(watching.printed()))).toEqual(["late"]);
       expect(await watching.end("SIGTERM")).toMatchObject({ code: 143 });
@@ -539,7 +534,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       const script = `(${words}; echo "exit code $?" >&2) | head -n 1`;
       const running = start(["sh", "-c", script], { cwd: bench.tree.path, env: bench.env, ownGroup: true });
       await waitUntil(() => /^watching /m.test(running.stderr()), running);
-      bench.tree.write({ "cmd/alone/main.go": MAIN.replace("hello", "other") });
+      bench.tree.write({ "cmd/alone/main.go": mainGo("other") });
       const { stdout, stderr } = await running.result;
       expect(Object.keys(digests(stdout))).toEqual(["alone"]);
       expect(stderr).toMatch(/^Error: Cannot write to standard output: .*\nexit code 1\n$/m);
@@ -564,7 +559,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
       await watching.round();
       await watching.said(/^watching /m);
       expect(watching.printed()).toBe("name: alone\nname: web\nname: plain\nname: api\n");
-      bench.tree.write({ "pkg/shared/shared.go": library("shared", "two") });
+      bench.tree.write({ "pkg/shared/shared.go": libraryGo("shared", "two") });
       expect(outcomeOf(await watching.round())).toBe("applied 2 documents");
       expect(watching.printed()).toBe("name: web\nname: api\n");
       expect(readFileSync(bench.work.at("in-1"), "utf8").match(/^---$/gm)).toHaveLength(1);
@@ -605,10 +600,10 @@ describe.skipIf(programs === undefined)("--watch", () => {
       await watching.round();
       await watching.said(/^watching /m);
       bench.work.write({ hold: "" });
-      bench.tree.write({ "cmd/alone/main.go": MAIN.replace("hello", "one") });
+      bench.tree.write({ "cmd/alone/main.go": mainGo("one") });
       await waitUntil(() => existsSync(bench.work.at("in-1")), watching.running);
-      bench.tree.write({ "cmd/alone/main.go": MAIN.replace("hello", "two") });
-      bench.tree.write({ "cmd/alone/main.go": MAIN.replace("hello", "three") });
+      bench.tree.write({ "cmd/alone/main.go": mainGo("two") });
+      bench.tree.write({ "cmd/alone/main.go": mainGo("three") });
       rmSync(hold);
       expect(await watching.round()).toContain("finished\n");
       expect(outcomeOf(await watching.round())).toBe("applied 1 document");

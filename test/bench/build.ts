@@ -11,6 +11,7 @@ import { join, resolve } from "node:path";
 import { pushBases } from "../helpers/bases.ts";
 import { findCounterparts } from "../helpers/counterparts.ts";
 import { makeFolder } from "../helpers/folder.ts";
+import { goMod } from "../helpers/go.ts";
 import { cleanEnvironment } from "../helpers/oracle.ts";
 import { startRegistry } from "../helpers/registry.ts";
 import { compare, type Contender, formatTable } from "./measure.ts";
@@ -37,7 +38,7 @@ console.log(formatTable("start: `ko version`", await compare(start, rounds * 6),
 
 const app = at("app");
 await mkdir(join(app, "kodata"), { recursive: true });
-await Bun.write(join(app, "go.mod"), "module example.com/kodata\n\ngo 1.24\n");
+await Bun.write(join(app, "go.mod"), goMod("example.com/kodata"));
 await Bun.write(join(app, "main.go"), "package main\n\nfunc main() {}\n");
 await fillFile(join(app, "kodata/big"), 1024);
 

@@ -16,6 +16,7 @@ import { pushBases } from "../helpers/bases.ts";
 import { findCounterparts } from "../helpers/counterparts.ts";
 import { tryStartDaemon } from "../helpers/dockerd.ts";
 import { makeFolder } from "../helpers/folder.ts";
+import { goMod } from "../helpers/go.ts";
 import { findKnativePrograms, prepareKnative } from "../helpers/knative.ts";
 import { cleanEnvironment, commitTree, output } from "../helpers/oracle.ts";
 import { startRegistry } from "../helpers/registry.ts";
@@ -96,7 +97,7 @@ await benchSmall();
 await benchKnative();
 
 async function benchSmall(): Promise<void> {
-  using tree = writeTree({ "go.mod": "module example.com/small\n\ngo 1.24\n", "main.go": SMALL });
+  using tree = writeTree({ "go.mod": goMod("example.com/small"), "main.go": SMALL });
   await commitTree(tree.path);
   const work: Work = { name: "small", tree: tree.path, main: "main.go", packages: ["example.com/small"] };
   const sides = await makeSides(work);

@@ -5,8 +5,9 @@
  *     npm run build && npx bun test/bench/picture.ts
  */
 import { startApiServer } from "../helpers/apiserver.ts";
-import { type Files, goMod } from "../helpers/case.ts";
+import { goMod, mainGo } from "../helpers/go.ts";
 import { startRegistry } from "../helpers/registry.ts";
+import type { Files } from "../helpers/tree.ts";
 import { startWatching } from "../helpers/watching.ts";
 import { makeBench } from "../helpers/workbench.ts";
 
@@ -17,7 +18,7 @@ const SHOP: Files = {
   "go.mod": goMod("example.com/shop"),
   "cmd/store/main.go": program("store"),
   "cmd/admin/main.go": program("admin"),
-  "cmd/job/main.go": 'package main\n\nfunc main() { println("done") }\n',
+  "cmd/job/main.go": mainGo("done"),
   "pkg/web/handler.go": handler('"Hello from", name'),
   "config/store.yaml": deployment("store"),
   "config/admin.yaml": deployment("admin"),

@@ -14,6 +14,7 @@ import { dirname, join, resolve } from "node:path";
 import { startApiServer } from "../helpers/apiserver.ts";
 import { pushBases } from "../helpers/bases.ts";
 import { findCounterparts, findKnativeModule } from "../helpers/counterparts.ts";
+import { goMod } from "../helpers/go.ts";
 import { type Running, runToEnd, start, waitUntil } from "../helpers/programs.ts";
 import { startRegistry } from "../helpers/registry.ts";
 
@@ -52,7 +53,7 @@ try {
   };
 
   const small = join(folder, "small");
-  await write(join(small, "go.mod"), "module example.com/small\n\ngo 1.24\n");
+  await write(join(small, "go.mod"), goMod("example.com/small"));
   await write(
     join(small, "main.go"),
     'package main\n\nimport "net/http"\n\nfunc main() { _ = http.ListenAndServe(":8080", nil) }\n',
@@ -108,7 +109,7 @@ try {
   async function benchRest(): Promise<void> {
     const module = join(folder, "rest");
     const names = Array.from({ length: 1500 }, (_, i) => `p${i % 30}/q${i}`);
-    await write(join(module, "go.mod"), "module example.com/rest\n\ngo 1.24\n");
+    await write(join(module, "go.mod"), goMod("example.com/rest"));
     for (const [i, name] of names.entries()) await write(join(module, name, "x.go"), `package q${i}\n\nvar V = 1\n`);
     const imports = names.map((name) => `\t_ "example.com/rest/${name}"\n`).join("");
     await write(join(module, "cmd", "main.go"), `package main\n\nimport (\n${imports})\n\nfunc main() {}\n`);

@@ -4,10 +4,7 @@
  */
 import type { BaseName, Bases } from "./bases.ts";
 import type { Invocation } from "./oracle.ts";
-import type { TreeEntry } from "./tree.ts";
-
-/** Paths below the root of a tree, and what is there. */
-export type Files = Readonly<Record<string, TreeEntry>>;
+import type { Files } from "./tree.ts";
 
 export interface Case {
   /** In plain words; the test's name. */
@@ -33,14 +30,3 @@ export interface Case {
   /** False where crane refuses what the original pushes too. @default {true} */
   readonly validate?: boolean;
 }
-
-/** Needs no package but the runtime: compiles in a moment for any platform. */
-export const MAIN = 'package main\n\nfunc main() { println("hello") }\n';
-
-/** A `go.mod` for `path`, with more lines. */
-export function goMod(path: string, more = ""): string {
-  return `module ${path}\n\ngo 1.21\n${more}`;
-}
-
-/** One program in the root of its module. */
-export const HELLO: Files = { "go.mod": goMod("example.com/hello"), "main.go": MAIN };

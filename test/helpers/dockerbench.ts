@@ -1,9 +1,10 @@
 /** A bench (workbench.ts) beside a container daemon: ko that loads, and the docker program that looks at what came. */
-import { join } from "node:path";
-import { type Files, goMod, MAIN } from "./case.ts";
 import { makeFolder } from "./folder.ts";
+import { goMod, mainGo } from "./go.ts";
+import { join } from "node:path";
 import { output } from "./oracle.ts";
 import type { Result } from "./programs.ts";
+import type { Files } from "./tree.ts";
 import { type Bench, makeBench } from "./workbench.ts";
 
 /** Variables on top of the bench's. */
@@ -41,7 +42,7 @@ export const LOCAL_FILES: Files = {
   "go.mod": goMod("example.com/app"),
   "cmd/reader/main.go": READER,
   "cmd/reader/kodata/greeting": "hello\n",
-  "cmd/plain/main.go": MAIN,
+  "cmd/plain/main.go": mainGo(),
 };
 
 /** The daemon behind a socket, and no KO_DOCKER_REPO: as somebody with a minikube has it. */

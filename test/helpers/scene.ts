@@ -6,10 +6,10 @@
  */
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { Host } from "../../lib/host.ts";
-import { type Files, goMod } from "./case.ts";
+import { goMod, libraryGo, mainGo } from "./go.ts";
 import { runKoHere } from "./inprocess.ts";
 import { cleanEnvironment, commitTree, output } from "./oracle.ts";
-import { type Tree, writeTree } from "./tree.ts";
+import { type Files, type Tree, writeTree } from "./tree.ts";
 
 /** A moment of a call of go. */
 export type Moment = `${"before" | "after"}-${"list" | "build"}`;
@@ -64,23 +64,17 @@ export interface Scene extends Disposable {
 
 /** Two modules beside each other: one with programs, one that it gets by a replacement. */
 export const MODULES: Files = {
-  "app/go.mod": goMod("example.com/app", "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../dep\n"),
-  "app/cmd/app/main.go": program("lib", "dep"),
+  "app/go.mod": goMod("example.com/app", {
+    more: "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ../dep\n",
+  }),
+  "app/cmd/app/main.go": mainGo("main 1", ["example.com/app/lib", "example.com/dep"]),
   "app/cmd/app/kodata/hello.txt": "hello",
-  "app/lib/lib.go": 'package lib\n\nvar Text = "lib 1"\n',
+  "app/lib/lib.go": libraryGo("lib"),
   "app/lib/never.go": '//go:build never\n\npackage lib\n\nfunc init() { Text = "never 1" }\n',
-  "app/other/other.go": 'package other\n\nvar Text = "other"\n',
+  "app/other/other.go": libraryGo("other", "other"),
   "dep/go.mod": goMod("example.com/dep"),
-  "dep/dep.go": 'package dep\n\nvar Text = "dep 1"\n',
+  "dep/dep.go": libraryGo("dep"),
 };
-
-/** A program that prints what packages of {@link MODULES} say. */
-export function program(...names: readonly string[]): string {
-  const paths = names.map((name) => (name === "dep" ? `example.com/${name}` : `example.com/app/${name}`));
-  const imports = paths.map((path) => `import "${path}"\n`).join("");
-  const texts = names.map((name) => `, ${name}.Text`).join("");
-  return `package main\n\n${imports}\nfunc main() { println("main 1"${texts}) }\n`;
-}
 
 /** Milliseconds in which a file settles: later changes then have other times. Tests of what happens earlier do not wait. */
 export const SETTLED_MS = 30;

@@ -17,16 +17,19 @@ export type TreeEntry =
   | { readonly text: string; readonly mode: number }
   | { readonly link: string };
 
+/** Paths below the root of a tree, and what is there. */
+export type Files = Readonly<Record<string, TreeEntry>>;
+
 export interface Tree extends Disposable {
   /** Absolute, without symbolic links. */
   readonly path: string;
   /** An absolute path in it. */
   at(path: string): string;
-  write(entries: Readonly<Record<string, TreeEntry>>): void;
+  write(entries: Files): void;
 }
 
 /** Writes a temporary folder: `using tree = writeTree({ "cmd/app/main.go": "package main" })`. */
-export function writeTree(entries: Readonly<Record<string, TreeEntry>>): Tree {
+export function writeTree(entries: Files): Tree {
   const root = realpathSync(mkdtempSync(join(tmpdir(), "ko-test-")));
   const tree: Tree = {
     path: root,

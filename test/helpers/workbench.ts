@@ -3,10 +3,9 @@
  * asked, and a `kubectl` that is the real one or a script.
  */
 import { existsSync, readFileSync } from "node:fs";
-import type { Files } from "./case.ts";
 import { cleanEnvironment, ourCommand } from "./oracle.ts";
 import { type Result, type Running, start } from "./programs.ts";
-import { type Tree, writeTree } from "./tree.ts";
+import { type Files, type Tree, writeTree } from "./tree.ts";
 
 export interface Bench extends Disposable {
   /** The module; ko's working directory. */

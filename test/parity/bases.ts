@@ -1,6 +1,7 @@
 /** Parity cases: what the base image says, where it comes from, and the platforms of it. */
 import type { BaseName } from "../helpers/bases.ts";
-import { type Case, HELLO, goMod, MAIN } from "../helpers/case.ts";
+import type { Case } from "../helpers/case.ts";
+import { goMod, HELLO, mainGo } from "../helpers/go.ts";
 
 const SINGLE: readonly (readonly [BaseName, string])[] = [
   ["oci", "an OCI image"],
@@ -39,7 +40,7 @@ export const BASE_CASES: readonly Case[] = [
     base: "rich",
     config: ({ oci, rich }) =>
       `defaultBaseImage: ${oci.reference}\nbaseImageOverrides:\n  example.com/Org/App/cmd/One: ${rich.reference}\n`,
-    files: { "go.mod": goMod("example.com/Org/App"), "cmd/One/main.go": MAIN },
+    files: { "go.mod": goMod("example.com/Org/App"), "cmd/One/main.go": mainGo() },
     args: ["./cmd/One"],
   },
   {

@@ -1,14 +1,15 @@
 /** Parity cases: where the program's source is, how it is named, and how it is compiled. */
-import { type Case, HELLO, MAIN, goMod } from "../helpers/case.ts";
+import type { Case } from "../helpers/case.ts";
+import { goMod, HELLO, mainGo } from "../helpers/go.ts";
 
 const DEPENDENCY_MAIN = 'package main\n\nimport "example.com/dep/words"\n\nfunc main() { println(words.Hello) }\n';
 const WORDS = 'package words\n\nconst Hello = "hello"\n';
 
 const TWO_MAINS = {
   "go.mod": goMod("example.com/two"),
-  "cmd/one/main.go": MAIN,
+  "cmd/one/main.go": mainGo(),
   "cmd/one/kodata/f": "one\n",
-  "cmd/two/main.go": MAIN.replace("hello", "two"),
+  "cmd/two/main.go": mainGo("two"),
 };
 
 export const MODULE_CASES: readonly Case[] = [
@@ -24,10 +25,10 @@ export const MODULE_CASES: readonly Case[] = [
   { name: "names: an import path twice", files: TWO_MAINS, args: ["./cmd/one", "example.com/two/cmd/one"] },
   {
     name: "names: capital letters in the import path",
-    files: { "go.mod": goMod("example.com/Org/App"), "cmd/One/main.go": MAIN },
+    files: { "go.mod": goMod("example.com/Org/App"), "cmd/One/main.go": mainGo() },
     args: ["example.com/Org/App/cmd/One"],
   },
-  { name: "names: a module that ends in /v2", files: { "go.mod": goMod("example.com/app/v2"), "main.go": MAIN } },
+  { name: "names: a module that ends in /v2", files: { "go.mod": goMod("example.com/app/v2"), "main.go": mainGo() } },
   { name: "names: -P", files: TWO_MAINS, args: ["-P", "./cmd/one"] },
   { name: "names: -B", files: TWO_MAINS, args: ["-B", "./cmd/one", "./cmd/two"], order: [/\/one@/, /\/two@/] },
   { name: "names: --bare", args: ["--bare", "."] },
@@ -93,9 +94,9 @@ export const MODULE_CASES: readonly Case[] = [
     files: {
       "go.work": "go 1.21\n\nuse (\n\t./app\n\t./tool\n)\n",
       "app/go.mod": goMod("example.com/app"),
-      "app/main.go": MAIN,
+      "app/main.go": mainGo(),
       "tool/go.mod": goMod("example.com/tool"),
-      "tool/cmd/it/main.go": MAIN,
+      "tool/cmd/it/main.go": mainGo(),
     },
     cwd: "app",
     args: ["example.com/tool/cmd/it"],
@@ -103,10 +104,9 @@ export const MODULE_CASES: readonly Case[] = [
   {
     name: "modules: replace",
     files: {
-      "go.mod": goMod(
-        "example.com/app",
-        "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ./third/dep\n",
-      ),
+      "go.mod": goMod("example.com/app", {
+        more: "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ./third/dep\n",
+      }),
       "main.go": DEPENDENCY_MAIN,
       "third/dep/go.mod": goMod("example.com/dep"),
       "third/dep/words/words.go": WORDS,
@@ -115,12 +115,11 @@ export const MODULE_CASES: readonly Case[] = [
   {
     name: "modules: the main package of a replaced module",
     files: {
-      "go.mod": goMod(
-        "example.com/app",
-        "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ./third/dep\n",
-      ),
+      "go.mod": goMod("example.com/app", {
+        more: "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ./third/dep\n",
+      }),
       "tools.go": '//go:build tools\n\npackage main\n\nimport _ "example.com/dep/cmd/it"\n',
-      "main.go": MAIN,
+      "main.go": mainGo(),
       "third/dep/go.mod": goMod("example.com/dep"),
       "third/dep/cmd/it/main.go": DEPENDENCY_MAIN,
       "third/dep/cmd/it/kodata/f": "data\n",
@@ -131,8 +130,8 @@ export const MODULE_CASES: readonly Case[] = [
   {
     name: "modules: the vendored main package of a dependency",
     files: {
-      "go.mod": goMod("example.com/app", "\nrequire example.com/dep v1.0.0\n"),
-      "main.go": MAIN,
+      "go.mod": goMod("example.com/app", { more: "\nrequire example.com/dep v1.0.0\n" }),
+      "main.go": mainGo(),
       "tools.go": '//go:build tools\n\npackage main\n\nimport _ "example.com/dep/cmd/it"\n',
       "vendor/modules.txt":
         "# example.com/dep v1.0.0\n## explicit; go 1.21\nexample.com/dep/cmd/it\nexample.com/dep/words\n",
@@ -147,7 +146,7 @@ export const MODULE_CASES: readonly Case[] = [
     files: {
       ...HELLO,
       "nested/go.mod": goMod("example.com/hello/nested"),
-      "nested/cmd/deep/main.go": MAIN,
+      "nested/cmd/deep/main.go": mainGo(),
       "nested/cmd/deep/kodata/f": "deep\n",
     },
     cwd: "nested",
@@ -163,9 +162,9 @@ export const MODULE_CASES: readonly Case[] = [
     files: {
       "go.work": "go 1.21\n\nuse (\n\t./a\n\t./b\n)\n",
       "a/go.mod": goMod("example.com/a"),
-      "a/cmd/web/main.go": MAIN,
+      "a/cmd/web/main.go": mainGo(),
       "b/go.mod": goMod("example.com/b"),
-      "b/cmd/web/main.go": MAIN.replace("hello", "other"),
+      "b/cmd/web/main.go": mainGo("other"),
     },
     args: ["example.com/b/cmd/web", "example.com/a/cmd/web"],
   },

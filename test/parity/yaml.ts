@@ -3,7 +3,8 @@
  *
  * The programs are those of {@link PROGRAMS}. Where ours parts from the original on purpose, the case says what ours gives.
  */
-import { type Files, MAIN, goMod } from "../helpers/case.ts";
+import { goMod, mainGo } from "../helpers/go.ts";
+import type { Files } from "../helpers/tree.ts";
 
 export interface YamlCase {
   /** In plain words; the test's name. */
@@ -22,16 +23,18 @@ export interface YamlCase {
 
 /** The module that the cases' references name, with a dependency that has a program too. */
 export const PROGRAMS: Files = {
-  "go.mod": goMod("example.com/app", "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ./dep\n"),
-  "main.go": MAIN,
+  "go.mod": goMod("example.com/app", {
+    more: "\nrequire example.com/dep v0.0.0\n\nreplace example.com/dep => ./dep\n",
+  }),
+  "main.go": mainGo(),
   "uses.go": 'package main\n\nimport _ "example.com/dep"\n',
-  "cmd/one/main.go": MAIN,
-  "cmd/two/main.go": MAIN,
-  "cmd/three/main.go": MAIN,
+  "cmd/one/main.go": mainGo(),
+  "cmd/two/main.go": mainGo(),
+  "cmd/three/main.go": mainGo(),
   "lib/lib.go": "package lib\n",
   "dep/go.mod": goMod("example.com/dep"),
   "dep/dep.go": "package dep\n",
-  "dep/cmd/far/main.go": MAIN,
+  "dep/cmd/far/main.go": mainGo(),
 };
 
 const ONE = "ko://example.com/app/cmd/one";
