@@ -15,9 +15,9 @@ import {
   whyNoContainerd,
   writeDocker,
 } from "./helpers/containerd.ts";
-import { daemonImage } from "./helpers/daemonimage.ts";
 import { errorOf } from "./helpers/failures.ts";
 import { hostAt } from "./helpers/hostat.ts";
+import { daemonImage } from "./helpers/images.ts";
 import { runToEnd } from "./helpers/programs.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 

@@ -8,9 +8,9 @@ import { type ClusterOptions, clusterPlatform, findCluster, type MinikubeProfile
 import { loadIntoCluster } from "../lib/cluster-load.ts";
 import { type Log, silentLog } from "../lib/log.ts";
 import { hexOf } from "../lib/oci.ts";
-import { daemonImage } from "./helpers/daemonimage.ts";
 import { failureOf } from "./helpers/failures.ts";
 import { hostAt } from "./helpers/hostat.ts";
+import { daemonImage } from "./helpers/images.ts";
 import { runToEnd } from "./helpers/programs.ts";
 import { type Tree, type TreeEntry, writeTree } from "./helpers/tree.ts";
 

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { gunzipSync, zstdDecompressSync } from "node:zlib";
 import { type Codec, CompressionPool, FAST_GZIP } from "../lib/compress.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
-import { type Gotar, buildGotar } from "./helpers/gotar.ts";
+import { buildGotar, type Gotar } from "./helpers/go-fixtures.ts";
 
 const { signal } = new AbortController();
 const MIB = 1024 * 1024;

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { compareImages, compareTars, compareValues } from "./helpers/compare.ts";
-import type { PulledImage } from "./helpers/pull.ts";
+import { compareImages, compareTars, compareValues } from "./helpers/oracle-compare.ts";
+import type { PulledImage } from "./helpers/registry-images.ts";
 
 const CONFIG = { Env: ["A=B", "PATH=/bin"], Labels: { a: "1" } };
 

@@ -6,14 +6,14 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { dirname } from "node:path";
-import { type Bases, pushBases } from "./helpers/bases.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
-import { viaSocket } from "./helpers/dockerbench.ts";
+import { viaSocket } from "./helpers/daemon-bench.ts";
 import { type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
+import { type Bases, pushBases } from "./helpers/oracle-bases.ts";
 import { output } from "./helpers/oracle.ts";
-import { digestOf, pull, type PulledImage, pullLayer, readList, splitReference } from "./helpers/pull.ts";
+import { digestOf, pull, type PulledImage, pullLayer, readList, splitReference } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 

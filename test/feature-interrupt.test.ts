@@ -6,9 +6,9 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { symlink } from "node:fs/promises";
 import { findCounterparts } from "./helpers/counterparts.ts";
-import { FaultProxy, type Seen } from "./helpers/faultproxy.ts";
 import { goMod, HELLO } from "./helpers/go.ts";
 import { processesWith, type Running, waitUntil } from "./helpers/programs.ts";
+import { FaultProxy, type Seen } from "./helpers/registry-fault-proxy.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 

@@ -9,10 +9,10 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { basename, join, relative } from "node:path";
 import { type ApiServer, startApiServer } from "./helpers/apiserver.ts";
-import { type Base, pushBases } from "./helpers/bases.ts";
 import { findCounterparts, KNATIVE } from "./helpers/counterparts.ts";
-import { keepOriginal } from "./helpers/kept.ts";
 import { findKnativePrograms, prepareKnative } from "./helpers/knative.ts";
+import { type Base, pushBases } from "./helpers/oracle-bases.ts";
+import { keepOriginal } from "./helpers/oracle-kept.ts";
 import {
   compareOutcomes,
   keepOutcome,
@@ -22,7 +22,7 @@ import {
   runKo,
   validateAll,
 } from "./helpers/oracle.ts";
-import { type TestRegistry, startRegistry } from "./helpers/registry.ts";
+import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { writeTree } from "./helpers/tree.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 import { readDocuments } from "./helpers/yaml.ts";

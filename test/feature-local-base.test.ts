@@ -3,11 +3,16 @@
  * fits, and images that an earlier `ko build -L` made.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import {
+  type DockerBench,
+  type Environment,
+  makeDockerBench,
+  startDockerProxy,
+  viaSocket,
+} from "./helpers/daemon-bench.ts";
 import { type DaemonKind, type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
-import { type DockerBench, type Environment, makeDockerBench, viaSocket } from "./helpers/dockerbench.ts";
-import { startDockerProxy } from "./helpers/dockerproxy.ts";
-import { pull } from "./helpers/pull.ts";
-import { type TestRegistry, startRegistry, whyNoRegistry } from "./helpers/registry.ts";
+import { pull } from "./helpers/registry-images.ts";
+import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 
 const HEX = "[0-9a-f]{64}";
 

@@ -8,7 +8,13 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { type ApiServer, startApiServer } from "./helpers/apiserver.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
-import { type DockerBench, type Environment, makeDockerBench, viaSocket } from "./helpers/dockerbench.ts";
+import {
+  type DockerBench,
+  type Environment,
+  makeDockerBench,
+  startDockerProxy,
+  viaSocket,
+} from "./helpers/daemon-bench.ts";
 import {
   type DaemonKind,
   makeCertificates,
@@ -16,7 +22,6 @@ import {
   type TestDaemon,
   tryStartDaemon,
 } from "./helpers/dockerd.ts";
-import { startDockerProxy } from "./helpers/dockerproxy.ts";
 import { makeFolder } from "./helpers/folder.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
 import { ourCommand } from "./helpers/oracle.ts";

@@ -3,11 +3,10 @@
  * A difference is told by the path of the field.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { type Bases, pushBases } from "./helpers/bases.ts";
-import type { Case } from "./helpers/case.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { HELLO } from "./helpers/go.ts";
-import { commitTree, findDifferences, ourCommand, type Request, runKo } from "./helpers/oracle.ts";
+import { type Bases, pushBases } from "./helpers/oracle-bases.ts";
+import { type Case, commitTree, findDifferences, ourCommand, type Request, runKo } from "./helpers/oracle.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { writeTree } from "./helpers/tree.ts";
 import { BASE_CASES, PLATFORM_CASES } from "./parity/bases.ts";

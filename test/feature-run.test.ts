@@ -8,7 +8,7 @@ import { parse } from "yaml";
 import { type ApiServer, startApiServer } from "./helpers/apiserver.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
-import { pull } from "./helpers/pull.ts";
+import { pull } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 

@@ -7,9 +7,9 @@ import { describeError } from "../lib/errors.ts";
 import { createHost, type Host } from "../lib/host.ts";
 import type { Registry } from "../lib/registry.ts";
 import type { Repository } from "../lib/reference.ts";
-import { bigBlob, makeClient, makeManifest, readAll, SHORT, textBlob } from "./helpers/client.ts";
-import { type Demand, FaultProxy, type Rule } from "./helpers/faultproxy.ts";
 import { type Folder, makeFolder } from "./helpers/folder.ts";
+import { bigBlob, makeClient, makeManifest, readAll, SHORT, textBlob } from "./helpers/registry-client.ts";
+import { type Demand, FaultProxy, type Rule } from "./helpers/registry-fault-proxy.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 
 const missing = whyNoRegistry() !== undefined;

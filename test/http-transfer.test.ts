@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { StreamBody } from "../lib/http-transfer.ts";
 import { type Digest, describe as describeBytes } from "../lib/oci.ts";
-import { readAll } from "./helpers/client.ts";
+import { readAll } from "./helpers/registry-client.ts";
 
 const pieces = [1, 2, 3].map((value) => new Uint8Array(10).fill(value));
 const whole = new Uint8Array(Buffer.concat(pieces));

@@ -1,9 +1,9 @@
 /** One exchange at a time: proxies, names, ports, the talk about them. */
 import { describe, expect, test } from "bun:test";
 import { createServer } from "node:http";
-import { makeClient, SHORT, textBlob } from "./helpers/client.ts";
 import { failureOf } from "./helpers/failures.ts";
-import { FaultProxy } from "./helpers/faultproxy.ts";
+import { makeClient, SHORT, textBlob } from "./helpers/registry-client.ts";
+import { FaultProxy } from "./helpers/registry-fault-proxy.ts";
 
 const look = async (
   host: string,
@@ -167,7 +167,7 @@ describe("the client", () => {
     await using server = await FaultProxy.start("127.0.0.1:1");
     server.reset([{ fault: { kind: "answer", status: 200 } }]);
     const script = `
-      import { makeClient, textBlob } from ${JSON.stringify(`${import.meta.dir}/helpers/client.ts`)};
+      import { makeClient, textBlob } from ${JSON.stringify(`${import.meta.dir}/helpers/registry-client.ts`)};
       await using client = makeClient({ clock: undefined });
       console.log(await client.registry.hasBlob({ host: process.argv[1], path: "app" }, textBlob("").descriptor));`;
     const started = performance.now();

@@ -17,7 +17,7 @@ import {
   readNumber,
   readStrings,
 } from "../lib/json.ts";
-import { askGo, base64, listOf, textOf } from "./helpers/gofixture.ts";
+import { askGo, base64, listOf, textOf } from "./helpers/go-fixtures.ts";
 
 const CONTROLS = Array.from({ length: 0x20 }, (_, i) => String.fromCharCode(i)).join("");
 

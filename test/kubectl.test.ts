@@ -15,9 +15,9 @@ import {
   showArguments,
 } from "../lib/kubectl.ts";
 import { silentLog } from "../lib/log.ts";
+import { startKubeApi } from "./helpers/cluster.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { hostAt } from "./helpers/hostat.ts";
-import { startKubeApi } from "./helpers/kubeapi.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
 const LIB = join(import.meta.dir, "../lib");

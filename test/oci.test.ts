@@ -22,7 +22,7 @@ import {
   verified,
 } from "../lib/oci.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { askGo, base64, listOf, textOf } from "./helpers/gofixture.ts";
+import { askGo, base64, listOf, textOf } from "./helpers/go-fixtures.ts";
 
 const DIGEST = `sha256:${"0123456789abcdef".repeat(4)}` as const;
 const OTHER = `sha256:${"f".repeat(64)}` as const;

@@ -4,12 +4,12 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { dirname } from "node:path";
-import { type Base, pushBases } from "./helpers/bases.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
+import { type Base, pushBases } from "./helpers/oracle-bases.ts";
 import { output } from "./helpers/oracle.ts";
-import { digestOf } from "./helpers/pull.ts";
+import { digestOf } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 

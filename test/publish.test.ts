@@ -9,11 +9,11 @@ import { Resources } from "../lib/pipeline-resources.ts";
 import { type LocalPlace, localPublisher } from "../lib/publish-local.ts";
 import { type Publisher, type PushTarget, registryPublisher, teePublisher, writeImageRefs } from "../lib/publish.ts";
 import { noTiming } from "../lib/timing.ts";
-import { makeClient, type TestClient } from "./helpers/client.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { FaultProxy } from "./helpers/faultproxy.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
+import { makeClient, type TestClient } from "./helpers/registry-client.ts";
+import { FaultProxy } from "./helpers/registry-fault-proxy.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 import { writeTree } from "./helpers/tree.ts";
 

@@ -13,7 +13,7 @@ import {
   whyBadTag,
 } from "../lib/reference.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { askGo, listOf } from "./helpers/gofixture.ts";
+import { askGo, listOf } from "./helpers/go-fixtures.ts";
 
 const HEX = "0123456789abcdef".repeat(4);
 const DIGEST = `sha256:${HEX}` as const;

@@ -2,9 +2,17 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import type { Credential } from "../lib/registry-keychain.ts";
 import type { Repository } from "../lib/reference.ts";
-import { fixedKeychain, makeClient, makeManifest, noCredentials, SHORT, textBlob, user } from "./helpers/client.ts";
 import { failureOf } from "./helpers/failures.ts";
-import { type BearerDemand, type Demand, FaultProxy } from "./helpers/faultproxy.ts";
+import {
+  fixedKeychain,
+  makeClient,
+  makeManifest,
+  noCredentials,
+  SHORT,
+  textBlob,
+  user,
+} from "./helpers/registry-client.ts";
+import { type BearerDemand, type Demand, FaultProxy } from "./helpers/registry-fault-proxy.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 
 const missing = whyNoRegistry() !== undefined;

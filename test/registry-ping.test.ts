@@ -11,9 +11,9 @@ import type { Repository } from "../lib/reference.ts";
 import { ApiProbe, type Endpoint, findUsable, isSameEndpoint, parseChallenges } from "../lib/registry-ping.ts";
 import { Secrets } from "../lib/url.ts";
 import { makeCacheBox } from "./helpers/cachebox.ts";
-import { bigBlob, makeClient, makeManifest, SHORT, textBlob, user } from "./helpers/client.ts";
 import { type Failure, failureOf } from "./helpers/failures.ts";
-import { type Demand, FaultProxy } from "./helpers/faultproxy.ts";
+import { bigBlob, makeClient, makeManifest, SHORT, textBlob, user } from "./helpers/registry-client.ts";
+import { type Demand, FaultProxy } from "./helpers/registry-fault-proxy.ts";
 import { findFreePort, startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 
 const missing = whyNoRegistry() !== undefined;

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 import { gzipSync } from "node:zlib";
 import { type Descriptor, describe as describeBytes, MEDIA_TYPES } from "../lib/oci.ts";
 import type { Repository } from "../lib/reference.ts";
+import { failureOf, rejectionOf } from "./helpers/failures.ts";
 import {
   bigBlob,
   makeClient,
@@ -12,9 +13,8 @@ import {
   type TestManifest,
   textBlob,
   user,
-} from "./helpers/client.ts";
-import { failureOf, rejectionOf } from "./helpers/failures.ts";
-import { type Fault, FaultProxy, type Rule } from "./helpers/faultproxy.ts";
+} from "./helpers/registry-client.ts";
+import { type Fault, FaultProxy, type Rule } from "./helpers/registry-fault-proxy.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 
 const missing = whyNoRegistry() !== undefined;

@@ -6,9 +6,9 @@ import { KoError } from "../lib/errors.ts";
 import type { Blob, BlobStream } from "../lib/image.ts";
 import type { Repository } from "../lib/reference.ts";
 
-import { bigBlob, makeClient, SHORT, textBlob, user } from "./helpers/client.ts";
 import { failureOf, rejectionOf } from "./helpers/failures.ts";
-import { type Fault, FaultProxy, type Rule } from "./helpers/faultproxy.ts";
+import { bigBlob, makeClient, SHORT, textBlob, user } from "./helpers/registry-client.ts";
+import { type Fault, FaultProxy, type Rule } from "./helpers/registry-fault-proxy.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 
 const missing = whyNoRegistry() !== undefined;

@@ -6,8 +6,8 @@ import { Http } from "../lib/http.ts";
 import { silentLog } from "../lib/log.ts";
 import { Connection } from "../lib/registry-transport.ts";
 import { Secrets } from "../lib/url.ts";
-import { noCredentials } from "./helpers/client.ts";
 import { rejectionOf } from "./helpers/failures.ts";
+import { noCredentials } from "./helpers/registry-client.ts";
 
 /** A connection that knows from a record how its host is reached, so that it asks nothing. */
 function connectTo(base: string): Connection {

@@ -1,9 +1,9 @@
 /** Uploads when something breaks: a fault proxy before the real docker-registry. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import type { Repository } from "../lib/reference.ts";
-import { bigBlob, makeClient, SHORT, textBlob, user } from "./helpers/client.ts";
 import { type Failure, failureOf } from "./helpers/failures.ts";
-import { type Fault, FaultProxy, type Rule } from "./helpers/faultproxy.ts";
+import { bigBlob, makeClient, SHORT, textBlob, user } from "./helpers/registry-client.ts";
+import { type Fault, FaultProxy, type Rule } from "./helpers/registry-fault-proxy.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 
 const missing = whyNoRegistry() !== undefined;

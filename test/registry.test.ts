@@ -3,9 +3,9 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 import { dirname, join } from "node:path";
 import type { Repository } from "../lib/reference.ts";
 import { describe as describeBytes, MEDIA_TYPES } from "../lib/oci.ts";
-import { bigBlob, makeClient, makeManifest, readAll, SHORT, textBlob } from "./helpers/client.ts";
 import { failureOf, rejectionOf } from "./helpers/failures.ts";
-import { FaultProxy } from "./helpers/faultproxy.ts";
+import { bigBlob, makeClient, makeManifest, readAll, SHORT, textBlob } from "./helpers/registry-client.ts";
+import { FaultProxy } from "./helpers/registry-fault-proxy.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 
 const missing = whyNoRegistry() !== undefined;
@@ -326,7 +326,7 @@ describe.skipIf(missing)("Registry over TLS", () => {
 
   test("a CA in SSL_CERT_FILE is trusted", async () => {
     const script = `
-      import { makeClient, textBlob } from ${JSON.stringify(join(import.meta.dir, "helpers/client.ts"))};
+      import { makeClient, textBlob } from ${JSON.stringify(join(import.meta.dir, "helpers/registry-client.ts"))};
       await using client = makeClient();
       console.log(await client.registry.pushBlob({ host: process.argv[1], path: "ca" }, textBlob("x")));`;
     const child = Bun.spawn([process.execPath, "--no-env-file", "-e", script, secure.host], {

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { extract } from "tar-stream";
 import { TAR_BLOCK_BYTES, type TarEntry, packTar, tarHeader } from "../lib/tar.ts";
 import { failureOf } from "./helpers/failures.ts";
-import { type Gotar, buildGotar, toGotarInput } from "./helpers/gotar.ts";
+import { buildGotar, type Gotar, toGotarInput } from "./helpers/go-fixtures.ts";
 
 const { signal } = new AbortController();
 let folder: string;

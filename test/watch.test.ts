@@ -5,10 +5,10 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { findCounterparts } from "./helpers/counterparts.ts";
-import { FaultProxy } from "./helpers/faultproxy.ts";
 import { goMod, libraryGo, mainGo } from "./helpers/go.ts";
 import { ourCommand } from "./helpers/oracle.ts";
 import { processesWith, start, waitUntil } from "./helpers/programs.ts";
+import { FaultProxy } from "./helpers/registry-fault-proxy.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { SETTLED_MS } from "./helpers/scene.ts";
 import type { Files } from "./helpers/tree.ts";

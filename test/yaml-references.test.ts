@@ -8,8 +8,8 @@ import { joinDocuments, renderDocument, splitDocuments, type YamlDocument } from
 import { findReferences, replaceReferences, type YamlReference } from "../lib/yaml-references.ts";
 import { makeCacheBox } from "./helpers/cachebox.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { askGo, base64, listOf } from "./helpers/gofixture.ts";
-import { generateYaml, resolved } from "./helpers/yamlgen.ts";
+import { askGo, base64, listOf } from "./helpers/go-fixtures.ts";
+import { generateYaml, resolved } from "./helpers/yaml.ts";
 
 const CORPUS = join(import.meta.dir, "fixtures", "yaml");
 const APP = "ko://example.com/app";

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { UsageError } from "../lib/errors.ts";
 import { parseSelector } from "../lib/yaml-selector.ts";
-import { askGo, listOf } from "./helpers/gofixture.ts";
+import { askGo, listOf } from "./helpers/go-fixtures.ts";
 
 const LABELS: readonly Readonly<Record<string, string>>[] = [
   {},

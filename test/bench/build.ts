@@ -8,10 +8,10 @@
  */
 import { mkdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { pushBases } from "../helpers/bases.ts";
 import { findCounterparts } from "../helpers/counterparts.ts";
 import { makeFolder } from "../helpers/folder.ts";
 import { goMod } from "../helpers/go.ts";
+import { pushBases } from "../helpers/oracle-bases.ts";
 import { cleanEnvironment } from "../helpers/oracle.ts";
 import { startRegistry } from "../helpers/registry.ts";
 import { compare, type Contender, formatTable } from "./measure.ts";

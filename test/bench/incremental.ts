@@ -12,12 +12,12 @@
  */
 import { mkdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { pushBases } from "../helpers/bases.ts";
 import { findCounterparts } from "../helpers/counterparts.ts";
 import { tryStartDaemon } from "../helpers/dockerd.ts";
 import { makeFolder } from "../helpers/folder.ts";
 import { goMod } from "../helpers/go.ts";
 import { findKnativePrograms, prepareKnative } from "../helpers/knative.ts";
+import { pushBases } from "../helpers/oracle-bases.ts";
 import { cleanEnvironment, commitTree, output } from "../helpers/oracle.ts";
 import { startRegistry } from "../helpers/registry.ts";
 import { writeTree } from "../helpers/tree.ts";

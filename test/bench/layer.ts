@@ -22,7 +22,7 @@ import { binaryEntries, kodataEntries } from "../../lib/kodata.ts";
 import { writeLayer } from "../../lib/layer.ts";
 import { silentLog } from "../../lib/log.ts";
 import { MEDIA_TYPES } from "../../lib/oci.ts";
-import { buildGotar } from "../helpers/gotar.ts";
+import { buildGotar } from "../helpers/go-fixtures.ts";
 
 interface Row {
   readonly milliseconds: number;

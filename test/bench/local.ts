@@ -9,10 +9,10 @@
  */
 import { cp, mkdir, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { pushBases } from "../helpers/bases.ts";
 import { findCounterparts, findKnativeModule } from "../helpers/counterparts.ts";
 import { type DaemonKind, tryStartDaemon } from "../helpers/dockerd.ts";
 import { makeFolder } from "../helpers/folder.ts";
+import { pushBases } from "../helpers/oracle-bases.ts";
 import { startRegistry } from "../helpers/registry.ts";
 import { compare, type Contender, formatTable } from "./measure.ts";
 

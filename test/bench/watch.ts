@@ -12,9 +12,9 @@ import { readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { startApiServer } from "../helpers/apiserver.ts";
-import { pushBases } from "../helpers/bases.ts";
 import { findCounterparts, findKnativeModule } from "../helpers/counterparts.ts";
 import { goMod } from "../helpers/go.ts";
+import { pushBases } from "../helpers/oracle-bases.ts";
 import { type Running, runToEnd, start, waitUntil } from "../helpers/programs.ts";
 import { startRegistry } from "../helpers/registry.ts";
 

@@ -6,8 +6,8 @@
 import type { Image, Index, Layer } from "../../lib/image.ts";
 import { type ContainerConfig, encodeConfig, type ImageConfig } from "../../lib/oci-config.ts";
 import {
-  type Descriptor,
   describe,
+  type Descriptor,
   digestOf,
   encodeIndex,
   encodeManifest,
@@ -31,6 +31,22 @@ export interface RandomImageOptions {
   readonly format?: "oci" | "docker";
   readonly config?: ContainerConfig;
   readonly annotations?: Readonly<Record<string, string>>;
+}
+
+export interface MakeImageOptions {
+  readonly config: ImageConfig;
+  readonly layers: readonly Layer[];
+  readonly format: "oci" | "docker";
+  readonly annotations: Readonly<Record<string, string>>;
+}
+
+export interface DaemonImageOptions {
+  /** Images of one base share its layers. @default "base" */
+  readonly base?: string;
+  /** Of the program's layer: another seed is another program. */
+  readonly seed: string;
+  /** Bytes of the program. @default 3000 */
+  readonly fileSize?: number;
 }
 
 /** An image whose layer `i` holds `/data/<seed>-<i>`. */
@@ -91,13 +107,6 @@ export async function randomIndex(
   return { kind: "index", descriptor: describe(index.mediaType, bytes), bytes, index, children };
 }
 
-export interface MakeImageOptions {
-  readonly config: ImageConfig;
-  readonly layers: readonly Layer[];
-  readonly format: "oci" | "docker";
-  readonly annotations: Readonly<Record<string, string>>;
-}
-
 /** The image with this configuration and these layers. */
 export function makeImage({ config, layers, format, annotations }: MakeImageOptions): Image {
   const configBytes = encodeConfig(config);
@@ -141,7 +150,30 @@ export function randomBytes(seed: string, size: number): Uint8Array {
   return result;
 }
 
+/** An image as a build makes it for a daemon: two layers of a base, and one of its own whose digest is its diffID. */
+export async function daemonImage({ base = "base", seed, fileSize = 3000 }: DaemonImageOptions): Promise<Image> {
+  const under = await randomImage({ seed: base });
+  const own = await randomImage({ seed, layers: 1, fileSize });
+  const layers = [...under.layers, ...(await Promise.all(own.layers.map(uncompressed)))];
+  const config = {
+    ...under.config,
+    history: layers.map(() => ({ created: "2020-01-02T03:04:05Z" })),
+    rootfs: { type: "layers", diff_ids: layers.map(({ diffId }) => diffId) },
+  };
+  return makeImage({ config, layers, format: "oci", annotations: {} });
+}
+
 /** Several chunks, as a file or a network gives them. */
-async function* inChunks(bytes: Uint8Array): AsyncGenerator<Uint8Array, void, void> {
-  for (let at = 0; at < bytes.byteLength; at += 1000) yield bytes.subarray(at, at + 1000);
+async function* inChunks(bytes: Uint8Array, size = 1000): AsyncGenerator<Uint8Array, void, void> {
+  for (let at = 0; at < bytes.byteLength; at += size) yield bytes.subarray(at, at + size);
+}
+
+async function uncompressed(layer: Layer): Promise<Layer> {
+  const tar = new Uint8Array(Bun.gunzipSync(Buffer.concat(await Array.fromAsync(layer.open()))));
+  const descriptor = describe("application/vnd.oci.image.layer.v1.tar", tar);
+  return {
+    descriptor,
+    diffId: digestOf(tar),
+    open: () => verified(inChunks(tar, 65_536), descriptor, `layer ${descriptor.digest}`),
+  };
 }

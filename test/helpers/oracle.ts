@@ -1,28 +1,27 @@
 /**
- * Runs one build with the original ko and with ours, and compares everything that a user of either could see.
+ * Runs one build with the original ko and with ours, and compares everything that a user of either could see. The tables in
+ * `test/parity/` hold the cases.
  *
  * Both get the same tree, the same environment and the same arguments, and push to one real registry under two
  * prefixes; repository names are not part of an image, so equal means equal.
  */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import type { Base } from "./bases.ts";
-import { type CompareOptions, compareImages, compareTars, compareValues } from "./compare.ts";
+import type { Base, BaseName, Bases } from "./oracle-bases.ts";
+import { compareImages, type CompareOptions, compareTars, compareValues } from "./oracle-compare.ts";
+import { digestTree, type KeepOptions, keepOriginal } from "./oracle-kept.ts";
 import {
-  type Pulled,
-  type PulledImage,
-  type RepositoryName,
   digestOf,
   isObject,
   pull,
+  type Pulled,
+  type PulledImage,
   pullLayer,
   pullTags,
+  type RepositoryName,
   splitReference,
-} from "./pull.ts";
-import { digestTree, type KeepOptions, keepOriginal } from "./kept.ts";
-import { type Tree, writeTree } from "./tree.ts";
-
-const ROOT = join(import.meta.dir, "..", "..");
+} from "./registry-images.ts";
+import { type Files, type Tree, writeTree } from "./tree.ts";
 
 /** One way to run a program. */
 export interface Invocation {
@@ -76,6 +75,34 @@ export interface Outcome {
   readonly repositories?: readonly RepositoryName[];
 }
 
+/** One parity case: a source tree, a base, an environment and arguments. */
+export interface Case {
+  /** In plain words; the test's name. */
+  readonly name: string;
+  /** The tree. @default {@link HELLO} */
+  readonly files?: Files;
+  /** Makes the tree a git repository with one commit. @default {false} */
+  readonly commit?: boolean;
+  /** What `defaultBaseImage` in `.ko.yaml` names, and what the build stands on. @default {"oci"} */
+  readonly base?: BaseName;
+  /** The whole `.ko.yaml`, where it is more than the default base. */
+  readonly config?: (bases: Bases) => string;
+  readonly env?: Readonly<Record<string, string>> | ((bases: Bases) => Readonly<Record<string, string>>);
+  /** What follows `ko build`. @default {["."]} */
+  readonly args?: readonly string[];
+  /** Working directory below the tree. @default its root */
+  readonly cwd?: string;
+  /** Other ways to run ours that must come to the same. */
+  readonly ours?: readonly Invocation[];
+  /** The repositories that ours prints, in order, where the order is the point. */
+  readonly order?: readonly RegExp[];
+  readonly imageRefs?: boolean;
+  /** False where crane refuses what the original pushes too. @default {true} */
+  readonly validate?: boolean;
+}
+
+const ROOT = join(import.meta.dir, "..", "..");
+
 /**
  * Builds with both programs.
  *
@@ -88,37 +115,6 @@ export async function findDifferences(request: Request, options: OracleOptions):
   return kept.isOld && kept.lines.length > 0
     ? (await findDifferencesFrom(request, { ...options, isLive: true })).lines
     : kept.lines;
-}
-
-async function findDifferencesFrom(
-  request: Request,
-  options: OracleOptions & Pick<KeepOptions, "isLive">,
-): Promise<{ readonly lines: string[]; readonly isOld: boolean }> {
-  const { host, ko, crane, isLive } = options;
-  using work = writeTree({});
-  const ways = request.ours ?? [request];
-  const run = (argv: readonly string[], way: Invocation, prefix: string): Promise<Outcome> =>
-    runKo([...argv, ...way.args], { request, host, prefix, work, cwd: join(request.tree, way.cwd ?? "") });
-  const { base, baseDigests = [base.digest], ...decisive } = request;
-  const inputs = [
-    JSON.stringify({ ...decisive, ours: [] }).replaceAll(request.tree, "TREE"),
-    digestTree(request.tree),
-    ...baseDigests,
-  ];
-  const [{ outcome: original, isOld }, ...ours] = await Promise.all([
-    keepOutcome(() => run([ko, "build", "--sbom=none"], request, "original"), { ko, host, inputs, isLive }),
-    ...ways.map((way, i) => run([...ourCommand(), "build"], way, `ours${i}`)),
-  ]);
-  const lines: string[] = [];
-  for (const outcome of ours) {
-    lines.push(...(await compareOutcomes(outcome, original, { base })));
-    const { references } = outcome;
-    if (request.order?.some((form, i) => !form.test(references[i] ?? "")) === true) {
-      lines.push(`references: ours come as ${references.join(" ")}, wanted ${request.order.join(" ")}`);
-    }
-    if (request.validate !== false) await validateAll(crane, outcome);
-  }
-  return { lines, isOld };
 }
 
 /**
@@ -139,17 +135,6 @@ export async function keepOutcome(
   const value: unknown = JSON.parse(text);
   if (!isOutcome(value)) throw new Error("what was kept of the original is not what was written");
   return { outcome: value, isOld };
-}
-
-/** What {@link keepOutcome} wrote. */
-function isOutcome(value: unknown): value is Outcome {
-  return isObject(value) && ["references", "pulled", "tags", "imageRefs"].every((key) => Array.isArray(value[key]));
-}
-
-interface CompareOutcomesOptions {
-  readonly base: Base;
-  /** Reads the layers of ours too, which takes long where they are large. @default true */
-  readonly withLayers?: boolean;
 }
 
 /** Compares what ours did with what the original did. Order of references is ours to keep, the original has none. */
@@ -228,16 +213,6 @@ export async function commitTree(root: string): Promise<void> {
   }
 }
 
-interface RunKoOptions {
-  readonly request: Request;
-  readonly host: string;
-  readonly prefix: string;
-  /** For configuration and caches: a folder of it per prefix. */
-  readonly work: Tree;
-  /** Absolute. */
-  readonly cwd: string;
-}
-
 /** Runs one program to its end and pulls back what it says it pushed. */
 export async function runKo(argv: readonly string[], options: RunKoOptions): Promise<Outcome> {
   const { request, host, prefix, cwd } = options;
@@ -274,6 +249,69 @@ export async function runKo(argv: readonly string[], options: RunKoOptions): Pro
   };
 }
 
+/** What a program prints. @throws {Error} If it fails, with what it wrote to stderr. */
+export async function output(
+  argv: readonly string[],
+  options: { readonly cwd: string; readonly env: Readonly<Record<string, string | undefined>> },
+): Promise<string> {
+  const child = Bun.spawn([...argv], { ...options, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  if (code !== 0) throw new Error(`${argv.join(" ")} exited with ${code}\n${stderr}`);
+  return stdout;
+}
+
+async function findDifferencesFrom(
+  request: Request,
+  options: OracleOptions & Pick<KeepOptions, "isLive">,
+): Promise<{ readonly lines: string[]; readonly isOld: boolean }> {
+  const { host, ko, crane, isLive } = options;
+  using work = writeTree({});
+  const ways = request.ours ?? [request];
+  const run = (argv: readonly string[], way: Invocation, prefix: string): Promise<Outcome> =>
+    runKo([...argv, ...way.args], { request, host, prefix, work, cwd: join(request.tree, way.cwd ?? "") });
+  const { base, baseDigests = [base.digest], ...decisive } = request;
+  const inputs = [
+    JSON.stringify({ ...decisive, ours: [] }).replaceAll(request.tree, "TREE"),
+    digestTree(request.tree),
+    ...baseDigests,
+  ];
+  const [{ outcome: original, isOld }, ...ours] = await Promise.all([
+    keepOutcome(() => run([ko, "build", "--sbom=none"], request, "original"), { ko, host, inputs, isLive }),
+    ...ways.map((way, i) => run([...ourCommand(), "build"], way, `ours${i}`)),
+  ]);
+  const lines: string[] = [];
+  for (const outcome of ours) {
+    lines.push(...(await compareOutcomes(outcome, original, { base })));
+    const { references } = outcome;
+    if (request.order?.some((form, i) => !form.test(references[i] ?? "")) === true) {
+      lines.push(`references: ours come as ${references.join(" ")}, wanted ${request.order.join(" ")}`);
+    }
+    if (request.validate !== false) await validateAll(crane, outcome);
+  }
+  return { lines, isOld };
+}
+
+/** What {@link keepOutcome} wrote. */
+function isOutcome(value: unknown): value is Outcome {
+  return isObject(value) && ["references", "pulled", "tags", "imageRefs"].every((key) => Array.isArray(value[key]));
+}
+
+interface CompareOutcomesOptions {
+  readonly base: Base;
+  /** Reads the layers of ours too, which takes long where they are large. @default true */
+  readonly withLayers?: boolean;
+}
+
+interface RunKoOptions {
+  readonly request: Request;
+  readonly host: string;
+  readonly prefix: string;
+  /** For configuration and caches: a folder of it per prefix. */
+  readonly work: Tree;
+  /** Absolute. */
+  readonly cwd: string;
+}
+
 /**
  * Checks that each new layer of ours holds what its diffID says, and says where it parts from the original's, if that is
  * in a registry.
@@ -306,17 +344,6 @@ interface Located extends MaybeLocated {
 
 function imagesOf(pulled: Pulled): readonly PulledImage[] {
   return pulled.kind === "image" ? [pulled] : pulled.children;
-}
-
-/** What a program prints. @throws {Error} If it fails, with what it wrote to stderr. */
-export async function output(
-  argv: readonly string[],
-  options: { readonly cwd: string; readonly env: Readonly<Record<string, string | undefined>> },
-): Promise<string> {
-  const child = Bun.spawn([...argv], { ...options, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
-  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-  if (code !== 0) throw new Error(`${argv.join(" ")} exited with ${code}\n${stderr}`);
-  return stdout;
 }
 
 function changedAt(path: string): number {

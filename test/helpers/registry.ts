@@ -1,7 +1,7 @@
 /**
  * Debian's docker-registry on a free loopback port, over a throw-away folder.
  *
- * `faultproxy.ts` goes in front of it where something must break.
+ * `registry-fault-proxy.ts` goes in front of it where something must break.
  */
 import { join } from "node:path";
 import { makeFolder, stateFolder } from "./folder.ts";

@@ -1,7 +1,7 @@
 /** Parity cases: what the base image says, where it comes from, and the platforms of it. */
-import type { BaseName } from "../helpers/bases.ts";
-import type { Case } from "../helpers/case.ts";
 import { goMod, HELLO, mainGo } from "../helpers/go.ts";
+import type { BaseName } from "../helpers/oracle-bases.ts";
+import type { Case } from "../helpers/oracle.ts";
 
 const SINGLE: readonly (readonly [BaseName, string])[] = [
   ["oci", "an OCI image"],

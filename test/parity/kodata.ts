@@ -1,6 +1,6 @@
 /** Parity cases: what lies in `kodata/`, and the times it gets. */
-import type { Case } from "../helpers/case.ts";
 import { HELLO } from "../helpers/go.ts";
+import type { Case } from "../helpers/oracle.ts";
 
 const LONG = "a-directory-name-of-forty-characters-here";
 

@@ -1,6 +1,6 @@
 /** Parity cases: where the program's source is, how it is named, and how it is compiled. */
-import type { Case } from "../helpers/case.ts";
 import { goMod, HELLO, mainGo } from "../helpers/go.ts";
+import type { Case } from "../helpers/oracle.ts";
 
 const DEPENDENCY_MAIN = 'package main\n\nimport "example.com/dep/words"\n\nfunc main() { println(words.Hello) }\n';
 const WORDS = 'package words\n\nconst Hello = "hello"\n';

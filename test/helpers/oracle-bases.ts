@@ -5,7 +5,7 @@
  * entries, indexes of both families. The same bytes each time, so that results can be kept under their digests.
  * Nothing of lib/ takes part, so that a fault there cannot hide itself.
  */
-import { type Family, type ImageSpec, type IndexSpec, pushImage, pushIndex } from "./push.ts";
+import { type Family, type ImageSpec, type IndexSpec, pushImage, pushIndex } from "./registry-images.ts";
 
 type ImageName =
   | "oci"

@@ -1,10 +1,10 @@
 /**
  * Says where what ours made differs from what the original made, field by field.
  *
- * Pure: takes what `pull.ts` read. Layer digests and sizes may differ, for ours compresses differently; the
+ * Pure: takes what `registry-images.ts` read. Layer digests and sizes may differ, for ours compresses differently; the
  * uncompressed layers, the configuration and every other byte of the manifests may not.
  */
-import { type Pulled, type PulledImage, isObject, readList, readObject } from "./pull.ts";
+import { isObject, type Pulled, type PulledImage, readList, readObject } from "./registry-images.ts";
 
 export interface CompareOptions {
   /** The digest of the base as the registry has it: what an OCI index must name (the original names one that is nowhere). */

@@ -1,7 +1,13 @@
-/** A bench (workbench.ts) beside a container daemon: ko that loads, and the docker program that looks at what came. */
+/**
+ * A bench (workbench.ts) beside a container daemon: ko that loads, the docker program that looks at the images, and a Unix
+ * socket in front of the daemon that counts requests and lists the files of archives.
+ */
+import { createServer, type IncomingMessage, request as startRequest, type ServerResponse } from "node:http";
+import { join } from "node:path";
+import { text as readText } from "node:stream/consumers";
+import { extract } from "tar-stream";
 import { makeFolder } from "./folder.ts";
 import { goMod, mainGo } from "./go.ts";
-import { join } from "node:path";
 import { output } from "./oracle.ts";
 import type { Result } from "./programs.ts";
 import type { Files } from "./tree.ts";
@@ -21,6 +27,25 @@ export interface DockerBench extends Bench {
   platformOf(reference: string, env: Environment): Promise<string>;
   /** The diffIDs of an image. */
   layersOf(reference: string, env: Environment): Promise<readonly string[]>;
+}
+
+export interface SeenRequest {
+  readonly method: string;
+  /** Without version and query. */
+  readonly path: string;
+  /** Bytes of its body. */
+  readonly bytes: number;
+  /** The files of a tar in the body: name to bytes. */
+  readonly files: Readonly<Record<string, number>>;
+}
+
+export interface DockerProxy extends AsyncDisposable {
+  readonly socket: string;
+  readonly seen: SeenRequest[];
+  /** Called when the first bytes of a body come. */
+  onBody: ((request: IncomingMessage) => void) | undefined;
+  /** What `GET /version` answers instead of the daemon's own JSON. */
+  changeVersion: ((version: string) => string) | undefined;
 }
 
 /** Prints a file of its kodata. */
@@ -44,6 +69,9 @@ export const LOCAL_FILES: Files = {
   "cmd/reader/kodata/greeting": "hello\n",
   "cmd/plain/main.go": mainGo(),
 };
+
+/** No registry is wanted; a request to one fails. */
+const NOWHERE = "127.0.0.1:1";
 
 /** The daemon behind a socket, and no KO_DOCKER_REPO: as somebody with a minikube has it. */
 export function viaSocket(socket: string): Environment {
@@ -86,5 +114,61 @@ export function makeDockerBench(cwd?: string): DockerBench {
   };
 }
 
-/** No registry is wanted; a request to one fails. */
-const NOWHERE = "127.0.0.1:1";
+/** @param upstream the daemon's socket */
+export async function startDockerProxy(upstream: string): Promise<DockerProxy> {
+  const folder = await makeFolder();
+  const socket = join(folder.path, "proxy.sock");
+  const seen: SeenRequest[] = [];
+  const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const { method = "", url = "" } = request;
+    response.on("error", () => {});
+    const tar = extract();
+    const files: Record<string, number> = {};
+    tar.on("entry", (header, stream, next) => {
+      files[header.name] = header.size;
+      stream.on("end", next);
+      stream.resume();
+    });
+    tar.on("error", () => {});
+    let bytes = 0;
+    const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+      const out = startRequest(
+        { socketPath: upstream, method, path: url, headers: request.headers, agent: false },
+        resolve,
+      );
+      out.on("error", reject);
+      request.on("aborted", () => out.destroy());
+      request.on("data", (chunk: Uint8Array) => {
+        if (bytes === 0) proxy.onBody?.(request);
+        bytes += chunk.byteLength;
+        tar.write(chunk);
+      });
+      request.pipe(out);
+    });
+    tar.end(null);
+    const path = url.replace(/^\/v[\d.]+/, "").replace(/\?.*$/, "");
+    seen.push({ method, path, bytes, files });
+    if (path === "/version" && proxy.changeVersion !== undefined) {
+      response.end(proxy.changeVersion(await readText(answer)));
+      return;
+    }
+    response.writeHead(answer.statusCode ?? 500, answer.headers);
+    answer.pipe(response);
+  };
+  const server = createServer((request, response) => {
+    handle(request, response).catch(() => request.socket.destroy());
+  });
+  await new Promise<void>((resolve) => server.listen(socket, resolve));
+  const proxy: DockerProxy = {
+    socket,
+    seen,
+    onBody: undefined,
+    changeVersion: undefined,
+    [Symbol.asyncDispose]: async () => {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+      await folder[Symbol.asyncDispose]();
+    },
+  };
+  return proxy;
+}
