@@ -62,7 +62,8 @@ describe.skipIf(programs === undefined)("on Knative Serving", () => {
   beforeAll(async () => {
     [registry, tree] = await Promise.all([startRegistry(), prepareKnative()]);
     base = (await pushBases(registry.host)).oci;
-    bench = makeBench({}, { host: registry.host, cwd: tree, config: `defaultBaseImage: ${base.reference}\n` });
+    const config = `defaultBaseImage: ${base.reference}\n`;
+    bench = makeBench({}, { host: registry.host, cwd: tree, config, plainGo: true });
     const { code, stdout, stderr } = await bench.ours(["resolve", "-R", "-f", "config"]);
     if (code !== 0) throw new Error(stderr);
     resolved = stdout;

@@ -9,6 +9,7 @@ import type { Host } from "../../lib/host.ts";
 import { goMod, libraryGo, mainGo } from "./go.ts";
 import { runKoHere } from "./inprocess.ts";
 import { cleanEnvironment, commitTree, output } from "./oracle.ts";
+import { QUICK_GO } from "./quickgo.ts";
 import { type Files, type Tree, writeTree } from "./tree.ts";
 
 /** A moment of a call of go. */
@@ -84,10 +85,11 @@ echo "$1" >> "$TEST_CALLS"
 at() {
   mv "${folder}/at/$1" "${folder}/at/$1.now" 2>/dev/null && (cd "$TREE" && . "${folder}/at/$1.now" >&2)
 }
-at "before-$1"
-'${go}' "$@"
+word=$1
+at "before-$word"
+${QUICK_GO}'${go}' "$@"
 code=$?
-at "after-$1"
+at "after-$word"
 exit $code
 `;
 

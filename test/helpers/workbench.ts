@@ -5,6 +5,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { cleanEnvironment, ourCommand } from "./oracle.ts";
 import { type Result, type Running, start } from "./programs.ts";
+import { QUICK_GO } from "./quickgo.ts";
 import { type Files, type Tree, writeTree } from "./tree.ts";
 
 export interface Bench extends Disposable {
@@ -35,6 +36,8 @@ export interface BenchOptions {
   readonly config?: string;
   /** The working directory, instead of a tree of its own. */
   readonly cwd?: string;
+  /** Builds as the user's go does, instead of quickly (quickgo.ts). @default false */
+  readonly plainGo?: boolean;
 }
 
 export interface KoOptions {
@@ -50,7 +53,8 @@ export function makeBench(files: Files, options: BenchOptions): Bench {
   const tree = writeTree(files);
   const work = writeTree({ docker: null, "config/.ko.yaml": config });
   const calls = work.at("go-calls");
-  work.write({ "bin/go": { executable: `#!/bin/sh\necho "$1" >> '${calls}'\nexec '${realGo()}' "$@"\n` } });
+  const quick = options.plainGo === true ? "" : QUICK_GO;
+  work.write({ "bin/go": { executable: `#!/bin/sh\necho "$1" >> '${calls}'\n${quick}exec '${realGo()}' "$@"\n` } });
   const repository = `${host}/team-${crypto.randomUUID()}`;
   const env: Record<string, string> = {
     ...cleanEnvironment(work.path),
