@@ -81,7 +81,7 @@ describe.skipIf(programs === undefined || process.platform !== "linux")("a build
     process.kill(running.pid, "SIGTERM");
     expect(await running.result).toMatchObject({ code: 143, stdout: "" });
     expect([...readdirSync(bench.work.at("tmp")), ...readdirSync(work)]).toEqual([]);
-  }, 30_000);
+  });
 
   test("a default base that cannot be reached names the one that needs no network", async () => {
     using bench = makeBench(HELLO, { host: registry.host, config: "" });

@@ -136,6 +136,7 @@ describe.skipIf(daemon === undefined)("ko build: reference and names", () => {
       ...cleanEnvironment(work.path),
       PATH: `${work.at("bin")}:${process.env["PATH"] ?? ""}`,
       DOCKER_HOST: `unix://${daemon?.socket ?? ""}`,
+      KOCACHE: work.at("cache"),
     };
   });
 
