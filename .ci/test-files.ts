@@ -107,13 +107,14 @@ export function addCounts(all: readonly Counts[]): Counts {
  * counts. Of a failed test its error stays, and of every file what its tests print.
  */
 export function shortenOutput(output: string): string {
-  const [beforeCounts = ""] = output.split(/^ +\d+ pass$/m);
-  const dull = /^(?:bun test v\S+ \(\w+\)|\S+\.test\.ts:|\((?:pass|skip|todo)\) .*|\d+ tests? failed:)$/;
-  // Bun repeats the names of failed tests where there are many.
-  const [first = ""] = beforeCounts.split(/^\d+ tests? failed:$/m);
-  return first
+  // At the end Bun repeats the names of tests that failed or were skipped, and counts.
+  const [tests = ""] = output.split(/^ *\d+ (?:pass|tests? (?:failed|skipped|todo):)$/m);
+  const dull = /^(?:bun test v\S+ \(\w+\)|\S+\.test\.ts:|\((?:pass|skip|todo)\) [^\n]*)$/;
+  // Of a name of several lines.
+  const restOfName = /^(?!\(fail\)).* \[[\d.]+m?s\]$/;
+  return tests
     .split("\n")
-    .filter((line) => !dull.test(line))
+    .filter((line) => !dull.test(line) && !restOfName.test(line))
     .join("\n")
     .replaceAll(/\n{3,}/g, "\n\n")
     .trim();

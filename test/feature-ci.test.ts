@@ -105,6 +105,11 @@ describe("shortenOutput()", () => {
     expect(shortenOutput(`${banner}(pass) a > b [0.03ms]\n(skip) c\n(todo) d\n${end(1, 0)}`)).toBe("");
   });
 
+  test("leaves nothing of skipped tests that are named in the end, and of names of several lines", () => {
+    const tests = "(pass) a\r\nb [0.03ms]\n(skip) c\n";
+    expect(shortenOutput(`${banner}${tests}\n1 tests skipped:\n(skip) c\n\n${end(1, 0)}`)).toBe("");
+  });
+
   test("leaves what the tests print", () => {
     expect(shortenOutput(`${banner}skipped: no docker\n(pass) a [1ms]\nhello\n(pass) b\n${end(2, 0)}`)).toBe(
       "skipped: no docker\nhello",
