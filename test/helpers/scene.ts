@@ -6,10 +6,9 @@
  */
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { Host } from "../../lib/host.ts";
-import { goMod, libraryGo, mainGo } from "./go.ts";
+import { goMod, libraryGo, mainGo, QUICK_GO } from "./go.ts";
 import { runKoHere } from "./inprocess.ts";
 import { cleanEnvironment, commitTree, output } from "./oracle.ts";
-import { QUICK_GO } from "./quickgo.ts";
 import { type Files, type Tree, writeTree } from "./tree.ts";
 
 /** A moment of a call of go. */

@@ -3,9 +3,9 @@
  * asked, and a `kubectl` that is the real one or a script.
  */
 import { existsSync, readFileSync } from "node:fs";
+import { QUICK_GO } from "./go.ts";
 import { cleanEnvironment, ourCommand } from "./oracle.ts";
 import { type Result, type Running, start } from "./programs.ts";
-import { QUICK_GO } from "./quickgo.ts";
 import { type Files, type Tree, writeTree } from "./tree.ts";
 
 export interface Bench extends Disposable {
@@ -36,7 +36,7 @@ export interface BenchOptions {
   readonly config?: string;
   /** The working directory, instead of a tree of its own. */
   readonly cwd?: string;
-  /** Builds as the user's go does, instead of quickly (quickgo.ts). @default false */
+  /** Builds as the user's go does, instead of quickly (QUICK_GO). @default false */
   readonly plainGo?: boolean;
 }
 
