@@ -2,14 +2,13 @@
  * `ko apply` and `create` when something ends early: no kubectl, a kubectl that dies, a failing build, Ctrl-C at any
  * moment. kubectl is a script here, so that its behaviour can be chosen; the registry and Go are real.
  */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { symlink } from "node:fs/promises";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, HELLO } from "./helpers/go.ts";
 import { processesWith, type Running, waitUntil } from "./helpers/programs.ts";
-import { FaultProxy, type Seen } from "./helpers/registry-fault-proxy.ts";
-import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
+import { registrySuite, type Seen } from "./helpers/registry-fault-proxy.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 
 const programs = findCounterparts(["docker-registry"]);
@@ -20,21 +19,8 @@ const YAML = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {image
 const MARK = "KO_TEST_MARK";
 
 describe.skipIf(programs === undefined)("when something ends early", () => {
-  let registry: TestRegistry;
-  let proxy: FaultProxy;
+  const { proxy } = registrySuite();
   let bench: Bench;
-
-  beforeAll(async () => {
-    registry = await startRegistry();
-    proxy = await FaultProxy.start(registry.host);
-  });
-
-  afterAll(async () => {
-    await proxy?.[Symbol.asyncDispose]();
-    await registry?.[Symbol.asyncDispose]();
-  });
-
-  beforeEach(() => proxy.reset());
 
   function openBench(files = HELLO): Bench {
     bench = makeBench(files, { host: proxy.host });

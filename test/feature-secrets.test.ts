@@ -1,18 +1,16 @@
 /** No secret is in a log line of any level, nor in an error (docs/rules.md B6.3). */
-import { afterAll, beforeAll, beforeEach, expect, describe as group, test } from "bun:test";
+import { afterAll, beforeAll, expect, describe as group, test } from "bun:test";
 import { chmod } from "node:fs/promises";
 import { join } from "node:path";
 import { createKeychain } from "../lib/registry-keychain.ts";
 import { describeError } from "../lib/errors.ts";
 import { createHost, type Host } from "../lib/host.ts";
 import type { Registry } from "../lib/registry.ts";
-import type { Repository } from "../lib/reference.ts";
 import { type Folder, makeFolder } from "./helpers/folder.ts";
 import { bigBlob, makeClient, makeManifest, readAll, SHORT, textBlob } from "./helpers/registry-client.ts";
-import { type Demand, FaultProxy, type Rule } from "./helpers/registry-fault-proxy.ts";
-import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
+import { type Demand, registrySuite, type Rule } from "./helpers/registry-fault-proxy.ts";
 
-const missing = whyNoRegistry() !== undefined;
+const { missing, other, proxy, repository, testNumber } = registrySuite();
 const real: Host = createHost();
 const canaries = {
   password: "canary-pass/w+rd&1",
@@ -21,33 +19,17 @@ const canaries = {
   signature: "canary-signature",
   state: "canary-state",
 };
-let server: TestRegistry;
-let proxy: FaultProxy;
-let other: FaultProxy;
 let folder: Folder;
-let count = 0;
 
 beforeAll(async () => {
   if (missing) return;
-  server = await startRegistry();
-  [proxy, other] = [await FaultProxy.start(server.host), await FaultProxy.start(server.host)];
   folder = await makeFolder();
   const helper = `#!/bin/sh\ncat > /dev/null\necho '${canaries.password}' >&2\nprintf '{"Username":"joe","Secret":"${canaries.password}"}'\n`;
   await Bun.write(join(folder.path, "docker-credential-canary"), helper);
   await chmod(join(folder.path, "docker-credential-canary"), 0o755);
 });
 
-afterAll(async () => {
-  await proxy?.[Symbol.asyncDispose]();
-  await other?.[Symbol.asyncDispose]();
-  await server?.[Symbol.asyncDispose]();
-  await folder?.[Symbol.asyncDispose]();
-});
-
-beforeEach(() => {
-  proxy?.reset();
-  other?.reset();
-});
+afterAll(() => folder?.[Symbol.asyncDispose]());
 
 const account = { username: "joe", password: canaries.password };
 const basic = Buffer.from(`joe:${canaries.password}`).toString("base64");
@@ -114,10 +96,10 @@ const faults: Record<string, (secret: string) => Rule[]> = {
   resets: () => [{ method: "PUT", fault: { kind: "reset" } }],
 };
 
-async function runEverything(registry: Registry, repository: Repository): Promise<readonly string[]> {
-  const layer = bigBlob(70_000, count);
+async function runEverything(registry: Registry): Promise<readonly string[]> {
+  const layer = bigBlob(70_000, testNumber());
   const manifest = makeManifest([layer]);
-  const mounted = { ...textBlob(`m${count}`), source: { host: repository.host, path: "base" } };
+  const mounted = { ...textBlob(`m${testNumber()}`), source: { host: repository.host, path: "base" } };
   const steps: (() => Promise<unknown>)[] = [
     () => registry.pushBlob(repository, layer),
     () => registry.pushBlob(repository, mounted),
@@ -142,7 +124,6 @@ group.skipIf(missing)("nothing secret is said", () => {
     Object.keys(demands).flatMap((demand) => Object.keys(faults).map((fault) => [auth, demand, fault] as const)),
   );
   test.each(cases)("with %s, where %s is wanted, and %s happens", async (auth, demand, fault) => {
-    const repository = { host: proxy.host, path: `test/secret${++count}` };
     const config = JSON.stringify(auths[auth]?.(proxy.host));
     await Bun.write(join(folder.path, "config.json"), config);
     const env = { DOCKER_CONFIG: folder.path, PATH: `${folder.path}:/usr/bin:/bin` };
@@ -152,7 +133,7 @@ group.skipIf(missing)("nothing secret is said", () => {
     proxy.demand = demands[demand];
     proxy.reset(faults[fault]?.(sent[auth] ?? "") ?? []);
     await using client = makeClient({ keychain: createKeychain({ ...real, env }, log), log, deadlines: SHORT });
-    const errors = await runEverything(client.registry, repository);
+    const errors = await runEverything(client.registry);
     await client[Symbol.asyncDispose]();
     const all = [...said, ...errors].join("\n");
     expect(all.length).toBeGreaterThan(500);

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { beforeEach, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { isLocal, type Place, type TagRule } from "../lib/publish-destination.ts";
 import { messageOf } from "../lib/errors.ts";
@@ -13,8 +13,8 @@ import { rejectionOf } from "./helpers/failures.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
 import { makeClient, type TestClient } from "./helpers/registry-client.ts";
-import { FaultProxy } from "./helpers/registry-fault-proxy.ts";
-import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
+import { registrySuite } from "./helpers/registry-fault-proxy.ts";
+import { whyNoRegistry } from "./helpers/registry.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 const PUBLISHED: readonly Published[] = [
@@ -247,25 +247,12 @@ describe("teePublisher()", () => {
   });
 });
 
-const missing = whyNoRegistry() !== undefined;
-
-describe.skipIf(missing)("registryPublisher()", () => {
-  let server: TestRegistry;
-  let proxy: FaultProxy;
-  let count = 0;
+describe.skipIf(whyNoRegistry() !== undefined)("registryPublisher()", () => {
+  const { proxy, repository } = registrySuite();
   let name = "";
 
-  beforeAll(async () => {
-    server = await startRegistry();
-    proxy = await FaultProxy.start(server.host);
-  });
-  afterAll(async () => {
-    await proxy?.[Symbol.asyncDispose]();
-    await server?.[Symbol.asyncDispose]();
-  });
   beforeEach(() => {
-    proxy.reset();
-    name = `${proxy.host}/test/sink${++count}`;
+    name = `${repository.host}/${repository.path}`;
   });
 
   function openSink({ registry }: TestClient, names: readonly string[] = ["latest"]): ImageSink {
@@ -282,7 +269,7 @@ describe.skipIf(missing)("registryPublisher()", () => {
 
   /** The requests but the ping, without the repository: `PUT manifests/latest 201`. */
   const requests = (): readonly string[] =>
-    proxy.log.filter((line) => !line.includes(" /v2/ ")).map((line) => line.replace(/ \/v2\/test\/sink\d+\//, " "));
+    proxy.log.filter((line) => !line.includes(" /v2/ ")).map((line) => line.replace(/ \/v2\/test\/app\d+\//, " "));
   const waitFor = async (request: RegExp): Promise<void> => {
     while (!requests().some((line) => request.test(line))) await Bun.sleep(1);
   };

@@ -1,7 +1,6 @@
 /** Who we are and how we say so: a proxy that demands authentication before the real docker-registry. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import type { Credential } from "../lib/registry-keychain.ts";
-import type { Repository } from "../lib/reference.ts";
 import { failureOf } from "./helpers/failures.ts";
 import {
   fixedKeychain,
@@ -12,32 +11,11 @@ import {
   textBlob,
   user,
 } from "./helpers/registry-client.ts";
-import { type BearerDemand, type Demand, FaultProxy } from "./helpers/registry-fault-proxy.ts";
-import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
+import { type BearerDemand, type Demand, FaultProxy, registrySuite } from "./helpers/registry-fault-proxy.ts";
 
-const missing = whyNoRegistry() !== undefined;
 const account = { username: "joe", password: "s3cret-pass" };
-let server: TestRegistry;
-let proxy: FaultProxy;
-let count = 0;
-let repository: Repository;
 
-beforeAll(async () => {
-  if (missing) return;
-  server = await startRegistry();
-  proxy = await FaultProxy.start(server.host);
-});
-
-afterAll(async () => {
-  await proxy?.[Symbol.asyncDispose]();
-  await server?.[Symbol.asyncDispose]();
-});
-
-beforeEach(() => {
-  proxy?.reset();
-  if (proxy !== undefined) proxy.demand = undefined;
-  repository = { host: proxy?.host ?? "", path: `test/auth${++count}` };
-});
+const { missing, proxy, repository, server, testNumber } = registrySuite();
 
 const tokens = (): readonly string[] =>
   proxy.seen
@@ -49,7 +27,7 @@ const tokens = (): readonly string[] =>
 
 const push = async (keychain = user): Promise<void> => {
   await using client = makeClient({ keychain });
-  const layer = textBlob(`layer of ${count}`);
+  const layer = textBlob(`layer of ${testNumber()}`);
   const manifest = makeManifest([layer]);
   await Promise.all([layer, manifest.config].map((blob) => client.registry.pushBlob(repository, blob)));
   await client.registry.pushManifest(repository, "v1", manifest);
@@ -172,7 +150,7 @@ describe.skipIf(missing)("a push", () => {
   ])("mounts with a token of its own, and pushes with the other: %s", async (_, more) => {
     proxy.demand = { kind: "bearer", credential: account, ...more };
     await using client = makeClient({ keychain: user });
-    const blob = textBlob(`mounted ${count}`);
+    const blob = textBlob(`mounted ${testNumber()}`);
     const base = { ...repository, path: `${repository.path}/base` };
     await client.registry.pushBlob(base, blob);
     proxy.reset();

@@ -1,5 +1,5 @@
 /** Cached endpoints: they save `GET /v2/`, and cost nothing but time when they are wrong. Challenges are parsed here too. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { keyOf, type Records } from "../lib/cache.ts";
@@ -7,38 +7,17 @@ import { DEADLINES } from "../lib/http-transfer.ts";
 import { Http } from "../lib/http.ts";
 import { isObject } from "../lib/json.ts";
 import { silentLog } from "../lib/log.ts";
-import type { Repository } from "../lib/reference.ts";
 import { ApiProbe, type Endpoint, findUsable, isSameEndpoint, parseChallenges } from "../lib/registry-ping.ts";
 import { Secrets } from "../lib/url.ts";
 import { makeCacheBox } from "./helpers/cachebox.ts";
 import { type Failure, failureOf } from "./helpers/failures.ts";
 import { bigBlob, makeClient, makeManifest, SHORT, textBlob, user } from "./helpers/registry-client.ts";
-import { type Demand, FaultProxy } from "./helpers/registry-fault-proxy.ts";
-import { findFreePort, startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
+import { type Demand, FaultProxy, registrySuite } from "./helpers/registry-fault-proxy.ts";
+import { findFreePort, startRegistry } from "./helpers/registry.ts";
 
-const missing = whyNoRegistry() !== undefined;
 const account = { username: "joe", password: "s3cret-pass" };
-let server: TestRegistry;
-let proxy: FaultProxy;
-let count = 0;
-let repository: Repository;
 
-beforeAll(async () => {
-  if (missing) return;
-  server = await startRegistry();
-  proxy = await FaultProxy.start(server.host);
-});
-
-afterAll(async () => {
-  await proxy?.[Symbol.asyncDispose]();
-  await server?.[Symbol.asyncDispose]();
-});
-
-beforeEach(() => {
-  proxy?.reset();
-  if (proxy !== undefined) proxy.demand = undefined;
-  repository = { host: proxy?.host ?? "", path: `test/ping${++count}` };
-});
+const { missing, proxy, repository, server, testNumber } = registrySuite();
 
 /** Cache records in a Map, as JSON. */
 class TestRecords implements Records {
@@ -154,7 +133,7 @@ describe.skipIf(missing)("with a record of an earlier run", () => {
     await look(records);
     proxy.demand = { kind: "bearer", credential: account };
     await using client = makeClient({ records, keychain: user });
-    const layer = bigBlob(100_000, count);
+    const layer = bigBlob(100_000, testNumber());
     const manifest = makeManifest([layer]);
     await Promise.all([layer, manifest.config].map((blob) => client.registry.pushBlob(repository, blob)));
     await client.registry.pushManifest(repository, "v1", manifest);
@@ -191,7 +170,7 @@ describe.skipIf(missing)("a registry that has changed", () => {
   test("pushes go on too, and the registry is asked once", async () => {
     const records = new TestRecords({ [proxy.host]: { base: `https://${proxy.host}/` } });
     await using client = makeClient({ records });
-    const blobs = [1, 2, 3, 4].map((i) => bigBlob(100_000, 1000 * count + i));
+    const blobs = [1, 2, 3, 4].map((i) => bigBlob(100_000, 1000 * testNumber() + i));
     const results = await Promise.all(blobs.map((blob) => client.registry.pushBlob(repository, blob)));
     expect({ results, pings: proxy.seen.filter(({ path }) => path === "/v2/").length }).toEqual({
       results: ["uploaded", "uploaded", "uploaded", "uploaded"],
@@ -327,7 +306,7 @@ describe.skipIf(missing)("a record that is wrong", () => {
 
   test("without one, nothing is kept", async () => {
     await using client = makeClient();
-    expect(await client.registry.pushBlob(repository, textBlob(`plain ${count}`))).toBe("uploaded");
+    expect(await client.registry.pushBlob(repository, textBlob(`plain ${testNumber()}`))).toBe("uploaded");
     expect(proxy.seen[0]?.path).toBe("/v2/");
   });
 });

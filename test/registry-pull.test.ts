@@ -1,5 +1,5 @@
 /** Reading when something breaks or lies: a fault proxy before the real docker-registry. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 import { gzipSync } from "node:zlib";
 import { type Descriptor, describe as describeBytes, MEDIA_TYPES } from "../lib/oci.ts";
 import type { Repository } from "../lib/reference.ts";
@@ -14,38 +14,20 @@ import {
   textBlob,
   user,
 } from "./helpers/registry-client.ts";
-import { type Fault, FaultProxy, type Rule } from "./helpers/registry-fault-proxy.ts";
-import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
+import { type Fault, registrySuite, type Rule } from "./helpers/registry-fault-proxy.ts";
 
-const missing = whyNoRegistry() !== undefined;
+const { missing, other, proxy } = registrySuite();
 const layer = bigBlob(400_000, 5);
 const manifest: TestManifest = makeManifest([layer]);
 const path = "test/down";
-let server: TestRegistry;
-let proxy: FaultProxy;
-let other: FaultProxy;
 let repository: Repository;
 
 beforeAll(async () => {
   if (missing) return;
-  server = await startRegistry();
-  [proxy, other] = [await FaultProxy.start(server.host), await FaultProxy.start(server.host)];
   repository = { host: proxy.host, path };
   await using client = makeClient();
   await Promise.all([layer, manifest.config].map((blob) => client.registry.pushBlob(repository, blob)));
   await client.registry.pushManifest(repository, "v1", manifest);
-});
-
-afterAll(async () => {
-  await proxy?.[Symbol.asyncDispose]();
-  await other?.[Symbol.asyncDispose]();
-  await server?.[Symbol.asyncDispose]();
-});
-
-beforeEach(() => {
-  proxy?.reset();
-  other?.reset();
-  if (proxy !== undefined) proxy.demand = undefined;
 });
 
 const get = (fault: Fault, only?: readonly number[]): Rule => ({

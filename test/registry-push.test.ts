@@ -1,40 +1,18 @@
 /** Blobs that are sent while they are made: a fault proxy before the real docker-registry. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { KoError } from "../lib/errors.ts";
 import type { Blob, BlobStream } from "../lib/image.ts";
-import type { Repository } from "../lib/reference.ts";
 
 import { failureOf, rejectionOf } from "./helpers/failures.ts";
 import { bigBlob, makeClient, SHORT, textBlob, user } from "./helpers/registry-client.ts";
-import { type Fault, FaultProxy, type Rule } from "./helpers/registry-fault-proxy.ts";
-import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
+import { type Fault, registrySuite, type Rule } from "./helpers/registry-fault-proxy.ts";
 
-const missing = whyNoRegistry() !== undefined;
 const SIZE = 1_000_000;
 const FIRST_HALF = 500_000;
-let server: TestRegistry;
-let proxy: FaultProxy;
-let count = 0;
-let repository: Repository;
 
-beforeAll(async () => {
-  if (missing) return;
-  server = await startRegistry();
-  proxy = await FaultProxy.start(server.host);
-});
-
-afterAll(async () => {
-  await proxy?.[Symbol.asyncDispose]();
-  await server?.[Symbol.asyncDispose]();
-});
-
-beforeEach(() => {
-  proxy?.reset();
-  if (proxy !== undefined) proxy.demand = undefined;
-  repository = { host: proxy?.host ?? "", path: `test/grow${++count}` };
-});
+const { missing, proxy, repository, server, testNumber } = registrySuite();
 
 interface TestStream extends BlobStream {
   readonly blob: ReturnType<typeof bigBlob>;
@@ -46,7 +24,7 @@ interface TestStream extends BlobStream {
 
 /** Half of a blob; the other half comes when the test says so. */
 function grow(options: { readonly size?: number; readonly streamed?: Blob } = {}): TestStream {
-  const blob = bigBlob(options.size ?? SIZE, count);
+  const blob = bigBlob(options.size ?? SIZE, testNumber());
   const streamed = options.streamed ?? blob;
   const made = Promise.withResolvers<Blob>();
   made.promise.catch(() => undefined);
@@ -237,7 +215,7 @@ describe.skipIf(missing)("streamBlob()", () => {
 
   test("takes its turn; what is complete by then is pushed as ever", async () => {
     await using client = makeClient({ uploads: 1 });
-    const [first, second] = [grow(), { ...grow({ size: SIZE - 1 }), blob: bigBlob(SIZE - 1, count) }];
+    const [first, second] = [grow(), { ...grow({ size: SIZE - 1 }), blob: bigBlob(SIZE - 1, testNumber()) }];
     const works = [first, second].map((stream) => client.registry.streamBlob(repository, stream));
     await halfway();
     second.finish();

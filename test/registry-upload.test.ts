@@ -1,36 +1,10 @@
 /** Uploads when something breaks: a fault proxy before the real docker-registry. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import type { Repository } from "../lib/reference.ts";
+import { describe, expect, test } from "bun:test";
 import { type Failure, failureOf } from "./helpers/failures.ts";
 import { bigBlob, makeClient, SHORT, textBlob, user } from "./helpers/registry-client.ts";
-import { type Fault, FaultProxy, type Rule } from "./helpers/registry-fault-proxy.ts";
-import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
+import { type Fault, registrySuite, type Rule } from "./helpers/registry-fault-proxy.ts";
 
-const missing = whyNoRegistry() !== undefined;
-let server: TestRegistry;
-let proxy: FaultProxy;
-/** Another server with the same content, for what leads elsewhere. */
-let other: FaultProxy;
-let count = 0;
-let repository: Repository;
-
-beforeAll(async () => {
-  if (missing) return;
-  server = await startRegistry();
-  [proxy, other] = [await FaultProxy.start(server.host), await FaultProxy.start(server.host)];
-});
-
-afterAll(async () => {
-  await proxy?.[Symbol.asyncDispose]();
-  await other?.[Symbol.asyncDispose]();
-  await server?.[Symbol.asyncDispose]();
-});
-
-beforeEach(() => {
-  proxy?.reset();
-  other?.reset();
-  repository = { host: proxy?.host ?? "", path: `test/up${++count}` };
-});
+const { missing, other, proxy, repository, server, testNumber } = registrySuite();
 
 const error = (code: string): string => JSON.stringify({ errors: [{ code, message: "said the proxy" }] });
 const answer = (status: number, code?: string, headers?: Record<string, string>): Fault => ({
@@ -116,7 +90,7 @@ describe.skipIf(missing)("pushBlob() does again what may be done again", () => {
   ])("%s", async (_, rules, wanted) => {
     proxy.reset(rules);
     await using client = makeClient({ deadlines: SHORT });
-    const blob = bigBlob(size, count);
+    const blob = bigBlob(size, testNumber());
     const result = await client.registry.pushBlob(repository, blob);
     await client[Symbol.asyncDispose]();
     const url = `http://${server.host}/v2/${repository.path}/blobs/${blob.descriptor.digest}`;
@@ -209,7 +183,7 @@ describe.skipIf(missing)("pushBlob() is refused", () => {
   ])("%s", async (_, rules, wanted, failure) => {
     proxy.reset(rules);
     await using client = makeClient();
-    const got = await failureOf(client.registry.pushBlob(repository, textBlob(`refused ${count}`)));
+    const got = await failureOf(client.registry.pushBlob(repository, textBlob(`refused ${testNumber()}`)));
     const hint = failure.hint?.replace("$R", repository.path).replace("$H", repository.host);
     expect({ steps: steps(), got: { ...got, message: "" } }).toMatchObject({
       steps: wanted,
@@ -277,7 +251,7 @@ describe.skipIf(missing)("mounts", () => {
     await using client = makeClient();
     const result = await client.registry.pushBlob(
       repository,
-      textBlob(`mount ${count}`, { host: repository.host, path: "base" }),
+      textBlob(`mount ${testNumber()}`, { host: repository.host, path: "base" }),
     );
     expect({ result, waits: client.waits, last: steps().slice(-2) }).toEqual({
       result: "uploaded",
@@ -288,7 +262,7 @@ describe.skipIf(missing)("mounts", () => {
 });
 
 describe.skipIf(missing)("upload Locations", () => {
-  const blob = (): ReturnType<typeof bigBlob> => bigBlob(70_000, 1000 + count);
+  const blob = (): ReturnType<typeof bigBlob> => bigBlob(70_000, 1000 + testNumber());
   const location = (value: string | undefined): Rule[] => [
     on("POST", { kind: "alter", headers: { location: value } }, [1]),
   ];

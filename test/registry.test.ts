@@ -1,35 +1,13 @@
 /** The client against the real docker-registry, with a recording proxy between them; nothing breaks here. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { dirname, join } from "node:path";
-import type { Repository } from "../lib/reference.ts";
 import { describe as describeBytes, MEDIA_TYPES } from "../lib/oci.ts";
 import { failureOf, rejectionOf } from "./helpers/failures.ts";
 import { bigBlob, makeClient, makeManifest, readAll, SHORT, textBlob } from "./helpers/registry-client.ts";
-import { FaultProxy } from "./helpers/registry-fault-proxy.ts";
-import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
+import { registrySuite } from "./helpers/registry-fault-proxy.ts";
+import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 
-const missing = whyNoRegistry() !== undefined;
-let server: TestRegistry;
-let proxy: FaultProxy;
-let count = 0;
-/** A new repository, empty, for each test. */
-let repository: Repository;
-
-beforeAll(async () => {
-  if (missing) return;
-  server = await startRegistry();
-  proxy = await FaultProxy.start(server.host);
-});
-
-afterAll(async () => {
-  await proxy?.[Symbol.asyncDispose]();
-  await server?.[Symbol.asyncDispose]();
-});
-
-beforeEach(() => {
-  proxy?.reset();
-  repository = { host: proxy?.host ?? "", path: `test/app${++count}` };
-});
+const { missing, proxy, repository } = registrySuite();
 
 const at = (text: string): string => text.replaceAll("$R", `/v2/${repository.path}`);
 /** A session is gone when the DELETE took it, or when the registry saw first that the connection broke. */

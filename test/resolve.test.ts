@@ -3,7 +3,7 @@
  * compared document by document; that ours keeps all other bytes is shown by yaml-references.test.ts and
  * feature-knative.test.ts.
  */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { describeError, KoError } from "../lib/errors.ts";
 import type { FoundPrograms, Program } from "../lib/go-programs.ts";
 import type { Choice, Pipeline, PublishedProgram } from "../lib/pipeline.ts";
@@ -15,7 +15,7 @@ import { pushBases } from "./helpers/oracle-bases.ts";
 import { digestTree, keepOriginal } from "./helpers/oracle-kept.ts";
 import type { Result } from "./helpers/programs.ts";
 import { readObject } from "./helpers/registry-images.ts";
-import { FaultProxy } from "./helpers/registry-fault-proxy.ts";
+import { registrySuite } from "./helpers/registry-fault-proxy.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { SETTLED_MS } from "./helpers/scene.ts";
 import type { Files } from "./helpers/tree.ts";
@@ -83,20 +83,7 @@ describe.skipIf(programs === undefined)("ko resolve, beside the original", () =>
 });
 
 describe.skipIf(programs === undefined)("ko resolve", () => {
-  let registry: TestRegistry;
-  let proxy: FaultProxy;
-
-  beforeAll(async () => {
-    registry = await startRegistry();
-    proxy = await FaultProxy.start(registry.host);
-  });
-
-  beforeEach(() => proxy.reset());
-
-  afterAll(async () => {
-    await proxy?.[Symbol.asyncDispose]();
-    await registry?.[Symbol.asyncDispose]();
-  });
+  const { proxy } = registrySuite();
 
   /** How often Go compiled, and how many images were pushed. */
   function work(bench: Bench): { readonly list: number; readonly build: number; readonly images: number } {

@@ -2,14 +2,13 @@
  * `--watch`, end to end: ko runs as a user runs it, files change as editors change them. Registry and Go are real;
  * kubectl is a script where a test needs a certain behaviour. feature-watch-apply.test.ts uses a real API server.
  */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, libraryGo, mainGo } from "./helpers/go.ts";
 import { ourCommand } from "./helpers/oracle.ts";
 import { processesWith, start, waitUntil } from "./helpers/programs.ts";
-import { FaultProxy } from "./helpers/registry-fault-proxy.ts";
-import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
+import { registrySuite } from "./helpers/registry-fault-proxy.ts";
 import { SETTLED_MS } from "./helpers/scene.ts";
 import type { Files } from "./helpers/tree.ts";
 import { causeOf, outcomeOf, startWatching } from "./helpers/watching.ts";
@@ -35,21 +34,8 @@ function configMap(name: string, path?: string): string {
 }
 
 describe.skipIf(programs === undefined)("--watch", () => {
-  let registry: TestRegistry;
-  let proxy: FaultProxy;
+  const { proxy } = registrySuite();
   let bench: Bench;
-
-  beforeAll(async () => {
-    registry = await startRegistry();
-    proxy = await FaultProxy.start(registry.host);
-  });
-
-  afterAll(async () => {
-    await proxy?.[Symbol.asyncDispose]();
-    await registry?.[Symbol.asyncDispose]();
-  });
-
-  beforeEach(() => proxy.reset());
 
   function open(files: Files = APP): Bench {
     return (bench = makeBench(files, { host: proxy.host }));

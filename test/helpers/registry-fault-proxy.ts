@@ -4,8 +4,11 @@
  * It can also demand authentication that the registry behind it does not know of: Basic, or Bearer with a token
  * endpoint `/token` of its own. node:http, because Bun.serve cannot reset a connection.
  */
+import { afterAll, beforeAll, beforeEach } from "bun:test";
 import { createServer, type IncomingMessage, request as startRequest, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import type { Repository } from "../../lib/reference.ts";
+import { startRegistry, type TestRegistry, whyNoRegistry } from "./registry.ts";
 
 /** What happens to a request instead of being passed on untouched. */
 export type Fault =
@@ -85,24 +88,89 @@ export interface BearerDemand {
 
 export type Demand = BasicDemand | BearerDemand;
 
+export interface RegistrySuite {
+  /** True if there is no docker-registry here: tests that need one are skipped then. */
+  readonly missing: boolean;
+  readonly server: Pick<TestRegistry, "data" | "host">;
+  /** In front of the server. At the start of each test it has no rules and no demand, and has seen no request. */
+  readonly proxy: FaultProxy;
+  /** A second one in front of the same server, for URLs that lead elsewhere. */
+  readonly other: FaultProxy;
+  /** Of the proxy, empty: another one for each test. */
+  readonly repository: Repository;
+  /** The number of the test, from 1, for content that no other test has. */
+  readonly testNumber: () => number;
+}
+
+/** Starts a docker-registry and its proxies for the tests of a file or of a `describe`; nothing is there before they run. */
+export function registrySuite(): RegistrySuite {
+  const missing = whyNoRegistry() !== undefined;
+  const [proxy, other] = [new FaultProxy(), new FaultProxy()];
+  let registry: TestRegistry | undefined;
+  let count = 0;
+  const started = (): TestRegistry => {
+    if (registry === undefined) throw new Error("the registry runs only while tests do");
+    return registry;
+  };
+  beforeAll(async () => {
+    if (missing) return;
+    registry = await startRegistry();
+    await Promise.all([proxy.listen(registry.host), other.listen(registry.host)]);
+  });
+  afterAll(async () => {
+    for (const resource of [proxy, other, registry]) await resource?.[Symbol.asyncDispose]();
+  });
+  beforeEach(() => {
+    count++;
+    for (const each of [proxy, other]) {
+      each.reset();
+      each.demand = undefined;
+    }
+  });
+  return {
+    missing,
+    server: {
+      get data() {
+        return started().data;
+      },
+      get host() {
+        return started().host;
+      },
+    },
+    proxy,
+    other,
+    repository: {
+      get host() {
+        return proxy.host;
+      },
+      get path() {
+        return `test/app${count}`;
+      },
+    },
+    testNumber: () => count,
+  };
+}
+
 export class FaultProxy implements AsyncDisposable {
   readonly seen: Seen[] = [];
   rules: readonly Rule[] = [];
   demand: Demand | undefined;
-  readonly #upstream: string;
+  #upstream = "";
   readonly #server = createServer((request, response) => void this.#handle(request, response));
   readonly #matches = new Map<Rule, number>();
   readonly #tokens = new Map<string, { readonly scopes: readonly string[]; left: number }>();
 
-  private constructor(upstream: string) {
-    this.#upstream = upstream;
-  }
-
   /** @param upstream `host:port` of a registry that speaks http */
   static async start(upstream: string): Promise<FaultProxy> {
-    const proxy = new FaultProxy(upstream);
-    await new Promise<void>((resolve) => proxy.#server.listen(0, "127.0.0.1", resolve));
+    const proxy = new FaultProxy();
+    await proxy.listen(upstream);
     return proxy;
+  }
+
+  /** Starts it. @param upstream `host:port` of a registry that speaks http */
+  async listen(upstream: string): Promise<void> {
+    this.#upstream = upstream;
+    await new Promise<void>((resolve) => this.#server.listen(0, "127.0.0.1", resolve));
   }
 
   /** `127.0.0.1:PORT` */
