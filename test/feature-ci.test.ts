@@ -196,7 +196,7 @@ test("waits", async () => {
       onEnd: () => {},
     });
     const file = join(folder.path, "pid");
-    while (!existsSync(file) || readFileSync(file, "utf8") === "") await Bun.sleep(5);
+    await waitUntil(() => existsSync(file) && readFileSync(file, "utf8") !== "");
     const pid = Number(readFileSync(file, "utf8"));
     ending.abort("SIGINT");
     expect(await running).toEqual([]);

@@ -7,6 +7,7 @@ import { existsSync, readdirSync } from "node:fs";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, HELLO } from "./helpers/go.ts";
 import { ourCommand } from "./helpers/oracle.ts";
+import { waitUntil } from "./helpers/programs.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { makeBench } from "./helpers/workbench.ts";
 
@@ -77,7 +78,7 @@ describe.skipIf(programs === undefined || process.platform !== "linux")("a build
     const running = bench.start(["build"], { env });
     const compiles = (): boolean =>
       existsSync(work) && readdirSync(work, { recursive: true }).some((name) => /go-build\d+\/b\d+/.test(String(name)));
-    while (!compiles()) await Bun.sleep(5);
+    await waitUntil(compiles, running);
     process.kill(running.pid, "SIGTERM");
     expect(await running.result).toMatchObject({ code: 143, stdout: "" });
     expect([...readdirSync(bench.work.at("tmp")), ...readdirSync(work)]).toEqual([]);

@@ -7,7 +7,7 @@ import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { symlink } from "node:fs/promises";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, HELLO } from "./helpers/go.ts";
-import { processesWith, type Running, waitUntil } from "./helpers/programs.ts";
+import { type Running, survivorsWith, waitUntil } from "./helpers/programs.ts";
 import { registrySuite, type Seen } from "./helpers/registry-fault-proxy.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 
@@ -119,10 +119,7 @@ describe.skipIf(programs === undefined)("when something ends early", () => {
           stdout: "",
           stderr: expect.stringMatching(new RegExp(`(^|\\n)Error: interrupted by ${signal}\\n$`)),
         });
-        // What was killed may take a moment to be gone.
-        const deadline = performance.now() + 20_000;
-        while (processesWith(MARK, mark).length > 0 && performance.now() < deadline) await Bun.sleep(10);
-        expect(processesWith(MARK, mark)).toEqual([]);
+        expect(await survivorsWith(MARK, mark)).toEqual([]);
         expect(readdirSync(bench.work.at("tmp"))).toEqual([]);
       }
 

@@ -8,6 +8,7 @@ import { parse } from "yaml";
 import { type ApiServer, startApiServer } from "./helpers/apiserver.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
+import { waitUntil } from "./helpers/programs.ts";
 import { pull } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
@@ -79,9 +80,7 @@ describe.skipIf(programs === undefined)("ko run", () => {
       const { stdout } = await server.kubectl(["get", "pods", "-o", "name"]);
       return stdout.split("\n").find((line) => line.startsWith("pod/two-")) ?? "";
     };
-    let ended = false;
-    void running.result.then(() => (ended = true));
-    while ((await two()) === "" && !ended) await Bun.sleep(20);
+    await waitUntil(async () => (await two()) !== "", running);
     process.kill(running.pid, "SIGINT");
     const { code, stderr } = await running.result;
     expect(code).toBe(130);

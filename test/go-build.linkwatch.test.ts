@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { statSync, utimesSync } from "node:fs";
 import { LinkWatch } from "../lib/go-build.ts";
 import type { Program } from "../lib/go-programs.ts";
+import { waitUntil } from "./helpers/programs.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 const program: Program = { importPath: "example.com/a", dir: "/", workDir: "/", module: undefined, text: "a" };
@@ -29,7 +30,7 @@ describe("LinkWatch", () => {
     utimesSync(path, new Date(10_000), new Date(10_000));
     now = statSync(path).mtimeMs + 5;
     // It is looked at, and too new.
-    while (looks < 3) await Bun.sleep(5);
+    await waitUntil(() => looks >= 3);
     expect(told).toEqual([]);
     now += 1000;
     await first.promise;

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { type GoBuildEvent, OutputWatch } from "../lib/go-build.ts";
 import type { Program } from "../lib/go-programs.ts";
 import { hostAt } from "./helpers/hostat.ts";
+import { waitUntil } from "./helpers/programs.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
 let tree: Tree;
@@ -41,10 +42,6 @@ function link(name: string, text = "binary"): void {
   renameSync(tree.at(`tmp/${name}`), tree.at(`out/${name}`));
 }
 
-async function until(isSo: () => boolean): Promise<void> {
-  for (let tries = 0; !isSo() && tries < 400; tries++) await Bun.sleep(5);
-}
-
 const of = (name: string, isNew = true): GoBuildEvent => ({
   kind: "built",
   program: programOf(name),
@@ -56,7 +53,7 @@ describe("OutputWatch", () => {
   test("tells of a binary while others are still linked, once", async () => {
     const outputs = watch(["a", "b"]);
     link("a");
-    await until(() => seen.length > 0);
+    await waitUntil(() => seen.length > 0);
     expect(seen).toEqual([of("a")]);
     link("b");
     outputs.finish();
@@ -82,7 +79,7 @@ describe("OutputWatch", () => {
   test("does not mind that a binary's times change once it has been seen", async () => {
     const outputs = watch(["a"]);
     link("a");
-    await until(() => seen.length > 0);
+    await waitUntil(() => seen.length > 0);
     utimesSync(tree.at("out/a"), 5, 5);
     outputs.finish();
     expect(seen).toEqual([of("a")]);
@@ -100,7 +97,7 @@ describe("OutputWatch", () => {
   test("fails if another file has taken the place of one that was seen", async () => {
     const outputs = watch(["a"]);
     link("a");
-    await until(() => seen.length > 0);
+    await waitUntil(() => seen.length > 0);
     link("a", "other binary");
     expect(() => outputs.finish()).toThrow("something else wrote to");
   });

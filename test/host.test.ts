@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { CommandError } from "../lib/errors.ts";
 import { createHost, type Host, Interrupted, type RunOptions, withSignal } from "../lib/host.ts";
 import { errorOf, rejectionOf } from "./helpers/failures.ts";
+import { waitUntil } from "./helpers/programs.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 /** Made once: it listens to signals. */
@@ -29,9 +30,9 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** Waits until a signal that was sent has had its effect; a test that waits for ever runs into its time limit. */
+/** Waits until a signal that was sent has had its effect. */
 async function untilDead(pid: number): Promise<void> {
-  while (isAlive(pid)) await Bun.sleep(2);
+  await waitUntil(() => !isAlive(pid));
 }
 
 /** Waits for what `pattern` finds in the text that comes in. */

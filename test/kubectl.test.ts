@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseCommandLine } from "../lib/cli-parse.ts";
 import { CommandError, KoError, describeError } from "../lib/errors.ts";
@@ -18,6 +18,7 @@ import { silentLog } from "../lib/log.ts";
 import { startKubeApi } from "./helpers/cluster.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { hostAt } from "./helpers/hostat.ts";
+import { waitUntil } from "./helpers/programs.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
 const LIB = join(import.meta.dir, "../lib");
@@ -28,14 +29,6 @@ function stub(script: string, changes: Partial<Host> = {}): { readonly tree: Tre
   const tree = writeTree({ "bin/kubectl": { executable: `#!/bin/sh\n${script}\n` } });
   const env = { PATH: `${tree.at("bin")}:${process.env["PATH"]}` };
   return { tree, host: hostAt(tree.path, { env, ...changes }) };
-}
-
-/** Settles when `path` is there. */
-async function appears(path: string): Promise<void> {
-  for (;;) {
-    if (await Bun.file(path).exists()) return;
-    await new Promise((resolve) => setImmediate(resolve));
-  }
 }
 
 describe("findKubectl()", () => {
@@ -186,7 +179,7 @@ describe("runKubectl()", () => {
     const { tree, host } = stub(script, { signal: controller.signal });
     using _ = tree;
     const work = rejectionOf(runKubectl(host, ["apply"], { log: silentLog }));
-    await appears(tree.at("started"));
+    await waitUntil(() => existsSync(tree.at("started")));
     controller.abort(new Interrupted("SIGTERM"));
     expect(await work).toBe(controller.signal.reason);
     const pid = Number(readFileSync(tree.at("started"), "utf8"));

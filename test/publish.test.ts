@@ -12,6 +12,7 @@ import { noTiming } from "../lib/timing.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { hostAt } from "./helpers/hostat.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
+import { waitUntil } from "./helpers/programs.ts";
 import { makeClient, type TestClient } from "./helpers/registry-client.ts";
 import { registrySuite } from "./helpers/registry-fault-proxy.ts";
 import { whyNoRegistry } from "./helpers/registry.ts";
@@ -270,9 +271,7 @@ describe.skipIf(whyNoRegistry() !== undefined)("registryPublisher()", () => {
   /** The requests but the ping, without the repository: `PUT manifests/latest 201`. */
   const requests = (): readonly string[] =>
     proxy.log.filter((line) => !line.includes(" /v2/ ")).map((line) => line.replace(/ \/v2\/test\/app\d+\//, " "));
-  const waitFor = async (request: RegExp): Promise<void> => {
-    while (!requests().some((line) => request.test(line))) await Bun.sleep(1);
-  };
+  const waitFor = (request: RegExp): Promise<void> => waitUntil(() => requests().some((line) => request.test(line)));
   const digits = ({ descriptor }: Pick<Built, "descriptor">): string => descriptor.digest.slice(7, 11);
 
   /** A layer that is being made: ends when `end()` is called. */

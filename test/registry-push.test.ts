@@ -6,6 +6,7 @@ import { KoError } from "../lib/errors.ts";
 import type { Blob, BlobStream } from "../lib/image.ts";
 
 import { failureOf, rejectionOf } from "./helpers/failures.ts";
+import { waitUntil } from "./helpers/programs.ts";
 import { bigBlob, makeClient, SHORT, textBlob, user } from "./helpers/registry-client.ts";
 import { type Fault, registrySuite, type Rule } from "./helpers/registry-fault-proxy.ts";
 
@@ -67,14 +68,9 @@ const steps = (): readonly string[] =>
 /** As {@link steps}, without what only asks or takes back. */
 const writes = (): readonly string[] => steps().filter((step) => /^(?:POST|PATCH|PUT)/.test(step));
 
-/** Until the proxy has seen something; a broken test ends by its time limit. */
-async function until(what: () => boolean): Promise<void> {
-  while (!what()) await Bun.sleep(1);
-}
-
 /** Until the first half is on its way. */
 const halfway = (): Promise<void> =>
-  until(() => proxy.seen.some(({ method, size }) => method === "PATCH" && size > 200_000));
+  waitUntil(() => proxy.seen.some(({ method, size }) => method === "PATCH" && size > 200_000));
 
 /** What the registry holds: "right", "nothing", or something that must not be; and uploads that nobody took back. */
 async function held(
@@ -148,7 +144,7 @@ describe.skipIf(missing)("streamBlob()", () => {
     await using client = makeClient();
     const both = [grow(), grow()];
     const work = both.map((stream) => client.registry.streamBlob(repository, stream));
-    await until(() => proxy.seen.filter(({ method, size }) => method === "PATCH" && size > 200_000).length === 2);
+    await waitUntil(() => proxy.seen.filter(({ method, size }) => method === "PATCH" && size > 200_000).length === 2);
     for (const stream of both) stream.finish();
     const results = await Promise.all(work);
     await client[Symbol.asyncDispose]();
@@ -219,7 +215,7 @@ describe.skipIf(missing)("streamBlob()", () => {
     const works = [first, second].map((stream) => client.registry.streamBlob(repository, stream));
     await halfway();
     second.finish();
-    await until(() => steps().includes("HEAD 404"));
+    await waitUntil(() => steps().includes("HEAD 404"));
     const early = steps();
     first.finish();
     expect({ early, results: await Promise.all(works) }).toEqual({
@@ -315,7 +311,7 @@ describe.skipIf(missing)("streamBlob() pushes the whole blob where streaming fai
     const hangs = rules.some(({ fault }) => fault.kind === "hang");
     const sent = (): boolean =>
       proxy.seen.some(({ method, size }) => method === "PATCH" && size > (hangs ? -1 : 400_000));
-    await until(() => stream.left || sent());
+    await waitUntil(() => stream.left || sent());
     stream.finish();
     const result = await work;
     await client[Symbol.asyncDispose]();
@@ -353,7 +349,7 @@ describe.skipIf(missing)("streamBlob() pushes the whole blob where streaming fai
     for (const size of [SIZE, SIZE + 1]) {
       const stream = grow({ size });
       const work = client.registry.streamBlob(repository, stream);
-      if (size === SIZE) await until(() => stream.left);
+      if (size === SIZE) await waitUntil(() => stream.left);
       stream.finish();
       expect(await work).toBe("uploaded");
     }
@@ -405,7 +401,7 @@ describe.skipIf(missing)("streamBlob() fails as its content does:", () => {
       throw new Error("the file is gone");
     };
     const work = client.registry.streamBlob(repository, { read, done });
-    await until(() => steps().includes("PATCH 202"));
+    await waitUntil(() => steps().includes("PATCH 202"));
     stream.finish();
     expect(await work).toBe("uploaded");
     await client[Symbol.asyncDispose]();
@@ -441,7 +437,7 @@ describe.skipIf(missing)("the end of the run ends a stream and takes it back", (
     await using client = makeClient({ signal: controller.signal });
     const stream = grow();
     const work = client.registry.streamBlob(repository, stream);
-    await until(() => steps().includes("PATCH -"));
+    await waitUntil(() => steps().includes("PATCH -"));
     const started = performance.now();
     const reason = new Error("interrupted");
     controller.abort(reason);
@@ -458,7 +454,7 @@ describe.skipIf(missing)("the end of the run ends a stream and takes it back", (
     const stream = grow();
     const work = client.registry.streamBlob(repository, stream);
     stream.finish();
-    await until(() => steps().includes("PUT -"));
+    await waitUntil(() => steps().includes("PUT -"));
     const reason = new Error("interrupted");
     controller.abort(reason);
     expect(await rejectionOf(work)).toBe(reason);
@@ -477,7 +473,7 @@ test.skipIf(missing)("what a registry does not take is not made", async () => {
   };
   const done = Promise.withResolvers<Blob>();
   const work = client.registry.streamBlob(repository, { read, done: done.promise });
-  await until(() => client.said.some((line) => line.includes("no byte was taken for 1 s")));
+  await waitUntil(() => client.said.some((line) => line.includes("no byte was taken for 1 s")));
   done.reject(new KoError("enough"));
   expect(await failureOf(work)).toMatchObject({ message: "enough" });
   // What the kernel and fetch hold.

@@ -7,7 +7,7 @@ import { chmodSync, existsSync, readFileSync, renameSync, rmSync, utimesSync, wr
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, libraryGo, mainGo } from "./helpers/go.ts";
 import { ourCommand } from "./helpers/oracle.ts";
-import { processesWith, start, waitUntil } from "./helpers/programs.ts";
+import { start, survivorsWith, waitUntil } from "./helpers/programs.ts";
 import { registrySuite } from "./helpers/registry-fault-proxy.ts";
 import { SETTLED_MS } from "./helpers/scene.ts";
 import type { Files } from "./helpers/tree.ts";
@@ -631,9 +631,7 @@ describe.skipIf(programs === undefined)("--watch", () => {
           code,
           last: `Error: interrupted by ${signal}`,
         });
-        const deadline = performance.now() + 20_000;
-        while (processesWith(MARK, mark).length > 0 && performance.now() < deadline) await Bun.sleep(10);
-        expect(processesWith(MARK, mark)).toEqual([]);
+        expect(await survivorsWith(MARK, mark)).toEqual([]);
       });
     });
   });

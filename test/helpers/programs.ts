@@ -60,24 +60,38 @@ export function start(argv: readonly string[], options: RunOptions & { readonly 
 /** Milliseconds: what has not happened by then does not happen, on the busiest machine. */
 const PATIENCE = 90_000;
 
-/** Waits until something is so. @throws {Error} If the program ends before that, or it takes unreasonably long. */
+/**
+ * Waits until something is so.
+ *
+ * @param running the program that makes it so, if one does
+ * @throws {Error} If the program ends before that, or it takes unreasonably long.
+ */
 export async function waitUntil(
-  isSo: () => boolean,
-  running: Running,
+  isSo: () => boolean | Promise<boolean>,
+  running?: Pick<Running, "result" | "stderr">,
   { patience = PATIENCE }: { readonly patience?: number } = {},
 ): Promise<void> {
   let ended: Result | undefined;
-  void running.result.then((result) => (ended = result));
+  void running?.result.then((result) => (ended = result));
   const deadline = performance.now() + patience;
-  while (!isSo()) {
+  while (!(await isSo())) {
     if (ended !== undefined) throw new Error(`it ended with ${ended.code} too early: ${ended.stderr}`);
-    if (performance.now() > deadline) throw new Error(`it does not happen; so far: ${running.stderr()}`);
+    if (performance.now() > deadline) throw new Error(`it does not happen; so far: ${running?.stderr() ?? "nothing"}`);
     await Bun.sleep(5);
   }
 }
 
-/** The command lines of the processes whose environment holds `name=value`; those that wait to be reaped have none. */
-export function processesWith(name: string, value: string): readonly string[] {
+/**
+ * The command lines of the processes whose environment holds `name=value`, once they had a moment to end; those that wait to
+ * be reaped have none.
+ */
+export async function survivorsWith(name: string, value: string): Promise<readonly string[]> {
+  const isOver = (): boolean => processesWith(name, value).length === 0;
+  await waitUntil(isOver, undefined, { patience: 20_000 }).catch(() => {});
+  return processesWith(name, value);
+}
+
+function processesWith(name: string, value: string): readonly string[] {
   const read = (pid: string, file: string): readonly string[] => {
     try {
       return readFileSync(`/proc/${pid}/${file}`, "utf8").split("\0");
