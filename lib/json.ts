@@ -40,6 +40,19 @@ export function encodeGoJson(value: unknown): Uint8Array {
   return new TextEncoder().encode(goJson(value));
 }
 
+/**
+ * Encodes a value as Go's `json.Encoder` does with an indent of two blanks: with a final line end, and the same
+ * characters escaped as {@link encodeGoJson} does.
+ *
+ * The keys of an object keep their order, like those of a Go struct. Undefined fields are left out.
+ *
+ * @param value plain data without empty objects and `Map`s
+ */
+export function encodeIndentedGoJson(value: unknown): Uint8Array {
+  const text = JSON.stringify(value, (_key, item) => (typeof item === "string" ? item.toWellFormed() : item), 2);
+  return new TextEncoder().encode(`${escapeForHtml(text)}\n`);
+}
+
 /** Compares two strings as Go does: by UTF-8 bytes, not by UTF-16 units. */
 export function compareBytes(a: string, b: string): number {
   return Buffer.compare(Buffer.from(a), Buffer.from(b));
@@ -191,9 +204,12 @@ function goJson(value: unknown): string {
 }
 
 function goString(text: string): string {
-  return JSON.stringify(text.toWellFormed()).replace(/[<>&\u2028\u2029]/g, (c) => {
-    return `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`;
-  });
+  return escapeForHtml(JSON.stringify(text.toWellFormed()));
+}
+
+/** Escapes the characters of JSON that Go escapes, so that it can stand in HTML and JavaScript. */
+function escapeForHtml(json: string): string {
+  return json.replace(/[<>&\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /** @param seconds `2006-01-02T15:04:05` */

@@ -186,7 +186,7 @@ class RegistrySink implements ImageSink {
 }
 
 /** Pushes everything that the top manifest names: blobs first, then the manifests of an index's images. */
-async function pushContent(registry: PushTarget, repository: Repository, built: Built): Promise<void> {
+export async function pushContent(registry: PushTarget, repository: Repository, built: Built): Promise<void> {
   const images = built.kind === "image" ? [built] : built.children;
   const blobs = new Map<Digest, Blob>();
   for (const image of images) {
