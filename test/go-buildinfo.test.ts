@@ -39,7 +39,7 @@ interface ProgramCase {
   /** Makes the tree a git repository, with a tag if one is given. */
   readonly commit?: string | boolean;
   /** Changes the tree after the commit. */
-  readonly then?: Files;
+  readonly edit?: Files;
   readonly env?: Readonly<Record<string, string>>;
   readonly args?: readonly string[];
   /** Runs before `go build`, in the tree. */
@@ -69,9 +69,9 @@ const PROGRAMS: readonly ProgramCase[] = [
   {
     name: "a version of a tag, with changes",
     commit: "v1.2.3",
-    then: { "main.go": `${MAIN}// changed\n` },
+    edit: { "main.go": `${MAIN}// changed\n` },
     args: ["-buildvcs=true"],
-    shows: (info) => [/\+dirty$/.test(info.main?.version ?? ""), settingOf(info, "vcs.modified")],
+    shows: (info) => [info.main?.version.endsWith("+dirty"), settingOf(info, "vcs.modified")],
     expected: [true, "true"],
   },
   {
@@ -165,14 +165,14 @@ const PROGRAMS: readonly ProgramCase[] = [
 ];
 
 /** Builds a program for linux/amd64, unless the case says otherwise; the path of the binary. */
-async function build(tree: Tree, { args = [], before, commit, env, then = {} }: Partial<ProgramCase>): Promise<string> {
+async function build(tree: Tree, { args = [], before, commit, edit = {}, env }: Partial<ProgramCase>): Promise<string> {
   const clean = { GOFLAGS: "-buildvcs=false", GOWORK: "off", GOPATH: process.env["GOPATH"] };
   const gopath = env?.["GO111MODULE"] === "off" ? { GOPATH: tree.path } : {};
   const all = { ...process.env, ...clean, ...platform("linux", "amd64"), CGO_ENABLED: "0", ...env, ...gopath };
   const options = { cwd: tree.path, env: all };
   if (commit !== undefined) await commitTree(tree.path);
   if (typeof commit === "string") await output(["git", "tag", commit], options);
-  tree.write(then);
+  tree.write(edit);
   if (before !== undefined) await output(before, options);
   const file = tree.at("program.out");
   await output(["go", "build", "-trimpath", "-o", file, ...args], options);
