@@ -49,7 +49,11 @@ export function encodeGoJson(value: unknown): Uint8Array {
  * @param value plain data without empty objects and `Map`s
  */
 export function encodeIndentedGoJson(value: unknown): Uint8Array {
-  const text = JSON.stringify(value, (_key, item) => (typeof item === "string" ? item.toWellFormed() : item), 2);
+  let text = JSON.stringify(value, undefined, 2);
+  // Half of a surrogate pair: rare, and a function for each value is slow.
+  if (/\\ud[89a-f]/.test(text)) {
+    text = JSON.stringify(value, (_key, item) => (typeof item === "string" ? item.toWellFormed() : item), 2);
+  }
   return new TextEncoder().encode(`${escapeForHtml(text)}\n`);
 }
 

@@ -7,7 +7,7 @@ import { access, constants, mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { KoError, UsageError } from "./errors.ts";
 import { writeOutputFile } from "./file.ts";
-import { appName, type Image } from "./image.ts";
+import { appName, type Built } from "./image.ts";
 import type { Log } from "./log.ts";
 import type { Digest } from "./oci.ts";
 import { type PushTarget, pushContent } from "./publish.ts";
@@ -16,11 +16,22 @@ import { makeSbomImage, type Sbom, sbomTag } from "./sbom.ts";
 
 export interface PushSbomOptions {
   readonly registry: PushTarget;
-  /** The reference of the published image, for the error. */
-  readonly image: string;
   /** Where the SBOMs go: the image's repository, or that of {@link findSbomRepository}. */
   readonly repository: Repository;
+  /** The reference of the published image, for the error. */
+  readonly reference: string;
   readonly log: Log;
+  /** Makes the documents: `makeSboms()`. Not called if the registry has the SBOM `known`. */
+  readonly make: () => Promise<readonly Sbom[]>;
+  /** The digest that an earlier run of this ko returned for the same image. */
+  readonly known?: Digest | undefined;
+}
+
+export interface PushedSbom {
+  /** The SBOM of each image, and last of the index. */
+  readonly references: readonly string[];
+  /** The digest of the manifest of the last one. */
+  readonly digest: Digest;
 }
 
 export interface WriteSbomOptions {
@@ -30,39 +41,30 @@ export interface WriteSbomOptions {
 }
 
 /**
- * Pushes the SBOMs of one program after its image was published, unless the registry has them.
+ * Pushes the SBOMs of an image after the image was published, unless the registry has them.
  *
- * The last SBOM is that of the whole, and is pushed last: if the registry has it, one HEAD request is all.
+ * The SBOM of an index is pushed after those of its images: if the registry has it, one HEAD request is all.
  *
- * @param sboms those of `makeSboms()`
- * @returns a reference for each
- * @throws {KoError} If the registry refuses one. The image stays published.
+ * @throws {KoError} If an SBOM cannot be made, or the registry refuses it. The image stays published.
  */
-export async function pushSbom(sboms: readonly Sbom[], options: PushSbomOptions): Promise<readonly string[]> {
-  const { image, log, registry, repository } = options;
-  const [last, ...others] = sboms.toReversed();
-  if (last === undefined) return [];
-  const push = async (subject: Digest, sbom: Image): Promise<void> => {
-    await pushContent(registry, repository, sbom);
-    await registry.pushManifest(repository, sbomTag(subject), sbom);
-  };
+export async function pushSbom(built: Built, options: PushSbomOptions): Promise<PushedSbom> {
+  const { log, reference, repository } = options;
+  let digest: Digest;
   try {
-    const whole = makeSbomImage(last.document);
-    const existing = await registry.findManifest(repository, sbomTag(last.subject), { push: true });
-    if (existing?.digest !== whole.descriptor.digest) {
-      await Promise.all(others.map(({ document, subject }) => push(subject, makeSbomImage(document))));
-      await push(last.subject, whole);
-    }
+    digest = await pushMissing(built.descriptor.digest, options);
   } catch (cause) {
     if (!(cause instanceof KoError)) throw cause;
-    throw new KoError(`Cannot publish the SBOM of ${image}: the image is published, its SBOM is not`, {
+    throw new KoError(`Cannot publish the SBOM of ${reference}: the image is published, its SBOM is not`, {
       cause,
       hint: "Use --sbom=none to publish images without an SBOM.",
     });
   }
-  const references = sboms.map(({ subject }) => `${formatRepository(repository)}:${sbomTag(subject)}`);
-  for (const reference of references) log.info(`Published SBOM ${reference}`);
-  return references;
+  const subjects = built.kind === "image" ? [built] : [...built.children, built];
+  const references = subjects.map((subject) => {
+    return `${formatRepository(repository)}:${sbomTag(subject.descriptor.digest)}`;
+  });
+  for (const pushed of references) log.info(`Published SBOM ${pushed}`);
+  return { references, digest };
 }
 
 /**
@@ -130,4 +132,23 @@ export async function writeSbom(dir: string, sboms: readonly Sbom[], options: Wr
     log.info(`Writing SBOM to ${join(dir, file)}`);
     await writeOutputFile(join(folder, file), new TextDecoder().decode(document), "--sbom-dir");
   }
+}
+
+/** Returns the digest of the SBOM of `subject`. */
+async function pushMissing(subject: Digest, options: PushSbomOptions): Promise<Digest> {
+  const { known, make, registry, repository } = options;
+  const existing = await registry.findManifest(repository, sbomTag(subject), { push: true });
+  if (existing !== undefined && existing.digest === known) return existing.digest;
+  const images = (await make()).map((sbom) => ({ tag: sbomTag(sbom.subject), image: makeSbomImage(sbom.document) }));
+  const whole = images.pop();
+  if (whole === undefined) throw new RangeError("an image without an SBOM");
+  const { digest } = whole.image.descriptor;
+  if (existing?.digest === digest) return digest;
+  const push = async ({ image, tag }: typeof whole): Promise<void> => {
+    await pushContent(registry, repository, image);
+    await registry.pushManifest(repository, tag, image);
+  };
+  await Promise.all(images.map(push));
+  await push(whole);
+  return digest;
 }

@@ -31,12 +31,19 @@ export interface Sbom {
   readonly document: Uint8Array;
 }
 
-/** What one image was made of. */
+/** The platform and the programs of one image. */
 export interface SbomContent {
   /** The platform that the image was built for. */
   readonly platform: Platform;
   /** The Go programs in the image, the user's first. */
   readonly programs: readonly GoBuildInfo[];
+}
+
+export interface MakeSbomsOptions {
+  /** In the order of the index's children. */
+  readonly contents: readonly SbomContent[];
+  /** `koVersion()` of version.ts, for the document's creator. */
+  readonly koVersion: string;
 }
 
 export const SPDX_MEDIA_TYPE = "text/spdx+json";
@@ -46,20 +53,15 @@ const DOCUMENT_ID = "SPDXRef-DOCUMENT";
 const BASE_DIGEST = "org.opencontainers.image.base.digest";
 const BASE_NAME = "org.opencontainers.image.base.name";
 
-/**
- * Makes the documents of an image, or of the images of an index and then of the index.
- *
- * @param contents in the order of the index's children
- * @param koVersion `koVersion()` of version.ts, for the document's creator
- */
-export function makeSboms(built: Built, contents: readonly SbomContent[], koVersion: string): readonly Sbom[] {
+/** Makes the document of an image, or the documents of the images of an index and then of the index. */
+export function makeSboms(built: Built, { contents, koVersion }: MakeSbomsOptions): readonly Sbom[] {
   const images = built.kind === "image" ? [built] : built.children;
   if (images.length !== contents.length) throw new RangeError("each image needs the content that it was made of");
   const sboms = contents.flatMap(({ platform, programs }, i): readonly Sbom[] => {
     const image = images[i];
     if (image === undefined) return [];
     const name = formatPlatform(platform).replaceAll(/[/:]/g, "-");
-    return [{ subject: image.descriptor.digest, name, document: makeImageDocument(image, programs, koVersion) }];
+    return [{ subject: image.descriptor.digest, name, document: makeImageDocument(image, { programs, koVersion }) }];
   });
   if (built.kind === "image") return sboms;
   const document = makeIndexDocument(built, koVersion);
@@ -69,8 +71,7 @@ export function makeSboms(built: Built, contents: readonly SbomContent[], koVers
 /** Makes the document of an image: the image, its base, and the modules of each program. */
 export function makeImageDocument(
   image: Pick<Image, "config" | "descriptor" | "manifest">,
-  programs: readonly GoBuildInfo[],
-  koVersion: string,
+  { koVersion, programs }: Pick<SbomContent, "programs"> & Pick<MakeSbomsOptions, "koVersion">,
 ): Uint8Array {
   const { digest } = image.descriptor;
   const id = packageId(digest);

@@ -3,6 +3,7 @@ import { KoError } from "../lib/errors.ts";
 import {
   compareBytes,
   encodeGoJson,
+  encodeIndentedGoJson,
   goTime,
   isObject,
   keep,
@@ -300,5 +301,20 @@ describe("fields of JSON from outside", () => {
     ["text for a flag", () => readFlag({ f: "no" }, "f", "x"), 'Cannot read f of x: "no" is not a boolean'],
   ])("%s is refused", (_name, read, message) => {
     expect(read).toThrow(new KoError(message));
+  });
+});
+
+describe("encodeIndentedGoJson()", () => {
+  const encode = (value: unknown): string => new TextDecoder().decode(encodeIndentedGoJson(value));
+
+  test("keeps the order of fields, indents by two blanks, and ends with a line end", () => {
+    const value = { b: [1, { a: "x" }], a: undefined, c: true };
+    expect(encode(value)).toBe('{\n  "b": [\n    1,\n    {\n      "a": "x"\n    }\n  ],\n  "c": true\n}\n');
+  });
+
+  test("escapes as encodeGoJson()", () => {
+    const texts = [CONTROLS, "<a>&\u2028\u2029", "a\ud800b", "\\ud800", "😀\udc00", '"\\/'];
+    const compact = new TextDecoder().decode(encodeGoJson(texts));
+    expect(encode(texts)).toBe(`${compact.replace("[", "[\n  ").replaceAll('","', '",\n  "').replace(/]$/, "\n]")}\n`);
   });
 });

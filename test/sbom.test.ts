@@ -6,7 +6,14 @@ import type { GoBuildInfo, GoModule } from "../lib/go-buildinfo.ts";
 import type { Image, Index } from "../lib/image.ts";
 import { readConfig } from "../lib/oci-config.ts";
 import { describe as describeBytes, digestOf, readIndex, readManifest } from "../lib/oci.ts";
-import { makeImageDocument, makeIndexDocument, makeSbomImage, makeSboms, sbomTag } from "../lib/sbom.ts";
+import {
+  makeImageDocument,
+  makeIndexDocument,
+  makeSbomImage,
+  makeSboms,
+  type SbomContent,
+  sbomTag,
+} from "../lib/sbom.ts";
 import { readGoVersionText } from "./helpers/buildinfo.ts";
 import { readAll } from "./helpers/client.ts";
 import { askGo, base64, listOf } from "./helpers/gofixture.ts";
@@ -53,7 +60,7 @@ describe("beside the original", () => {
     const expected = replaceAll(fixture("image.spdx.json").toString(), [
       ["SPDXRef-Package-example.com.hello-(devel)", "SPDXRef-Package-example.com.hello-devel"],
     ]);
-    expect(textOf(makeImageDocument(imageOf(""), [programOf("")], VERSION))).toBe(expected);
+    expect(textOf(makeImageDocument(imageOf(""), { programs: [programOf("")], koVersion: VERSION }))).toBe(expected);
   });
 
   test("an index equals", () => {
@@ -101,7 +108,9 @@ describe("beside the original", () => {
         ].join("\n"),
       ],
     ]);
-    expect(textOf(makeImageDocument(imageOf("replaced-"), [programOf("replaced-")], VERSION))).toBe(expected);
+    expect(
+      textOf(makeImageDocument(imageOf("replaced-"), { programs: [programOf("replaced-")], koVersion: VERSION })),
+    ).toBe(expected);
   });
 
   test("the image that carries a document equals: manifest, configuration and layer", async () => {
@@ -132,7 +141,7 @@ const SUM_HEX = "348bda24330eb231c0f27d630212d2833ac0cf2d4782bfa136b6f9edefbde05
 
 /** The packages behind the image, of a program with one dependency. */
 async function dependency(dep: GoModule): Promise<Readonly<Record<string, unknown>>> {
-  const document = makeImageDocument(await randomImage(), [program([dep])], "1");
+  const document = makeImageDocument(await randomImage(), { programs: [program([dep])], koVersion: "1" });
   expect(findSpdxProblems(document)).toEqual([]);
   const found = packagesOf(document)[2];
   const { SPDXID, checksums, downloadLocation, name, versionInfo } = found ?? {};
@@ -220,11 +229,10 @@ describe("makeImageDocument()", () => {
   test("identifiers stay different", async () => {
     const paths = ["example.com/a_b", "example.com/a-b", "example.com/a~b", "example.com/a-b-v1", "example.com.a-b"];
     const deps = paths.map((path) => ({ path, version: path.endsWith("-v1") ? "v1" : "v1-2" }));
-    const document = makeImageDocument(
-      await randomImage(),
-      [program([...deps, { path: "example.com/a-b", version: "v1" }])],
-      "1",
-    );
+    const document = makeImageDocument(await randomImage(), {
+      programs: [program([...deps, { path: "example.com/a-b", version: "v1" }])],
+      koVersion: "1",
+    });
     expect(findSpdxProblems(document)).toEqual([]);
     expect(
       packagesOf(document)
@@ -243,7 +251,7 @@ describe("makeImageDocument()", () => {
   test("two programs, such as a debugger beside the user's: modules that both use are listed once", async () => {
     const shared = { path: "example.com/shared", version: "v1.0.0", sum: SUM };
     const delve = program([shared], { path: "github.com/go-delve/delve", version: "v1.27.2", sum: SUM });
-    const document = makeImageDocument(await randomImage(), [program([shared]), delve], "1");
+    const document = makeImageDocument(await randomImage(), { programs: [program([shared]), delve], koVersion: "1" });
     expect(findSpdxProblems(document)).toEqual([]);
     expect(
       packagesOf(document)
@@ -265,14 +273,14 @@ describe("makeImageDocument()", () => {
   test("a program without modules is named by its import path; without that there is only the image", async () => {
     const image = await randomImage();
     const bare = { goVersion: "go1.26.8", deps: [], settings: [] };
-    const named = makeImageDocument(image, [{ ...bare, path: "example.com/hello" }], "1");
+    const named = makeImageDocument(image, { programs: [{ ...bare, path: "example.com/hello" }], koVersion: "1" });
     expect(findSpdxProblems(named)).toEqual([]);
     expect(
       packagesOf(named)
         .slice(1)
         .map(({ name, downloadLocation }) => [name, downloadLocation]),
     ).toEqual([["example.com/hello", "NOASSERTION"]]);
-    const empty = makeImageDocument(image, [{ ...bare, path: "" }], "1");
+    const empty = makeImageDocument(image, { programs: [{ ...bare, path: "" }], koVersion: "1" });
     expect(findSpdxProblems(empty)).toEqual([]);
     expect(packagesOf(empty)).toHaveLength(1);
   });
@@ -288,7 +296,9 @@ describe("makeImageDocument()", () => {
     const { config, ...image } = await randomImage();
     const { created: _, ...undated } = config;
     const dated = { ...image, config: { ...undated, ...(created === undefined ? {} : { created }) } };
-    expect(readObject(parse(makeImageDocument(dated, [], "1"))["creationInfo"])["created"]).toBe(expected);
+    expect(
+      readObject(parse(makeImageDocument(dated, { programs: [], koVersion: "1" }))["creationInfo"])["created"],
+    ).toBe(expected);
   });
 
   const DIGEST = `sha256:${"ab".repeat(32)}`;
@@ -310,7 +320,7 @@ describe("makeImageDocument()", () => {
     const image = await randomImage({
       annotations: { "org.opencontainers.image.base.name": text, "org.opencontainers.image.base.digest": DIGEST },
     });
-    const base = packagesOf(makeImageDocument(image, [], "1"))[1];
+    const base = packagesOf(makeImageDocument(image, { programs: [], koVersion: "1" }))[1];
     expect([base?.["name"], base?.["versionInfo"], purlOf(base)]).toEqual([
       name,
       text,
@@ -327,15 +337,16 @@ describe("makeImageDocument()", () => {
       { "org.opencontainers.image.base.name": "a:b", "org.opencontainers.image.base.digest": "x" },
     ],
   ])("no base is listed with %s", async (_name, annotations) => {
-    expect(packagesOf(makeImageDocument(await randomImage({ annotations }), [], "1"))).toHaveLength(1);
+    expect(
+      packagesOf(makeImageDocument(await randomImage({ annotations }), { programs: [], koVersion: "1" })),
+    ).toHaveLength(1);
   });
 
   test("odd characters are escaped as Go escapes them", async () => {
-    const document = makeImageDocument(
-      await randomImage(),
-      [program([], { path: "a<b>&\u2028", version: "" })],
-      "1 <&> 😀\ud800",
-    );
+    const document = makeImageDocument(await randomImage(), {
+      programs: [program([], { path: "a<b>&\u2028", version: "" })],
+      koVersion: "1 <&> 😀\ud800",
+    });
     expect(textOf(document)).toContain('"Tool: ko 1 \\u003c\\u0026\\u003e 😀\ufffd"');
     expect(textOf(document)).toContain('"name": "a\\u003cb\\u003e\\u0026\\u2028"');
   });
@@ -345,18 +356,20 @@ describe("makeSboms()", () => {
   test("makes a document for an image, named by the platform", async () => {
     const image = await randomImage();
     const platform = { os: "windows", architecture: "amd64", "os.version": "10.0.17763.1" };
-    const [sbom, ...more] = makeSboms(image, [{ platform, programs: [program([])] }], "1");
+    const [sbom, ...more] = makeSboms(image, { contents: [{ platform, programs: [program([])] }], koVersion: "1" });
     expect(more).toEqual([]);
     expect({ name: sbom?.name, subject: sbom?.subject }).toEqual({
       name: "windows-amd64-10.0.17763.1",
       subject: image.descriptor.digest,
     });
-    expect(textOf(sbom?.document ?? Buffer.of())).toBe(textOf(makeImageDocument(image, [program([])], "1")));
+    expect(textOf(sbom?.document ?? Buffer.of())).toBe(
+      textOf(makeImageDocument(image, { programs: [program([])], koVersion: "1" })),
+    );
   });
 
   test("makes one for each image of an index, then one for the index", async () => {
     const index = await twoPlatforms();
-    const sboms = makeSboms(index, contentsOf(index), "1");
+    const sboms = makeSboms(index, { contents: contentsOf(index), koVersion: "1" });
     expect(sboms.map(({ name, subject }) => [name, subject])).toEqual([
       ...index.children.map(({ descriptor }, i) => [["linux-amd64", "linux-arm-v7"][i] ?? "", descriptor.digest]),
       ["index", index.descriptor.digest],
@@ -390,7 +403,7 @@ describe("makeSboms()", () => {
 
   test("each image needs its content", async () => {
     const index = await twoPlatforms();
-    expect(() => makeSboms(index, contentsOf(index).slice(1), "1")).toThrow(RangeError);
+    expect(() => makeSboms(index, { contents: contentsOf(index).slice(1), koVersion: "1" })).toThrow(RangeError);
   });
 });
 
@@ -403,7 +416,7 @@ function twoPlatforms(): Promise<Index> {
   });
 }
 
-function contentsOf(index: Index): Parameters<typeof makeSboms>[1] {
+function contentsOf(index: Index): readonly SbomContent[] {
   return index.index.manifests.flatMap(({ platform }) =>
     platform === undefined
       ? []
@@ -438,9 +451,9 @@ describe("SPDX 2.3", () => {
   test("our documents keep its rules, and its own library for Go reads them whole", async () => {
     const index = await twoPlatforms();
     const documents = [
-      makeImageDocument(imageOf(""), [programOf("")], VERSION),
-      makeImageDocument(imageOf("replaced-"), [programOf("replaced-")], VERSION),
-      ...makeSboms(index, contentsOf(index), "0.1.0").map(({ document }) => document),
+      makeImageDocument(imageOf(""), { programs: [programOf("")], koVersion: VERSION }),
+      makeImageDocument(imageOf("replaced-"), { programs: [programOf("replaced-")], koVersion: VERSION }),
+      ...makeSboms(index, { contents: contentsOf(index), koVersion: "0.1.0" }).map(({ document }) => document),
     ];
     expect(documents.flatMap(findSpdxProblems)).toEqual([]);
     const answer = await askGo("gospdx", { Documents: documents.map(base64) });
