@@ -9,7 +9,7 @@ import { type Files, goMod, HELLO, MAIN } from "./helpers/case.ts";
 import { cacheFolder, findCounterpart } from "./helpers/counterparts.ts";
 import { prepareKnative } from "./helpers/knative.ts";
 import { commitTree, output } from "./helpers/oracle.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
 
 /** Milliseconds: the first build for a platform compiles the runtime for it. */

@@ -12,7 +12,7 @@ import { makeClient, readAll, type TestClient } from "./helpers/client.ts";
 import { FaultProxy, type Rule } from "./helpers/faultproxy.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
-import { rejectionOf } from "./helpers/rejection.ts";
+import { rejectionOf } from "./helpers/failures.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 const PROGRAM = {
