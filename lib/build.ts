@@ -24,6 +24,7 @@ import {
   assembleIndex,
   type Built,
   type Image,
+  type ImageContent,
   type ImageSink,
   type IndexChild,
   type Layer,
@@ -154,6 +155,7 @@ interface ImageBuildOptions extends BuildImagesOptions {
 /** The image for one platform. */
 interface TargetImage {
   readonly image: Image;
+  readonly content: ImageContent;
   readonly why: Reason | undefined;
   readonly list: ListDigest | undefined;
 }
@@ -194,7 +196,9 @@ class ImageBuild {
     const images = made.map(({ image }) => image);
     const built = combine(plan, images, this.#options.image.annotations);
     const reused = reasons.every((reason) => reason === undefined);
-    const published = await plan.sink.publish(built, { reused });
+    const contents = made.map(({ content }) => content);
+    const { importPath } = plan.program;
+    const published = await plan.sink.publish(built, { reused, importPath, contents });
     await Promise.all(this.#keeping);
     return { ...plan, published, reasons, lists: made.map(({ list }) => list) };
   }
@@ -231,7 +235,8 @@ class ImageBuild {
     const [base, kodata] = await Promise.all([this.#bases[i], this.#kodata[i]]);
     if (base === undefined || kodata === undefined) throw new RangeError(`no base for ${program.importPath}`);
     const image = onBase(base, { plan: this.#plan, target, kodata, program: stored.layer, image: this.#options.image });
-    return { image, why, list: await binary.listDigest };
+    const content = { platform: target.platform, files: [binary.path] };
+    return { image, content, why, list: await binary.listDigest };
   }
 
   /** The kodata layer: one for Windows, one for the other systems. */

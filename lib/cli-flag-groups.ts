@@ -131,6 +131,20 @@ const PUBLISH_FLAGS = {
     completes: "file",
     help: "Also write the image references to this file, one per line, once everything has succeeded.",
   },
+  sbom: {
+    kind: "text",
+    default: "spdx",
+    placeholder: "KIND",
+    values: ["spdx", "none"],
+    help: "Software bill of materials: spdx pushes an SPDX 2.3 document beside each image in a registry, none makes no SBOM. --oci-layout-path gets SBOMs only if --sbom=spdx is set.",
+  },
+  "sbom-dir": {
+    kind: "text",
+    default: "",
+    placeholder: "DIR",
+    completes: "directory",
+    help: "Also write the SBOMs to this directory, wherever the images go.",
+  },
   "insecure-registry": {
     kind: "bool",
     default: false,

@@ -6,7 +6,7 @@ import type { BuildFlags } from "./cli-parse.ts";
 import { type Compression, FAST_GZIP, type GzipLevel } from "./compress.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import { checkPlatforms } from "./oci.ts";
-import type { FilePlace, PublishFlags } from "./publish-destination.ts";
+import type { FilePlace, PublishFlags, SbomFlags } from "./publish-destination.ts";
 import { type Naming, whyBadTag } from "./reference.ts";
 import type { TimingOutput } from "./timing.ts";
 
@@ -43,14 +43,15 @@ const GZIP_LEVELS: readonly GzipLevel[] = [1, 2, 3, 4, 5, 6, 7, 8, 9];
  * Checks the flags of a build against each other.
  *
  * @param given the flags that the user wrote
- * @throws {UsageError} If a tag, a platform, a label, an annotation or the compression is malformed, or flags contradict
- * each other.
+ * @throws {UsageError} If a tag, a platform, a label, an annotation, the compression or the kind of SBOM is malformed, or
+ * flags contradict each other.
  */
 export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>): BuildOptions {
   const tags = [...new Set(flags.tags)];
   checkTags(tags, flags);
   checkPlatforms(flags.platform, "--platform");
   const { naming, warnings } = chooseNaming(flags);
+  const sbom = readSbomFlags(flags, given);
   return {
     publish: {
       naming,
@@ -61,6 +62,7 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
       local: flags.local,
       insecureRegistry: flags["insecure-registry"],
       compression: given.has("compression") ? readCompression(flags.compression) : undefined,
+      sbom,
     },
     platforms: flags.platform,
     jobs: flags.jobs,
@@ -70,7 +72,10 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     user: flags["image-user"] || undefined,
     explain: flags.explain,
     timing: readTimingOutput(flags),
-    warnings,
+    warnings:
+      sbom === undefined && flags["sbom-dir"] !== ""
+        ? [...warnings, "--sbom-dir has no effect: --sbom=none is set and beats it"]
+        : warnings,
   };
 }
 
@@ -187,6 +192,20 @@ function readCompression(text: string): Compression {
       throw fail(
         `wanted gzip, gzip:1 to gzip:9, zstd or none${nearest === undefined ? "" : `, the nearest is "${nearest}"`}`,
       );
+    }
+  }
+}
+
+function readSbomFlags(flags: BuildFlags, given: ReadonlySet<string>): SbomFlags | undefined {
+  switch (flags.sbom) {
+    case "none":
+      return undefined;
+    case "spdx":
+      return { dir: flags["sbom-dir"] || undefined, isExplicit: given.has("sbom") };
+    default: {
+      const nearest = findNearest(flags.sbom, ["spdx", "none"]);
+      const near = nearest === undefined ? "" : `, the nearest is "${nearest}"`;
+      throw new UsageError(`Cannot use --sbom="${flags.sbom}": wanted spdx or none${near}`);
     }
   }
 }

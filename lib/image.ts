@@ -18,6 +18,7 @@ import {
   type IndexManifest,
   type Manifest,
   MEDIA_TYPES,
+  type Platform,
 } from "./oci.ts";
 
 /** A repository that has a blob. Other repositories of the same registry can mount the blob from it. */
@@ -112,10 +113,27 @@ export interface ImageSink {
   /**
    * Stores the complete image and then moves its tags.
    *
-   * @param hint.reused no part of the image was built in this run, so the place probably has it
    * @throws {KoError} If a part cannot be stored. No tag is moved then.
    */
-  publish(image: Built, hint: { readonly reused: boolean }): Promise<Published>;
+  publish(image: Built, hint: PublishHint): Promise<Published>;
+}
+
+/** How an image was made. */
+export interface PublishHint {
+  /** No part of the image was built in this run, so the place probably has it. */
+  readonly reused: boolean;
+  /** The import path of the program. */
+  readonly importPath: string;
+  /** One for the image, or for each image of the index, in its order. */
+  readonly contents: readonly ImageContent[];
+}
+
+/** The platform and the programs of one image. */
+export interface ImageContent {
+  /** The platform that the image was built for. */
+  readonly platform: Platform;
+  /** Absolute paths of the programs in the image, the user's first. The files stay until the run ends. */
+  readonly files: readonly string[];
 }
 
 /** The names of a published image. */

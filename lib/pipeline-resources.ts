@@ -81,10 +81,17 @@ export class Resources implements AsyncDisposable {
     return this.#place;
   }
 
-  /** A publisher to all places. */
-  async publisher({ places, tags }: Pick<Destination, "places" | "tags">): Promise<Publisher> {
-    if (places.length === 0) return dryPublisher(tags);
-    return teePublisher(await Promise.all(places.map((place) => this.#publisherTo(place, tags))));
+  /** A publisher to all places. @throws {UsageError} If the place for SBOMs is not valid. */
+  async publisher({ places, sbom, tags }: Pick<Destination, "places" | "sbom" | "tags">): Promise<Publisher> {
+    const publisher =
+      places.length === 0
+        ? dryPublisher(tags)
+        : teePublisher(await Promise.all(places.map((place) => this.#publisherTo(place, tags))));
+    if (sbom === undefined) return publisher;
+    const { context } = this.#options;
+    const { sbomPublisher } = await import("./publish-sbom.ts");
+    const registry = sbom.registry ? this.registry() : undefined;
+    return sbomPublisher(publisher, { context, registry, plan: sbom, koVersion: await koVersion(context.host) });
   }
 
   async #publisherTo(place: Place, tags: TagRule): Promise<Publisher> {

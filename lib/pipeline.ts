@@ -321,6 +321,10 @@ class Attempt implements AsyncDisposable {
     const { config, context, destination } = this.#options;
     const importPaths = programs.map(({ importPath }) => importPath);
     const names = nameAll(destination.repository, importPaths, destination.naming);
+    if (destination.sbom?.dir !== undefined) {
+      const { prepareSbomDir } = await import("./publish-sbom.ts");
+      await prepareSbomDir(destination.sbom.dir, { cwd: context.host.cwd, importPaths });
+    }
     const requests = programs.map((program) => {
       const name = names.get(program.importPath);
       if (name === undefined) throw new RangeError(`no name for ${program.importPath}`);

@@ -42,6 +42,25 @@ export interface PublishFlags {
   readonly insecureRegistry: boolean;
   /** Undefined without the flag. @default {@link FAST_GZIP} */
   readonly compression: Compression | undefined;
+  /** `--sbom` and `--sbom-dir`; undefined if no SBOM is wanted. */
+  readonly sbom: SbomFlags | undefined;
+}
+
+export interface SbomFlags {
+  /** As the user wrote it. */
+  readonly dir: string | undefined;
+  /** Whether the user wrote `--sbom=spdx`. */
+  readonly isExplicit: boolean;
+}
+
+/** Where SBOMs go: one place at least. */
+export interface SbomPlan {
+  /** Into the registry of the images. */
+  readonly registry: boolean;
+  /** The folder of `--sbom-dir`, as the user wrote it. */
+  readonly dir: string | undefined;
+  /** The OCI layout of the images, as the user wrote it. */
+  readonly layout: string | undefined;
 }
 
 export interface Destination {
@@ -57,6 +76,8 @@ export interface Destination {
   readonly insecureHosts: readonly string[];
   /** Of the layers that ko makes: as the flag says, but none if all places take plain layers. */
   readonly compression: Compression;
+  /** Undefined if no place takes an SBOM. */
+  readonly sbom: SbomPlan | undefined;
   /** Notes about the choice of places, to be logged. */
   readonly warnings: readonly string[];
 }
@@ -111,6 +132,7 @@ export async function planDestination(flags: PublishFlags, options: PlanDestinat
     places,
     imageRefs,
     insecureHosts: flags.insecureRegistry && host !== undefined && local === undefined ? [host] : [],
+    sbom: planSbom(flags.sbom, places),
     ...chooseCompression(flags.compression, places),
   };
 }
@@ -132,6 +154,15 @@ export function listsWholeRun(place: Place): place is Exclude<FilePlace, { reado
 /** Whether there are only local targets, which have no use for compressed layers. */
 export function wantsPlainLayers(places: readonly Place[]): boolean {
   return places.length > 0 && places.every(isLocal);
+}
+
+/** A layout gets SBOMs only on request: other programs read an image without its name from a layout that has one entry. */
+function planSbom(flags: SbomFlags | undefined, places: readonly Place[]): SbomPlan | undefined {
+  if (flags === undefined) return undefined;
+  const registry = places.some(({ kind }) => kind === "registry");
+  const layout = flags.isExplicit ? places.find((place) => place.kind === "layout")?.path : undefined;
+  const { dir } = flags;
+  return registry || dir !== undefined || layout !== undefined ? { registry, dir, layout } : undefined;
 }
 
 function chooseCompression(

@@ -1,18 +1,33 @@
 /**
- * Publishes SBOMs: pushes them beside their image, and writes them into the folder of `--sbom-dir`.
+ * Publishes SBOMs: pushes them beside their image, writes them into the folder of `--sbom-dir`, or into the OCI layout of
+ * the images.
  *
  * The documents are made in sbom.ts. Rules: docs/rules.md A9.
  */
 import { access, constants, mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { KoError, UsageError } from "./errors.ts";
+import { inBackground } from "./async.ts";
+import { keyOf, type RunContext } from "./cache.ts";
+import { KoError, KoErrors, UsageError } from "./errors.ts";
 import { writeOutputFile } from "./file.ts";
-import { appName, type Built } from "./image.ts";
+import { readBuildInfo } from "./go-buildinfo.ts";
+import { appName, type Built, type PublishHint } from "./image.ts";
+import { isObject } from "./json.ts";
 import type { Log } from "./log.ts";
-import type { Digest } from "./oci.ts";
-import { type PushTarget, pushContent } from "./publish.ts";
+import { type Digest, isDigest } from "./oci.ts";
+import type { SbomPlan } from "./publish-destination.ts";
+import { type Publisher, type PushTarget, pushContent } from "./publish.ts";
 import { formatRepository, parseRepository, type Repository } from "./reference.ts";
-import { makeSbomImage, type Sbom, sbomTag } from "./sbom.ts";
+import { makeSbomImage, makeSboms, type Sbom, sbomTag } from "./sbom.ts";
+
+export interface SbomPublisherOptions {
+  readonly context: RunContext;
+  readonly plan: SbomPlan;
+  /** Undefined if SBOMs are not pushed. */
+  readonly registry: Promise<PushTarget> | undefined;
+  /** `koVersion()` of version.ts. */
+  readonly koVersion: string;
+}
 
 export interface PushSbomOptions {
   readonly registry: PushTarget;
@@ -38,6 +53,53 @@ export interface WriteSbomOptions {
   readonly importPath: string;
   readonly cwd: string;
   readonly log: Log;
+}
+
+/**
+ * Adds SBOMs to the images that a publisher publishes.
+ *
+ * Files of `--sbom-dir` are written before the image is published, all others after it. Pushes go on beside those of other
+ * images: `finish()` waits for them and reports refusals, so that a refused SBOM ends no push of an image.
+ *
+ * @throws {UsageError} If SBOMs are pushed, and `COSIGN_REPOSITORY` is not the name of a repository.
+ */
+export function sbomPublisher(publisher: Publisher, options: SbomPublisherOptions): Publisher {
+  const { context, plan, registry } = options;
+  const { host, log, timing } = context;
+  const shared = registry === undefined ? undefined : findSbomRepository(host.env);
+  const pushes: Promise<void>[] = [];
+  return {
+    open: (name) => {
+      const sink = publisher.open(name);
+      return {
+        addLayer: (layer, hint) => sink.addLayer(layer, hint),
+        publish: async (built, hint) => {
+          const { importPath } = hint;
+          const { dir, layout } = plan;
+          const timed = (work: () => Promise<void>): Promise<void> => timing.time("sbom", importPath, work);
+          let made: Promise<readonly Sbom[]> | undefined;
+          const make = (): Promise<readonly Sbom[]> => (made ??= makeDocuments(built, hint, options));
+          if (dir !== undefined) {
+            await timed(async () => writeSbom(dir, await make(), { importPath, cwd: host.cwd, log }));
+          }
+          const published = await sink.publish(built, hint);
+          if (layout !== undefined) {
+            await timed(async () => addToLayout(layout, await make(), { context, name }));
+          }
+          if (registry !== undefined) {
+            const { reference } = published;
+            const where = { registry, repository: shared ?? parseRepository(name), reference };
+            pushes.push(inBackground(timed(() => pushRemembered(built, { ...options, ...where, make }))));
+          }
+          return published;
+        },
+      };
+    },
+    finish: async () => {
+      await publisher.finish();
+      await waitForAll(pushes);
+    },
+  };
 }
 
 /**
@@ -132,6 +194,71 @@ export async function writeSbom(dir: string, sboms: readonly Sbom[], options: Wr
     log.info(`Writing SBOM to ${join(dir, file)}`);
     await writeOutputFile(join(folder, file), new TextDecoder().decode(document), "--sbom-dir");
   }
+}
+
+/** Reads the build information of the programs. @throws {KoError} If a file is not a Go program. */
+async function makeDocuments(
+  built: Built,
+  { contents, reused }: PublishHint,
+  { context, koVersion }: Pick<SbomPublisherOptions, "context" | "koVersion">,
+): Promise<readonly Sbom[]> {
+  try {
+    const read = contents.map(async ({ files, platform }) => {
+      return { platform, programs: await Promise.all(files.map(readBuildInfo)) };
+    });
+    return makeSboms(built, { contents: await Promise.all(read), koVersion });
+  } catch (error) {
+    // The program was in order when it was stored: another process has changed it in place.
+    if (reused && error instanceof KoError) context.cache?.reportDamage(error.message);
+    throw error;
+  }
+}
+
+/** @throws {KoErrors} If several fail. */
+async function waitForAll(pushes: readonly Promise<void>[]): Promise<void> {
+  const failures = (await Promise.allSettled(pushes)).flatMap((result): readonly unknown[] => {
+    return result.status === "rejected" ? [result.reason] : [];
+  });
+  if (failures.length === 0) return;
+  const errors = failures.filter((failure) => failure instanceof KoError);
+  // A bug or an interruption is no refusal.
+  if (errors.length < failures.length) throw failures.find((failure) => !(failure instanceof KoError));
+  throw errors.length === 1 ? errors[0] : new KoErrors(errors);
+}
+
+interface PushRememberedOptions
+  extends
+    Pick<SbomPublisherOptions, "context" | "koVersion">,
+    Pick<PushSbomOptions, "make" | "reference" | "repository"> {
+  readonly registry: Promise<PushTarget>;
+}
+
+/** Pushes, and records the digest of the SBOM, so that no later run makes it again. */
+async function pushRemembered(built: Built, options: PushRememberedOptions): Promise<void> {
+  const { cache, log } = options.context;
+  const { koVersion, make, reference, repository } = options;
+  const registry = await options.registry;
+  const key = keyOf([built.descriptor.digest, koVersion, formatRepository(repository)]);
+  const record = cache?.read("sbom", key);
+  const found = isObject(record) ? record["digest"] : undefined;
+  const known = typeof found === "string" && isDigest(found) ? found : undefined;
+  const { digest } = await pushSbom(built, { registry, repository, reference, log, make, known });
+  if (digest !== known) cache?.write("sbom", key, { digest });
+}
+
+/** Stores the SBOMs under the names that they would have in a registry. */
+async function addToLayout(
+  path: string,
+  sboms: readonly Sbom[],
+  { context, name }: { readonly context: RunContext; readonly name: string },
+): Promise<void> {
+  const { host, log } = context;
+  const { writeToLayout } = await import("./layout.ts");
+  const items = sboms.map(({ document, subject }) => {
+    return { built: makeSbomImage(document), name: `${name}:${sbomTag(subject)}` };
+  });
+  await writeToLayout(resolve(host.cwd, path), items, { signal: host.signal });
+  for (const item of items) log.info(`Saved SBOM ${item.name} in ${path}`);
 }
 
 /** Returns the digest of the SBOM of `subject`. */

@@ -6,7 +6,7 @@ import { inBackground } from "./async.ts";
 import { KoError } from "./errors.ts";
 import { writeArchiveFile, writeOutputFile } from "./file.ts";
 import type { Host } from "./host.ts";
-import type { Blob, BlobStream, Built, Image, ImageSink, Published } from "./image.ts";
+import type { Blob, BlobStream, Built, Image, ImageSink, Published, PublishHint } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Descriptor, type Digest, isForeignLayer } from "./oci.ts";
 import type { FilePlace, TagRule } from "./publish-destination.ts";
@@ -145,7 +145,7 @@ class RegistrySink implements ImageSink {
     void inBackground(timing.time("upload", `a layer of ${this.#name}`, () => this.#sendLayer(layer, changed)));
   }
 
-  async publish(image: Built, { reused }: { readonly reused: boolean }): Promise<Published> {
+  async publish(image: Built, { reused }: PublishHint): Promise<Published> {
     const { log, tags, timing } = this.#options;
     const name = this.#name;
     const registry = await this.#options.registry;

@@ -23,6 +23,7 @@ import type { Host } from "./host.ts";
  * - `manifest`: pushing manifests and tags to a registry
  * - `load`: loading images into a daemon or cluster nodes
  * - `write`: writing layouts and archives
+ * - `sbom`: making, writing and pushing SBOMs
  * - `kubectl`: `kubectl`
  */
 export type Stage =
@@ -37,6 +38,7 @@ export type Stage =
   | "manifest"
   | "load"
   | "write"
+  | "sbom"
   | "kubectl";
 
 /** Records spans of time. */

@@ -19,6 +19,7 @@ const PUBLISH: PublishFlags = {
   local: false,
   insecureRegistry: false,
   compression: undefined,
+  sbom: { dir: undefined, isExplicit: false },
 };
 
 const DEFAULTS: Omit<BuildOptions, "publish"> = {

@@ -137,7 +137,7 @@ describe.skipIf(programs === undefined)("on Knative Serving", () => {
       // With the cache, and what it takes for the same go.
       const { KOCACHE = "", KO_GO_PATH = "" } = bench.env;
       const env = { KOCACHE, KO_GO_PATH };
-      const ours = await runKo([...ourCommand(), "build", ...args], {
+      const ours = await runKo([...ourCommand(), "build", "--sbom=none", ...args], {
         ...options,
         request: { ...request, env },
         prefix: "ours",

@@ -24,6 +24,7 @@ const FLAGS: PublishFlags = {
   local: false,
   insecureRegistry: false,
   compression: undefined,
+  sbom: undefined,
 };
 
 /** `--tarball -` */

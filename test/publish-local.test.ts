@@ -5,7 +5,7 @@ import { type LocalPlace, localPublisher } from "../lib/publish-local.ts";
 import type { Log } from "../lib/log.ts";
 import { hexOf, type Platform } from "../lib/oci.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { randomImage, randomIndex } from "./helpers/images.ts";
+import { NEW, randomImage, randomIndex } from "./helpers/images.ts";
 
 interface World {
   readonly publisher: ReturnType<typeof localPublisher>;
@@ -47,14 +47,14 @@ describe("localPublisher()", () => {
     const name = "ko.local/example.com/app";
     const hex = hexOf(image.descriptor.digest);
     const reference = `${name}:${shown.replace("HEX", hex)}`;
-    expect(await publisher.open(name).publish(image, { reused: false })).toEqual({ reference, all: [reference] });
+    expect(await publisher.open(name).publish(image, NEW)).toEqual({ reference, all: [reference] });
     expect(loaded).toEqual([[image.descriptor.digest, [hex, ...tags.names].map((tag) => `${name}:${tag}`)]]);
     expect(said).toEqual([`Loaded ${reference}`]);
   });
 
   test("says when nothing had to be sent", async () => {
     const { publisher, said } = makeWorld({ names: ["v1"], only: true }, { outcome: "present" });
-    await publisher.open("ko.local/app").publish(await randomImage(), { reused: false });
+    await publisher.open("ko.local/app").publish(await randomImage(), NEW);
     expect(said).toEqual(["Already there: ko.local/app:v1"]);
   });
 
@@ -64,7 +64,7 @@ describe("localPublisher()", () => {
     const own = index.children[1];
     if (own === undefined) throw new Error("one image only");
     const reference = `ko.local/app:${hexOf(own.descriptor.digest)}`;
-    expect(await publisher.open("ko.local/app").publish(index, { reused: false })).toEqual({
+    expect(await publisher.open("ko.local/app").publish(index, NEW)).toEqual({
       reference,
       all: [reference],
     });
@@ -74,7 +74,7 @@ describe("localPublisher()", () => {
 
   test("refuses an index without an image for the target", async () => {
     const { publisher, loaded } = makeWorld(undefined, { platform: { os: "linux", architecture: "s390x" } });
-    const error = await rejectionOf(publisher.open("ko.local/app").publish(await randomIndex(), { reused: false }));
+    const error = await rejectionOf(publisher.open("ko.local/app").publish(await randomIndex(), NEW));
     expect(describeError(error)).toBe(
       "Error: Cannot load for linux/s390x: the image is for linux/amd64, linux/arm64/v8\n" +
         "  Add linux/s390x to --platform.",

@@ -11,7 +11,7 @@ import { type Publisher, type PushTarget, registryPublisher, teePublisher, write
 import { noTiming } from "../lib/timing.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { hostAt } from "./helpers/hostat.ts";
-import { randomImage, randomIndex } from "./helpers/images.ts";
+import { NEW, randomImage, randomIndex, REUSED } from "./helpers/images.ts";
 import { waitUntil } from "./helpers/programs.ts";
 import { makeClient, type TestClient } from "./helpers/registry-client.ts";
 import { registrySuite } from "./helpers/registry-fault-proxy.ts";
@@ -45,7 +45,6 @@ const LATEST: TagRule = { names: ["latest"], only: false };
 /** Publishes one image to one place, or to none; the daemon and the registry have it already. */
 async function publish(built: Built, place: Place | undefined, tags: TagRule, cwd = "/"): Promise<Published> {
   const { descriptor } = built;
-  const hint = { reused: true };
   if (place?.kind === "registry") {
     const pushed: PushTarget = {
       findManifest: async () => descriptor,
@@ -54,7 +53,7 @@ async function publish(built: Built, place: Place | undefined, tags: TagRule, cw
       pushManifest: async () => {},
     };
     const registry = Promise.resolve(pushed);
-    return registryPublisher({ tags, registry, log: silentLog, timing: noTiming }).open(NAME).publish(built, hint);
+    return registryPublisher({ tags, registry, log: silentLog, timing: noTiming }).open(NAME).publish(built, REUSED);
   }
   if (place !== undefined && isLocal(place)) {
     const found: LocalPlace = {
@@ -64,13 +63,13 @@ async function publish(built: Built, place: Place | undefined, tags: TagRule, cw
     };
     return localPublisher({ tags, place: Promise.resolve(found), log: silentLog })
       .open(NAME)
-      .publish(built, hint);
+      .publish(built, REUSED);
   }
   const host = hostAt(cwd);
   const context = { host, log: silentLog, timing: noTiming, signal: host.signal, cache: undefined };
   await using resources = new Resources({ context, insecureHosts: [], compress: true });
-  const publisher = await resources.publisher({ places: place === undefined ? [] : [place], tags });
-  return await publisher.open(NAME).publish(built, hint);
+  const publisher = await resources.publisher({ places: place === undefined ? [] : [place], sbom: undefined, tags });
+  return await publisher.open(NAME).publish(built, REUSED);
 }
 
 describe("the reference of an image", () => {
@@ -208,7 +207,7 @@ describe("teePublisher()", () => {
     const publisher = twoPlaces(calls);
     const sink = publisher.open("app");
     sink.addLayer(NO_LAYER, { changed: true });
-    const published = await sink.publish(await randomImage(), { reused: false });
+    const published = await sink.publish(await randomImage(), NEW);
     await publisher.finish();
     expect({ published, calls }).toEqual({
       published: { reference: "b/app", all: [] },
@@ -228,7 +227,7 @@ describe("teePublisher()", () => {
   test("publishes nowhere else after a failure", async () => {
     const calls: string[] = [];
     const sink = twoPlaces(calls, "a").open("app");
-    const error = await rejectionOf(sink.publish(await randomImage(), { reused: true }));
+    const error = await rejectionOf(sink.publish(await randomImage(), REUSED));
     expect({ error, calls }).toEqual({
       error: new Error("a is full"),
       calls: ["a open app", "b open app", "a publish true"],
@@ -243,7 +242,7 @@ describe("teePublisher()", () => {
     expect(
       await teePublisher([only])
         .open("x")
-        .publish(await randomImage(), { reused: false }),
+        .publish(await randomImage(), NEW),
     ).toBe(REFERENCE);
   });
 });
@@ -264,7 +263,7 @@ describe.skipIf(whyNoRegistry() !== undefined)("registryPublisher()", () => {
   /** Publishes with a client of its own, so that the client of the test knows nothing of it. */
   async function publishBefore(image: Built): Promise<void> {
     await using client = makeClient();
-    await openSink(client).publish(image, { reused: false });
+    await openSink(client).publish(image, NEW);
     proxy.reset();
   }
 
@@ -302,7 +301,7 @@ describe.skipIf(whyNoRegistry() !== undefined)("registryPublisher()", () => {
     await using client = makeClient();
     const sink = openSink(client);
     await waitFor(/ 200$/);
-    const { reference } = await sink.publish(image, { reused: true });
+    const { reference } = await sink.publish(image, REUSED);
     expect({ reference, requests: requests() }).toEqual({
       reference: `${name}@${image.descriptor.digest}`,
       requests: ["HEAD manifests/latest 200"],
@@ -315,14 +314,14 @@ describe.skipIf(whyNoRegistry() !== undefined)("registryPublisher()", () => {
     await using client = makeClient();
     const sink = openSink(client);
     await waitFor(/ 200$/);
-    await sink.publish(image, { reused: false });
+    await sink.publish(image, NEW);
     expect(requests()).toEqual(["HEAD manifests/latest 200", "HEAD manifests/latest 200"]);
   });
 
   test("stores blobs, then the manifests of an index, then the index under its tags", async () => {
     const index = await randomIndex();
     await using client = makeClient();
-    await openSink(client, ["v1", "v2"]).publish(index, { reused: false });
+    await openSink(client, ["v1", "v2"]).publish(index, NEW);
     const puts = requests().filter((line) => line.startsWith("PUT"));
     const blobs = index.children.length * 3;
     expect(puts.slice(0, blobs)).toEqual(Array.from({ length: blobs }, () => "PUT blobs/uploads/UUID 201"));
@@ -344,7 +343,7 @@ describe.skipIf(whyNoRegistry() !== undefined)("registryPublisher()", () => {
     sink.addLayer(stream, { changed });
     await waitFor(early ? /^PATCH/ : /^HEAD manifests/);
     end();
-    await sink.publish(early ? await largeImage("new") : old, { reused: false });
+    await sink.publish(early ? await largeImage("new") : old, NEW);
     expect(requests().filter((line) => line.startsWith("PATCH"))).toEqual(
       early ? ["PATCH blobs/uploads/UUID 202"] : [],
     );
@@ -369,7 +368,7 @@ describe.skipIf(whyNoRegistry() !== undefined)("registryPublisher()", () => {
     sink.addLayer(stream, { changed: false });
     await waitFor(/^PATCH/);
     end();
-    await sink.publish(await largeImage("again"), { reused: false });
+    await sink.publish(await largeImage("again"), NEW);
     expect(requests()).toContain("PUT manifests/latest 201");
   });
 
@@ -378,7 +377,7 @@ describe.skipIf(whyNoRegistry() !== undefined)("registryPublisher()", () => {
     name = `${proxy.host}/a..b`;
     const sink = openSink(client);
     sink.addLayer(makeStream(await onlyLayer("unnamed")).stream, { changed: true });
-    const error = await rejectionOf(sink.publish(await randomImage(), { reused: false }));
+    const error = await rejectionOf(sink.publish(await randomImage(), NEW));
     expect(messageOf(error)).toStartWith(`Cannot push to "${proxy.host}/a..b"`);
   });
 });

@@ -85,11 +85,19 @@ describe.skipIf(programs === undefined)("ko resolve, beside the original", () =>
 describe.skipIf(programs === undefined)("ko resolve", () => {
   const { proxy } = registrySuite();
 
-  /** How often Go compiled, and how many images were pushed. */
-  function work(bench: Bench): { readonly list: number; readonly build: number; readonly images: number } {
+  interface Work {
+    readonly list: number;
+    readonly build: number;
+    readonly images: number;
+    readonly sboms: number;
+  }
+
+  /** How often Go compiled, and how many images and SBOMs were pushed. */
+  function work(bench: Bench): Work {
     const count = (name: string): number => bench.goCalls().filter((call) => call === name).length;
     const manifests = proxy.seen.filter(({ method, path }) => method === "PUT" && path.includes("/manifests/"));
-    return { list: count("list"), build: count("build"), images: manifests.length };
+    const sboms = manifests.filter(({ path }) => path.endsWith(".sbom")).length;
+    return { list: count("list"), build: count("build"), images: manifests.length - sboms, sboms };
   }
 
   const open = (files: Files = {}): Bench => makeBench({ ...PROGRAMS, ...files }, { host: proxy.host });
@@ -102,7 +110,7 @@ describe.skipIf(programs === undefined)("ko resolve", () => {
     expect({ code, stderr: stderr.match(/^Building /gm) }).toEqual({ code: 0, stderr: ["Building "] });
     const images = stdout.match(/127\.0\.0\.1:\d+\/\S+@sha256:[0-9a-f]{64}/g) ?? [];
     expect({ images: images.length, different: new Set(images).size }).toEqual({ images: 40, different: 1 });
-    expect(work(bench)).toEqual({ list: 1, build: 1, images: 1 });
+    expect(work(bench)).toEqual({ list: 1, build: 1, images: 1, sboms: 1 });
   });
 
   test("forty programs in one file are one go list and one go build", async () => {
@@ -116,7 +124,7 @@ describe.skipIf(programs === undefined)("ko resolve", () => {
     expect(readDocuments(stdout, bench.repository)).toEqual([
       names.map((name) => `REPO/${name}-${md5(`example.com/app/many/${name}`)}@DIGEST`),
     ]);
-    expect(work(bench)).toEqual({ list: 1, build: 1, images: 40 });
+    expect(work(bench)).toEqual({ list: 1, build: 1, images: 40, sboms: 40 });
   });
 
   const BAD: Files = {
@@ -142,7 +150,7 @@ describe.skipIf(programs === undefined)("ko resolve", () => {
       "Error: bad/c.json:2:8: ko://example.com/nobody/nothing: no required module provides package example.com/nobody/nothing",
       "  Run: go get example.com/nobody/nothing",
     ]);
-    expect(work(bench)).toMatchObject({ build: 0, images: 0 });
+    expect(work(bench)).toMatchObject({ build: 0, images: 0, sboms: 0 });
     expect(proxy.log).toEqual([]);
   });
 
@@ -168,7 +176,7 @@ describe.skipIf(programs === undefined)("ko resolve", () => {
         "bad/c.json:2:8:",
       ],
     ]);
-    expect(work(bench)).toMatchObject({ build: 1, images: 1 });
+    expect(work(bench)).toMatchObject({ build: 1, images: 1, sboms: 1 });
   });
 
   test.each<[string, Files, RegExp]>([
@@ -198,7 +206,7 @@ describe.skipIf(programs === undefined)("ko resolve", () => {
     const { code, stdout, stderr } = await bench.ours(["resolve", "-f", "in.yaml,y.yaml", "-f", "z.yaml"]);
     expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
     expect(stderr).toMatch(message);
-    expect(work(bench)).toMatchObject({ images: 0 });
+    expect(work(bench)).toMatchObject({ images: 0, sboms: 0 });
   });
 
   test("prints nothing when the registry refuses the second of two images", async () => {

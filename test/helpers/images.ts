@@ -3,7 +3,7 @@
  *
  * The content depends on `seed` alone, so that a test that fails does so again.
  */
-import type { Image, Index, Layer } from "../../lib/image.ts";
+import type { Image, Index, Layer, PublishHint } from "../../lib/image.ts";
 import { type ContainerConfig, encodeConfig, type ImageConfig } from "../../lib/oci-config.ts";
 import {
   describe,
@@ -17,6 +17,10 @@ import {
   verified,
 } from "../../lib/oci.ts";
 import { packTar, type TarEntry } from "../../lib/tar.ts";
+
+/** The hints for an image that was built in this run, and for one that was not. */
+export const NEW: PublishHint = { reused: false, importPath: "example.com/app", contents: [] };
+export const REUSED: PublishHint = { ...NEW, reused: true };
 
 export interface RandomImageOptions {
   /** Two images of one seed are the same image. @default "seed" */

@@ -277,7 +277,7 @@ async function findDifferencesFrom(
   ];
   const [{ outcome: original, isOld }, ...ours] = await Promise.all([
     keepOutcome(() => run([ko, "build", "--sbom=none"], request, "original"), { ko, host, inputs, isLive }),
-    ...ways.map((way, i) => run([...ourCommand(), "build"], way, `ours${i}`)),
+    ...ways.map((way, i) => run([...ourCommand(), "build", "--sbom=none"], way, `ours${i}`)),
   ]);
   const lines: string[] = [];
   for (const outcome of ours) {
