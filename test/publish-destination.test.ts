@@ -9,6 +9,7 @@ import {
   type Place,
   planDestination,
   type PublishFlags,
+  type SbomPlan,
   wantsPlainLayers,
 } from "../lib/publish-destination.ts";
 import { describeError, UsageError } from "../lib/errors.ts";
@@ -313,6 +314,28 @@ describe("planDestination() and files", () => {
       const { message } = await refusal(flags, { dockerRepo });
       expect(message).toEndWith(`"/usr/ko-test": the folder /usr cannot be written to`);
     }
+  });
+});
+
+describe("planDestination() and SBOMs", () => {
+  const BY_DEFAULT = { dir: undefined, isExplicit: false };
+  const WANTED = { dir: undefined, isExplicit: true };
+  const TO_DIR = { dir: "out", isExplicit: false };
+  const files = [LAYOUT, ARCHIVE];
+  test.each<[string, Partial<PublishFlags>, SbomPlan | undefined]>([
+    ["a push", { sbom: BY_DEFAULT }, { registry: true, dir: undefined, layout: undefined }],
+    ["a push without", { sbom: undefined }, undefined],
+    ["a push and files", { files, sbom: BY_DEFAULT }, { registry: true, dir: undefined, layout: undefined }],
+    ["a push and files, wanted", { files, sbom: WANTED }, { registry: true, dir: undefined, layout: "l" }],
+    ["files", { files, push: false, sbom: BY_DEFAULT }, undefined],
+    ["files, wanted", { files, push: false, sbom: WANTED }, { registry: false, dir: undefined, layout: "l" }],
+    ["a daemon, wanted", { local: true, sbom: WANTED }, undefined],
+    ["a daemon and a folder", { local: true, sbom: TO_DIR }, { registry: false, dir: "out", layout: undefined }],
+    ["nothing and a folder", { push: false, sbom: TO_DIR }, { registry: false, dir: "out", layout: undefined }],
+  ])("%s", async (_name, flags, expected) => {
+    using tree = writeTree({});
+    const planned = await planDestination({ ...FLAGS, ...flags }, { dockerRepo: "r.example/me", cwd: tree.path });
+    expect(planned.sbom).toEqual(expected);
   });
 });
 

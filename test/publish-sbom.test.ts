@@ -1,16 +1,26 @@
 /** SBOMs against the real docker-registry, with a recording proxy between them; and in folders. */
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync, statSync } from "node:fs";
-import { KoError, messageOf, UsageError } from "../lib/errors.ts";
+import { describeError, KoError, messageOf, UsageError } from "../lib/errors.ts";
 import type { Built } from "../lib/image.ts";
-import { findSbomRepository, prepareSbomDir, type PushedSbom, pushSbom, writeSbom } from "../lib/publish-sbom.ts";
+import { silentLog } from "../lib/log.ts";
+import {
+  findSbomRepository,
+  prepareSbomDir,
+  type PushedSbom,
+  pushSbom,
+  sbomPublisher,
+  writeSbom,
+} from "../lib/publish-sbom.ts";
 import type { Digest } from "../lib/oci.ts";
-import { pushContent } from "../lib/publish.ts";
+import { type PushTarget, pushContent, registryPublisher } from "../lib/publish.ts";
 import { formatRepository, type Repository } from "../lib/reference.ts";
 import { makeSbomImage, makeSboms, type Sbom, sbomTag } from "../lib/sbom.ts";
+import { noTiming } from "../lib/timing.ts";
 import { makeClient, readAll, type TestClient } from "./helpers/client.ts";
 import { FaultProxy, type Rule } from "./helpers/faultproxy.ts";
-import { randomImage, randomIndex } from "./helpers/images.ts";
+import { hostAt } from "./helpers/hostat.ts";
+import { NEW, randomImage, randomIndex } from "./helpers/images.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { writeTree } from "./helpers/tree.ts";
@@ -223,6 +233,39 @@ describe.skipIf(whyNoRegistry() !== undefined)("pushSbom()", () => {
     expect(references).toEqual(sboms.map(({ subject }) => `${proxy.host}/other/place:${sbomTag(subject)}`));
     expect(proxy.seen.map(({ path }) => path).filter((path) => path.includes(repository.path))).toEqual([]);
     await expectPushed(sboms, where);
+  });
+});
+
+describe("sbomPublisher()", () => {
+  test("a program that cannot be read ends no push of an image; its error comes at the end", async () => {
+    using tree = writeTree({ text: "text" });
+    const built = await randomImage();
+    const host = hostAt(tree.path);
+    const pushed: string[] = [];
+    const registry: PushTarget = {
+      findManifest: async () => undefined,
+      pushBlob: async () => "present",
+      streamBlob: async () => "present",
+      pushManifest: async (_repository, tag) => void pushed.push(tag),
+    };
+    const context = { host, log: silentLog, timing: noTiming, signal: host.signal, cache: undefined };
+    const tags = { names: ["latest"], only: false };
+    const images = registryPublisher({ tags, registry: Promise.resolve(registry), log: silentLog, timing: noTiming });
+    const publisher = sbomPublisher(images, {
+      ...{ context, koVersion: "1", registry: Promise.resolve(registry) },
+      plan: { registry: true, dir: undefined, layout: undefined },
+    });
+    const sink = publisher.open("r.example/app");
+    const contents = [{ platform: { os: "linux", architecture: "amd64" }, files: [tree.at("text")] }];
+    const { reference } = await sink.publish(built, { ...NEW, contents });
+    expect(describeError(await rejectionOf(publisher.finish()))).toBe(
+      [
+        `Error: Cannot publish the SBOM of ${reference}: the image is published, its SBOM is not`,
+        `: Cannot read the build information of "${tree.at("text")}": it is not an ELF, PE or 64-bit Mach-O file\n`,
+        "  Use --sbom=none to publish images without an SBOM.",
+      ].join(""),
+    );
+    expect(pushed).toEqual(["latest"]);
   });
 });
 
