@@ -52,6 +52,7 @@ const BUILD_VARIABLES = {
   KO_BASEIMAGEOVERRIDES: "Base images by import path, as a JSON object. Overrides baseImageOverrides in .ko.yaml.",
   KO_DEFAULTPLATFORMS: "Platforms without --platform. Overrides defaultPlatforms in .ko.yaml.",
   KO_CONFIG_PATH: "Configuration file, or the directory of .ko.yaml. (default: the working directory)",
+  COSIGN_REPOSITORY: "Repository for the SBOMs, instead of that of their image.",
   KO_GO_PATH: "The go command. (default: go)",
   KO_DATA_PATH_ALLOWED_ROOT: "Directory above kodata/ that its symlinks may point into. (default: the source tree)",
   KO_TOKEN_HOSTS: "Token servers that may receive a registry's credentials: a list of REGISTRY=SERVER.",

@@ -156,7 +156,7 @@ export function wantsPlainLayers(places: readonly Place[]): boolean {
   return places.length > 0 && places.every(isLocal);
 }
 
-/** A layout gets SBOMs only on request: other programs read an image without its name from a layout that has one entry. */
+/** A layout gets SBOMs on request only (docs/rules.md D7.4). */
 function planSbom(flags: SbomFlags | undefined, places: readonly Place[]): SbomPlan | undefined {
   if (flags === undefined) return undefined;
   const registry = places.some(({ kind }) => kind === "registry");

@@ -174,7 +174,7 @@ async function makeSides(work: Work): Promise<readonly Side[]> {
   await mkdir(at(work.name));
   const sides = [
     await side("go build", {}),
-    await side("ko", { ko: OURS, keeps: true }),
+    await side("ko", { ko: OURS, flags: ["--sbom=none"], keeps: true }),
     await side("original with KOCACHE", { ko: original, flags: ["--sbom=none"], keeps: true }),
     await side("original", { ko: original, flags: ["--sbom=none"] }),
   ];
