@@ -7,21 +7,22 @@ import { existsSync, readdirSync, readFileSync, statSync, utimesSync, writeFileS
 import { join } from "node:path";
 import { MEDIA_TYPES } from "../lib/oci.ts";
 import { makeSbomImage, SPDX_MEDIA_TYPE } from "../lib/sbom.ts";
-import { type Files, goMod, MAIN } from "./helpers/case.ts";
+import { goMod, mainGo } from "./helpers/go.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
-import { FaultProxy, type Rule } from "./helpers/faultproxy.ts";
-import { isObject, pull, pullTags, readList } from "./helpers/pull.ts";
+import { FaultProxy, type Rule } from "./helpers/registry-fault-proxy.ts";
+import { isObject, pull, pullTags, readList } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { findSpdxProblems } from "./helpers/spdx.ts";
+import type { Files } from "./helpers/tree.ts";
 import { type Bench, makeBench } from "./helpers/workbench.ts";
 
 const programs = findCounterparts(["docker-registry"]);
 
 const FILES: Files = {
   "go.mod": goMod("example.com/app"),
-  "cmd/web/main.go": MAIN,
-  "cmd/worker/main.go": MAIN,
-  "other/web/main.go": MAIN,
+  "cmd/web/main.go": mainGo(),
+  "cmd/worker/main.go": mainGo(),
+  "other/web/main.go": mainGo(),
   "web.yaml": "image: ko://example.com/app/cmd/web\n",
 };
 const WEB = ["build", "-B", "./cmd/web"];

@@ -12,16 +12,16 @@ import { readConfig } from "../lib/oci-config.ts";
 import { describe as describeBytes, type Digest, type Platform, readIndex, readManifest } from "../lib/oci.ts";
 import { pushSbom } from "../lib/publish-sbom.ts";
 import { makeSbomImage, makeSboms, type Sbom, type SbomContent, sbomTag, SPDX_MEDIA_TYPE } from "../lib/sbom.ts";
-import { type Bases, pushBases } from "./helpers/bases.ts";
-import { type Files, goMod, HELLO } from "./helpers/case.ts";
-import { makeClient } from "./helpers/client.ts";
+import { type Bases, pushBases } from "./helpers/oracle-bases.ts";
+import { goMod, HELLO } from "./helpers/go.ts";
+import { makeClient } from "./helpers/registry-client.ts";
 import { findCounterparts, ORIGINAL } from "./helpers/counterparts.ts";
-import { askGo, base64 } from "./helpers/gofixture.ts";
+import { askGo, base64 } from "./helpers/go-fixtures.ts";
 import { cleanEnvironment, commitTree, ourCommand, output } from "./helpers/oracle.ts";
-import { type Pulled, type PulledImage, pull, pullLayer, pullTags } from "./helpers/pull.ts";
+import { type Pulled, type PulledImage, pull, pullLayer, pullTags } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { findSpdxProblems } from "./helpers/spdx.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Files, type Tree, writeTree } from "./helpers/tree.ts";
 
 const programs = findCounterparts(["docker-registry", "ko", "crane"]);
 /** Milliseconds: the first build for a platform compiles the runtime for it. */
@@ -29,7 +29,7 @@ const CASE_TIMEOUT = 300_000;
 const VERSION = ORIGINAL.slice(ORIGINAL.indexOf("@") + 1);
 
 const UUID: Files = {
-  "go.mod": goMod("example.com/ids", "\nrequire github.com/google/uuid v1.6.0\n"),
+  "go.mod": goMod("example.com/ids", { more: "\nrequire github.com/google/uuid v1.6.0\n" }),
   "go.sum": [
     "github.com/google/uuid v1.6.0 h1:NIvaJDMOsjHA8n1jAhLSgzrAzy1Hgr+hNrb57e+94F0=",
     "github.com/google/uuid v1.6.0/go.mod h1:TIyPZe4MgqvfeYDBFedMoGGpEw/LqOeaOT+nhxU+yHo=",
@@ -101,16 +101,15 @@ const CASES: readonly SbomCase[] = [
     name: "modules replaced by a folder and by another version, on an annotated base",
     files: {
       ...UUID,
-      "go.mod": goMod(
-        "example.com/Org/Ids",
-        [
+      "go.mod": goMod("example.com/Org/Ids", {
+        more: [
           "",
           "require (\n\texample.com/lib v0.1.0\n\tgithub.com/google/uuid v1.3.0\n)",
           "replace example.com/lib => ./lib",
           "replace github.com/google/uuid => github.com/google/uuid v1.6.0",
           "",
         ].join("\n"),
-      ),
+      }),
       "lib/go.mod": goMod("example.com/lib"),
       "lib/lib.go": "package lib\n",
       "import.go": 'package main\n\nimport _ "example.com/lib"\n',

@@ -5,12 +5,12 @@ import { join } from "node:path";
 import { KoError, messageOf } from "../lib/errors.ts";
 import { type GoBuildInfo, parseBuildInfo, readBuildInfo } from "../lib/go-buildinfo.ts";
 import { askGoVersion } from "./helpers/buildinfo.ts";
-import { type Files, goMod, HELLO, MAIN } from "./helpers/case.ts";
+import { goMod, HELLO, mainGo } from "./helpers/go.ts";
 import { cacheFolder, findCounterpart } from "./helpers/counterparts.ts";
 import { prepareKnative } from "./helpers/knative.ts";
 import { commitTree, output } from "./helpers/oracle.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Files, type Tree, writeTree } from "./helpers/tree.ts";
 
 /** Milliseconds: the first build for a platform compiles the runtime for it. */
 const BUILD_TIMEOUT = 180_000;
@@ -23,7 +23,7 @@ const UUID_SUMS = [
   "",
 ].join("\n");
 const UUID: Files = {
-  "go.mod": goMod("example.com/ids", "\nrequire github.com/google/uuid v1.6.0\n"),
+  "go.mod": goMod("example.com/ids", { more: "\nrequire github.com/google/uuid v1.6.0\n" }),
   "go.sum": UUID_SUMS,
   "main.go": USES_UUID,
 };
@@ -69,7 +69,7 @@ const PROGRAMS: readonly ProgramCase[] = [
   {
     name: "a version of a tag, with changes",
     commit: "v1.2.3",
-    edit: { "main.go": `${MAIN}// changed\n` },
+    edit: { "main.go": `${mainGo()}// changed\n` },
     args: ["-buildvcs=true"],
     shows: (info) => [info.main?.version.endsWith("+dirty"), settingOf(info, "vcs.modified")],
     expected: [true, "true"],
@@ -92,7 +92,9 @@ const PROGRAMS: readonly ProgramCase[] = [
     name: "a module replaced by a folder",
     files: {
       ...DEP,
-      "go.mod": goMod("example.com/app", "\nrequire example.com/dep v0.1.0\n\nreplace example.com/dep => ./dep\n"),
+      "go.mod": goMod("example.com/app", {
+        more: "\nrequire example.com/dep v0.1.0\n\nreplace example.com/dep => ./dep\n",
+      }),
       "main.go": DEP_MAIN,
     },
     shows: ({ deps }) => deps,
@@ -102,10 +104,9 @@ const PROGRAMS: readonly ProgramCase[] = [
     name: "a module replaced by another version",
     files: {
       ...UUID,
-      "go.mod": goMod(
-        "example.com/ids",
-        "\nrequire github.com/google/uuid v1.3.0\n\nreplace github.com/google/uuid => github.com/google/uuid v1.6.0\n",
-      ),
+      "go.mod": goMod("example.com/ids", {
+        more: "\nrequire github.com/google/uuid v1.3.0\n\nreplace github.com/google/uuid => github.com/google/uuid v1.6.0\n",
+      }),
     },
     shows: ({ deps: [dep] }) => [dep?.version, dep?.sum, dep?.replace?.version],
     expected: ["v1.3.0", undefined, "v1.6.0"],
@@ -132,7 +133,7 @@ const PROGRAMS: readonly ProgramCase[] = [
   },
   {
     name: "no modules at all",
-    files: { "src/example.com/hello/main.go": MAIN },
+    files: { "src/example.com/hello/main.go": mainGo() },
     env: { GO111MODULE: "off", GOFLAGS: "" },
     args: ["example.com/hello"],
     shows: ({ main, deps, path }) => ({ main, deps, path }),

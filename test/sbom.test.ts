@@ -15,10 +15,10 @@ import {
   sbomTag,
 } from "../lib/sbom.ts";
 import { readGoVersionText } from "./helpers/buildinfo.ts";
-import { readAll } from "./helpers/client.ts";
-import { askGo, base64, listOf } from "./helpers/gofixture.ts";
+import { readAll } from "./helpers/registry-client.ts";
+import { askGo, base64, listOf } from "./helpers/go-fixtures.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
-import { isObject, readList, readObject } from "./helpers/pull.ts";
+import { isObject, readList, readObject } from "./helpers/registry-images.ts";
 import { findSpdxProblems } from "./helpers/spdx.ts";
 
 const VERSION = "v0.19.1";

@@ -1,7 +1,7 @@
 /** Build information as the real `go version -m` tells it, in the form of lib/go-buildinfo.ts. */
 import { type GoBuildInfo, type GoModule, parseBuildInfo } from "../../lib/go-buildinfo.ts";
 import { output } from "./oracle.ts";
-import { isObject, readList } from "./pull.ts";
+import { isObject, readList } from "./registry-images.ts";
 
 /** What `go version -m -json` says of a program. @throws {Error} If go refuses it. */
 export async function askGoVersion(path: string): Promise<GoBuildInfo> {

@@ -4,7 +4,7 @@
  *
  * The schema of SPDX is in no package of a registry that the tests may use, and would not see a bad identifier.
  */
-import { isObject } from "./pull.ts";
+import { isObject } from "./registry-images.ts";
 
 type Check = (value: unknown) => string | undefined;
 
