@@ -222,6 +222,11 @@ describe.skipIf(programs === undefined)("SBOMs, beside the original", () => {
       expect(withoutDigests(mine.toString(), ours)).toBe(withoutDigests(change(theirs, changes), original));
       expect(findSpdxProblems(mine)).toEqual([]);
     }
+    const references = ["ours.refs", "sboms.refs"].map((file) => {
+      const lines = readFileSync(work.at(file), "utf8").trimEnd().split("\n");
+      return lines.map((line) => line.replace(/^.*\/(?:original|command)\/|[0-9a-f]{64}$/g, ""));
+    });
+    expect(references[0]).toEqual(references[1]);
     const images = ours.kind === "image" ? [ours] : [...ours.children, ours];
     const tags = await pullTags({ host: registry.host, path: repository });
     const pushed = images.map(({ digest }) => tags[digest.replace(/^sha256:(.*)$/, "sha256-$1.sbom")]);
@@ -243,7 +248,8 @@ describe.skipIf(programs === undefined)("SBOMs, beside the original", () => {
       ...item.env,
     };
     work.write({ "config/.ko.yaml": `defaultBaseImage: ${item.base(bases)}\n`, docker: null });
-    const argv = [...ko, "build", "--bare", "--sbom-dir", work.at(dir), ".", ...(item.args ?? [])];
+    const files = ["--sbom-dir", work.at(dir), "--image-refs", work.at(`${dir}.refs`)];
+    const argv = [...ko, "build", "--bare", ...files, ".", ...(item.args ?? [])];
     return (await output(argv, { cwd: tree.path, env })).trim();
   }
 
