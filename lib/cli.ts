@@ -60,6 +60,18 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
       const { runKubectl } = await import("./kubectl.ts");
       return runKubectl(host, ["delete", ...invocation.positionals], { log, stdin: "inherit" });
     }
+    case "login": {
+      const { login } = await import("./registry-login.ts");
+      const [server = ""] = invocation.positionals;
+      await login(server, { context: { host, log }, flags: invocation.flags });
+      return 0;
+    }
+    case "logout": {
+      const { logout } = await import("./registry-login.ts");
+      const [server = ""] = invocation.positionals;
+      await logout(server, { host, log });
+      return 0;
+    }
     case "cache": {
       const { runCacheCommand } = await import("./cache-clean.ts");
       return print(host, runCacheCommand(invocation.positionals, { host, log }));

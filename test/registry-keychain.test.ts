@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { chmod, mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { chainKeychains, createKeychain, type FoundCredential } from "../lib/registry-keychain.ts";
+import type { FoundCredential } from "../lib/registry-credential.ts";
+import { chainKeychains, createKeychain } from "../lib/registry-keychain.ts";
 import { createHost, type Host } from "../lib/host.ts";
 import type { Log } from "../lib/log.ts";
 import { parseRepository } from "../lib/reference.ts";
