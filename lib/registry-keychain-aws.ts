@@ -9,18 +9,21 @@ import { isObject } from "./json.ts";
 import { type EcrRegistry, parseEcrHost } from "./registry-clouds.ts";
 import { findIdentity, type Identity } from "./registry-keychain-aws-identity.ts";
 import { signRequest } from "./registry-keychain-aws-sign.ts";
-import type { CloudCredential, CloudProvider, CloudSearch, NoCredential } from "./registry-keychain-cloud.ts";
+import {
+  type CloudCredential,
+  type CloudProvider,
+  type CloudSearch,
+  type NoCredential,
+  Renewed,
+} from "./registry-keychain-cloud.ts";
 
 /** The provider for Amazon ECR. It finds an identity once per region, and again when it has expired. */
 export function awsProvider(): CloudProvider {
-  const identities = new Map<string, Promise<Identity | NoCredential>>();
-  const identify = async (registry: EcrRegistry, search: CloudSearch): Promise<Identity | NoCredential> => {
-    const { domain, region } = registry;
-    const known = await identities.get(region);
-    if (known !== undefined && ("none" in known || (known.expires ?? Infinity) > search.now())) return known;
-    const identity = findIdentity(search, { region, domain });
-    identities.set(region, identity);
-    return identity;
+  const identities = new Map<string, Renewed<Identity>>();
+  const identify = ({ domain, region }: EcrRegistry, search: CloudSearch): Promise<Identity | NoCredential> => {
+    const known = identities.get(region) ?? new Renewed<Identity>();
+    identities.set(region, known);
+    return known.get(search, () => findIdentity(search, { region, domain }));
   };
   return {
     name: "AWS",

@@ -6,12 +6,13 @@
  * https://github.com/Azure/acr/blob/main/docs/AAD-OAuth.md
  */
 import { messageOf } from "./errors.ts";
-import type {
-  CloudCredential,
-  CloudProvider,
-  CloudRequest,
-  CloudSearch,
-  NoCredential,
+import {
+  type CloudCredential,
+  type CloudProvider,
+  type CloudRequest,
+  type CloudSearch,
+  type NoCredential,
+  Renewed,
 } from "./registry-keychain-cloud.ts";
 import { redactUrl } from "./url.ts";
 
@@ -44,17 +45,11 @@ const ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /** The provider for Azure Container Registry. It gets the directory's token once, and again when it has expired. */
 export function azureProvider(): CloudProvider {
-  let known: Promise<DirectoryToken | NoCredential> | undefined;
-  const directoryToken = async (search: CloudSearch): Promise<DirectoryToken | NoCredential> => {
-    const found = await known;
-    if (found !== undefined && ("none" in found || (found.expires ?? Infinity) > search.now())) return found;
-    known = findDirectoryToken(search);
-    return known;
-  };
+  const tokens = new Renewed<DirectoryToken>();
   return {
     name: "Azure",
     find: async (host, search) => {
-      const token = await directoryToken(search);
+      const token = await tokens.get(search, () => findDirectoryToken(search));
       return "none" in token ? token : exchange(token, { host, search });
     },
   };

@@ -122,6 +122,22 @@ export class CloudSource {
   }
 }
 
+/** Keeps a result until it expires. Callers at the same time share it, and share a failure. */
+export class Renewed<T extends { readonly expires: number | undefined }> {
+  #known: Promise<T | NoCredential> | undefined;
+
+  async get(search: CloudSearch, work: () => Promise<T | NoCredential>): Promise<T | NoCredential> {
+    const before = this.#known;
+    if (before !== undefined) {
+      const found = await before;
+      if ("none" in found || (found.expires ?? Infinity) > search.now()) return found;
+      if (this.#known !== before) return this.get(search, work);
+    }
+    this.#known = work();
+    return this.#known;
+  }
+}
+
 interface Answer {
   readonly found: FoundCredential | NoCredential;
   /** Milliseconds since the epoch. */

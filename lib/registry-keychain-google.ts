@@ -9,12 +9,13 @@ import { createPrivateKey, sign } from "node:crypto";
 import { join } from "node:path";
 import { messageOf } from "./errors.ts";
 import { isObject, parseJson } from "./json.ts";
-import type {
-  CloudCredential,
-  CloudProvider,
-  CloudRequest,
-  CloudSearch,
-  NoCredential,
+import {
+  type CloudCredential,
+  type CloudProvider,
+  type CloudRequest,
+  type CloudSearch,
+  type NoCredential,
+  Renewed,
 } from "./registry-keychain-cloud.ts";
 import {
   checkGoogleUrl,
@@ -39,17 +40,11 @@ const LIFE_S = 3600;
 
 /** The provider for Google's registries. It gets one token for all of them, and another when it has expired. */
 export function googleProvider(): CloudProvider {
-  let known: Promise<GoogleToken | NoCredential> | undefined;
-  const token = async (search: CloudSearch): Promise<GoogleToken | NoCredential> => {
-    const found = await known;
-    if (found !== undefined && ("none" in found || (found.expires ?? Infinity) > search.now())) return found;
-    known = findToken(search);
-    return known;
-  };
+  const tokens = new Renewed<GoogleToken>();
   return {
     name: "Google",
     find: async (_host, search): Promise<CloudCredential | NoCredential> => {
-      const found = await token(search);
+      const found = await tokens.get(search, () => findToken(search));
       if ("none" in found) return found;
       const { expires, source, value } = found;
       const credential = { kind: "basic", username: "_token", password: value } as const;

@@ -108,7 +108,9 @@ class CloudKeychain implements Keychain {
     } catch (error) {
       if (!(error instanceof KoError)) throw error;
       // Not an error of the push: the file may hold a login for the same host.
-      this.#explain(host, [error.message, error.hint].filter(Boolean).join(", try: "));
+      const reason = [error.message, error.hint].filter(Boolean).join(", try: ");
+      if (!options.push && !this.#reasons.has(host)) log.warn(`No credentials for ${host}: ${reason}`);
+      this.#explain(host, reason);
       return undefined;
     }
   }
