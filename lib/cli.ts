@@ -42,7 +42,9 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
     const { complete, formatCompletion } = await import("./cli-completion.ts");
     return print(host, formatCompletion(await complete(words, host)));
   }
-  const invocation = parseCommandLine(argv);
+  // The original has login and logout below a hidden command too.
+  const isHidden = hidden === "auth" && (words[0] === "login" || words[0] === "logout");
+  const invocation = parseCommandLine(isHidden ? words : argv);
   if (invocation.command === "help") return print(host, invocation.text);
   const log = createLog(logLevelOf(invocation.flags), (text) => host.err(text));
   switch (invocation.command) {

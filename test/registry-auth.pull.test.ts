@@ -65,7 +65,7 @@ const requests = (): readonly string[] =>
     .filter(({ path }) => path !== "/v2/")
     .map(({ headers, method, path, status }) => {
       const who = headers["authorization"]?.split(" ")[0] ?? "anonymous";
-      return `${method} ${/^\/token/.test(path) ? "token" : "manifest"} ${who} ${status ?? "-"}`;
+      return `${method} ${path.startsWith("/token") ? "token" : "manifest"} ${who} ${status ?? "-"}`;
     });
 
 const refuse = (status: number): Rule => ({

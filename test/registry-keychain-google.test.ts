@@ -21,7 +21,7 @@ const canaries = {
   header: "canary-request-token",
 };
 const { privateKey, publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
-const pem = privateKey.export({ type: "pkcs8", format: "pem" }).toString();
+const pem = privateKey.export({ type: "pkcs8", format: "pem" });
 const key = {
   type: "service_account",
   client_email: "ci@p.iam.gserviceaccount.com",

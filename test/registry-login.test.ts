@@ -335,6 +335,12 @@ describe("ko login", () => {
     }
   });
 
+  test("is ko auth login too, as in the original", async () => {
+    const { code, file } = await run(["auth", "login", "r.example", "-u", "me", "--password-stdin"], SECRET);
+    expect({ code, has: file.includes(AUTH) }).toEqual({ code: 0, has: true });
+    expect((await run(["auth", "logout", "r.example"])).code).toBe(0);
+  });
+
   test("warns of a password in the process list", async () => {
     const { code, file, stderr } = await run(["login", "r.example", "-u", "me", "-p", SECRET]);
     expect({ code, has: file.includes(AUTH) }).toEqual({ code: 0, has: true });
