@@ -46,7 +46,7 @@ export interface AuthorizerOptions {
 export class Authorizer {
   readonly #options: AuthorizerOptions;
   #challenge: Challenge | undefined;
-  /** By repository and scopes: requests that need the same token wait for the same response. */
+  /** By repository, credential and scopes: requests that need the same token wait for the same response. */
   readonly #tokens = new Map<string, Promise<Token>>();
   /** By path of the repository. */
   readonly #refreshTokens = new Map<string, string>();
@@ -214,7 +214,7 @@ export class Authorizer {
         return readRefusal(response, { request, host, http, source, reasons: all });
       },
     };
-    const key = [repository.path, ...own].join(" ");
+    const key = [repository.path, source ?? "anonymous", ...own].join(" ");
     const token = await this.#token(key, {
       get: () => this.#fetchToken(tokenRequest, repository.path),
       refused: refused?.header,

@@ -1,9 +1,10 @@
 /** The compiled program logs in, and finds the credentials of clouds: real TLS to their names, a real registry behind. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { type Folder, makeFolder } from "./helpers/folder.ts";
-import { type Internet, makeInternet, passTo, type Site } from "./helpers/internet.ts";
+import { type Internet, makeInternet, passTo, type Site } from "./helpers/registry-internet.ts";
 import { type Result, runToEnd } from "./helpers/programs.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";
@@ -79,7 +80,10 @@ const sites: Readonly<Record<string, Site>> = {
       ? json({ authorizationData: [{ authorizationToken: token, expiresAt: 4e9 }] })
       : json({ __type: "UnrecognizedClientException", message: `no ${headers.get("x-amz-security-token")}` }, 400);
   },
-  [GOOGLE]: bearerSite(GOOGLE, ({ headers }) => headers.get("authorization") === basic("_token", canaries.googleToken)),
+  [GOOGLE]: bearerSite(GOOGLE, ({ headers, url }) => {
+    const isPublic = url.searchParams.get("scope") === "repository:public/app:pull";
+    return isPublic || headers.get("authorization") === basic("_token", canaries.googleToken);
+  }),
   "oauth2.googleapis.com": ({ body }) =>
     new URLSearchParams(body).get("refresh_token") === canaries.googleRefresh
       ? json({ access_token: canaries.googleToken, expires_in: 3599 })
@@ -137,10 +141,10 @@ interface User extends Disposable {
   ): Promise<Result>;
 }
 
-/** A user without any login; go's own caches are kept. */
+/** A user without any login, but with go's own cache. */
 function makeUser(env: Readonly<Record<string, string>> = {}): User {
   const home = writeTree({});
-  const cache = join(folder.path, "go-build");
+  const cache = process.env["GOCACHE"] ?? join(homedir(), ".cache", "go-build");
   return {
     home,
     run: (args, { env: more, stdin } = {}) =>
@@ -252,6 +256,39 @@ describe.skipIf(missing)("without a login", () => {
       const asked = internet.visits.map(({ method, url }) => `${method} ${url.origin}${url.pathname}`);
       for (const name of wanted) expect(asked.filter((each) => each === name)).toHaveLength(1);
       expectNoSecret(me, [result]);
+    },
+    PATIENCE,
+  );
+
+  test(
+    "pulls a public base without waiting for a silent metadata server",
+    async () => {
+      let connections = 0;
+      const silent = Bun.listen({
+        hostname: "127.0.0.1",
+        port: 0,
+        socket: { open: () => void connections++, data: () => {} },
+      });
+      using me = makeUser();
+      const base = await me.run(["build", "-B", "."], { env: { KO_DOCKER_REPO: `${open.host}/public` } });
+      const env = {
+        ...reach(me, { GCE_METADATA_HOST: `127.0.0.1:${silent.port}` }),
+        KO_DEFAULTBASEIMAGE: `${GOOGLE}/public/app`,
+      };
+      const public_ = await me.run(["build", "-v", "--push=false", "."], {
+        env: { ...env, KO_DOCKER_REPO: "r.example" },
+      });
+      expect({ codes: [base.code, public_.code], connections }).toEqual({ codes: [0, 0], connections: 0 });
+      // A private base: the metadata server has half a second, and the error says that it was asked.
+      const hidden = { ...env, KO_DEFAULTBASEIMAGE: `${GOOGLE}/private/app`, KO_DOCKER_REPO: "r.example" };
+      const private_ = await me.run(["build", "-v", "--push=false", "."], { env: hidden });
+      silent.stop(true);
+      expect({ code: private_.code, connections }).toEqual({ code: 1, connections: 1 });
+      expect(private_.stderr).toContain(
+        `Google has none: GOOGLE_APPLICATION_CREDENTIALS is not set, ${me.home.path}/.config/gcloud/application_default_credentials.json does not exist, ` +
+          `no metadata server of Google answers at 127.0.0.1:${silent.port}, gcloud is not on PATH\n` +
+          `  Log in: gcloud auth print-access-token | ko login ${GOOGLE} -u oauth2accesstoken --password-stdin\n`,
+      );
     },
     PATIENCE,
   );

@@ -1,43 +1,32 @@
 /** A pull asks for credentials that take time only after a refusal. */
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { beforeAll, describe, expect, test } from "bun:test";
 import type { FindOptions, FoundCredential, Keychain } from "../lib/registry-credential.ts";
 import { createKeychain } from "../lib/registry-keychain.ts";
-import type { Repository } from "../lib/reference.ts";
-import { makeClient, makeManifest, textBlob } from "./helpers/client.ts";
 import { failureOf } from "./helpers/failures.ts";
-import { type Demand, FaultProxy, type Rule } from "./helpers/faultproxy.ts";
 import { hostAt } from "./helpers/hostat.ts";
-import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
+import { makeClient, makeManifest, textBlob } from "./helpers/registry-client.ts";
+import { type Demand, registrySuite, type Rule } from "./helpers/registry-fault-proxy.ts";
 import { writeTree } from "./helpers/tree.ts";
 
-const missing = whyNoRegistry() !== undefined;
 const account = { username: "joe", password: "s3cret-pass" };
 const right: FoundCredential = { credential: { kind: "basic", ...account }, source: "all sources" };
 const stale: FoundCredential = { credential: { kind: "basic", username: "joe", password: "old" }, source: "a file" };
-let server: TestRegistry;
-let proxy: FaultProxy;
-let repository: Repository;
 const manifest = makeManifest([]);
+
+const { missing, proxy, server } = registrySuite();
+const repository = {
+  get host(): string {
+    return proxy.host;
+  },
+  path: "private/app",
+};
 
 beforeAll(async () => {
   if (missing) return;
-  server = await startRegistry();
-  proxy = await FaultProxy.start(server.host);
   await using client = makeClient();
-  const direct = { host: server.host, path: "private/app" };
+  const direct = { host: server.host, path: repository.path };
   await client.registry.pushBlob(direct, manifest.config);
   await client.registry.pushManifest(direct, "v1", manifest);
-});
-
-afterAll(async () => {
-  await proxy?.[Symbol.asyncDispose]();
-  await server?.[Symbol.asyncDispose]();
-});
-
-beforeEach(() => {
-  proxy?.reset();
-  if (proxy !== undefined) proxy.demand = undefined;
-  repository = { host: proxy?.host ?? "", path: "private/app" };
 });
 
 interface Recorder extends Keychain {
@@ -222,7 +211,7 @@ describe.skipIf(missing)("a pull", () => {
     proxy.demand = closed;
     const keychain = recorder(undefined, right);
     await using client = makeClient({ keychain });
-    await client.registry.pushBlob({ ...repository, path: "pushed" }, textBlob("pushed"));
+    await client.registry.pushBlob({ host: proxy.host, path: "pushed" }, textBlob("pushed"));
     expect(keychain.asked()).toEqual(["all for a push"]);
   });
 });

@@ -1,5 +1,11 @@
 import { describe, expect, test } from "bun:test";
-import { type CloudCall, type CloudWorldOptions, json, makeCloudWorld, type Services } from "./helpers/clouds.ts";
+import {
+  type CloudCall,
+  type CloudWorldOptions,
+  json,
+  makeCloudWorld,
+  type Services,
+} from "./helpers/registry-clouds.ts";
 
 const REPOSITORY = "123456789012.dkr.ecr.eu-west-1.amazonaws.com/app";
 const API = "POST https://api.ecr.eu-west-1.amazonaws.com/";

@@ -1,5 +1,11 @@
 import { describe, expect, test } from "bun:test";
-import { type CloudWorldOptions, json, makeCloudWorld, type Service, type Services } from "./helpers/clouds.ts";
+import {
+  type CloudWorldOptions,
+  json,
+  makeCloudWorld,
+  type Service,
+  type Services,
+} from "./helpers/registry-clouds.ts";
 
 const REPOSITORY = "me.azurecr.io/app";
 const AAD = "POST https://login.microsoftonline.com/tenant-1/oauth2/token";

@@ -1,6 +1,12 @@
 import { describe, expect, test } from "bun:test";
 import { generateKeyPairSync, verify } from "node:crypto";
-import { type CloudCall, type CloudWorldOptions, json, makeCloudWorld, type Service } from "./helpers/clouds.ts";
+import {
+  type CloudCall,
+  type CloudWorldOptions,
+  json,
+  makeCloudWorld,
+  type Service,
+} from "./helpers/registry-clouds.ts";
 import type { TreeEntry } from "./helpers/tree.ts";
 
 const REPOSITORY = "europe-west1-docker.pkg.dev/project/repo/app";
