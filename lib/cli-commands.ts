@@ -4,7 +4,14 @@
  * The parser (cli-parse.ts), `--help`, docs/reference.md and shell completion read it: a command is one entry here. The
  * flags are in cli-flag-groups.ts.
  */
-import { APPLY_FLAGS, BUILD_COMMAND_FLAGS, GLOBAL_FLAGS, RESOLVE_FLAGS, RUN_FLAGS } from "./cli-flag-groups.ts";
+import {
+  APPLY_FLAGS,
+  BUILD_COMMAND_FLAGS,
+  GLOBAL_FLAGS,
+  LOGIN_FLAGS,
+  RESOLVE_FLAGS,
+  RUN_FLAGS,
+} from "./cli-flag-groups.ts";
 import type { FlagTable } from "./cli-flags.ts";
 
 export interface Command {
@@ -17,6 +24,8 @@ export interface Command {
   readonly minWords?: number;
   /** The maximum number of arguments. @default unlimited */
   readonly maxWords?: number;
+  /** True keeps the arguments out of messages: one of them may be a part of a password. @default false */
+  readonly hidesWords?: boolean;
   /** The arguments that shell completion offers: these values, commands, or main packages. */
   readonly completes?: readonly string[] | "command" | "package";
   /**
@@ -41,6 +50,11 @@ export type Example = readonly [purpose: string, typed: string];
 const CACHE_VARIABLES = {
   KOCACHE: "Cache directory; off disables the cache. (default: ko in the user's cache directory)",
   KO_CACHE_MAX: "Maximum size of the cache, such as 20GB.",
+} as const;
+
+const LOGIN_VARIABLES = {
+  DOCKER_CONFIG: "Directory of config.json. (default: ~/.docker)",
+  REGISTRY_AUTH_FILE: "File of podman, used if Docker has none.",
 } as const;
 
 /** The environment variables of the commands that build. */
@@ -74,6 +88,8 @@ export interface FlagsOf {
   readonly create: typeof APPLY_FLAGS;
   readonly delete: typeof GLOBAL_FLAGS;
   readonly run: typeof RUN_FLAGS;
+  readonly login: typeof LOGIN_FLAGS;
+  readonly logout: typeof GLOBAL_FLAGS;
   readonly cache: typeof GLOBAL_FLAGS;
   readonly completion: typeof GLOBAL_FLAGS;
   readonly version: typeof GLOBAL_FLAGS;
@@ -212,6 +228,36 @@ Arguments after -- are passed to "kubectl run": its flags, and arguments for the
     ],
     flags: RUN_FLAGS,
     environment: MAIN_VARIABLES,
+  },
+  login: {
+    summary: "Log in to a registry.",
+    aliases: [],
+    words: "SERVER",
+    minWords: 1,
+    maxWords: 1,
+    hidesWords: true,
+    about: `Stores the user and the password or token for SERVER, which is HOST or HOST:PORT, where ko, Docker and podman read it: in Docker's config.json, or in podman's auth.json if Docker has no file. If the file names a credential helper for SERVER, the password goes there instead. Other settings in the file stay.
+
+The registry is not asked: the next push shows whether the password is right.
+
+Registries of Google, AWS and Azure, and ghcr.io with GITHUB_TOKEN, need no login where the environment or the machine has an identity of that cloud.`,
+    examples: [
+      ["Log in with a token", 'echo "$TOKEN" | ko login registry.example.com -u me --password-stdin'],
+      ["Log in to Docker Hub", "cat token.txt | ko login docker.io -u me --password-stdin"],
+    ],
+    flags: LOGIN_FLAGS,
+    environment: LOGIN_VARIABLES,
+  },
+  logout: {
+    summary: "Log out from a registry.",
+    aliases: [],
+    words: "SERVER",
+    minWords: 1,
+    maxWords: 1,
+    about: `Removes the login for SERVER from the file that "ko login" writes, and from its credential helper. Succeeds if there is none.`,
+    examples: [["Log out", "ko logout registry.example.com"]],
+    flags: GLOBAL_FLAGS,
+    environment: LOGIN_VARIABLES,
   },
   cache: {
     summary: "Show or remove the cache.",

@@ -214,6 +214,22 @@ const REPORT_FLAGS = {
   },
 } as const;
 
+const LOGIN_CREDENTIAL_FLAGS = {
+  username: { kind: "text", short: "u", default: "", placeholder: "USER", help: "User to log in as." },
+  password: {
+    kind: "text",
+    short: "p",
+    default: "",
+    placeholder: "PASSWORD",
+    help: "Password or token. The process list shows it: --password-stdin is safer.",
+  },
+  "password-stdin": {
+    kind: "bool",
+    default: false,
+    help: "Read the password or token from stdin. Overrides --password.",
+  },
+} as const;
+
 /** The groups of `--help`, in its order. A group of a command is the part that the command's table holds. */
 export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable])[] = [
   ["Input flags", INPUT_FLAGS],
@@ -223,6 +239,7 @@ export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable]
   ["Build flags", BUILD_FLAGS],
   ["Report flags", REPORT_FLAGS],
   ["kubectl flags", KUBECTL_FLAGS],
+  ["Login flags", LOGIN_CREDENTIAL_FLAGS],
   ["Global flags", GLOBAL_FLAGS],
 ];
 
@@ -254,3 +271,9 @@ export const APPLY_FLAGS: typeof RESOLVE_FLAGS & typeof KUBECTL_FLAGS = { ...RES
 
 /** The flags of `ko run`. */
 export const RUN_FLAGS: BuildFlagTable & typeof KUBECTL_FLAGS = { ...ALL_BUILD_FLAGS, ...KUBECTL_FLAGS };
+
+/** The flags of `ko login`. */
+export const LOGIN_FLAGS: typeof LOGIN_CREDENTIAL_FLAGS & typeof GLOBAL_FLAGS = {
+  ...LOGIN_CREDENTIAL_FLAGS,
+  ...GLOBAL_FLAGS,
+};

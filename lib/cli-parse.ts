@@ -158,6 +158,10 @@ function checkWords([name, command]: readonly [CommandName, Command], words: rea
   }
   const surplus = words[maxWords];
   if (surplus === undefined) return;
+  const asked = { hint: `Type "ko ${name} --help".` };
+  if (command.hidesWords === true) {
+    throw new UsageError(`Cannot run "ko ${name}" with ${count(words.length)}: it takes ${count(maxWords)}`, asked);
+  }
   const taken = maxWords === 0 ? "no arguments" : `at most ${count(maxWords)}`;
   const other = command.afterDashes === "other" ? "; arguments for kubectl go after --" : "";
   throw new UsageError(`Cannot use "${surplus}": "ko ${name}" takes ${taken}${other}`, {

@@ -42,7 +42,9 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
     const { complete, formatCompletion } = await import("./cli-completion.ts");
     return print(host, formatCompletion(await complete(words, host)));
   }
-  const invocation = parseCommandLine(argv);
+  // The original has login and logout below a hidden command too.
+  const isHidden = hidden === "auth" && (words[0] === "login" || words[0] === "logout");
+  const invocation = parseCommandLine(isHidden ? words : argv);
   if (invocation.command === "help") return print(host, invocation.text);
   const log = createLog(logLevelOf(invocation.flags), (text) => host.err(text));
   switch (invocation.command) {
@@ -59,6 +61,18 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
     case "delete": {
       const { runKubectl } = await import("./kubectl.ts");
       return runKubectl(host, ["delete", ...invocation.positionals], { log, stdin: "inherit" });
+    }
+    case "login": {
+      const { login } = await import("./registry-login.ts");
+      const [server = ""] = invocation.positionals;
+      await login(server, { context: { host, log }, flags: invocation.flags });
+      return 0;
+    }
+    case "logout": {
+      const { logout } = await import("./registry-login.ts");
+      const [server = ""] = invocation.positionals;
+      await logout(server, { host, log });
+      return 0;
     }
     case "cache": {
       const { runCacheCommand } = await import("./cache-clean.ts");

@@ -96,7 +96,7 @@ export interface RegistryErrorOptions extends KoErrorOptions {
   readonly retryAfter?: number | undefined;
 }
 
-/** The failure of a request to a registry, or of the connection to it. Transient: `docker login` may end a refusal. */
+/** The failure of a request to a registry, or of the connection to it. Transient: `ko login` may end a refusal. */
 export class RegistryError extends KoError {
   override readonly name: string = "RegistryError";
   readonly method: string;

@@ -1,19 +1,16 @@
 /**
  * Authorizes requests to one registry: answers its challenge with Basic, or with a token of the token server it names.
  *
- * Rules: docs/rules.md A1.4, A2.2-A2.16. Requests to and responses of token servers hold secrets and are never shown.
- *
- * https://distribution.github.io/distribution/spec/auth/token/
- * https://distribution.github.io/distribution/spec/auth/oauth/
+ * The tokens are fetched in registry-token.ts. Rules: docs/rules.md A1.4, A2.6-A2.10, A2.16, B7.1.
  */
 import { once } from "./async.ts";
 import { RegistryError } from "./errors.ts";
-import { type Http, type HttpResponse, isRedirect, MAX_REDIRECTS } from "./http.ts";
-import { isObject, parseJson } from "./json.ts";
+import type { Http, HttpResponse } from "./http.ts";
 import { readRefusal, type RefusedRequest } from "./registry-errors.ts";
-import type { Credential, FoundCredential, Keychain } from "./registry-keychain.ts";
+import type { Credential, FindOptions, FoundCredential, Keychain } from "./registry-credential.ts";
 import { type ApiProbe, type Challenge, type Endpoint, findUsable, parseChallenges } from "./registry-ping.ts";
-import { findLiteral, findRange, redactUrl, whyForbidden, whyWithheld } from "./url.ts";
+import { basicOf, fetchToken, readRealm, type Token, type TokenRequest } from "./registry-token.ts";
+import { whyWithheld } from "./url.ts";
 
 /** The rights that a request needs. */
 export interface Scope extends RefusedRequest {
@@ -30,6 +27,8 @@ export interface Authorization {
   readonly source: string | undefined;
   /** Why there is no credential, or why it was not sent. */
   readonly reasons: readonly string[];
+  /** The sources that were asked for a credential. */
+  readonly effort: FindOptions["effort"];
 }
 
 export interface AuthorizerOptions {
@@ -43,17 +42,16 @@ export interface AuthorizerOptions {
   readonly endpoint: Endpoint;
 }
 
-const MAX_TOKEN_BYTES = 64 * 1024;
-const MIN_LIFE_S = 60;
-
 /** The challenge, the tokens and the refresh tokens of one endpoint. */
 export class Authorizer {
   readonly #options: AuthorizerOptions;
   #challenge: Challenge | undefined;
-  /** By repository and scopes: requests that need the same token wait for the same response. */
+  /** By repository, credential and scopes: requests that need the same token wait for the same response. */
   readonly #tokens = new Map<string, Promise<Token>>();
   /** By path of the repository. */
   readonly #refreshTokens = new Map<string, string>();
+  /** Paths of repositories that refused an anonymous pull, or one with a login from a file. */
+  readonly #private = new Set<string>();
 
   constructor(options: AuthorizerOptions) {
     this.#options = options;
@@ -71,23 +69,31 @@ export class Authorizer {
    */
   async header(scope: Scope): Promise<Authorization> {
     const challenge = this.#challenge;
-    return challenge === undefined ? anonymous(scope) : this.#answer(scope, { challenge, refused: undefined });
+    if (challenge === undefined) return anonymous(scope);
+    return this.#answer(scope, { challenge, refused: undefined, effort: this.#effortFor(scope, challenge) });
   }
 
   /**
-   * The authorization to try again with after a 401; undefined if there is no other one.
+   * The authorization to try again with after a refusal; undefined if there is no other one.
+   *
+   * After a 401 it answers the challenge. A pull that was refused without asking all sources gets their credential. If
+   * they have none, the authorization is the used one, with the reasons.
    *
    * @param used the authorization of the refused request
    * @throws {RegistryError} If the token server refuses, or must not be asked.
    */
-  async challenged(response: HttpResponse, used: Authorization): Promise<Authorization | undefined> {
+  async next(response: HttpResponse, used: Authorization): Promise<Authorization | undefined> {
+    const { scope } = used;
+    if (response.status !== 401) return used.effort === "all" ? undefined : this.#askAll(used);
     const { endpoint, probe } = this.#options;
     const challenge = challengeOf(response);
     if (challenge === undefined) return undefined;
     this.#challenge = challenge;
     probe.correct(endpoint, challenge);
-    const next = await this.#answer(used.scope, { challenge, refused: used });
-    return next.header === undefined || next.header === used.header ? undefined : next;
+    if (used.header !== undefined) this.#private.add(scope.repository.path);
+    const effort = this.#effortFor(scope, challenge);
+    const next = await this.#answer(scope, { challenge, refused: used, effort });
+    return next.header === undefined ? { ...used, reasons: next.reasons, effort } : next;
   }
 
   /**
@@ -115,33 +121,72 @@ export class Authorizer {
     return `Bearer ${token.value}`;
   }
 
-  async #answer(scope: Scope, { challenge, refused }: Pick<Proof, "challenge" | "refused">): Promise<Authorization> {
-    const { endpoint, http, keychain } = this.#options;
-    const found = await keychain.find(scope.repository);
-    if (found !== undefined) hideCredential(found.credential, http);
-    const isExposed = endpoint.base.protocol === "http:" && http.proxyFor(endpoint.base) !== false;
-    if (found !== undefined && isExposed) {
-      const why = `the one from ${found.source} was not sent unencrypted through a proxy`;
-      return this.#prove(scope, { challenge, refused, found: undefined, reasons: [why] });
+  /**
+   * A pull asks only files at first: credential helpers and clouds take time, and most base images are public. A Basic
+   * challenge to `GET /v2/` is a refusal already.
+   */
+  #effortFor({ push, repository }: Scope, challenge: Challenge): FindOptions["effort"] {
+    return push || challenge.scheme === "basic" || this.#private.has(repository.path) ? "all" : "files";
+  }
+
+  /** Asks the sources that a pull did not ask, after it was refused. */
+  async #askAll(used: Authorization): Promise<Authorization | undefined> {
+    const { scope } = used;
+    const challenge = this.#challenge;
+    if (challenge === undefined) return undefined;
+    const { reasons, source } = await this.#find(scope, "all");
+    if (source === used.source)
+      return { ...used, effort: "all", reasons: source === undefined ? reasons : used.reasons };
+    return this.#answer(scope, { challenge, refused: used, effort: "all" });
+  }
+
+  async #answer(scope: Scope, request: ProofRequest): Promise<Authorization> {
+    const search = await this.#find(scope, request.effort);
+    if (request.effort === "all") return this.#prove(scope, { ...request, ...search });
+    try {
+      return await this.#prove(scope, { ...request, ...search });
+    } catch (error) {
+      // The token server refuses an anonymous pull, or a login from a file.
+      if (!(error instanceof RegistryError) || error.status === undefined || error.status >= 500) throw error;
+      if ((await this.#find(scope, "all")).source === search.source) throw error;
+      return this.#answer(scope, { ...request, effort: "all" });
     }
-    const reasons = found === undefined ? (keychain.explain?.(scope.repository) ?? []) : [];
-    return this.#prove(scope, { challenge, refused, found, reasons });
+  }
+
+  /** Searches for the credential to send. */
+  async #find(scope: Scope, effort: FindOptions["effort"]): Promise<Search> {
+    const { endpoint, http, keychain } = this.#options;
+    const { push, repository } = scope;
+    if (effort === "all" && !push) this.#private.add(repository.path);
+    const found = await keychain.find(repository, { effort, push });
+    if (found === undefined) {
+      return { found, source: undefined, reasons: keychain.explain?.(repository) ?? [] };
+    }
+    hideCredential(found.credential, http);
+    const { source } = found;
+    if (endpoint.base.protocol !== "http:" || http.proxyFor(endpoint.base) === false) {
+      return { found, source, reasons: [] };
+    }
+    const why = `the one from ${source} was not sent unencrypted through a proxy`;
+    return { found: undefined, source: undefined, reasons: [why] };
   }
 
   async #prove(scope: Scope, proof: Proof): Promise<Authorization> {
-    const { challenge, found, reasons } = proof;
+    const { challenge, effort, found, reasons } = proof;
     const credential = found?.credential;
     if (challenge.scheme === "bearer") {
       if (credential?.kind !== "bearer") return this.#proveByToken(scope, proof);
-      return { scope, header: `Bearer ${credential.token}`, source: found?.source, reasons };
+      return { scope, header: `Bearer ${credential.token}`, source: found?.source, reasons, effort };
     }
-    if (credential?.kind === "basic") return { scope, header: basicOf(credential), source: found?.source, reasons };
-    if (found === undefined) return { ...anonymous(scope), reasons };
+    if (credential?.kind === "basic") {
+      return { scope, header: basicOf(credential), source: found?.source, reasons, effort };
+    }
+    if (found === undefined) return { ...anonymous(scope), reasons, effort };
     const why = `the one from ${found.source} is a token, but the registry wants a username and a password`;
-    return { ...anonymous(scope), reasons: [why] };
+    return { ...anonymous(scope), reasons: [why], effort };
   }
 
-  async #proveByToken(scope: Scope, { challenge, found, reasons, refused }: Proof): Promise<Authorization> {
+  async #proveByToken(scope: Scope, { challenge, effort, found, reasons, refused }: Proof): Promise<Authorization> {
     const { endpoint, host, http, trusted } = this.#options;
     const { action, repository } = scope;
     const origin = endpoint.base;
@@ -162,20 +207,23 @@ export class Authorizer {
       credential: withheld === undefined ? found?.credential : undefined,
       origin,
       action,
-      refuse: (response) => {
+      refuse: async (response) => {
         const request = { ...scope, action: `${action}: get a token for ${host}` };
-        return readRefusal(response, { request, host, http, source, reasons: why });
+        // All sources are asked now, so that the error has their reasons.
+        const all = found === undefined && effort !== "all" ? (await this.#find(scope, "all")).reasons : why;
+        return readRefusal(response, { request, host, http, source, reasons: all });
       },
     };
-    const key = [repository.path, ...own].join(" ");
+    const key = [repository.path, source ?? "anonymous", ...own].join(" ");
     const token = await this.#token(key, {
       get: () => this.#fetchToken(tokenRequest, repository.path),
       refused: refused?.header,
     });
-    if (token.refreshToken !== undefined && withheld === undefined) {
+    // Not that of an anonymous token: it would take the place of a credential.
+    if (token.refreshToken !== undefined && source !== undefined) {
       this.#refreshTokens.set(repository.path, token.refreshToken);
     }
-    return { scope, header: `Bearer ${token.value}`, source, reasons: why };
+    return { scope, header: `Bearer ${token.value}`, source, reasons: why, effort };
   }
 
   /** A cached token that is fresh and is not the one that was refused, else a new one. */
@@ -218,39 +266,25 @@ export class Authorizer {
 
 /** The authorization of a request that is sent without a credential. */
 export function anonymous(scope: Scope): Authorization {
-  return { scope, header: undefined, source: undefined, reasons: [] };
+  return { scope, header: undefined, source: undefined, reasons: [], effort: scope.push ? "all" : "files" };
 }
 
-interface Proof {
+interface ProofRequest {
   readonly challenge: Challenge;
   /** The authorization that the registry has just refused; undefined before its first response. */
   readonly refused: Authorization | undefined;
+  readonly effort: FindOptions["effort"];
+}
+
+/** The result of a search for a credential. */
+interface Search {
   readonly found: FoundCredential | undefined;
+  /** That of `found`. */
+  readonly source: string | undefined;
   readonly reasons: readonly string[];
 }
 
-interface Token {
-  readonly value: string;
-  /** Milliseconds since the epoch at which a new one is fetched: after 80 % of its life. */
-  readonly refreshAt: number;
-  /** Replaces the credential for later tokens; never written to disk. */
-  readonly refreshToken: string | undefined;
-}
-
-interface TokenRequest {
-  readonly http: Http;
-  /** See {@link readRealm}. */
-  readonly realm: URL;
-  readonly service: string | undefined;
-  /** The most important one first: some servers read only one. */
-  readonly scopes: readonly string[];
-  readonly credential: Credential | undefined;
-  /** The host that sent the challenge: `https://ghcr.io/`. */
-  readonly origin: URL;
-  readonly action: string;
-  /** Makes the error for a refusal. */
-  readonly refuse: (response: HttpResponse) => Promise<RegistryError>;
-}
+type Proof = ProofRequest & Search;
 
 function challengeOf(response: HttpResponse): Challenge | undefined {
   return findUsable(parseChallenges(response.headers.get("www-authenticate") ?? ""));
@@ -281,145 +315,4 @@ function splitScope(scope: string): readonly [string, readonly string[]] {
 function hideCredential(credential: Credential, { secrets }: Http): void {
   if (credential.kind !== "basic") secrets.add(credential.token);
   else secrets.add(credential.password, `${credential.username}:${credential.password}`);
-}
-
-/**
- * The realm of a challenge as a URL that may be asked.
- *
- * @throws {RegistryError} If the realm is not a URL, is less safe than `origin`, or leads to an address that only
- *   `origin` itself may name.
- */
-async function readRealm(
-  text: string | undefined,
-  { action, http, origin }: Pick<TokenRequest, "http" | "origin" | "action">,
-): Promise<URL> {
-  const url = redactUrl(origin);
-  const fail = (why: string): RegistryError =>
-    new RegistryError(`Cannot ${action}: the token server that ${origin.host} names is refused: ${why}`, {
-      method: "GET",
-      url,
-    });
-  if (text === undefined || !URL.canParse(text)) throw fail("its realm is not a URL");
-  const realm = new URL(text);
-  realm.username = "";
-  realm.password = "";
-  realm.hash = "";
-  if (realm.protocol !== "https:" && !(realm.protocol === "http:" && origin.protocol === "http:")) {
-    throw fail(`${redactUrl(realm)} is not an https URL`);
-  }
-  if (realm.host === origin.host || http.isInsecure(realm)) return realm;
-  const literal = findLiteral(realm.hostname);
-  if (literal !== undefined && findRange(literal) !== undefined) {
-    throw fail(`${realm.host} is a ${findRange(literal)} address other than the registry's own`);
-  }
-  const why = await whyForbidden(realm, origin, { names: http.proxyFor(realm) === false });
-  if (why !== undefined) throw fail(why);
-  return realm;
-}
-
-/**
- * Fetches a token: with POST for an identity token, else with GET, anonymously if there is no credential.
- *
- * @throws {RegistryError} If the server refuses, or its response holds no token.
- */
-async function fetchToken(request: TokenRequest): Promise<Token> {
-  const { credential } = request;
-  let response: HttpResponse | undefined;
-  if (credential?.kind === "identity") {
-    response = await postToken(request, credential.token);
-    if (response.status === 404 || response.status === 405) {
-      await response.discard();
-      response = undefined;
-    }
-  }
-  response ??= await getToken(request);
-  if (response.status !== 200) throw await request.refuse(response);
-  return readToken(response, request);
-}
-
-async function getToken(request: TokenRequest): Promise<HttpResponse> {
-  const { action, credential, http, origin, realm, scopes, service } = request;
-  const parameters = [...(service === undefined ? [] : [["service", service]]), ...scopes.map((s) => ["scope", s])];
-  let url = withQuery(realm, parameters);
-  let authorization = credential === undefined ? undefined : basicOf(credential);
-  for (let hops = 0; ; hops++) {
-    const headers = authorization === undefined ? {} : { authorization };
-    const response = await http.send({ method: "GET", url, action, headers });
-    const location = response.headers.get("location");
-    if (!isRedirect(response.status) || location === null) return response;
-    await response.discard();
-    const fail = (): RegistryError =>
-      new RegistryError(`Cannot ${action}: ${url.host} redirects in circles, or away from https`, {
-        method: "GET",
-        url: redactUrl(url),
-      });
-    if (hops === MAX_REDIRECTS) throw fail();
-    const target = URL.canParse(location, url.href) ? new URL(location, url).href : undefined;
-    const next = await readRealm(target, { http, origin, action });
-    if (url.protocol === "https:" && next.protocol !== "https:") throw fail();
-    if (next.host !== url.host) authorization = undefined;
-    url = next;
-  }
-}
-
-/** Follows no redirect: the body holds a secret. */
-async function postToken(request: TokenRequest, refreshToken: string): Promise<HttpResponse> {
-  const { action, http, realm, scopes, service } = request;
-  const form = new URLSearchParams({
-    grant_type: "refresh_token",
-    refresh_token: refreshToken,
-    client_id: "ko",
-    ...(service === undefined ? {} : { service }),
-    scope: scopes.join(" "),
-  });
-  return http.send({
-    method: "POST",
-    url: realm,
-    action,
-    headers: { "content-type": "application/x-www-form-urlencoded" },
-    body: new TextEncoder().encode(form.toString()),
-  });
-}
-
-function basicOf(credential: Credential): string | undefined {
-  if (credential.kind === "bearer") return undefined;
-  const pair =
-    credential.kind === "basic" ? `${credential.username}:${credential.password}` : `<token>:${credential.token}`;
-  return `Basic ${Buffer.from(pair).toString("base64")}`;
-}
-
-/** Appends parameters; the realm's own query stays byte for byte. */
-function withQuery(realm: URL, parameters: readonly (readonly string[])[]): URL {
-  const url = new URL(realm);
-  const own = url.search.slice(1);
-  const added = parameters.map((pair) => pair.map(encodeURIComponent).join("="));
-  url.search = [own, ...added].filter((part) => part !== "").join("&");
-  return url;
-}
-
-async function readToken(response: HttpResponse, { action, http }: TokenRequest): Promise<Token> {
-  const url = redactUrl(response.url);
-  const fail = (why: string): RegistryError =>
-    new RegistryError(`Cannot ${action}: the token server ${response.url.host} answered 200, but ${why}`, {
-      method: response.method,
-      url,
-      status: 200,
-      retry: "once",
-    });
-  const bytes = await response.bytes(MAX_TOKEN_BYTES);
-  if (bytes === undefined) throw fail(`with more than ${MAX_TOKEN_BYTES / 1024} KiB`);
-  const value = parseJson(new TextDecoder().decode(bytes));
-  if (value === undefined) throw fail("not in JSON");
-  if (!isObject(value)) throw fail("not with a JSON object");
-  const token = value["access_token"] || value["token"];
-  if (typeof token !== "string") throw fail("without a token");
-  const refreshToken = value["refresh_token"];
-  http.secrets.add(token, ...(typeof refreshToken === "string" ? [refreshToken] : []));
-  if (!/^[\x21-\x7e]+$/.test(token)) throw fail("with a token that is not valid in a header");
-  const life = Math.max(MIN_LIFE_S, Number(value["expires_in"] ?? MIN_LIFE_S) || MIN_LIFE_S);
-  return {
-    value: token,
-    refreshAt: http.clock.now() + life * 800,
-    refreshToken: typeof refreshToken === "string" && refreshToken !== "" ? refreshToken : undefined,
-  };
 }

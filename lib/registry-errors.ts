@@ -10,7 +10,8 @@ import { parseRetryAfter } from "./async.ts";
 import { RegistryError } from "./errors.ts";
 import type { Http, HttpResponse } from "./http.ts";
 import { isObject, parseJson } from "./json.ts";
-import { DOCKER_HUB, type Repository } from "./reference.ts";
+import type { Repository } from "./reference.ts";
+import { loginCommand } from "./registry-clouds.ts";
 import { redactUrl, type Secrets } from "./url.ts";
 
 /** The part of a request that its refusal mentions. */
@@ -110,7 +111,7 @@ function adviseOn(
   { host, request, source }: RefusalOptions,
 ): string | undefined {
   const { push, repository } = request;
-  const login = `docker login${host === DOCKER_HUB ? "" : ` ${host}`}`;
+  const login = loginCommand(host);
   const missing = codes.includes("NAME_UNKNOWN") || (push && status === 404 && codes.length === 0);
   if (push && missing) {
     return `Create the repository "${repository.path}" at ${host} first, or check KO_DOCKER_REPO.`;

@@ -1,7 +1,7 @@
 /**
  * Sends requests to one registry host, follows redirects, and turns refusals into errors.
  *
- * It sends a request once, and once more after a 401 or with a corrected endpoint; retries are the callers' task
+ * It sends a request once, and again with another authorization or with a corrected endpoint; retries are the callers' task
  * (async.ts). Rules: docs/rules.md A1, A2, A8.7, E3, E4.
  */
 import { RegistryError } from "./errors.ts";
@@ -9,7 +9,7 @@ import type { RequestBody } from "./http-transfer.ts";
 import { type HttpResponse, isRedirect, MAX_REDIRECTS } from "./http.ts";
 import { anonymous, type Authorization, Authorizer, type Scope } from "./registry-auth.ts";
 import { readRefusal } from "./registry-errors.ts";
-import type { Keychain } from "./registry-keychain.ts";
+import type { Keychain } from "./registry-credential.ts";
 import { ApiProbe, type ApiProbeOptions, type Endpoint, isSameEndpoint } from "./registry-ping.ts";
 import { redactUrl, whyForbidden } from "./url.ts";
 
@@ -31,6 +31,9 @@ export interface ConnectionRequest extends Scope {
   /** True lets the request outlive the run's signal: for clean-up. @default false */
   readonly detached?: boolean;
 }
+
+/** The statuses with which registries refuse a credential; some hide a private repository behind a 404. */
+const REFUSALS: readonly number[] = [401, 403, 404, 429];
 
 /** The transport to one registry host, with its endpoint and its authorization. */
 export class Connection {
@@ -98,7 +101,7 @@ export class Connection {
     return next;
   }
 
-  /** Sends the request, and again if a 401 yields another authorization. */
+  /** Sends the request, and again if a refusal yields another authorization. */
   async #attempt(request: ConnectionRequest, endpoint: Endpoint): Promise<HttpResponse> {
     const { base } = endpoint;
     const authorizer = this.#authorizerFor(endpoint);
@@ -106,13 +109,16 @@ export class Connection {
     const isOwn = url.origin === base.origin;
     let authorization = isOwn ? await authorizer.header(request) : anonymous(request);
     let response = await this.#follow(request, { url, authorizer, authorization });
-    if (response.status === 401 && isOwn && response.url.origin === base.origin) {
-      const next = await authorizer.challenged(response, authorization);
-      if (next !== undefined) {
-        await response.discard();
-        authorization = next;
-        response = await this.#follow(request, { url, authorizer, authorization });
-      }
+    for (let isFinal = !isOwn; !isFinal;) {
+      // A refusal of everything that can be sent is final.
+      isFinal = authorization.effort === "all";
+      if (response.url.origin !== base.origin || !REFUSALS.includes(response.status)) break;
+      const next = await authorizer.next(response, authorization);
+      const isSame = next === undefined || next.header === authorization.header;
+      authorization = next ?? authorization;
+      if (isSame) break;
+      await response.discard();
+      response = await this.#follow(request, { url, authorizer, authorization });
     }
     if (response.url.origin === base.origin && response.status >= 200 && response.status < 300) {
       this.#probe.confirm(endpoint);

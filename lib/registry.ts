@@ -15,7 +15,7 @@ import type { Blob, BlobStream } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Descriptor, isDigest, MEDIA_TYPES } from "./oci.ts";
 import { formatRepository, type Repository } from "./reference.ts";
-import type { Keychain } from "./registry-keychain.ts";
+import type { Keychain } from "./registry-credential.ts";
 import { claimError, downloadBlob, findInlined, type ManifestContent, readManifestAnswer } from "./registry-pull.ts";
 import { manifestName, Pusher, type PushResult } from "./registry-push.ts";
 import { Connection } from "./registry-transport.ts";

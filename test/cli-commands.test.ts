@@ -183,7 +183,9 @@ describe("parseCommandLine()", () => {
     [["build", "--plaform=x"], 'Cannot use --plaform: "ko build" has no such flag, the nearest is --platform'],
     [["build", "-j", "-1"], 'Cannot use --jobs="-1": wanted a number of at least 0'],
     // What the original has and ko has not yet is no special case.
-    ...["login", "deps"].map((word): [string[], string] => [[word], `Cannot run "ko ${word}": ko has no such command`]),
+    [["login"], 'Cannot run "ko login" without SERVER: it takes exactly 1 argument'],
+    [["logout", "a", "b"], 'Cannot use "b": "ko logout" takes at most 1 argument'],
+    ...["auth", "deps"].map((word): [string[], string] => [[word], `Cannot run "ko ${word}": ko has no such command`]),
     ...["debug", "ldflags"].map((flag): [string[], string] => [
       ["build", `--${flag}`],
       `Cannot use --${flag}: "ko build" has no such flag`,

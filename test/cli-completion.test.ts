@@ -38,7 +38,20 @@ async function ask(line: string, folder = "m"): Promise<readonly string[]> {
 }
 
 describe("complete()", () => {
-  const commands = ["build", "resolve", "apply", "create", "delete", "run", "cache", "completion", "version", "help"];
+  const commands = [
+    "build",
+    "resolve",
+    "apply",
+    "create",
+    "delete",
+    "run",
+    "login",
+    "logout",
+    "cache",
+    "completion",
+    "version",
+    "help",
+  ];
   test.each<[string, readonly string[]]>([
     ["", commands],
     ["bu", ["build"]],

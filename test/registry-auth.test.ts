@@ -1,6 +1,6 @@
 /** Who we are and how we say so: a proxy that demands authentication before the real docker-registry. */
 import { describe, expect, test } from "bun:test";
-import type { Credential } from "../lib/registry-keychain.ts";
+import type { Credential } from "../lib/registry-credential.ts";
 import { failureOf } from "./helpers/failures.ts";
 import {
   fixedKeychain,
@@ -174,7 +174,7 @@ describe.skipIf(missing)("a refused login", () => {
       message:
         `Cannot read manifest "${repository.host}/${repository.path}:v1": GET http://${repository.host}/v2/${repository.path}/manifests/v1 ` +
         "answered 401 (UNAUTHORIZED: authentication required), with the credential from the test",
-      hint: `Log in: docker login ${repository.host}`,
+      hint: `Log in: ko login ${repository.host} -u USER --password-stdin`,
       status: 401,
       codes: ["UNAUTHORIZED"],
     });
@@ -185,7 +185,10 @@ describe.skipIf(missing)("a refused login", () => {
     proxy.demand = { kind: "bearer", credential: { username: "joe", password: "another" } };
     await using client = makeClient({ keychain: user });
     const { hint, message, status } = await failureOf(client.registry.getManifest(repository, "v1"));
-    expect({ hint, status }).toEqual({ hint: `Log in: docker login ${repository.host}`, status: 401 });
+    expect({ hint, status }).toEqual({
+      hint: `Log in: ko login ${repository.host} -u USER --password-stdin`,
+      status: 401,
+    });
     expect(message).toContain("get a token for");
     expect(message).toEndWith(
       "(UNAUTHORIZED: no such account: Basic REDACTED REDACTED), with the credential from the test",
@@ -199,7 +202,7 @@ describe.skipIf(missing)("a refused login", () => {
     });
     const { hint, message } = await failureOf(client.registry.getManifest(repository, "v1"));
     expect(message).toEndWith(", without a credential: docker-credential-x is not on PATH");
-    expect(hint).toBe(`Log in: docker login ${repository.host}`);
+    expect(hint).toBe(`Log in: ko login ${repository.host} -u USER --password-stdin`);
   });
 
   test("has a reason when the credential is of the wrong kind", async () => {

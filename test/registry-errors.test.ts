@@ -73,14 +73,17 @@ describe("readRefusal()", () => {
   const checkName = "Check the name and the tag of the image.";
   const moveTag = "The registry does not allow moving this tag: choose another one with -t.";
   test.each<[Refusal, string | undefined]>([
-    [{ status: 401 }, "Log in: docker login r.example"],
-    [{ status: 401, host: "index.docker.io" }, "Log in: docker login"],
-    [{ status: 403, push: true }, "Log in: docker login r.example"],
+    [{ status: 401 }, "Log in: ko login r.example -u USER --password-stdin"],
+    [{ status: 401, host: "index.docker.io" }, "Log in: ko login docker.io -u USER --password-stdin"],
+    [{ status: 403, push: true }, "Log in: ko login r.example -u USER --password-stdin"],
     [
       { status: 403, push: true, source: "a file" },
-      'Create the repository "app" if it does not exist, or log in as a user who may push: docker login r.example',
+      'Create the repository "app" if it does not exist, or log in as a user who may push: ko login r.example -u USER --password-stdin',
     ],
-    [{ status: 403, source: "a file" }, "Log in as a user who may read it: docker login r.example"],
+    [
+      { status: 403, source: "a file" },
+      "Log in as a user who may read it: ko login r.example -u USER --password-stdin",
+    ],
     [{ status: 404 }, checkName],
     [{ status: 404, push: true }, createFirst],
     [{ status: 404, push: true, code: "NAME_UNKNOWN" }, createFirst],
@@ -90,7 +93,7 @@ describe("readRefusal()", () => {
     [{ status: 400, code: "TAG_INVALID" }, moveTag],
     [{ status: 409, text: "the tag is Immutable" }, moveTag],
     [{ status: 413 }, "Raise the upload limit of the proxy in front of the registry (nginx: client_max_body_size)."],
-    [{ status: 429 }, "Wait, or log in for a higher limit: docker login r.example"],
+    [{ status: 429 }, "Wait, or log in for a higher limit: ko login r.example -u USER --password-stdin"],
     [{ status: 429, source: "a file" }, undefined],
     [{ status: 500 }, undefined],
   ])("of %j gives a hint", async (refusal, hint) => {

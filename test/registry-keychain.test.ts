@@ -1,7 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import { chmod, mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { chainKeychains, createKeychain, type FoundCredential } from "../lib/registry-keychain.ts";
+import type { FoundCredential } from "../lib/registry-credential.ts";
+import { chainKeychains, createKeychain } from "../lib/registry-keychain.ts";
+import { KoError } from "../lib/errors.ts";
 import { createHost, type Host } from "../lib/host.ts";
 import type { Log } from "../lib/log.ts";
 import { parseRepository } from "../lib/reference.ts";
@@ -368,6 +370,49 @@ describe("createKeychain(): credential helpers", () => {
   });
 });
 
+describe("createKeychain(): GITHUB_TOKEN", () => {
+  const files = { ".docker/config.json": config({ "ghcr.io": auth("joe:file") }) };
+  test.each<[string, Record<string, string>, Record<string, string>, string, string | undefined]>([
+    ["is for ghcr.io", {}, { GITHUB_TOKEN: "s3cret", GITHUB_ACTOR: "joe" }, "ghcr.io/joe/app", "joe:s3cret"],
+    ["needs no user", {}, { GITHUB_TOKEN: " s3cret\n" }, "ghcr.io/joe/app", "unset:s3cret"],
+    ["is for no other host", {}, { GITHUB_TOKEN: "s3cret" }, "ghcr.io.evil.example/app", undefined],
+    ["comes after the file", files, { GITHUB_TOKEN: "s3cret" }, "ghcr.io/joe/app", "joe:file"],
+  ])("%s", async (_, tree, env, name, wanted) => {
+    await using world = await makeWorld(tree, env);
+    expect(shown(await world.find(name))).toBe(wanted);
+  });
+
+  test("is named where it is missing", async () => {
+    await using world = await makeWorld({});
+    await world.find("ghcr.io/joe/app");
+    expect(world.explain("ghcr.io/joe/app")).toEqual([
+      "there is none for ghcr.io, and there is no configuration file of Docker or podman",
+      "GITHUB_TOKEN is not set",
+    ]);
+  });
+});
+
+describe("createKeychain(): the reasons", () => {
+  test("name the file that was read", async () => {
+    await using world = await makeWorld({ ".docker/config.json": config({}) }, { DOCKER_AUTH_CONFIG: config({}) });
+    await world.find("r.example/app");
+    expect(world.explain("r.example/app")).toEqual([
+      `there is none for r.example in DOCKER_AUTH_CONFIG and ${world.root}/.docker/config.json`,
+    ]);
+  });
+
+  test("name the helper that was asked", async () => {
+    await using world = await makeWorld({
+      ".docker/config.json": config({}, { credsStore: "t" }),
+      "bin/docker-credential-t": helper("echo credentials not found in native keychain; exit 1"),
+    });
+    await world.find("r.example/app");
+    expect(world.explain("r.example/app")).toEqual([
+      `docker-credential-t (credsStore in ${world.root}/.docker/config.json) has none for r.example`,
+    ]);
+  });
+});
+
 describe("chainKeychains()", () => {
   const repository = parseRepository("r.example/x");
   const found: FoundCredential = { credential: { kind: "bearer", token: "t" }, source: "second" };
@@ -382,6 +427,15 @@ describe("chainKeychains()", () => {
       found,
       why: ["first has none"],
     });
+  });
+
+  test("a failure is a warning and a reason for a pull, which goes on", async () => {
+    const warnings: string[] = [];
+    const log: Log = { info: () => {}, warn: (message) => void warnings.push(message), debug: () => {} };
+    const broken = { find: () => Promise.reject(new KoError("broken")) };
+    const chain = chainKeychains([broken, { find: async () => found }], log);
+    for (const _ of [1, 2]) expect(await chain.find(repository, { effort: "all", push: false })).toEqual(found);
+    expect({ warnings, why: chain.explain?.(repository) }).toEqual({ warnings: ["broken"], why: ["broken"] });
   });
 
   test("an error ends the search", async () => {

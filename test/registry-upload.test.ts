@@ -159,19 +159,20 @@ describe.skipIf(missing)("pushBlob() does again what may be done again", () => {
 });
 
 describe.skipIf(missing)("pushBlob() is refused", () => {
-  const denied = 'Create the repository "$R" if it does not exist, or log in as a user who may push: docker login $H';
+  const denied =
+    'Create the repository "$R" if it does not exist, or log in as a user who may push: ko login $H -u USER --password-stdin';
   test.each<[string, Rule[], string[], Partial<Failure>]>([
     [
       "without a login",
       [on("POST", answer(401, "UNAUTHORIZED"))],
       ["HEAD 404", "POST 401"],
-      { status: 401, codes: ["UNAUTHORIZED"], hint: "Log in: docker login $H" },
+      { status: 401, codes: ["UNAUTHORIZED"], hint: "Log in: ko login $H -u USER --password-stdin" },
     ],
     [
       "by a HEAD, which cannot say why",
       [on("HEAD", answer(403)), on("POST", answer(403, "DENIED"))],
       ["HEAD 403", "POST 403"],
-      { status: 403, codes: ["DENIED"], hint: "Log in: docker login $H" },
+      { status: 403, codes: ["DENIED"], hint: "Log in: ko login $H -u USER --password-stdin" },
     ],
     [
       "for a repository that nobody made",

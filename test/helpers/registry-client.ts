@@ -1,5 +1,5 @@
 /** The registry client as tests use it: no waiting, everything it says is kept. */
-import type { Credential, Keychain } from "../../lib/registry-keychain.ts";
+import type { Credential, Keychain } from "../../lib/registry-credential.ts";
 import type { Blob } from "../../lib/image.ts";
 import { type Descriptor, describe, MEDIA_TYPES } from "../../lib/oci.ts";
 import { Registry, type RegistryOptions } from "../../lib/registry.ts";

@@ -20,6 +20,8 @@ export interface StartRegistryOptions {
   readonly tls?: boolean;
   /** @default a free one */
   readonly port?: number;
+  /** Demands Basic with one of these passwords, by user. @default open */
+  readonly accounts?: Readonly<Record<string, string>>;
 }
 
 /** Why there is no docker-registry here, or undefined; in CI that is an error instead. */
@@ -40,6 +42,14 @@ export async function startRegistry(options: StartRegistryOptions = {}): Promise
   const host = `127.0.0.1:${options.port ?? (await findFreePort())}`;
   const config = join(folder.path, "config.json");
   const log = join(folder.path, "log");
+  const { accounts } = options;
+  const htpasswd = join(folder.path, "htpasswd");
+  if (accounts !== undefined) {
+    const lines = Object.entries(accounts).map(async ([user, password]) => {
+      return `${user}:${await Bun.password.hash(password, { algorithm: "bcrypt", cost: 4 })}\n`;
+    });
+    await Bun.write(htpasswd, (await Promise.all(lines)).join(""));
+  }
   // JSON is YAML.
   await Bun.write(
     config,
@@ -47,6 +57,7 @@ export async function startRegistry(options: StartRegistryOptions = {}): Promise
       version: 0.1,
       log: { level: "error", accesslog: { disabled: true } },
       storage: { filesystem: { rootdirectory: data }, delete: { enabled: true } },
+      ...(accounts === undefined ? {} : { auth: { htpasswd: { realm: "test", path: htpasswd } } }),
       http: {
         addr: host,
         ...(certificate === undefined ? {} : { tls: { certificate, key: join(folder.path, "key.pem") } }),
@@ -68,7 +79,7 @@ export async function startRegistry(options: StartRegistryOptions = {}): Promise
       throw new Error(`docker-registry did not start: ${await Bun.file(log).text()}`);
     }
     const ok = await fetch(url, { tls: { rejectUnauthorized: false }, keepalive: false }).then(
-      (response) => response.ok,
+      (response) => response.ok || (accounts !== undefined && response.status === 401),
       () => false,
     );
     if (ok) break;
