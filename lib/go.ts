@@ -10,7 +10,7 @@ import { join, resolve } from "node:path";
 import { inBackground } from "./async.ts";
 import { CommandError, KoError, printable, UsageError } from "./errors.ts";
 import type { Host, RunResult } from "./host.ts";
-import { isObject } from "./json.ts";
+import { isObject, parseObject, pickStringMap } from "./json.ts";
 import type { Log } from "./log.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 
@@ -221,6 +221,17 @@ export function readVariable(name: string, env: Readonly<Record<string, string>>
   } catch {
     return "";
   }
+}
+
+/**
+ * Reads all settings of the Go tool: `go env -json`.
+ *
+ * @param options.env the environment of ko itself for the values that the original's templates have
+ * @throws {KoError} If `go env` fails.
+ */
+export async function readGoEnv(options: RunGoOptions): Promise<Readonly<Record<string, string>>> {
+  const { stdout } = await runGo(["env", "-json"], options);
+  return pickStringMap({ env: parseObject(stdout, "the output of go env") }, "env", "the output of go env").env ?? {};
 }
 
 /** Splits GOFLAGS as `go` does: quotes count only at the start of a field, and nothing is escaped. */
