@@ -207,11 +207,12 @@ class Lexer {
   #readAction(open: number): void {
     const text = this.#text;
     this.#tokens.push({ kind: "open", text: "{{", offset: open });
-    let depth = 0;
+    const parentheses: number[] = [];
     while (this.#at < text.length) {
       const start = this.#at;
       if (this.#skipClose()) {
-        if (depth > 0) throw this.#error(start, 'a "(" is not closed');
+        const unclosed = parentheses.at(-1);
+        if (unclosed !== undefined) throw this.#error(unclosed, 'this "(" is not closed');
         this.#tokens.push({ kind: "close", text: "}}", offset: start });
         return;
       }
@@ -224,8 +225,8 @@ class Lexer {
         continue;
       }
       const { kind } = this.#readToken();
-      if (kind === "(") depth++;
-      if (kind === ")" && --depth < 0) throw this.#error(start, 'a ")" has no "("');
+      if (kind === "(") parentheses.push(start);
+      if (kind === ")" && parentheses.pop() === undefined) throw this.#error(start, 'this ")" has no "("');
     }
     throw this.#error(open, "the action is not closed, wanted }}");
   }
@@ -263,9 +264,8 @@ class Lexer {
     if (found.startsWith("'")) return;
     const end = this.#at + found.length;
     const next = this.#text[end] ?? "";
-    if (found.endsWith("i") || next === "+" || next === "-") {
-      throw this.#error(this.#at, `"${found}${next}" is not supported, wanted an integer or a fraction`);
-    }
+    if (found.endsWith("i")) throw this.#error(this.#at, "complex numbers are not supported");
+    if (next === "+" || next === "-") throw this.#error(end, `there is no arithmetic, wanted a blank before "${next}"`);
     if (this.#match(ALPHANUMERIC, end) !== undefined) throw this.#error(this.#at, `"${found}${next}" is not a number`);
   }
 

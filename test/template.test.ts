@@ -480,7 +480,7 @@ const SAME: Readonly<Record<string, readonly string[]>> = {
 
 /** Refusals that Go does not have. */
 const REFUSALS =
-  /this writes all of|is not supported|printf has no|too large|there is no \.|there is no variable|not UTF-8|has a NUL|longer than/;
+  /this writes all of|is not supported|are not supported|printf has no|too large|there is no \.|there is no variable|there is no arithmetic|not UTF-8|has a NUL|longer than/;
 
 interface GoResult {
   readonly text: string;
@@ -705,7 +705,7 @@ describe("render()", () => {
       const start = performance.now();
       const got = ours(text);
       expect(got instanceof KoError ? got.message : "no error").toContain(message);
-      expect(performance.now() - start).toBeLessThan(5000);
+      expect(performance.now() - start).toBeLessThan(10_000);
     });
   });
 
