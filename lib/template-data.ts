@@ -143,6 +143,18 @@ export class DataUse {
   }
 }
 
+/** Joins the data that several templates can read. */
+export function joinReads(templates: Iterable<TemplateReads>): TemplateReads {
+  const joined = new Map<TemplateRoot, ReadonlySet<string> | "all">();
+  for (const reads of templates) {
+    for (const [root, names] of reads) {
+      const before = joined.get(root) ?? [];
+      joined.set(root, before === "all" || names === "all" ? "all" : new Set([...before, ...names]));
+    }
+  }
+  return joined;
+}
+
 /** @throws {TemplateProblem} If a value is all data, or one of its maps. */
 export function refuseMap(shape: Shape): void {
   if (shape === "value" || shape === "any") return;

@@ -39,6 +39,7 @@ export interface Branch {
 
 export interface Pipe {
   readonly offset: number;
+  /** The kind of its result. */
   readonly shape: Shape;
   /** Variables that take the result; two only for `range`. */
   readonly variables: readonly string[];
@@ -399,9 +400,9 @@ class Parser {
 
   /** @param context a keyword, "action" or "parenthesis" */
   #unexpected(token: Token | undefined, context: string): UsageError {
-    const what = context === "action" || context === "parenthesis" ? `the ${context}` : `"${context}"`;
-    if (token === undefined || token.kind === "close") return this.#error(token, `${what} ends too early`);
-    return this.#error(token, `"${token.text}" is not expected in ${what}`);
+    const place = context === "action" || context === "parenthesis" ? `the ${context}` : `"${context}"`;
+    if (token === undefined || token.kind === "close") return this.#error(token, `${place} ends too early`);
+    return this.#error(token, `"${token.text}" is not expected in ${place}`);
   }
 
   #checked<T>(offset: number, work: () => T): T {

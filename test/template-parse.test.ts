@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { UsageError } from "../lib/errors.ts";
+import { joinReads } from "../lib/template-data.ts";
 import type { TemplatePlace } from "../lib/template-lex.ts";
 import { parseTemplate } from "../lib/template-parse.ts";
 
@@ -175,4 +176,16 @@ describe("parseTemplate() lists the data that a template reads", () => {
     const listed = Array.from(reads, ([root, names]) => [root, names === "all" ? names : [...names]]);
     expect(Object.fromEntries(listed)).toEqual(expected);
   });
+});
+
+test("joinReads() joins names, and all of a map with some of it", () => {
+  const texts = ["{{.Env.A}}{{.Git.Tag}}", "{{.Env.B}}{{.Date}}", "{{range .Git}}{{end}}", "{{.Git.Branch}}", "plain"];
+  const reads = joinReads(texts.map((text) => parseTemplate(text, { setting: "ldflags" }).reads));
+  expect(reads).toEqual(
+    new Map<string, unknown>([
+      ["Env", new Set(["A", "B"])],
+      ["Git", "all"],
+      ["Date", new Set()],
+    ]),
+  );
 });

@@ -382,6 +382,10 @@ const SAME: Readonly<Record<string, readonly string[]>> = {
     "{{index .Env nil}}",
     '{{"A" | index .Env}}',
     "{{index .Env .Env.A}}",
+    '{{index .Env "__proto__"}}.{{index .Git "constructor"}}.{{index . "toString"}}',
+    "{{.Env.__proto__}}",
+    "{{.Env.constructor}}",
+    "{{.constructor}}",
     "{{index .Env (print `VERS` `ION`)}}",
     "{{$k := `Tag`}}{{index .Git $k}}",
     "{{slice .Git.FullCommit 0 7}} {{slice .Git.FullCommit 33}} {{slice .Git.Tag}} {{slice .Git.Tag 1}}",
@@ -602,6 +606,12 @@ describe("render()", () => {
     const template = parseTemplate("{{.Git.Tag}}", { setting: "ldflags" });
     expect(render(template, { Env: {}, Git: { Tag: "v2" } }).text).toBe("v2");
     expect(() => render(template, { Env: {}, Git: {} })).toThrow("the data of .Git.Tag was not supplied");
+  });
+
+  test("prints large times as int64", () => {
+    const text = '{{.Timestamp}} {{printf "%d" .Git.CommitTimestamp}} {{lt .Git.CommitTimestamp 0}}';
+    const more = { ...data, Timestamp: 253402300799, Git: { CommitTimestamp: -62135596800 } };
+    expect(render(parseTemplate(text, { setting: "ldflags" }), more).text).toBe("253402300799 -62135596800 true");
   });
 
   test("lets the environment override the settings of go, and has LDFLAGS", () => {
