@@ -1,8 +1,7 @@
 /**
- * Parses the templates of `flags` and `ldflags`: Go's text/template without definitions and functions that write HTML.
+ * Parses the templates of `flags` and `ldflags`: Go's text/template (parse/parse.go) without definitions and HTML.
  *
- * Mistakes that Go finds only while it renders, or never, are found here: unknown data, and maps written as a whole.
- * Grammar: text/template/parse (parse.go). Rendering is template.ts's job.
+ * Unknown data and maps written as a whole, which Go finds late or never, are refused here. Rendering is template.ts's job.
  */
 import { findNearest, type UsageError } from "./errors.ts";
 import { DataUse, refuseMap, type Shape, type TemplateReads } from "./template-data.ts";

@@ -3,8 +3,8 @@ import { KoError, UsageError } from "../lib/errors.ts";
 import { render } from "../lib/template.ts";
 import type { TemplateData } from "../lib/template-data.ts";
 import { parseTemplate } from "../lib/template-parse.ts";
-import { askGo, listOf, textOf } from "./helpers/gofixture.ts";
-import { generateTemplate } from "./helpers/templategen.ts";
+import { askGo, listOf, textOf } from "./helpers/go-fixtures.ts";
+import { generateTemplate } from "./helpers/template-generator.ts";
 
 /** Small numbers, so that the generator's loops end. */
 const data = {
