@@ -7,9 +7,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { CommandError } from "./errors.ts";
-import { look, readEntries } from "./file.ts";
+import { ancestors, look, readEntries } from "./file.ts";
 import type { InputPlan } from "./fingerprint-inputs.ts";
-import { ancestors, VCS_MARKS } from "./go-sources.ts";
 import type { Host } from "./host.ts";
 import type { GitInfo } from "./template-data.ts";
 
@@ -36,6 +35,9 @@ export interface GitReport {
   readonly info: Partial<GitInfo>;
   readonly warnings: readonly string[];
 }
+
+/** The files and folders that mark a work tree of a version control system, whose state Go stamps into binaries. */
+export const VCS_MARKS = [".git", ".hg", ".svn", ".bzr", ".fslckout", "_FOSSIL_"] as const;
 
 /** The values outside of a work tree and before the first commit. */
 const NO_COMMIT: GitInfo = {

@@ -10,7 +10,8 @@ import { type Cache, keyOf } from "./cache.ts";
 import { KoError, messageOf } from "./errors.ts";
 import { type Inputs, refreshInputs, takeInputs } from "./fingerprint-inputs.ts";
 import { Looks } from "./fingerprint.ts";
-import { findPrograms, type FoundPrograms, parseArgument, type Program } from "./go-programs.ts";
+import { parseArgument } from "./go-arguments.ts";
+import { findPrograms, type FoundPrograms, type Program } from "./go-programs.ts";
 import { planPattern, planPlaces } from "./go-sources.ts";
 import {
   buildEnvironment,

@@ -8,10 +8,11 @@
 import { readFileSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { CONFIG_FILE_NAMES } from "./config-file.ts";
-import { isInside, look, readEntries, realPath } from "./file.ts";
+import { ancestors, isInside, look, readEntries, realPath } from "./file.ts";
 import { findWorkTree } from "./git.ts";
-import { parseArgument, type Program } from "./go-programs.ts";
-import { ancestors, embedFolders, isImmutable, planModuleFiles } from "./go-sources.ts";
+import { parseArgument } from "./go-arguments.ts";
+import type { Program } from "./go-programs.ts";
+import { embedFolders, isImmutable, planModuleFiles } from "./go-sources.ts";
 import type { GoPackage } from "./go.ts";
 import { findLinkRules, findLinkTarget, type LinkRules } from "./kodata.ts";
 import { joinPlaces, NOWHERE, type Places, type WatchedKind } from "./watch-places.ts";

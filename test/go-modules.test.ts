@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { findModuleDir, findModulesBelow, findOwner, findSurroundings, readModulePath } from "../lib/go-programs.ts";
+import { findModuleDir, findModulesBelow, findOwner, findSurroundings, readModulePath } from "../lib/go-modules.ts";
 import { goMod } from "./helpers/go.ts";
 import { writeTree } from "./helpers/tree.ts";
 
