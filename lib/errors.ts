@@ -185,8 +185,8 @@ export function findNearest(word: string, candidates: Iterable<string>): string 
   return best;
 }
 
-/** The optimal string alignment distance, or `limit` if that is smaller. */
-function editDistance(a: string, b: string, limit: number): number {
+/** The optimal string alignment distance of two texts, or `limit` if that is smaller. */
+export function editDistance(a: string, b: string, limit: number): number {
   if (Math.abs(a.length - b.length) >= limit) return limit;
   let before: number[] = [];
   let previous = Array.from({ length: b.length + 1 }, (_, i) => i);
