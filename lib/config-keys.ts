@@ -3,7 +3,7 @@
  * ignores both without a word.
  */
 import type { ConfigEntry } from "./config-file.ts";
-import { editDistance, findNearest, KoErrors, UsageError } from "./errors.ts";
+import { editDistance, findNearest, throwAll, UsageError } from "./errors.ts";
 
 export interface CheckKeysOptions<K extends string> {
   readonly known: readonly K[];
@@ -57,9 +57,7 @@ export class KeyNotes {
 
   /** @throws {UsageError | KoErrors} If there was a mistake. */
   throwMistakes(): void {
-    const [only, another] = this.#errors;
-    if (another !== undefined) throw new KoErrors(this.#errors);
-    if (only !== undefined) throw only;
+    throwAll(this.#errors);
   }
 }
 

@@ -169,6 +169,13 @@ export function describeError(error: unknown): string {
   return printable(lines.join("\n"), 64 * 1024);
 }
 
+/** Throws all errors, if there are any: as one error if there are several. */
+export function throwAll(errors: readonly KoError[]): void {
+  const [only, another] = errors;
+  if (another !== undefined) throw new KoErrors(errors);
+  if (only !== undefined) throw only;
+}
+
 /** Returns the exit code for a failure. */
 export function exitCodeOf(error: unknown): number {
   return error instanceof KoError ? error.exitCode : 1;

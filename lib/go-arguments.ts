@@ -3,7 +3,7 @@
  */
 import { basename, dirname, isAbsolute, posix, relative, resolve, sep } from "node:path";
 import { type KoError, UsageError } from "./errors.ts";
-import { look } from "./file.ts";
+import { isInside, look } from "./file.ts";
 
 /** An argument such as `./cmd/app`, `ko://example.com/app` or `./...`, taken apart. */
 export interface ParsedArgument {
@@ -59,8 +59,25 @@ function withoutScheme(text: string): string {
 }
 
 /** The argument as a package pattern for `go` in `workDir`. */
-export function patternFor(argument: Argument, workDir: string): string {
-  return argument.dir === undefined ? argument.rest : showPath(argument.dir, workDir) + argument.rest;
+export function patternFor({ dir, rest }: Pick<ParsedArgument, "dir" | "rest">, workDir: string): string {
+  return dir === undefined ? rest : showPath(dir, workDir) + rest;
+}
+
+/** Reports whether a pattern that begins with a folder matches a folder, as far as names tell. */
+export function matchesFolder({ dir, rest }: ParsedArgument, folder: string): boolean {
+  if (dir === undefined || !isInside(folder, dir)) return false;
+  const below = relative(dir, folder).replaceAll("\\", "/");
+  // Wildcards skip these folders (`go help packages`).
+  if (below.split("/").some((name) => /^(?:[._].*|testdata|vendor)$/.test(name))) return false;
+  return matchesImportPath(rest, below === "" ? "" : `/${below}`);
+}
+
+/** Reports whether a pattern such as `example.com/...` matches an import path. */
+export function matchesImportPath(pattern: string, importPath: string): boolean {
+  if (PATTERN_WORDS.has(pattern)) return pattern === "all" || pattern === "work";
+  const source = pattern.replace(/[.*+?^${}()|[\]\\]/g, "\\$&").replaceAll("\\.\\.\\.", ".*");
+  // As for go, `net/...` matches `net` too.
+  return new RegExp(`^${source.replace(/\/\.\*$/, "(?:/.*)?")}$`, "s").test(importPath);
 }
 
 /** The path to a folder as one types it: `.`, `./cmd/app`, `../lib`. */

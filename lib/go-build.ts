@@ -20,22 +20,10 @@ import {
   type GoPackage,
   looksKilled,
   readVariable,
-  refuseToolexec,
   type RunGoOptions,
   startGo,
 } from "./go.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
-
-export interface BuildFlags {
-  /** Flags of `go build`, one word each. */
-  readonly flags: readonly string[];
-  /** Words of `-ldflags`. */
-  readonly ldflags: readonly string[];
-  /** False keeps the paths of this machine in the binary. @default true */
-  readonly trimpath?: boolean;
-  /** `--disable-optimizations`: for debuggers. @default false */
-  readonly disableOptimizations?: boolean;
-}
 
 /** Programs of one platform, divided into sets that one `go build` can write into one folder. */
 export interface GoBuildPlan {
@@ -62,7 +50,7 @@ export type GoBuildEvent =
   | { readonly kind: "built"; readonly program: Program; readonly path: string; readonly isNew: boolean };
 
 export interface GoBuildOptions extends GoOptions {
-  /** Words of `go build`, of {@link buildArguments}. */
+  /** Words of `go build`, of `buildArguments()`. */
   readonly args: readonly string[];
   /** How many compilers and linkers may run at once. @default one for each CPU, as go chooses */
   readonly jobs?: number | undefined;
@@ -155,23 +143,6 @@ async function* buildRound(
     const isOutOfMemory = (countKills() ?? 0) > (killsBefore ?? Infinity);
     throw explainBuildFailure(error, programs, { ...options, isOutOfMemory });
   }
-}
-
-/**
- * The flags of `go build` in the original's order: the user's, `-trimpath`, those that turn optimizations off, `-ldflags`.
- *
- * @throws {UsageError} If `-toolexec` is among them.
- */
-export function buildArguments(options: BuildFlags): readonly string[] {
-  const { flags, ldflags, trimpath = true, disableOptimizations = false } = options;
-  const args = [
-    ...flags,
-    ...(trimpath ? ["-trimpath"] : []),
-    ...(disableOptimizations ? ["-gcflags", "all=-N -l"] : []),
-    ...(ldflags.length > 0 ? [`-ldflags=${ldflags.join(" ")}`] : []),
-  ];
-  refuseToolexec(args);
-  return args;
 }
 
 /**

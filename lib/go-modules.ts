@@ -4,8 +4,10 @@
  * `go` looks for `go.mod` and `go.work` upwards only, while users also name programs of modules below. Of a `go.mod` only
  * the module path is read.
  */
-import { readdir, readFile, stat } from "node:fs/promises";
+import { readFileSync } from "node:fs";
+import { readdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { look } from "./file.ts";
 
 export interface ModuleFolder {
   /** Absolute. */
@@ -17,7 +19,8 @@ export interface ModuleFolder {
 export interface Surroundings {
   /** Absolute: the nearest folder with a `go.mod`, at or above. */
   readonly moduleDir: string | undefined;
-  readonly workspace: boolean;
+  /** The folder of the nearest `go.work`, or the value of GOWORK. */
+  readonly workspace: string | undefined;
   /** False with `GO111MODULE=off`. */
   readonly modules: boolean;
 }
@@ -28,25 +31,24 @@ const MOST_FOLDERS = 20_000;
 const SKIPPED = new Set(["node_modules", "vendor", "testdata"]);
 
 /** Finds the module context that `go` has in a folder with this environment. */
-export async function findSurroundings(cwd: string, env: Readonly<Record<string, string>>): Promise<Surroundings> {
+export function findSurroundings(cwd: string, env: Readonly<Record<string, string>>): Surroundings {
   const gowork = env["GOWORK"] ?? "";
-  const workspace = gowork === "" ? await findUpwards(cwd, "go.work") : gowork === "off" ? undefined : gowork;
   return {
-    moduleDir: await findModuleDir(cwd),
-    workspace: workspace !== undefined,
+    moduleDir: findModuleDir(cwd),
+    workspace: gowork === "" ? findUpwards(cwd, "go.work") : gowork === "off" ? undefined : gowork,
     modules: env["GO111MODULE"] !== "off",
   };
 }
 
 /** The folder of the nearest `go.mod` at or above `dir`, which need not exist itself. */
-export function findModuleDir(dir: string): Promise<string | undefined> {
+export function findModuleDir(dir: string): string | undefined {
   return findUpwards(dir, "go.mod");
 }
 
 /** Finds all modules in the git work tree around `cwd`; without git, below `moduleDir` or `cwd`. Sorted by folder. */
 export async function findModulesBelow(cwd: string, moduleDir: string | undefined): Promise<readonly ModuleFolder[]> {
   const found: ModuleFolder[] = [];
-  const folders = [(await findUpwards(cwd, ".git")) ?? moduleDir ?? cwd];
+  const folders = [findUpwards(cwd, ".git") ?? moduleDir ?? cwd];
   for (let at = 0; at < folders.length && at < MOST_FOLDERS; at++) {
     const dir = folders[at] ?? "";
     const entries = await readdir(dir, { withFileTypes: true }).catch(() => []);
@@ -54,7 +56,7 @@ export async function findModulesBelow(cwd: string, moduleDir: string | undefine
       if (!/^[._]/.test(name) && !SKIPPED.has(name)) folders.push(join(dir, name));
     }
     if (!entries.some((entry) => entry.name === "go.mod")) continue;
-    const path = await readModulePath(dir);
+    const path = readModulePath(dir);
     if (path !== undefined) found.push({ dir, path });
   }
   return found.sort((a, b) => (a.dir < b.dir ? -1 : 1));
@@ -71,16 +73,19 @@ export function findOwner(importPath: string, modules: readonly ModuleFolder[]):
 }
 
 /** Reads the module path from the `go.mod` in a folder; undefined if there is none. */
-export async function readModulePath(dir: string): Promise<string | undefined> {
-  const text = await readFile(join(dir, "go.mod"), "utf8").catch(() => "");
-  return /^[ \t]*module[ \t]+["`]?([^\s"`]+)/m.exec(text)?.[1];
+export function readModulePath(dir: string): string | undefined {
+  try {
+    return /^[ \t]*module[ \t]+["`]?([^\s"`]+)/m.exec(readFileSync(join(dir, "go.mod"), "utf8"))?.[1];
+  } catch {
+    return undefined;
+  }
 }
 
 /** The nearest folder at or above `dir` with a file of this name; `.git` may be a folder too. */
-async function findUpwards(dir: string, name: string): Promise<string | undefined> {
+function findUpwards(dir: string, name: string): string | undefined {
   for (let at = resolve(dir); ; at = dirname(at)) {
-    const found = await stat(join(at, name)).catch(() => undefined);
-    if (found?.isFile() || (found !== undefined && name === ".git")) return at;
+    const found = look(join(at, name));
+    if (found?.isFile() === true || (found !== undefined && name === ".git")) return at;
     if (dirname(at) === at) return undefined;
   }
 }

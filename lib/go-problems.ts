@@ -107,7 +107,9 @@ export function createAdvice(here: Surroundings, options: CreateAdviceOptions): 
     platform: `${options.env["GOOS"]}/${options.env["GOARCH"]}`,
     remedy: (argument) => {
       const owner = options.elsewhere.get(argument);
-      return here.workspace && owner !== undefined ? `go work use ${showPath(owner, host.cwd)}` : undefined;
+      return here.workspace !== undefined && owner !== undefined
+        ? `go work use ${showPath(owner, host.cwd)}`
+        : undefined;
     },
     suggest: async (argument) => {
       if (argument.kind === "pattern") {
@@ -120,7 +122,7 @@ export function createAdvice(here: Surroundings, options: CreateAdviceOptions): 
         const folder = join(host.cwd, argument.rest);
         if ((await stat(folder).catch(() => undefined))?.isDirectory()) return showPath(folder, host.cwd);
       }
-      const module = (await readModulePath(root)) ?? "";
+      const module = readModulePath(root) ?? "";
       // Without the module's path, whose length would bring all names within the edit distance.
       const shorten = (name: string): string => (name.startsWith(`${module}/`) ? name.slice(module.length + 1) : name);
       const word = argument.dir === undefined ? shorten(argument.rest) : relative(root, argument.dir);

@@ -1,23 +1,19 @@
 /**
  * Resolves arguments (`./cmd/app`, `ko://example.com/app`, `./...`) to main packages that can be compiled.
  *
- * One `go list` answers for all arguments. A second one runs in the folder of another module, because `go` looks for
- * `go.mod` and `go.work` upwards only, while users also name programs of modules below.
+ * One `go list` answers for all arguments that share a module and a setup (go-setup.ts). A second one runs in the folder
+ * of another module, because `go` looks for `go.mod` and `go.work` upwards only, while users also name programs of
+ * modules below.
  */
-import { KoError, KoErrors } from "./errors.ts";
+import { createLimit } from "./async.ts";
+import { KoError, KoErrors, throwAll } from "./errors.ts";
 import { isBelow } from "./file.ts";
-import { type Argument, PATTERN_WORDS, patternFor, readArgument } from "./go-arguments.ts";
+import { type Argument, type ParsedArgument, PATTERN_WORDS, patternFor, readArgument } from "./go-arguments.ts";
+import type { PlacedEntry } from "./go-entries.ts";
 import { findModuleDir, findModulesBelow, findOwner, findSurroundings, type Surroundings } from "./go-modules.ts";
 import { type Advice, createAdvice, explainPackage } from "./go-problems.ts";
-import {
-  buildEnvironment,
-  DEFAULT_PLATFORM,
-  type GoModule,
-  type GoOptions,
-  type GoPackage,
-  listPackages,
-} from "./go.ts";
-import type { Host } from "./host.ts";
+import { type BuildSetup, type BuildSetups, listArguments, listKey } from "./go-setup.ts";
+import { type GoModule, type GoOptions, type GoPackage, listPackages } from "./go.ts";
 import type { Platform } from "./oci.ts";
 
 /** A main package without known faults. */
@@ -36,19 +32,27 @@ export interface Program {
 export interface FindProgramsOptions extends GoOptions {
   /** The platform of build constraints. @default linux/amd64 */
   readonly platform: Platform | undefined;
-  /** Variables that override the user's environment. */
-  readonly env?: Readonly<Record<string, string>>;
-  /** Build flags that decide which files take part (`-tags`, `-mod`). */
-  readonly flags?: readonly string[];
+  readonly setups: BuildSetups;
+}
+
+/** One output of `go list -deps`. */
+export interface Listing {
+  /** Absolute: the working directory of go. */
+  readonly workDir: string;
+  readonly setup: BuildSetup;
+  /** All listed packages, those of Go itself included. */
+  readonly packages: readonly GoPackage[];
 }
 
 /** The result of {@link findPrograms}. */
 export interface FoundPrograms {
   /** One result per argument, in order: its programs, or an error. */
   readonly results: readonly (readonly Program[] | KoError)[];
-  /** All listed packages, those of Go itself included, by the working directory of `go list`. */
-  readonly packages: ReadonlyMap<string, readonly GoPackage[]>;
+  readonly listings: readonly Listing[];
 }
+
+/** The most `go list` at once. */
+const MOST_LISTS = 4;
 
 /**
  * Returns the programs in argument order, each once.
@@ -64,9 +68,7 @@ export function choosePrograms({ results }: Pick<FoundPrograms, "results">): rea
     else if (result instanceof KoError) errors.add(result);
     else for (const each of result) if (!programs.has(each.importPath)) programs.set(each.importPath, each);
   }
-  const [only, another] = errors;
-  if (another !== undefined) throw new KoErrors([...errors]);
-  if (only !== undefined) throw only;
+  throwAll([...errors]);
   return [...programs.values()];
 }
 
@@ -74,123 +76,240 @@ export function choosePrograms({ results }: Pick<FoundPrograms, "results">): rea
  * Finds the programs that each argument names. A pattern names the main packages it matches, in the order of `go list`.
  *
  * @param args import paths, paths, Go files or patterns, each with or without `ko://`
- * @throws {KoError} If the platform or GOFLAGS is refused by {@link buildEnvironment}. Errors of `go list` are results.
+ * @throws {KoError} If the setup of programs without an entry cannot be made. Errors of entries and of `go list` are
+ *   results.
  */
 export async function findPrograms(args: readonly string[], options: FindProgramsOptions): Promise<FoundPrograms> {
-  const { host } = options;
-  const env = buildEnvironment(options.platform ?? DEFAULT_PLATFORM, host.env, options.env);
-  const here = await findSurroundings(host.cwd, env);
-  const read = args.map((text) => readArgument(text, host.cwd));
-  const listings = new Map<string, readonly GoPackage[]>();
-  const answers = new Map<Argument, Answer>();
-  const ask = async (places: ReadonlyMap<Argument, string>): Promise<void> => {
-    const byPlace = Map.groupBy(places.keys(), (argument) => places.get(argument) ?? host.cwd);
-    for (const [workDir, group] of byPlace) {
-      const patterns = new Map(group.map((argument) => [argument, patternFor(argument, workDir)]));
-      try {
-        const packages = await listPackages([...new Set(patterns.values())], { ...options, env, cwd: workDir });
-        listings.set(workDir, packages);
-        const listing = { workDir, packages, byPath: new Map(packages.map((each) => [each.importPath, each])) };
-        for (const [argument, pattern] of patterns) {
-          answers.set(argument, { listing, named: packages.filter((each) => each.match.includes(pattern)) });
-        }
-      } catch (failure) {
-        if (!(failure instanceof KoError) || (options.signal ?? host.signal).aborted) throw failure;
-        for (const argument of group) answers.set(argument, { failure });
-      }
-    }
-  };
-  const first = new Map<Argument, string>();
-  for (const argument of read)
-    if (!(argument instanceof KoError)) first.set(argument, await placeFor(argument, here, host));
-  await ask(first);
-  const elsewhere = await findElsewhere(answers, here, host);
-  await ask(elsewhere);
-
-  const advice = createAdvice(here, { ...options, env, elsewhere });
-  const results: (readonly Program[] | KoError)[] = [];
-  for (const argument of read) {
-    results.push(argument instanceof KoError ? argument : await judge(argument, answers.get(argument), advice));
-  }
-  return { results, packages: listings };
+  const plain = await options.setups.for(undefined, options.platform);
+  return new Search(options, plain).run(args);
 }
 
-/** One run of `go list`. */
-interface Listing {
+/** What go is asked: the packages that `target` names. */
+interface Question {
+  /** The argument that gets the answer. */
+  readonly argument: Argument;
+  readonly target: Pick<ParsedArgument, "dir" | "rest">;
   readonly workDir: string;
-  readonly packages: readonly GoPackage[];
+  readonly setup: BuildSetup;
+  /** The answer replaces programs that the argument names with another setup, and adds to them. @default false */
+  readonly isOwn?: boolean;
+}
+
+/** A package that an argument names. */
+interface Named {
+  readonly found: GoPackage;
+  readonly listing: IndexedListing;
+}
+
+interface IndexedListing extends Listing {
   readonly byPath: ReadonlyMap<string, GoPackage>;
 }
 
-type Answer = { readonly listing: Listing; readonly named: readonly GoPackage[] } | { readonly failure: KoError };
+class Search {
+  readonly #options: FindProgramsOptions;
+  /** The setup of programs without an entry. */
+  readonly #plain: BuildSetup;
+  readonly #here: Surroundings;
+  readonly #listings: IndexedListing[] = [];
+  /** The packages that an argument itself names. */
+  readonly #named = new Map<Argument, readonly Named[]>();
+  /** Those of them that were listed with their own setups. */
+  readonly #own = new Map<Argument, readonly Named[]>();
+  readonly #failures = new Map<Argument, KoError[]>();
 
-/** The working directory of the first `go list`: the host's, unless the argument's module is invisible from there. */
-async function placeFor(argument: Argument, here: Surroundings, host: Host): Promise<string> {
-  if (argument.dir === undefined || here.workspace || !here.modules) return host.cwd;
-  const owner = await findModuleDir(argument.dir);
-  if (owner === undefined || owner === here.moduleDir) return host.cwd;
-  // A module outside ours may be a replacement in our go.mod, so `go list` here decides. One inside is never visible.
-  return here.moduleDir === undefined || isBelow(owner, here.moduleDir) ? owner : host.cwd;
-}
+  constructor(options: FindProgramsOptions, plain: BuildSetup) {
+    this.#options = options;
+    this.#plain = plain;
+    this.#here = findSurroundings(options.host.cwd, plain.env);
+  }
 
-/** The folders of other modules in which to look for arguments that `go list` did not find. */
-async function findElsewhere(
-  answers: ReadonlyMap<Argument, Answer>,
-  here: Surroundings,
-  host: Host,
-): Promise<ReadonlyMap<Argument, string>> {
-  const result = new Map<Argument, string>();
-  if (!here.modules) return result;
-  let modules: Awaited<ReturnType<typeof findModulesBelow>> | undefined;
-  for (const [argument, answer] of answers) {
-    if ("failure" in answer || answer.named.some((each) => each.dir !== "")) continue;
-    let owner: string | undefined;
-    if (argument.dir !== undefined) {
-      owner = await findModuleDir(argument.dir);
-    } else if (!PATTERN_WORDS.has(argument.rest)) {
-      modules ??= await findModulesBelow(host.cwd, here.moduleDir);
-      owner = findOwner(argument.rest.replace(/\/?[^/]*\.\.\..*$/, ""), modules)?.dir;
+  async run(args: readonly string[]): Promise<FoundPrograms> {
+    const { host } = this.#options;
+    const read = args.map((text) => readArgument(text, host.cwd));
+    const good = read.flatMap((argument) => (argument instanceof KoError ? [] : [argument]));
+    const asked = await Promise.all(good.map((argument) => this.#questions(argument)));
+    await this.#ask(asked.flat());
+    const elsewhere = await this.#findElsewhere();
+    await this.#ask(
+      Array.from(elsewhere, ([argument, workDir]) => ({ argument, target: argument, workDir, setup: this.#plain })),
+    );
+    await this.#correct();
+    const advice = createAdvice(this.#here, { ...this.#options, env: this.#plain.env, elsewhere });
+    const results: (readonly Program[] | KoError)[] = [];
+    for (const argument of read) {
+      results.push(argument instanceof KoError ? argument : await this.#judge(argument, advice));
     }
-    if (owner !== undefined && owner !== here.moduleDir && owner !== answer.listing.workDir)
-      result.set(argument, owner);
+    return { results, listings: this.#listings };
   }
-  return result;
+
+  /** The questions of an argument: more than one for a pattern whose programs have setups of their own. */
+  async #questions(argument: Argument): Promise<readonly Question[]> {
+    const { entries } = this.#options.setups;
+    const own = entries.findFor(argument);
+    if (own !== undefined) return this.#questionOf(own, { argument, target: argument });
+    const hidden = await Promise.all(
+      entries.findBelow(argument).map((placed) => {
+        const target = { dir: placed.folder, rest: placed.folder === undefined ? (placed.importPath ?? "") : "" };
+        return this.#questionOf(placed, { argument, target, isOwn: true });
+      }),
+    );
+    const isOther = ({ setup }: Question): boolean => listKey(setup) !== listKey(this.#plain);
+    const workDir = this.#placeOf(argument.dir);
+    return [{ argument, target: argument, workDir, setup: this.#plain }, ...hidden.flat().filter(isOther)];
+  }
+
+  /** @returns none if the setup of the entry cannot be made: that is a failure of the argument */
+  async #questionOf(placed: PlacedEntry, question: Omit<Question, "setup" | "workDir">): Promise<readonly Question[]> {
+    try {
+      const setup = await this.#options.setups.for(placed, this.#options.platform);
+      return [{ ...question, setup, workDir: setup.workDir ?? this.#placeOf(placed.folder) }];
+    } catch (error) {
+      this.#fail([question.argument], error);
+      return [];
+    }
+  }
+
+  /** Asks go once for all questions with one folder and one setup. */
+  async #ask(questions: readonly Question[]): Promise<void> {
+    const groups = Map.groupBy(questions, ({ setup, workDir }) => `${listKey(setup)} ${workDir}`);
+    const limit = createLimit(MOST_LISTS);
+    await Promise.all(Array.from(groups.values(), (group) => limit(() => this.#list(group))));
+  }
+
+  async #list(questions: readonly Question[]): Promise<void> {
+    const [first] = questions;
+    if (first === undefined) return;
+    const { setup, workDir } = first;
+    const patterns = new Map(questions.map((question) => [question, patternFor(question.target, workDir)]));
+    try {
+      const options = { ...this.#options, env: setup.env, cwd: workDir, flags: listArguments(setup) };
+      const packages = await listPackages([...new Set(patterns.values())], options);
+      const listing = { workDir, setup, packages, byPath: new Map(packages.map((each) => [each.importPath, each])) };
+      this.#listings.push(listing);
+      for (const [question, pattern] of patterns) {
+        const matched = packages.filter(({ match }) => match.includes(pattern));
+        this.#answer(
+          question,
+          matched.map((found) => ({ found, listing })),
+        );
+      }
+    } catch (failure) {
+      this.#fail(
+        questions.map(({ argument }) => argument),
+        failure,
+      );
+    }
+  }
+
+  #answer({ argument, isOwn = false }: Question, answer: readonly Named[]): void {
+    if (!isOwn) this.#named.set(argument, answer);
+    else this.#own.set(argument, [...(this.#own.get(argument) ?? []), ...answer]);
+  }
+
+  /** The packages of an argument, each with its own setup where it has one. */
+  #packagesOf(argument: Argument): readonly Named[] {
+    const named = this.#named.get(argument) ?? [];
+    const own = new Map(this.#own.get(argument)?.map((each) => [each.found.importPath, each]));
+    const all = named.map((each) => {
+      const better = own.get(each.found.importPath) ?? each;
+      own.delete(each.found.importPath);
+      return better;
+    });
+    // A pattern does not show programs that are excluded without their tags.
+    const hidden = [...own.values()].filter(({ found }) => found.name === "main");
+    if (hidden.length === 0) return all;
+    return [...all, ...hidden].sort((a, b) => (a.found.importPath < b.found.importPath ? -1 : 1));
+  }
+
+  /** Lists programs again whose entry turns out to have another setup than the argument was listed with. */
+  async #correct(): Promise<void> {
+    const questions: Question[] = [];
+    for (const argument of this.#named.keys()) {
+      for (const { found, listing } of this.#packagesOf(argument)) {
+        const placed = found.dir === "" ? undefined : this.#options.setups.entries.find(found);
+        if (placed === undefined) continue;
+        const target = { dir: undefined, rest: found.importPath };
+        for (const question of await this.#questionOf(placed, { argument, target, isOwn: true })) {
+          const workDir = question.setup.workDir ?? listing.workDir;
+          const isRight = listKey(question.setup) === listKey(listing.setup) && workDir === listing.workDir;
+          if (!isRight) questions.push({ ...question, workDir });
+        }
+      }
+    }
+    await this.#ask(questions);
+  }
+
+  #fail(args: readonly Argument[], failure: unknown): void {
+    const { host, signal = host.signal } = this.#options;
+    if (!(failure instanceof KoError) || signal.aborted) throw failure;
+    for (const argument of args) this.#failures.set(argument, [...(this.#failures.get(argument) ?? []), failure]);
+  }
+
+  /** The working directory for a folder: the host's, unless the folder's module is invisible from there. */
+  #placeOf(dir: string | undefined): string {
+    const { host } = this.#options;
+    const here = this.#here;
+    if (dir === undefined || here.workspace !== undefined || !here.modules) return host.cwd;
+    const owner = findModuleDir(dir);
+    if (owner === undefined || owner === here.moduleDir) return host.cwd;
+    // A module outside ours may be a replacement in our go.mod, so `go list` here decides. One inside is never visible.
+    return here.moduleDir === undefined || isBelow(owner, here.moduleDir) ? owner : host.cwd;
+  }
+
+  /** The folders of other modules in which to look for arguments that `go list` did not find. */
+  async #findElsewhere(): Promise<ReadonlyMap<Argument, string>> {
+    const result = new Map<Argument, string>();
+    const { host } = this.#options;
+    const here = this.#here;
+    if (!here.modules) return result;
+    let modules: Awaited<ReturnType<typeof findModulesBelow>> | undefined;
+    for (const [argument, named] of this.#named) {
+      const [first] = named;
+      if (first === undefined && this.#own.has(argument)) continue;
+      if (this.#failures.has(argument) || named.some(({ found }) => found.dir !== "")) continue;
+      let owner: string | undefined;
+      if (argument.dir !== undefined) {
+        owner = findModuleDir(argument.dir);
+      } else if (!PATTERN_WORDS.has(argument.rest)) {
+        modules ??= await findModulesBelow(host.cwd, here.moduleDir);
+        owner = findOwner(argument.rest.replace(/\/?[^/]*\.\.\..*$/, ""), modules)?.dir;
+      }
+      if (owner !== undefined && owner !== here.moduleDir && owner !== first?.listing.workDir) {
+        result.set(argument, owner);
+      }
+    }
+    return result;
+  }
+
+  /** Returns the programs of an argument, or the error that explains why it has none. */
+  async #judge(argument: Argument, advice: Advice): Promise<readonly Program[] | KoError> {
+    const { text } = argument;
+    const errors: KoError[] = [...(this.#failures.get(argument) ?? [])];
+    const programs: Program[] = [];
+    const named = errors.length > 0 ? [] : this.#packagesOf(argument);
+    for (const { found, listing } of named) {
+      if (argument.kind === "pattern" && !mayBeProgram(found, patternFor(argument, listing.workDir))) continue;
+      const error = await explainPackage(found, {
+        text: argument.kind === "pattern" && found.dir !== "" ? found.importPath : text,
+        platform: advice.platform,
+        file: argument.file,
+        packages: listing.byPath,
+        remedy: advice.remedy(argument),
+        suggest: () => advice.suggest(argument),
+        below: (importPath) => advice.below(importPath, argument),
+      });
+      if (error !== undefined) errors.push(error);
+      else programs.push({ ...pick(found), workDir: listing.workDir, text });
+    }
+    const [only, another] = errors;
+    if (only !== undefined) return another === undefined ? only : new KoErrors(errors);
+    return programs.length > 0 ? programs : noProgram(text, named);
+  }
 }
 
-/** Returns the programs of an argument, or the error that explains why it has none. */
-async function judge(
-  argument: Argument,
-  answer: Answer | undefined,
-  advice: Advice,
-): Promise<readonly Program[] | KoError> {
-  const { text } = argument;
-  if (answer === undefined) throw new Error(`no answer for ${text}`);
-  if ("failure" in answer) return answer.failure;
-  const { listing, named } = answer;
-  const errors: KoError[] = [];
-  const programs: Program[] = [];
-  for (const found of named) {
-    if (argument.kind === "pattern" && !mayBeProgram(found, patternFor(argument, listing.workDir))) continue;
-    const error = await explainPackage(found, {
-      text: argument.kind === "pattern" && found.dir !== "" ? found.importPath : text,
-      platform: advice.platform,
-      file: argument.file,
-      packages: listing.byPath,
-      remedy: advice.remedy(argument),
-      suggest: () => advice.suggest(argument),
-      below: (importPath) => advice.below(importPath, argument),
-    });
-    if (error !== undefined) errors.push(error);
-    else programs.push({ ...pick(found), workDir: listing.workDir, text });
-  }
-  const [only, another] = errors;
-  if (only !== undefined) return another === undefined ? only : new KoErrors(errors);
-  if (programs.length > 0) return programs;
-  const count = named.length === 1 ? "the one package" : `none of the ${named.length} packages`;
-  const why =
-    named.length === 0
-      ? "no package matches"
-      : `${count} it matches is${named.length === 1 ? " not" : ""} package main`;
+function noProgram(text: string, { length }: readonly Named[]): KoError {
+  const count = length === 1 ? "the one package" : `none of the ${length} packages`;
+  const why = length === 0 ? "no package matches" : `${count} it matches is${length === 1 ? " not" : ""} package main`;
   return new KoError(`Cannot build "${text}": ${why}`);
 }
 

@@ -1,0 +1,268 @@
+/**
+ * How go is run for a program and a platform: environment, words and working directory, from the user's environment, the
+ * flags of ko and `.ko.yaml`.
+ *
+ * The order of words and variables is the original's, since it decides the bytes of binaries.
+ */
+import { once } from "./async.ts";
+import { keyOf } from "./cache.ts";
+import type { BuildEntry } from "./config-builds.ts";
+import { nameWord, type Word } from "./config-file.ts";
+import type { Config } from "./config.ts";
+import { UsageError } from "./errors.ts";
+import { findWorkTree } from "./git.ts";
+import { BuildEntries, type PlacedEntry, type ProgramPlace } from "./go-entries.ts";
+import { findSurroundings } from "./go-modules.ts";
+import { buildEnvironment, DEFAULT_PLATFORM, type GoOptions, readVariable, refuseToolexec, splitQuoted } from "./go.ts";
+import { formatPlatform, type Platform } from "./oci.ts";
+
+/** How a program is compiled. */
+export interface BuildSetup {
+  /** The whole environment of go. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Words of `go build`, without packages, output and `-p`. */
+  readonly args: readonly string[];
+  /** The variables of `.ko.yaml`. @default none */
+  readonly variables?: Readonly<Record<string, string>>;
+  /** The attribute `security.capability` of the program's file. @default none */
+  readonly capabilities?: Uint8Array | undefined;
+  /** Absolute: the working directory of go. @default where the program's module is found */
+  readonly workDir?: string | undefined;
+  /** Why another run makes other bytes though nothing has changed. @default it makes the same */
+  readonly unrepeatable?: string | undefined;
+}
+
+export interface BuildFlags {
+  /** Flags of `go build`, one word each. */
+  readonly flags: readonly string[];
+  /** Words of `-ldflags`. */
+  readonly ldflags: readonly string[];
+  /** False keeps the paths of this machine in the binary. @default true */
+  readonly trimpath?: boolean;
+  /** `--disable-optimizations`: for debuggers. @default false */
+  readonly disableOptimizations?: boolean;
+}
+
+export interface BuildSetupsOptions extends GoOptions {
+  readonly config: Pick<Config, "builds" | "defaults">;
+  /** `--ldflags`; undefined if not given. */
+  readonly ldflags?: readonly Word[] | undefined;
+  readonly disableOptimizations?: boolean;
+}
+
+/** Why a program is compiled again: the first input that changed. */
+export interface Reason {
+  /** Absolute; undefined if the input is not a file. */
+  readonly file?: string | undefined;
+  /** The change of that file (`changed`), or the whole reason. */
+  readonly reason: string;
+}
+
+/** Variables that say where files are kept, shown or fetched from. They decide no bytes, and some hold secrets. */
+const IDLE: ReadonlySet<string> = new Set(
+  "GOCACHE GOCACHEPROG GOTMPDIR GOMAXPROCS GOGC GOMEMLIMIT GOTRACEBACK GOPROXY GOAUTH GONETRC GOVCS".split(" "),
+);
+const DECIDING =
+  /^(?:GO|CGO_|GIT_|CC$|CXX$|FC$|AR$|PKG_CONFIG|HOME$|XDG_CONFIG_HOME$|APPDATA$|USERPROFILE$|(?:ASDF|MISE|GOENV|RTX)_)/i;
+
+/** Flags that decide which files belong to a package, and which modules there are. Those of the first line take a value. */
+const LIST_FLAGS = /^--?(?:tags|mod|modfile|overlay)$/;
+const WHOLE_LIST_FLAGS = /^--?(?:(?:tags|mod|modfile|overlay)=|(?:race|msan|asan)(?:=|$))/;
+/** Flags whose value may be a path that begins at the working directory. */
+const PATH_FLAGS = /^--?(?:modfile|overlay|pgo|C|pkgdir|o|compiler|exec|coverpkg)(?:=|$)/;
+
+/** The setups of a run: one for each entry of `builds` and platform, and one for the programs without an entry. */
+export class BuildSetups {
+  readonly entries: BuildEntries;
+  readonly #options: BuildSetupsOptions;
+  readonly #made = new Map<string, Promise<BuildSetup>>();
+
+  /** @throws {UsageError} If an entry names a folder that does not exist, or two entries are for one program. */
+  constructor(options: BuildSetupsOptions) {
+    this.#options = options;
+    this.entries = BuildEntries.place(options.config.builds, options.host.cwd);
+  }
+
+  /**
+   * Returns the setup of a program.
+   *
+   * @throws {UsageError} If a variable contradicts the platform, or `-toolexec` is set.
+   */
+  of(program: ProgramPlace, platform: Platform): Promise<BuildSetup> {
+    return this.for(this.entries.find(program), platform);
+  }
+
+  /**
+   * Returns the setup of an entry, or of all programs without one.
+   *
+   * @param platform undefined if it is not known yet: then the variables of the entry choose it
+   * @throws as {@link BuildSetups.of}
+   */
+  for(placed: PlacedEntry | undefined, platform: Platform | undefined): Promise<BuildSetup> {
+    const key = `${placed?.entry.name} ${platform === undefined ? "" : formatPlatform({ ...platform, "os.version": "" })}`;
+    return once(this.#made, key, () => this.#make(placed, platform));
+  }
+
+  async #make(placed: PlacedEntry | undefined, wanted: Platform | undefined): Promise<BuildSetup> {
+    const { config, disableOptimizations = false, host } = this.#options;
+    const entry: Partial<BuildEntry> = placed?.entry ?? {};
+    const words = entry.env ?? config.defaults.env ?? [];
+    const variables = readVariables(words);
+    const platform = wanted ?? choosePlatform(variables);
+    const env = buildEnvironment(platform, host.env, variables);
+    checkPlatform(words, { platform, env: buildEnvironment(platform, {}) });
+    const flags = this.#texts(entry.flags ?? config.defaults.flags);
+    const ldflags = this.#texts(this.#options.ldflags ?? entry.ldflags ?? config.defaults.ldflags);
+    const args = buildArguments({ flags, ldflags, disableOptimizations });
+    return {
+      env,
+      args,
+      variables,
+      capabilities: platform.os === "linux" ? entry.capabilities?.attribute : undefined,
+      workDir: placed === undefined ? undefined : this.#workDir(placed, { env, args }),
+    };
+  }
+
+  #texts(words: readonly Word[] | undefined): readonly string[] {
+    return (words ?? []).map(({ value }) => value);
+  }
+
+  /**
+   * Chooses the working directory for an entry. Go gives the same result in all folders of a module, unless a flag has a
+   * path; so all programs of a module are compiled in one folder, and by one go.
+   */
+  #workDir({ dir, folder }: PlacedEntry, setup: BuildSetup): string | undefined {
+    const { host } = this.#options;
+    const { modules, moduleDir, workspace } = findSurroundings(dir, setup.env);
+    // The entry's folder cannot see the program: it is built in its own module.
+    const isForeign = folder !== undefined && findSurroundings(folder, setup.env).moduleDir !== moduleDir;
+    if (modules && workspace === undefined && isForeign) return undefined;
+    if (dir === host.cwd || hasPaths(setup, host.platform)) return dir;
+    const context = (at: string): string => {
+      const around = findSurroundings(at, setup.env);
+      return JSON.stringify([around.workspace ?? around.moduleDir, findWorkTree(at)]);
+    };
+    return [host.cwd, moduleDir].find((at) => at !== undefined && context(at) === context(dir)) ?? dir;
+  }
+}
+
+/**
+ * The flags of `go build` in the original's order: the user's, `-trimpath`, those that turn optimizations off, `-ldflags`.
+ *
+ * @throws {UsageError} If `-toolexec` is among them.
+ */
+export function buildArguments(options: BuildFlags): readonly string[] {
+  const { flags, ldflags, trimpath = true, disableOptimizations = false } = options;
+  const args = [
+    ...flags,
+    ...(trimpath ? ["-trimpath"] : []),
+    ...(disableOptimizations ? ["-gcflags", "all=-N -l"] : []),
+    ...(ldflags.length > 0 ? [`-ldflags=${ldflags.join(" ")}`] : []),
+  ];
+  refuseToolexec([...args, ...ldflags.flatMap(splitQuoted)]);
+  return args;
+}
+
+/** The words of `go list` for a setup: those flags that decide which files and packages there are. */
+export function listArguments({ args }: Pick<BuildSetup, "args">): readonly string[] {
+  return args.flatMap((word, i) => {
+    if (LIST_FLAGS.test(word)) return [word, args[i + 1] ?? ""];
+    return WHOLE_LIST_FLAGS.test(word) ? [word] : [];
+  });
+}
+
+/** A text that is equal for setups with which `go list` prints the same in one folder. */
+export function listKey(setup: BuildSetup): string {
+  return keyOf([listArguments(setup), Object.entries(setup.env).sort()]);
+}
+
+/** A text that is equal for setups that one `go build` can have for several programs. */
+export function compileKey(setup: BuildSetup): string {
+  return keyOf([setup.args, Object.entries(setup.env).sort()]);
+}
+
+/** The deciding variables and flags, each under its name. Values are hashed, because they may be secret. */
+export function describeSetup({
+  args,
+  capabilities,
+  env,
+  variables = {},
+}: BuildSetup): Readonly<Record<string, string>> {
+  const found: Record<string, string> = { "the flags of go build": keyOf(args) };
+  for (const name of Object.keys(env).sort()) {
+    if (DECIDING.test(name) && !IDLE.has(name)) found[name] = keyOf(env[name]);
+  }
+  if (capabilities !== undefined) found["linux_capabilities"] = keyOf(Buffer.from(capabilities).toString("hex"));
+  const others = Object.entries(variables).filter(([name]) => !(name in found) && !IDLE.has(name));
+  if (others.length > 0) found["env in .ko.yaml"] = keyOf(others.sort());
+  return found;
+}
+
+/** The first setting that differs from an earlier {@link describeSetup}; undefined if none does. */
+export function explainSetup(before: Readonly<Record<string, unknown>>, setup: BuildSetup): Reason | undefined {
+  const now = describeSetup(setup);
+  for (const name of new Set([...Object.keys(now), ...Object.keys(before)])) {
+    if (before[name] === now[name]) continue;
+    return { reason: before[name] === undefined ? `${name} is set now` : `${name} changed` };
+  }
+  return undefined;
+}
+
+/** The variables of `NAME=VALUE` words; of equal names the last one counts. */
+function readVariables(words: readonly Word[]): Readonly<Record<string, string>> {
+  const variables: Record<string, string> = {};
+  for (const word of words) {
+    const equals = word.value.indexOf("=");
+    const [name, value] = [word.value.slice(0, equals), word.value.slice(equals + 1)];
+    if (name === "GOFLAGS") refuseToolexec(splitQuoted(value), nameWord(word));
+    variables[name] = value;
+  }
+  return variables;
+}
+
+function choosePlatform({ GOARCH, GOOS }: Readonly<Record<string, string>>): Platform {
+  return { os: GOOS || DEFAULT_PLATFORM.os, architecture: GOARCH || DEFAULT_PLATFORM.architecture };
+}
+
+/** @param options.env ko's own variables for the platform */
+function checkPlatform(
+  words: readonly Word[],
+  { env, platform }: { readonly env: Readonly<Record<string, string>>; readonly platform: Platform },
+): void {
+  for (const word of words) {
+    const [name = "", value = ""] = word.value.split(/=(.*)/s);
+    const wanted = env[name];
+    if (!["GOOS", "GOARCH", "GOARM"].includes(name) || value === "" || wanted === undefined) continue;
+    if (value === wanted || (name === "GOARM" && value.split(",")[0] === wanted)) continue;
+    const shown = formatPlatform(platform);
+    throw new UsageError(`Cannot use ${nameWord(word)}: it sets ${name}=${value}, but the image is for ${shown}`, {
+      hint: `Remove it: ko sets ${name} for each platform.`,
+    });
+  }
+}
+
+/** Reports whether a flag or variable may have a path that begins at the working directory. */
+function hasPaths({ args, env }: BuildSetup, platform: string): boolean {
+  const words = [...splitQuoted(readVariable("GOFLAGS", env, platform)), ...args];
+  const isRelative = (name: string): boolean => /^[^/\\].*[/\\]|^\.{1,2}$/.test(env[name] ?? "");
+  if (["GOENV", "CC", "CXX"].some(isRelative)) return true;
+  return words.some((word, i) => {
+    if (PATH_FLAGS.test(word)) return true;
+    const [, name, value = words[i + 1] ?? ""] =
+      /^--?(ldflags|gcflags|asmflags|gccgoflags)(?:=(.*))?$/s.exec(word) ?? [];
+    return name !== undefined && (name === "ldflags" ? hasLinkerPaths(value) : /[/\\]/.test(value));
+  });
+}
+
+/** Reports whether `-ldflags` has more than well-known flags without paths: such a flag may name a file. */
+function hasLinkerPaths(text: string): boolean {
+  const words = splitQuoted(text);
+  for (let i = 0; i < words.length; i++) {
+    const word = words[i] ?? "";
+    if (/^--?(?:s|w|X=.*|buildid=.*|(?:linkmode|extldflags)=[^/\\]*)$/s.test(word)) continue;
+    const next = words[++i] ?? "";
+    if (/^--?(?:X|buildid)$/.test(word) || (/^--?(?:linkmode|extldflags)$/.test(word) && !/[/\\]/.test(next))) continue;
+    return true;
+  }
+  return false;
+}
