@@ -13,7 +13,7 @@ import { isInside } from "./file.ts";
 import type { InputPlan } from "./fingerprint-inputs.ts";
 import { findWorkTree, planTags, readGitState } from "./git.ts";
 import type { Program } from "./go-programs.ts";
-import { type BuildSetup, describeSetup, type Reason } from "./go-setup.ts";
+import { type BuildSetup, describeSetup, type Reason, sortByName } from "./go-setup.ts";
 import { findGoroot, planSources, type SourcesOptions, type Unprovable } from "./go-sources.ts";
 import { type GoOptions, type GoPackage, readVariable, runGo, settingsFile, splitQuoted } from "./go.ts";
 
@@ -75,8 +75,7 @@ export class BuildInputs {
 
   /** The state of a work tree before the first build of this run. */
   gitState(root: string, env: Readonly<Record<string, string>>): Promise<string> {
-    const variables = Object.entries(env).filter(([name]) => name.startsWith("GIT_"));
-    const key = keyOf([root, variables.sort()]);
+    const key = keyOf([root, sortByName(env).filter(([name]) => name.startsWith("GIT_"))]);
     return once(this.#states, key, () => readGitState(root, { host: this.#options.host, env }));
   }
 

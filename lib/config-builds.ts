@@ -81,6 +81,16 @@ export function splitWords(word: Word): readonly Word[] {
   return words;
 }
 
+/** The end of an action that begins at `start`; the end of the text if it is not closed. */
+export function endOfAction(text: string, start: number): number {
+  const part = /}}|"(?:\\[^]|[^"\\\n])*"|`[^`]*`|'(?:\\[^]|[^'\\\n])*'|\/\*[^]*?\*\//g;
+  part.lastIndex = start + 2;
+  for (let match = part.exec(text); match !== null; match = part.exec(text)) {
+    if (match[0] === "}}") return part.lastIndex;
+  }
+  return text.length;
+}
+
 function readEntry(
   item: ConfigValue,
   { index, notes }: { readonly index: number; readonly notes: KeyNotes },
@@ -139,14 +149,4 @@ function checkVariable(word: Word): void {
     throw new UsageError(`Cannot use ${nameWord(word)}: there is no "=", wanted NAME=VALUE`);
   }
   if (value.includes("\0")) throw new UsageError(`Cannot use ${nameWord(word)}: it contains a NUL`);
-}
-
-/** The end of an action that begins at `start`; the end of the text if it is not closed. */
-function endOfAction(text: string, start: number): number {
-  const part = /}}|"(?:\\[^]|[^"\\\n])*"|`[^`]*`|'(?:\\[^]|[^'\\\n])*'|\/\*[^]*?\*\//g;
-  part.lastIndex = start + 2;
-  for (let match = part.exec(text); match !== null; match = part.exec(text)) {
-    if (match[0] === "}}") return part.lastIndex;
-  }
-  return text.length;
 }

@@ -122,9 +122,10 @@ export class ProgramFinder {
         build !== undefined && this.#findListed(program, build) === undefined ? [{ program, ...build }] : [],
       ),
     );
-    for (const [, group] of Map.groupBy(missing, ({ platform }) => formatPlatform(platform))) {
+    for (const group of Map.groupBy(missing, ({ platform }) => formatPlatform(platform)).values()) {
+      const [first] = group;
       const programs = group.map(({ program }) => program);
-      for (const { platform } of group.slice(0, 1)) await this.#listFor(platform, programs);
+      if (first !== undefined) await this.#listFor(first.platform, programs);
     }
     const digests = new Map<string, ListDigest>();
     for (const { builds, program } of all) {
@@ -319,7 +320,7 @@ export async function rememberPrograms(
     const { kind, dir: root } = parseArgument(text, host.cwd);
     // Patterns of import paths, and words such as `all`, are for go to expand.
     if (kind === "pattern" && root === undefined) continue;
-    const own = await Promise.all(programs.map((program) => setups.of(program, platform ?? DEFAULT_PLATFORM)));
+    const own = await Promise.all(programs.map((program) => setups.of(program, platform)));
     const isOther = ({ env }: BuildSetup): boolean => !isEqual(builds.inputs.sourcesOptions(env), sources);
     const key = await keyFor(text, records);
     if (key === undefined || own.some(isOther)) continue;
@@ -358,7 +359,7 @@ async function keyFor(text: string, { builds, host, platform, setups }: ProgramR
 
 async function isListedAlike(record: ProgramRecord, { platform, setups }: ProgramRecords): Promise<boolean> {
   try {
-    const own = await Promise.all(record.programs.map((program) => setups.of(program, platform ?? DEFAULT_PLATFORM)));
+    const own = await Promise.all(record.programs.map((program) => setups.of(program, platform)));
     return isEqual(own.map(showSetup), record.setups);
   } catch (error) {
     if (!(error instanceof KoError)) throw error;

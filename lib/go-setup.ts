@@ -88,7 +88,7 @@ export class BuildSetups {
    *
    * @throws {UsageError} If a variable contradicts the platform, or `-toolexec` is set.
    */
-  of(program: ProgramPlace, platform: Platform): Promise<BuildSetup> {
+  of(program: ProgramPlace, platform: Platform | undefined): Promise<BuildSetup> {
     return this.for(this.entries.find(program), platform);
   }
 
@@ -101,6 +101,11 @@ export class BuildSetups {
   for(placed: PlacedEntry | undefined, platform: Platform | undefined): Promise<BuildSetup> {
     const key = `${placed?.entry.name} ${platform === undefined ? "" : formatPlatform({ ...platform, "os.version": "" })}`;
     return once(this.#made, key, () => this.#make(placed, platform));
+  }
+
+  /** Warnings about `.ko.yaml` that are known so far. @param programs those that the arguments of the run name */
+  warnings(programs: readonly ProgramPlace[]): readonly string[] {
+    return this.entries.warnings(programs);
   }
 
   async #make(placed: PlacedEntry | undefined, wanted: Platform | undefined): Promise<BuildSetup> {
@@ -173,12 +178,12 @@ export function listArguments({ args }: Pick<BuildSetup, "args">): readonly stri
 
 /** A text that is equal for setups with which `go list` prints the same in one folder. */
 export function listKey(setup: BuildSetup): string {
-  return keyOf([listArguments(setup), Object.entries(setup.env).sort()]);
+  return keyOf([listArguments(setup), environmentKey(setup)]);
 }
 
 /** A text that is equal for setups that one `go build` can have for several programs. */
 export function compileKey(setup: BuildSetup): string {
-  return keyOf([setup.args, Object.entries(setup.env).sort()]);
+  return keyOf([setup.args, environmentKey(setup)]);
 }
 
 /** The deciding variables and flags, each under its name. Values are hashed, because they may be secret. */
@@ -193,8 +198,8 @@ export function describeSetup({
     if (DECIDING.test(name) && !IDLE.has(name)) found[name] = keyOf(env[name]);
   }
   if (capabilities !== undefined) found["linux_capabilities"] = keyOf(Buffer.from(capabilities).toString("hex"));
-  const others = Object.entries(variables).filter(([name]) => !(name in found) && !IDLE.has(name));
-  if (others.length > 0) found["env in .ko.yaml"] = keyOf(others.sort());
+  const others = sortByName(variables).filter(([name]) => !(name in found) && !IDLE.has(name));
+  if (others.length > 0) found["env in .ko.yaml"] = keyOf(others);
   return found;
 }
 
@@ -206,6 +211,19 @@ export function explainSetup(before: Readonly<Record<string, unknown>>, setup: B
     return { reason: before[name] === undefined ? `${name} is set now` : `${name} changed` };
   }
   return undefined;
+}
+
+/** The names and values of variables, in an order that does not depend on that of the environment. */
+export function sortByName(env: Readonly<Record<string, string>>): readonly (readonly [string, string])[] {
+  return Object.entries(env).sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+const environmentKeys = new WeakMap<BuildSetup, string>();
+
+function environmentKey(setup: BuildSetup): string {
+  let key = environmentKeys.get(setup);
+  if (key === undefined) environmentKeys.set(setup, (key = keyOf(sortByName(setup.env))));
+  return key;
 }
 
 /** The variables of `NAME=VALUE` words; of equal names the last one counts. */

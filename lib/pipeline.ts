@@ -10,13 +10,14 @@ import { buildImages, type BuildImagesOptions, type BuildResult, type Plan, plan
 import type { Cache, LazyCache, RunContext } from "./cache.ts";
 import { type BuildOptions, choosePlatforms } from "./cli-options.ts";
 import { baseFor, type Config } from "./config.ts";
-import { UsageError } from "./errors.ts";
+import { KoError, UsageError } from "./errors.ts";
 import { type Found, ProgramFinder } from "./go-programs-cache.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
+import { BuildSetups } from "./go-setup.ts";
 import type { GoPackage } from "./go.ts";
 import type { Host } from "./host.ts";
 import type { ImageSink, Published } from "./image.ts";
-import type { Log } from "./log.ts";
+import { type Log, RunWarnings } from "./log.ts";
 import { ALL_PLATFORMS, createPlatformMatcher, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
 import { Resources } from "./pipeline-resources.ts";
 import {
@@ -41,6 +42,8 @@ export interface PipelineOptions {
   readonly timing: Timing;
   /** The caller closes it after the pipeline. */
   readonly cache: LazyCache;
+  /** For warnings about `.ko.yaml`. @default logs all of them */
+  readonly warnings?: RunWarnings;
 }
 
 export interface PublishedProgram extends Published {
@@ -80,30 +83,36 @@ type ProgramSource = "recalled" | "listed";
 export class Pipeline implements AsyncDisposable {
   readonly #options: PipelineOptions;
   readonly #destination: Destination;
+  readonly #setups: BuildSetups;
+  readonly #warnings: RunWarnings;
   /** The "Using base" lines that were logged: a further attempt does not repeat them. */
   readonly #said = new Set<string>();
   #attempt: Attempt;
 
   private constructor(
     options: PipelineOptions,
-    { attempt, destination }: { attempt: Attempt; destination: Destination },
+    { attempt, destination, setups }: { attempt: Attempt; destination: Destination; setups: BuildSetups },
   ) {
     this.#options = options;
     this.#destination = destination;
+    this.#setups = setups;
+    this.#warnings = options.warnings ?? new RunWarnings(options.log);
     this.#attempt = attempt;
   }
 
   /**
    * Settles platforms and destination, and starts to read the default base.
    *
-   * @throws {UsageError} If a platform or the destination is not valid.
+   * @throws {UsageError} If a platform or the destination is not valid, or an entry of `builds` is for no folder.
    */
   static async open(options: PipelineOptions): Promise<Pipeline> {
     const { build, config, host, log } = options;
     const destination = await planDestination(build.publish, { dockerRepo: config.dockerRepo, cwd: host.cwd });
     for (const warning of destination.warnings) log.warn(warning);
-    const attempt = await Attempt.start(attemptOptions(options, { destination, cache: options.cache.get() }));
-    return new Pipeline(options, { attempt, destination });
+    const { disableOptimizations, ldflags } = build;
+    const setups = new BuildSetups({ host, log, go: config.goPath, config, ldflags, disableOptimizations });
+    const attempt = await Attempt.start(attemptOptions(options, { destination, setups, cache: options.cache.get() }));
+    return new Pipeline(options, { attempt, destination, setups });
   }
 
   /** Whether images are loaded into a daemon or a cluster's nodes. Then they are in no registry. */
@@ -144,6 +153,7 @@ export class Pipeline implements AsyncDisposable {
       // Each turn that fails gives up one use of the cache: recalled programs, then all of it. So there are at most three.
       for (let source: ProgramSource = "recalled"; ;) {
         const found = await this.#attempt.find(args, source);
+        this.#warnings.warn([...this.#options.config.warnings, ...this.#setups.warnings(programsOf(found))]);
         choice = choose(found);
         const outcome = await this.#attempt.run(choice.programs, { found, said: this.#said });
         if (outcome.kind === "published") return { choice, published: outcome.published };
@@ -164,7 +174,7 @@ export class Pipeline implements AsyncDisposable {
     log.warn(`${why}; starting again without the cache`);
     await this.#attempt[Symbol.asyncDispose]();
     this.#attempt = await Attempt.start(
-      attemptOptions(this.#options, { destination: this.#destination, cache: undefined }),
+      attemptOptions(this.#options, { destination: this.#destination, setups: this.#setups, cache: undefined }),
     );
     return source;
   }
@@ -174,6 +184,10 @@ export class Pipeline implements AsyncDisposable {
   }
 }
 
+function programsOf({ results }: FoundPrograms): readonly Program[] {
+  return results.flatMap((result) => (result instanceof KoError ? [] : result));
+}
+
 function localTargetOf({ places }: Destination): LocalTarget | undefined {
   return places.find(isLocal)?.kind;
 }
@@ -181,14 +195,16 @@ function localTargetOf({ places }: Destination): LocalTarget | undefined {
 interface AttemptOptions extends Pick<PipelineOptions, "build" | "config"> {
   readonly context: RunContext;
   readonly destination: Destination;
+  readonly setups: BuildSetups;
 }
 
 /** If `cache` is undefined, the attempt reads and stores nothing of other runs. */
 function attemptOptions(
   { build, config, host, log, timing }: PipelineOptions,
-  { cache, destination }: { readonly cache: Cache | undefined; readonly destination: Destination },
+  attempt: Pick<AttemptOptions, "destination" | "setups"> & { readonly cache: Cache | undefined },
 ): AttemptOptions {
-  return { build, config, destination, context: { host, log, timing, cache, signal: host.signal } };
+  const { cache, destination, setups } = attempt;
+  return { build, config, destination, setups, context: { host, log, timing, cache, signal: host.signal } };
 }
 
 interface RunAttemptOptions {
@@ -215,7 +231,7 @@ class Attempt implements AsyncDisposable {
     options: AttemptOptions,
     { platforms, resources }: { readonly platforms: readonly string[]; readonly resources: Resources },
   ) {
-    const { config, context } = options;
+    const { config, context, setups } = options;
     const { cache, host, log, timing } = context;
     this.#options = options;
     this.#resources = resources;
@@ -224,7 +240,8 @@ class Attempt implements AsyncDisposable {
     // Arguments are listed for one platform: its build constraints decide which packages are programs.
     const [first] = platforms;
     const platform = first === undefined || first === ALL_PLATFORMS ? undefined : parsePlatform(first);
-    this.finder = new ProgramFinder({ host, log, timing, go: config.goPath, platform, cache, builds: this.#builds });
+    const { goPath: go } = config;
+    this.finder = new ProgramFinder({ host, log, timing, go, platform, setups, cache, builds: this.#builds });
   }
 
   static async start(options: AttemptOptions): Promise<Attempt> {
@@ -293,13 +310,13 @@ class Attempt implements AsyncDisposable {
   }
 
   async #buildOptions(found: Found): Promise<BuildImagesOptions> {
-    const { build, config, context, destination } = this.#options;
-    const { disableOptimizations, jobs } = build;
+    const { build, config, context, destination, setups } = this.#options;
     return {
       context,
-      compile: { go: config.goPath, jobs, disableOptimizations },
+      compile: { go: config.goPath, jobs: build.jobs },
+      setups,
       builds: this.#builds,
-      lister: { list: (platform, programs) => this.finder.list(found, platform, programs) },
+      lister: { list: (compiled, programs) => this.finder.list(found, compiled, programs) },
       folder: await this.#resources.folder(),
       image: {
         compression: destination.compression,

@@ -53,13 +53,14 @@ async function build(
   args: readonly string[],
   { base = scratch(), platforms = ["linux/amd64"] }: { base?: Promise<Base>; platforms?: readonly string[] } = {},
 ): Promise<ReturnType<typeof buildImages>> {
-  const { host, log } = goWorld(tree.at("app"));
+  const { host, log, setups } = goWorld(tree.at("app"));
   const finder = new ProgramFinder({
     host,
     log,
     timing: noTiming,
     go: "go",
     platform: undefined,
+    setups,
     cache: undefined,
     builds: undefined,
   });
@@ -68,9 +69,10 @@ async function build(
   mkdirSync(folder, { recursive: true });
   const options: BuildImagesOptions = {
     context: { host, log, timing: noTiming, signal: host.signal, cache: undefined },
-    compile: { go: "go", jobs: 0, disableOptimizations: false },
+    compile: { go: "go", jobs: 0 },
+    setups,
     builds: undefined,
-    lister: { list: (platform, programs) => finder.list(found, platform, programs) },
+    lister: { list: (compiled, programs) => finder.list(found, compiled, programs) },
     folder,
     image: {
       compression: FAST_GZIP,

@@ -25,6 +25,7 @@ const BUILD_DEFAULTS = {
   "insecure-registry": false,
   platform: [],
   jobs: 0,
+  ldflags: [],
   "disable-optimizations": false,
   compression: "gzip",
   "image-label": [],

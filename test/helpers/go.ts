@@ -1,6 +1,8 @@
 /** Go modules and programs for tests, and the Go tool of this machine without the network. */
+import { NO_WORDS } from "../../lib/config-builds.ts";
 import { choosePrograms, findPrograms, type FindProgramsOptions, type Program } from "../../lib/go-programs.ts";
-import type { GoPackage } from "../../lib/go.ts";
+import { BuildSetups, type BuildSetupsOptions } from "../../lib/go-setup.ts";
+import type { GoOptions, GoPackage } from "../../lib/go.ts";
 import type { Host } from "../../lib/host.ts";
 import type { Log } from "../../lib/log.ts";
 import { hostAt } from "./hostat.ts";
@@ -40,6 +42,8 @@ export interface GoWorld {
   readonly host: Host;
   readonly log: Log;
   readonly go: string;
+  /** Of a run without `.ko.yaml`. */
+  readonly setups: BuildSetups;
   /** What was written to stderr past the log. */
   readonly written: string[];
   /** Lines of the log at level info. */
@@ -59,16 +63,20 @@ export function goWorld(cwd: string, env: Readonly<Record<string, string>> = {})
     return value === undefined ? [] : [[key, value] as const];
   });
   const defaults = { GOPROXY: "off", GOTOOLCHAIN: "local", GOENV: "off", GOFLAGS: "-buildvcs=false" };
-  return {
+  const options: GoOptions = {
     host: hostAt(cwd, {
       env: { ...Object.fromEntries(kept), ...defaults, ...env },
       err: (text) => void written.push(text),
     }),
     log: { info: (message) => void told.push(message), warn: () => {}, debug: () => {} },
     go: "go",
-    written,
-    told,
   };
+  return { ...options, setups: openSetups(options), written, told };
+}
+
+/** @param config of `.ko.yaml`. @default none */
+export function openSetups(options: GoOptions, config: Partial<BuildSetupsOptions["config"]> = {}): BuildSetups {
+  return new BuildSetups({ ...options, config: { builds: [], defaults: NO_WORDS, ...config } });
 }
 
 /** A stand-in for `go` that logs the first argument of each call, and then runs the real one. */
@@ -82,5 +90,8 @@ export async function listPrograms(
   options: FindProgramsOptions,
 ): Promise<{ readonly programs: readonly Program[]; readonly packages: ReadonlyMap<string, readonly GoPackage[]> }> {
   const found = await findPrograms(args, options);
-  return { programs: choosePrograms(found), packages: found.packages };
+  return {
+    programs: choosePrograms(found),
+    packages: new Map(found.listings.map((each) => [each.workDir, each.packages])),
+  };
 }
