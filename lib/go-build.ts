@@ -113,7 +113,8 @@ async function* buildRound(
   const programs = [...round.programs.values()];
   const cwd = programs[0]?.workDir ?? host.cwd;
   const paths = programs.map(namePackage);
-  const jobs = options.jobs === undefined ? [] : ["-p", String(options.jobs)];
+  const isLimited = options.args.some((word) => /^--?p(?:=|$)/.test(word));
+  const jobs = options.jobs === undefined || isLimited ? [] : ["-p", String(options.jobs)];
   await mkdir(round.outDir, { recursive: true });
   log.debug(`go build of ${paths.join(" ")} for ${formatPlatform(platform)} in ${cwd}`);
   const countKills = options.countOomKills ?? countOomKills;
