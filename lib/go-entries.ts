@@ -35,15 +35,16 @@ export interface ProgramPlace {
 const MAX_HEADER = 256 * 1024;
 
 export class BuildEntries {
+  /** In the order of the file. */
+  readonly all: readonly PlacedEntry[];
   readonly #cwd: string;
-  readonly #all: readonly PlacedEntry[];
   readonly #byFolder: ReadonlyMap<string, PlacedEntry>;
   readonly #byImportPath: ReadonlyMap<string, PlacedEntry>;
   readonly #twins: readonly string[];
 
   private constructor(all: readonly PlacedEntry[], cwd: string) {
     this.#cwd = cwd;
-    this.#all = all;
+    this.all = all;
     const twins: string[] = [];
     this.#byFolder = index(all, { keyOf: ({ folder }) => folder, cwd, twins });
     this.#byImportPath = index(all, { keyOf: ({ importPath }) => importPath, cwd, twins });
@@ -78,7 +79,7 @@ export class BuildEntries {
   /** The entries whose programs a pattern may match. */
   findBelow(pattern: ParsedArgument): readonly PlacedEntry[] {
     if (pattern.kind !== "pattern") return [];
-    return this.#all.filter(({ folder, importPath }) => {
+    return this.all.filter(({ folder, importPath }) => {
       if (pattern.dir !== undefined) return folder !== undefined && matchesFolder(pattern, folder);
       return importPath !== undefined && matchesImportPath(pattern.rest, importPath);
     });
@@ -91,7 +92,7 @@ export class BuildEntries {
    */
   warnings(programs: readonly ProgramPlace[]): readonly string[] {
     const used = new Set(programs.map((program) => this.find(program)));
-    const idle = this.#all.flatMap((placed) => {
+    const idle = this.all.flatMap((placed) => {
       const why = used.has(placed) || placed.folder === undefined ? undefined : whyNoProgram(placed.folder);
       if (why === undefined) return [];
       const { name, where } = placed.entry;

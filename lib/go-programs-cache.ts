@@ -88,8 +88,7 @@ export class ProgramFinder {
     const records = this.#records;
     // The first build of a program needs the git state before go is started again.
     if (records !== undefined) {
-      const { env } = await setups.for(undefined, platform);
-      void inBackground(records.builds.inputs.readGit(host.cwd, { env, args: [] }));
+      void inBackground(records.builds.inputs.readGit(host.cwd, setups.bare(platform)));
     }
     const found = await timing.time("list", args.join(" "), () => findPrograms(args, this.#options));
     if (records !== undefined) await rememberPrograms(args, found, { ...records, startedAt });
@@ -306,8 +305,7 @@ export async function rememberPrograms(
   records: ProgramRecords & { readonly startedAt: number },
 ): Promise<void> {
   const { builds, cache, host, platform, setups, startedAt } = records;
-  const plain = await setups.for(undefined, platform);
-  const sources = builds.inputs.sourcesOptions(plain.env);
+  const sources = builds.inputs.sourcesOptions(setups.bare(platform).env);
   if (sources === undefined || builds.isClockPutBack()) return;
   const now = host.now().getTime();
   const packages = found.listings.flatMap((listing) => listing.packages);
@@ -345,12 +343,12 @@ export async function forgetPrograms(args: readonly string[], records: ProgramRe
 
 /** @returns undefined if `.ko.yaml` contradicts itself: then there is no record */
 async function keyFor(text: string, { builds, host, platform, setups }: ProgramRecords): Promise<string | undefined> {
-  const plain = await setups.for(undefined, platform);
+  const { env } = setups.bare(platform);
   const below = setups.entries.findBelow(parseArgument(text, host.cwd));
   try {
     const own = await Promise.all(below.map((placed) => setups.for(placed, platform)));
     const places = below.map(({ folder, importPath }) => [folder, importPath]);
-    return keyOf([2, host.cwd, text, builds.inputs.describe(plain.env), places, own.map(showSetup)]);
+    return keyOf([2, host.cwd, text, builds.inputs.describe(env), places, own.map(showSetup)]);
   } catch (error) {
     if (!(error instanceof KoError)) throw error;
     return undefined;

@@ -76,12 +76,10 @@ export function choosePrograms({ results }: Pick<FoundPrograms, "results">): rea
  * Finds the programs that each argument names. A pattern names the main packages it matches, in the order of `go list`.
  *
  * @param args import paths, paths, Go files or patterns, each with or without `ko://`
- * @throws {KoError} If the setup of programs without an entry cannot be made. Errors of entries and of `go list` are
- *   results.
+ * @throws {KoError} If the platform or GOFLAGS is refused. Errors of `.ko.yaml` and of `go list` are results.
  */
 export async function findPrograms(args: readonly string[], options: FindProgramsOptions): Promise<FoundPrograms> {
-  const plain = await options.setups.for(undefined, options.platform);
-  return new Search(options, plain).run(args);
+  return new Search(options).run(args);
 }
 
 /** What go is asked: the packages that `target` names. */
@@ -107,8 +105,8 @@ interface IndexedListing extends Listing {
 
 class Search {
   readonly #options: FindProgramsOptions;
-  /** The setup of programs without an entry. */
-  readonly #plain: BuildSetup;
+  /** The setup of programs without an entry, as far as it needs no template. */
+  readonly #bare: BuildSetup;
   readonly #here: Surroundings;
   readonly #listings: IndexedListing[] = [];
   /** The packages that an argument itself names. */
@@ -117,10 +115,10 @@ class Search {
   readonly #own = new Map<Argument, readonly Named[]>();
   readonly #failures = new Map<Argument, KoError[]>();
 
-  constructor(options: FindProgramsOptions, plain: BuildSetup) {
+  constructor(options: FindProgramsOptions) {
     this.#options = options;
-    this.#plain = plain;
-    this.#here = findSurroundings(options.host.cwd, plain.env);
+    this.#bare = options.setups.bare(options.platform);
+    this.#here = findSurroundings(options.host.cwd, this.#bare.env);
   }
 
   async run(args: readonly string[]): Promise<FoundPrograms> {
@@ -130,11 +128,10 @@ class Search {
     const asked = await Promise.all(good.map((argument) => this.#questions(argument)));
     await this.#ask(asked.flat());
     const elsewhere = await this.#findElsewhere();
-    await this.#ask(
-      Array.from(elsewhere, ([argument, workDir]) => ({ argument, target: argument, workDir, setup: this.#plain })),
-    );
+    const setup = await this.#plain();
+    await this.#ask(Array.from(elsewhere, ([argument, workDir]) => ({ argument, target: argument, workDir, setup })));
     await this.#correct();
-    const advice = createAdvice(this.#here, { ...this.#options, env: this.#plain.env, elsewhere });
+    const advice = createAdvice(this.#here, { ...this.#options, env: this.#bare.env, elsewhere });
     const results: (readonly Program[] | KoError)[] = [];
     for (const argument of read) {
       results.push(argument instanceof KoError ? argument : await this.#judge(argument, advice));
@@ -145,24 +142,38 @@ class Search {
   /** The questions of an argument: more than one for a pattern whose programs have setups of their own. */
   async #questions(argument: Argument): Promise<readonly Question[]> {
     const { entries } = this.#options.setups;
-    const own = entries.findFor(argument);
-    if (own !== undefined) return this.#questionOf(own, { argument, target: argument });
+    if (argument.kind !== "pattern") return this.#questionOf(entries.findFor(argument), { argument, target: argument });
+    const setup = await this.#plain();
     const hidden = await Promise.all(
       entries.findBelow(argument).map((placed) => {
         const target = { dir: placed.folder, rest: placed.folder === undefined ? (placed.importPath ?? "") : "" };
         return this.#questionOf(placed, { argument, target, isOwn: true });
       }),
     );
-    const isOther = ({ setup }: Question): boolean => listKey(setup) !== listKey(this.#plain);
     const workDir = this.#placeOf(argument.dir);
-    return [{ argument, target: argument, workDir, setup: this.#plain }, ...hidden.flat().filter(isOther)];
+    const others = hidden.flat().filter((question) => listKey(question.setup) !== listKey(setup));
+    return [{ argument, target: argument, workDir, setup }, ...others];
+  }
+
+  /** The setup of programs without an entry. If it cannot be made, only such programs fail. */
+  async #plain(): Promise<BuildSetup> {
+    try {
+      return await this.#options.setups.for(undefined, this.#options.platform);
+    } catch (error) {
+      if (!(error instanceof KoError)) throw error;
+      return this.#bare;
+    }
   }
 
   /** @returns none if the setup of the entry cannot be made: that is a failure of the argument */
-  async #questionOf(placed: PlacedEntry, question: Omit<Question, "setup" | "workDir">): Promise<readonly Question[]> {
+  async #questionOf(
+    placed: PlacedEntry | undefined,
+    question: Omit<Question, "setup" | "workDir">,
+  ): Promise<readonly Question[]> {
     try {
       const setup = await this.#options.setups.for(placed, this.#options.platform);
-      return [{ ...question, setup, workDir: setup.workDir ?? this.#placeOf(placed.folder) }];
+      const dir = placed === undefined ? question.target.dir : placed.folder;
+      return [{ ...question, setup, workDir: setup.workDir ?? this.#placeOf(dir) }];
     } catch (error) {
       this.#fail([question.argument], error);
       return [];
@@ -173,31 +184,30 @@ class Search {
   async #ask(questions: readonly Question[]): Promise<void> {
     const groups = Map.groupBy(questions, ({ setup, workDir }) => `${listKey(setup)} ${workDir}`);
     const limit = createLimit(MOST_LISTS);
-    await Promise.all(Array.from(groups.values(), (group) => limit(() => this.#list(group))));
+    const listings = await Promise.all(Array.from(groups.values(), (group) => limit(() => this.#list(group))));
+    this.#listings.push(...listings.flatMap((listing) => listing ?? []));
   }
 
-  async #list(questions: readonly Question[]): Promise<void> {
+  /** @returns undefined if go failed */
+  async #list(questions: readonly Question[]): Promise<IndexedListing | undefined> {
     const [first] = questions;
-    if (first === undefined) return;
+    if (first === undefined) return undefined;
     const { setup, workDir } = first;
     const patterns = new Map(questions.map((question) => [question, patternFor(question.target, workDir)]));
     try {
       const options = { ...this.#options, env: setup.env, cwd: workDir, flags: listArguments(setup) };
       const packages = await listPackages([...new Set(patterns.values())], options);
       const listing = { workDir, setup, packages, byPath: new Map(packages.map((each) => [each.importPath, each])) };
-      this.#listings.push(listing);
       for (const [question, pattern] of patterns) {
         const matched = packages.filter(({ match }) => match.includes(pattern));
-        this.#answer(
-          question,
-          matched.map((found) => ({ found, listing })),
-        );
+        const answer = matched.map((found) => ({ found, listing }));
+        this.#answer(question, answer);
       }
+      return listing;
     } catch (failure) {
-      this.#fail(
-        questions.map(({ argument }) => argument),
-        failure,
-      );
+      const args = questions.map(({ argument }) => argument);
+      this.#fail(args, failure);
+      return undefined;
     }
   }
 
@@ -226,8 +236,8 @@ class Search {
     const questions: Question[] = [];
     for (const argument of this.#named.keys()) {
       for (const { found, listing } of this.#packagesOf(argument)) {
-        const placed = found.dir === "" ? undefined : this.#options.setups.entries.find(found);
-        if (placed === undefined) continue;
+        if (found.dir === "" || found.name !== "main") continue;
+        const placed = this.#options.setups.entries.find(found);
         const target = { dir: undefined, rest: found.importPath };
         for (const question of await this.#questionOf(placed, { argument, target, isOwn: true })) {
           const workDir = question.setup.workDir ?? listing.workDir;

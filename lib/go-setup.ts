@@ -6,13 +6,14 @@
  */
 import { once } from "./async.ts";
 import { keyOf } from "./cache.ts";
-import type { BuildEntry } from "./config-builds.ts";
+import { NO_WORDS } from "./config-builds.ts";
 import { nameWord, type Word } from "./config-file.ts";
 import type { Config } from "./config.ts";
 import { UsageError } from "./errors.ts";
 import { findWorkTree } from "./git.ts";
 import { BuildEntries, type PlacedEntry, type ProgramPlace } from "./go-entries.ts";
 import { findSurroundings } from "./go-modules.ts";
+import { TemplateRenderer } from "./go-templates.ts";
 import { buildEnvironment, DEFAULT_PLATFORM, type GoOptions, readVariable, refuseToolexec, splitQuoted } from "./go.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 
@@ -44,7 +45,7 @@ export interface BuildFlags {
 }
 
 export interface BuildSetupsOptions extends GoOptions {
-  readonly config: Pick<Config, "builds" | "defaults">;
+  readonly config: Pick<Config, "builds" | "defaults" | "sourceDateEpoch">;
   /** `--ldflags`; undefined if not given. */
   readonly ldflags?: readonly Word[] | undefined;
   readonly disableOptimizations?: boolean;
@@ -56,6 +57,14 @@ export interface Reason {
   readonly file?: string | undefined;
   /** The change of that file (`changed`), or the whole reason. */
   readonly reason: string;
+}
+
+interface EntryWords {
+  readonly env: readonly Word[];
+  readonly flags: readonly Word[];
+  readonly ldflags: readonly Word[];
+  /** Words of `.ko.yaml` that `--ldflags` replaces. */
+  readonly replaced: readonly Word[];
 }
 
 /** Variables that say where files are kept, shown or fetched from. They decide no bytes, and some hold secrets. */
@@ -75,18 +84,25 @@ const PATH_FLAGS = /^--?(?:modfile|overlay|pgo|C|pkgdir|o|compiler|exec|coverpkg
 export class BuildSetups {
   readonly entries: BuildEntries;
   readonly #options: BuildSetupsOptions;
+  readonly #renderer: TemplateRenderer;
   readonly #made = new Map<string, Promise<BuildSetup>>();
 
   /** @throws {UsageError} If an entry names a folder that does not exist, or two entries are for one program. */
   constructor(options: BuildSetupsOptions) {
+    const { config, host } = options;
     this.#options = options;
-    this.entries = BuildEntries.place(options.config.builds, options.host.cwd);
+    this.entries = BuildEntries.place(config.builds, host.cwd);
+    const all = [undefined, ...this.entries.all].map((placed) => {
+      const { flags, ldflags } = this.#wordsOf(placed);
+      return { dir: placed?.dir ?? host.cwd, words: [...flags, ...ldflags] };
+    });
+    this.#renderer = new TemplateRenderer({ ...options, epoch: config.sourceDateEpoch, all });
   }
 
   /**
    * Returns the setup of a program.
    *
-   * @throws {UsageError} If a variable contradicts the platform, or `-toolexec` is set.
+   * @throws {KoError} If a variable contradicts the platform, `-toolexec` is set, or a template cannot be rendered.
    */
   of(program: ProgramPlace, platform: Platform | undefined): Promise<BuildSetup> {
     return this.for(this.entries.find(program), platform);
@@ -103,33 +119,53 @@ export class BuildSetups {
     return once(this.#made, key, () => this.#make(placed, platform));
   }
 
+  /** Returns the environment of programs without an entry, without any flags: their templates may fail. */
+  bare(platform: Platform | undefined): BuildSetup {
+    const variables = readVariables(this.#options.config.defaults.env ?? []);
+    return {
+      env: buildEnvironment(platform ?? choosePlatform(variables), this.#options.host.env, variables),
+      args: [],
+    };
+  }
+
   /** Warnings about `.ko.yaml` that are known so far. @param programs those that the arguments of the run name */
   warnings(programs: readonly ProgramPlace[]): readonly string[] {
-    return this.entries.warnings(programs);
+    return [...this.entries.warnings(programs), ...this.#renderer.warnings];
   }
 
   async #make(placed: PlacedEntry | undefined, wanted: Platform | undefined): Promise<BuildSetup> {
-    const { config, disableOptimizations = false, host } = this.#options;
-    const entry: Partial<BuildEntry> = placed?.entry ?? {};
-    const words = entry.env ?? config.defaults.env ?? [];
-    const variables = readVariables(words);
+    const { disableOptimizations = false, host } = this.#options;
+    const words = this.#wordsOf(placed);
+    const variables = readVariables(words.env);
     const platform = wanted ?? choosePlatform(variables);
     const env = buildEnvironment(platform, host.env, variables);
-    checkPlatform(words, { platform, env: buildEnvironment(platform, {}) });
-    const flags = this.#texts(entry.flags ?? config.defaults.flags);
-    const ldflags = this.#texts(this.#options.ldflags ?? entry.ldflags ?? config.defaults.ldflags);
-    const args = buildArguments({ flags, ldflags, disableOptimizations });
+    checkPlatform(words.env, { platform, env: buildEnvironment(platform, {}) });
+    const dir = placed?.dir ?? host.cwd;
+    this.#renderer.warnOfMistakes(words.replaced);
+    const { hasTime, texts } = await this.#renderer.render([...words.flags, ...words.ldflags], { dir, env });
+    const flags = texts.slice(0, words.flags.length).filter((text) => text !== "");
+    const args = buildArguments({ flags, ldflags: texts.slice(words.flags.length), disableOptimizations });
     return {
       env,
       args,
       variables,
-      capabilities: platform.os === "linux" ? entry.capabilities?.attribute : undefined,
+      capabilities: platform.os === "linux" ? placed?.entry.capabilities?.attribute : undefined,
       workDir: placed === undefined ? undefined : this.#workDir(placed, { env, args }),
+      unrepeatable: hasTime ? "its flags hold the time of the build; SOURCE_DATE_EPOCH would set it" : undefined,
     };
   }
 
-  #texts(words: readonly Word[] | undefined): readonly string[] {
-    return (words ?? []).map(({ value }) => value);
+  /** The words of an entry, or the default ones where it has none. */
+  #wordsOf(placed: PlacedEntry | undefined): EntryWords {
+    const { config, ldflags } = this.#options;
+    const entry = placed?.entry ?? NO_WORDS;
+    const written = entry.ldflags ?? config.defaults.ldflags ?? [];
+    return {
+      env: entry.env ?? config.defaults.env ?? [],
+      flags: entry.flags ?? config.defaults.flags ?? [],
+      ldflags: ldflags ?? written,
+      replaced: ldflags === undefined ? [] : written,
+    };
   }
 
   /**

@@ -76,7 +76,10 @@ export function goWorld(cwd: string, env: Readonly<Record<string, string>> = {})
 
 /** @param config of `.ko.yaml`. @default none */
 export function openSetups(options: GoOptions, config: Partial<BuildSetupsOptions["config"]> = {}): BuildSetups {
-  return new BuildSetups({ ...options, config: { builds: [], defaults: NO_WORDS, ...config } });
+  return new BuildSetups({
+    ...options,
+    config: { builds: [], defaults: NO_WORDS, sourceDateEpoch: undefined, ...config },
+  });
 }
 
 /** A stand-in for `go` that logs the first argument of each call, and then runs the real one. */
