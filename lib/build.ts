@@ -14,7 +14,7 @@ import {
   makeBinaries,
   type ProgramBuild,
 } from "./build-binaries.ts";
-import type { ListDigest } from "./build-inputs.ts";
+import type { Explanation, ListDigest } from "./build-inputs.ts";
 import type { Compression, CompressionPool } from "./compress.ts";
 import { KoError, KoErrors, throwAll } from "./errors.ts";
 import type { Outdated } from "./go-programs-cache.ts";
@@ -35,7 +35,15 @@ import {
 import { binaryEntries, kodataEntries } from "./kodata.ts";
 import { LayerStore } from "./layer-cache.ts";
 import { retypeLayer } from "./layer.ts";
-import { ALL_PLATFORMS, createPlatformMatcher, type Digest, parsePlatform, type Platform } from "./oci.ts";
+import {
+  ALL_PLATFORMS,
+  createPlatformMatcher,
+  type Digest,
+  formatPlatform,
+  parsePlatform,
+  type Platform,
+} from "./oci.ts";
+import type { RunWarnings } from "./log.ts";
 import type { TarEntry } from "./tar.ts";
 
 /** What goes into images besides programs and bases. */
@@ -53,6 +61,8 @@ export interface ImageSettings {
 
 export interface BuildImagesOptions extends BinariesOptions {
   readonly setups: BuildSetups;
+  /** Gets warnings about `.ko.yaml`. */
+  readonly warnings: RunWarnings;
   readonly image: ImageSettings;
   readonly pool: CompressionPool;
 }
@@ -177,6 +187,17 @@ export async function buildImages(
   }
 }
 
+/** Why each image was rebuilt, or that it was not. */
+export function explainResults(results: readonly BuildResult[]): readonly Explanation[] {
+  return results.flatMap(({ program, reasons, targets }) =>
+    targets.map(({ platform }, i): Explanation => {
+      const what = { importPath: program.importPath, platform: formatPlatform(platform) };
+      const why = reasons[i];
+      return why === undefined ? { ...what, state: "reused" } : { ...what, state: "rebuilt", ...why };
+    }),
+  );
+}
+
 interface ImageBuildOptions extends BuildImagesOptions {
   readonly layers: LayerStore;
   /** Ends all builds of the run with the first failure. */
@@ -262,8 +283,19 @@ class ImageBuild {
     this.#keeping.push(keepBinary(binary, { cache: context.cache, tar: stored.tar }));
     const [base, kodata] = await Promise.all([this.#bases[i], this.#kodata[i]]);
     if (base === undefined || kodata === undefined) throw new RangeError(`no base for ${program.importPath}`);
+    this.#warnOfCapabilities(binary, base);
     const image = onBase(base, { plan: this.#plan, target, kodata, program: stored.layer, image: this.#options.image });
     return { image, why, list: await binary.listDigest };
+  }
+
+  /** The kernel does not start a program that may not have its effective capabilities. Root may have all. */
+  #warnOfCapabilities({ program, setup }: Binary, base: Image): void {
+    const { image, warnings } = this.#options;
+    const user = image.user ?? base.config.config.User ?? "";
+    const [name] = user.split(":");
+    if (setup.capabilities?.isEffective !== true || name === "" || name === "0" || name === "root") return;
+    const start = "it starts only in containers that are given them (securityContext.capabilities)";
+    warnings.warn([`${program.importPath} runs as user ${user} with effective linux_capabilities: ${start}`]);
   }
 
   /** The kodata layer: one for Windows, one for the other systems. */
@@ -306,7 +338,13 @@ function programEntries(
   size: number,
 ): Iterable<TarEntry> {
   const { capabilities } = setup;
-  return binaryEntries({ path, name: appName(program.importPath), os: platform.os, size, capabilities });
+  return binaryEntries({
+    path,
+    name: appName(program.importPath),
+    os: platform.os,
+    size,
+    capabilities: capabilities?.attribute,
+  });
 }
 
 function layerKey({ platform, program }: Pick<Binary, "platform" | "program">): string {

@@ -160,6 +160,18 @@ export function planTags(root: string): InputPlan {
   return { folders: folders.filter(exists).map((dir) => ({ dir, kind: "entries" })), files };
 }
 
+/** The files and folders that change with each commit, branch and tag of a work tree. */
+export function listRefs(root: string): { readonly files: readonly string[]; readonly folders: readonly string[] } {
+  const own = ownFolder(root);
+  const shared = sharedFolder(root);
+  if (own === undefined || shared === undefined) return { files: [], folders: [] };
+  const folders = ["heads", "tags"].map((name) => join(shared, "refs", name));
+  for (const folder of folders) {
+    for (const entry of readEntries(folder)) if (entry.isDirectory()) folders.push(join(folder, entry.name));
+  }
+  return { files: [join(own, "HEAD"), join(shared, "packed-refs")], folders };
+}
+
 /**
  * Reads the folder that a `.git` file of a linked work tree or submodule names; undefined if it names none.
  *
@@ -181,11 +193,20 @@ export function readCommonFolder(own: string): string {
   return existsSync(file) ? resolve(own, readFileSync(file, "utf8").trim()) : own;
 }
 
-/** The shared git folder of the work tree `root`; undefined if it cannot be found, as git cannot then either. */
-function sharedFolder(root: string): string | undefined {
+/** The git folder of the work tree `root` alone; undefined if it cannot be found, as git cannot then either. */
+function ownFolder(root: string): string | undefined {
   const path = join(root, ".git");
   try {
-    const own = look(path)?.isDirectory() === true ? path : readGitFile(path);
+    return look(path)?.isDirectory() === true ? path : readGitFile(path);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The git folder that the work tree `root` shares with others; undefined if it cannot be found. */
+function sharedFolder(root: string): string | undefined {
+  const own = ownFolder(root);
+  try {
     return own === undefined ? undefined : readCommonFolder(own);
   } catch {
     return undefined;

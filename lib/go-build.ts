@@ -194,7 +194,11 @@ interface ExplainOptions extends GoBuildOptions {
 
 function explainBuildFailure(error: unknown, programs: readonly Program[], options: ExplainOptions): unknown {
   if (!(error instanceof CommandError) || (error.code === undefined && error.signal === undefined)) return error;
-  const said = goMessages(error.stderr);
+  // Go quotes all of -ldflags, in which secrets may be.
+  const said = goMessages(error.stderr).replace(
+    /invalid value ".*" for flag -ldflags/s,
+    "invalid value for flag -ldflags",
+  );
   const [first] = programs;
   const what = programs.length === 1 && first ? `"${first.importPath}"` : `${programs.length} programs`;
   const ended = error.signal === undefined ? `exit code ${error.code}` : error.signal;
@@ -206,8 +210,19 @@ function explainBuildFailure(error: unknown, programs: readonly Program[], optio
     code: error.code,
     signal: error.signal,
     stderr: error.stderr,
-    hint: isKilled ? jobsHint(options) : undefined,
+    hint: isKilled ? jobsHint(options) : flagsHint(said, options.args),
   });
+}
+
+/** The hint for flags that go or the linker does not understand. */
+function flagsHint(said: string, args: readonly string[]): string | undefined {
+  const unknown = /^flag provided but not defined: (-\S+ .*)$/m.exec(said)?.[1];
+  if (unknown !== undefined && args.some((word) => word.replace(/^-/, "") === unknown.replace(/^-/, ""))) {
+    const [name, ...rest] = unknown.split(" ");
+    return `Each item of flags is one word: write [${name}, ${rest.join(" ")}] instead of ["${unknown}"].`;
+  }
+  if (!/usage: link |-X flag requires argument|for flag -ldflags/.test(said)) return undefined;
+  return "Check ldflags: quotes count only at the start of a word, so a value with a blank is -X 'main.version=1 2'.";
 }
 
 /** Go reports a kill of the processes that it started; of its own it prints nothing. */

@@ -7,6 +7,7 @@
 import { once } from "./async.ts";
 import { keyOf } from "./cache.ts";
 import { NO_WORDS } from "./config-builds.ts";
+import type { Capabilities } from "./config-capabilities.ts";
 import { nameWord, type Word } from "./config-file.ts";
 import type { Config } from "./config.ts";
 import { UsageError } from "./errors.ts";
@@ -25,10 +26,12 @@ export interface BuildSetup {
   readonly args: readonly string[];
   /** The variables of `.ko.yaml`. @default none */
   readonly variables?: Readonly<Record<string, string>>;
-  /** The attribute `security.capability` of the program's file. @default none */
-  readonly capabilities?: Uint8Array | undefined;
+  /** Those of the program's file. @default none */
+  readonly capabilities?: Capabilities | undefined;
   /** Absolute: the working directory of go. @default where the program's module is found */
   readonly workDir?: string | undefined;
+  /** Absolute: the folder whose git state `args` hold. @default none */
+  readonly gitDir?: string | undefined;
   /** Why another run makes other bytes though nothing has changed. @default it makes the same */
   readonly unrepeatable?: string | undefined;
 }
@@ -142,15 +145,16 @@ export class BuildSetups {
     checkPlatform(words.env, { platform, env: buildEnvironment(platform, {}) });
     const dir = placed?.dir ?? host.cwd;
     this.#renderer.warnOfMistakes(words.replaced);
-    const { hasTime, texts } = await this.#renderer.render([...words.flags, ...words.ldflags], { dir, env });
+    const { hasGit, hasTime, texts } = await this.#renderer.render([...words.flags, ...words.ldflags], { dir, env });
     const flags = texts.slice(0, words.flags.length).filter((text) => text !== "");
     const args = buildArguments({ flags, ldflags: texts.slice(words.flags.length), disableOptimizations });
     return {
       env,
       args,
       variables,
-      capabilities: platform.os === "linux" ? placed?.entry.capabilities?.attribute : undefined,
+      capabilities: platform.os === "linux" ? placed?.entry.capabilities : undefined,
       workDir: placed === undefined ? undefined : this.#workDir(placed, { env, args }),
+      gitDir: hasGit ? dir : undefined,
       unrepeatable: hasTime ? "its flags hold the time of the build; SOURCE_DATE_EPOCH would set it" : undefined,
     };
   }
@@ -233,7 +237,7 @@ export function describeSetup({
   for (const name of Object.keys(env).sort()) {
     if (DECIDING.test(name) && !IDLE.has(name)) found[name] = keyOf(env[name]);
   }
-  if (capabilities !== undefined) found["linux_capabilities"] = keyOf(Buffer.from(capabilities).toString("hex"));
+  if (capabilities !== undefined) found["linux_capabilities"] = keyOf(Array.from(capabilities.attribute));
   const others = sortByName(variables).filter(([name]) => !(name in found) && !IDLE.has(name));
   if (others.length > 0) found["env in .ko.yaml"] = keyOf(others);
   return found;

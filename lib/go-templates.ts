@@ -35,6 +35,8 @@ export interface RenderedWords {
   readonly texts: readonly string[];
   /** True if a text depends on the time of the run. */
   readonly hasTime: boolean;
+  /** True if a text depends on the state of git. */
+  readonly hasGit: boolean;
 }
 
 /** One for each run. */
@@ -60,23 +62,26 @@ export class TemplateRenderer {
    * @throws {KoError} If a template is not valid or cannot be rendered; {@link KoErrors} with all failures.
    */
   async render(words: readonly Word[], options: RenderWordsOptions): Promise<RenderedWords> {
-    if (!words.some(isTemplate)) return { texts: words.map(({ value }) => value), hasTime: false };
+    if (!words.some(isTemplate)) {
+      return { texts: words.map(({ value }) => value), hasTime: false, hasGit: false };
+    }
     const errors: KoError[] = [];
     const templates = words.map((word) => collect(errors, () => parse(word)));
-    throwAll(errors);
     const data = await this.#dataFor(templates, options);
     let hasTime = false;
+    let hasGit = false;
     const texts = templates.map((template, i) => {
       const rendered = template && collect(errors, () => render(template, data));
-      const readsTime = rendered?.reads.some(([name]) => name === "Date" || name === "Timestamp") === true;
-      if (readsTime && this.#options.epoch === undefined) {
+      const names = rendered?.reads.map(([name]) => name) ?? [];
+      hasGit ||= names.some((name) => name.startsWith("Git."));
+      if (names.some((name) => name === "Date" || name === "Timestamp") && this.#options.epoch === undefined) {
         hasTime = true;
         this.#warnings.add(describeTime(words[i]));
       }
       return rendered?.text ?? "";
     });
     throwAll(errors);
-    return { texts, hasTime };
+    return { texts, hasTime, hasGit };
   }
 
   /** Warns of templates that are not valid, and that another setting replaces. */

@@ -5,8 +5,15 @@
  */
 import { inBackground } from "./async.ts";
 import { BuildCache } from "./build-cache.ts";
-import { type Explanation, formatExplanations, type ListDigest } from "./build-inputs.ts";
-import { buildImages, type BuildImagesOptions, type BuildResult, type Plan, planBuilds } from "./build.ts";
+import { formatExplanations, type ListDigest } from "./build-inputs.ts";
+import {
+  buildImages,
+  type BuildImagesOptions,
+  type BuildResult,
+  explainResults,
+  type Plan,
+  planBuilds,
+} from "./build.ts";
 import type { Cache, LazyCache, RunContext } from "./cache.ts";
 import { type BuildOptions, choosePlatforms } from "./cli-options.ts";
 import { baseFor, type Config } from "./config.ts";
@@ -50,6 +57,8 @@ export interface PublishedProgram extends Published {
   readonly program: Program;
   /** Of all its platforms; undefined if it is not known. */
   readonly listDigest: ListDigest | undefined;
+  /** Absolute: the folder whose git state its flags hold. @default none */
+  readonly gitDir?: string | undefined;
 }
 
 /** The programs to publish, out of all that the arguments name. */
@@ -82,21 +91,17 @@ type ProgramSource = "recalled" | "listed";
 /** A run whose settings are checked, and that has not built anything yet. */
 export class Pipeline implements AsyncDisposable {
   readonly #options: PipelineOptions;
-  readonly #destination: Destination;
-  readonly #setups: BuildSetups;
-  readonly #warnings: RunWarnings;
-  /** The "Using base" lines that were logged: a further attempt does not repeat them. */
+  readonly #shared: SharedParts;
+  /** The "Using" lines that were logged: a further attempt does not repeat them. */
   readonly #said = new Set<string>();
   #attempt: Attempt;
 
   private constructor(
     options: PipelineOptions,
-    { attempt, destination, setups }: { attempt: Attempt; destination: Destination; setups: BuildSetups },
+    { attempt, shared }: { readonly attempt: Attempt; readonly shared: SharedParts },
   ) {
     this.#options = options;
-    this.#destination = destination;
-    this.#setups = setups;
-    this.#warnings = options.warnings ?? new RunWarnings(options.log);
+    this.#shared = shared;
     this.#attempt = attempt;
   }
 
@@ -111,13 +116,14 @@ export class Pipeline implements AsyncDisposable {
     for (const warning of destination.warnings) log.warn(warning);
     const { disableOptimizations, ldflags } = build;
     const setups = new BuildSetups({ host, log, go: config.goPath, config, ldflags, disableOptimizations });
-    const attempt = await Attempt.start(attemptOptions(options, { destination, setups, cache: options.cache.get() }));
-    return new Pipeline(options, { attempt, destination, setups });
+    const shared = { destination, setups, warnings: options.warnings ?? new RunWarnings(log) };
+    const attempt = await Attempt.start(attemptOptions(options, { ...shared, cache: options.cache.get() }));
+    return new Pipeline(options, { attempt, shared });
   }
 
   /** Whether images are loaded into a daemon or a cluster's nodes. Then they are in no registry. */
   get sideLoads(): boolean {
-    return localTargetOf(this.#destination) !== undefined;
+    return localTargetOf(this.#shared.destination) !== undefined;
   }
 
   /** All packages that `go list` printed in this run, dependencies included: a list for each call of go. */
@@ -147,13 +153,14 @@ export class Pipeline implements AsyncDisposable {
     args: readonly string[],
     choose: (found: FoundPrograms) => C,
   ): Promise<Publication<C>> {
-    const { log } = this.#options;
+    const { config, log } = this.#options;
+    const { setups, warnings } = this.#shared;
     let choice: C | undefined;
     try {
       // Each turn that fails gives up one use of the cache: recalled programs, then all of it. So there are at most three.
       for (let source: ProgramSource = "recalled"; ;) {
         const found = await this.#attempt.find(args, source);
-        this.#warnings.warn([...this.#options.config.warnings, ...this.#setups.warnings(programsOf(found))]);
+        warnings.warn([...config.warnings, ...setups.warnings(programsOf(found))]);
         choice = choose(found);
         const outcome = await this.#attempt.run(choice.programs, { found, said: this.#said });
         if (outcome.kind === "published") return { choice, published: outcome.published };
@@ -173,9 +180,7 @@ export class Pipeline implements AsyncDisposable {
     }
     log.warn(`${why}; starting again without the cache`);
     await this.#attempt[Symbol.asyncDispose]();
-    this.#attempt = await Attempt.start(
-      attemptOptions(this.#options, { destination: this.#destination, setups: this.#setups, cache: undefined }),
-    );
+    this.#attempt = await Attempt.start(attemptOptions(this.#options, { ...this.#shared, cache: undefined }));
     return source;
   }
 
@@ -192,19 +197,23 @@ function localTargetOf({ places }: Destination): LocalTarget | undefined {
   return places.find(isLocal)?.kind;
 }
 
-interface AttemptOptions extends Pick<PipelineOptions, "build" | "config"> {
-  readonly context: RunContext;
+/** The parts of a run that all of its attempts share. */
+interface SharedParts {
   readonly destination: Destination;
   readonly setups: BuildSetups;
+  readonly warnings: RunWarnings;
+}
+
+interface AttemptOptions extends Pick<PipelineOptions, "build" | "config">, SharedParts {
+  readonly context: RunContext;
 }
 
 /** If `cache` is undefined, the attempt reads and stores nothing of other runs. */
 function attemptOptions(
   { build, config, host, log, timing }: PipelineOptions,
-  attempt: Pick<AttemptOptions, "destination" | "setups"> & { readonly cache: Cache | undefined },
+  { cache, ...shared }: SharedParts & { readonly cache: Cache | undefined },
 ): AttemptOptions {
-  const { cache, destination, setups } = attempt;
-  return { build, config, destination, setups, context: { host, log, timing, cache, signal: host.signal } };
+  return { build, config, ...shared, context: { host, log, timing, cache, signal: host.signal } };
 }
 
 interface RunAttemptOptions {
@@ -294,14 +303,18 @@ class Attempt implements AsyncDisposable {
   }
 
   async #run(programs: readonly Program[], { found, said }: RunAttemptOptions): Promise<Outcome> {
-    const { context, destination } = this.#options;
+    const { context, destination, setups } = this.#options;
     const publisher = await (this.#publisher ??= this.#resources.publisher(destination));
     const options = await this.#buildOptions(found);
     const plans = await this.#plan(programs, { options, publisher });
     for (const { base, program } of plans) {
-      const line = `Using base ${base.text} for ${program.importPath}`;
-      if (!said.has(line)) context.log.info(line);
-      said.add(line);
+      const entry = setups.entries.find(program)?.entry;
+      const using = entry === undefined ? [] : [`${entry.name} at ${entry.where}`];
+      for (const what of [...using, `base ${base.text}`]) {
+        const line = `Using ${what} for ${program.importPath}`;
+        if (!said.has(line)) context.log.info(line);
+        said.add(line);
+      }
     }
     const results = await buildImages(plans, options);
     if ("kind" in results) return { kind: "distrust", of: "programs", why: results.why };
@@ -310,11 +323,12 @@ class Attempt implements AsyncDisposable {
   }
 
   async #buildOptions(found: Found): Promise<BuildImagesOptions> {
-    const { build, config, context, destination, setups } = this.#options;
+    const { build, config, context, destination, setups, warnings } = this.#options;
     return {
       context,
       compile: { go: config.goPath, jobs: build.jobs },
       setups,
+      warnings,
       builds: this.#builds,
       lister: { list: (compiled, programs) => this.finder.list(found, compiled, programs) },
       folder: await this.#resources.folder(),
@@ -368,14 +382,18 @@ class Attempt implements AsyncDisposable {
   /** The results as callers get them; writes the `--image-refs` file and the lines of `--explain`. */
   async #report(results: readonly BuildResult[]): Promise<readonly PublishedProgram[]> {
     const { build, context, destination } = this.#options;
-    const published = results.map(({ lists, program, published: names }): PublishedProgram => {
-      return { program, listDigest: lists.includes(undefined) ? undefined : lists.join(" "), ...names };
+    const published = results.map(({ lists, program, published: names, setups }): PublishedProgram => {
+      const listDigest = lists.includes(undefined) ? undefined : lists.join(" ");
+      const gitDir = setups.values().find((setup) => setup.gitDir !== undefined)?.gitDir;
+      return { program, listDigest, gitDir, ...names };
     });
     if (destination.imageRefs !== undefined) {
       const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
       await writeImageRefs(destination.imageRefs, sorted);
     }
-    if (build.explain) explain(results, context.host);
+    const { host } = context;
+    const lines = build.explain ? formatExplanations(explainResults(results), host.cwd) : [];
+    for (const line of lines) host.err(`${line}\n`);
     return published;
   }
 
@@ -427,16 +445,4 @@ async function fitPlans(
     );
     return { ...plan, targets: [fitting] };
   });
-}
-
-/** Writes the lines of `--explain` to stderr, at any level of the log. */
-function explain(results: readonly BuildResult[], host: Host): void {
-  const explanations = results.flatMap(({ program, reasons, targets }) =>
-    targets.map(({ platform }, i): Explanation => {
-      const what = { importPath: program.importPath, platform: formatPlatform(platform) };
-      const why = reasons[i];
-      return why === undefined ? { ...what, state: "reused" } : { ...what, state: "rebuilt", ...why };
-    }),
-  );
-  for (const line of formatExplanations(explanations, host.cwd)) host.err(`${line}\n`);
 }

@@ -8,6 +8,7 @@ import { parseBase } from "../lib/config.ts";
 import { choosePrograms } from "../lib/go-programs.ts";
 import { ProgramFinder } from "../lib/go-programs-cache.ts";
 import type { ImageSink } from "../lib/image.ts";
+import { RunWarnings } from "../lib/log.ts";
 import { noTiming } from "../lib/timing.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { goWorld, mainGo } from "./helpers/go.ts";
@@ -71,6 +72,7 @@ async function build(
     context: { host, log, timing: noTiming, signal: host.signal, cache: undefined },
     compile: { go: "go", jobs: 0 },
     setups,
+    warnings: new RunWarnings(log),
     builds: undefined,
     lister: { list: (compiled, programs) => finder.list(found, compiled, programs) },
     folder,
