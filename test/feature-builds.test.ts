@@ -8,6 +8,7 @@ import { differencesOf } from "./helpers/oracle.ts";
 import { type Bases, pushBases } from "./helpers/oracle-bases.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { BUILD_CASES } from "./parity/builds.ts";
+import { CONFIGURATION_CASES } from "./parity/configurations.ts";
 
 const programs = findCounterparts(["docker-registry", "ko", "crane"]);
 /** Milliseconds: the first build for a platform compiles the runtime for it. */
@@ -26,7 +27,7 @@ describe.skipIf(programs === undefined)("builds: of .ko.yaml, beside the origina
     await registry?.[Symbol.asyncDispose]();
   });
 
-  test.each(BUILD_CASES.map((item, i) => [item.name, item, i] as const))(
+  test.each([...BUILD_CASES, ...CONFIGURATION_CASES].map((item, i) => [item.name, item, i] as const))(
     "%s",
     async (_name, item, i) => {
       if (programs === undefined) throw new Error("no counterparts");
