@@ -7,8 +7,10 @@
 import { readFile, stat } from "node:fs/promises";
 import { extname, join, relative, resolve } from "node:path";
 import type { Alias, Document, LineCounter, Node, Pair, Scalar } from "yaml";
+import { markScalar } from "./config-marks.ts";
 import { isMissing, UsageError } from "./errors.ts";
 import { isInside } from "./file.ts";
+import type { Mark } from "./template-lex.ts";
 
 /** A value and its origin: `.ko.yaml:3:19` or `KO_DEFAULTBASEIMAGE`. */
 export interface Setting<T> {
@@ -25,9 +27,6 @@ export interface Word extends Setting<string> {
   /** The place in the file by offset: a mark for each part that the file has in one piece. */
   readonly marks?: readonly Mark[] | undefined;
 }
-
-/** Line and column from 1. */
-export type Mark = readonly [offset: number, line: number, column: number];
 
 export interface FindConfigOptions {
   readonly env: Readonly<Record<string, string>>;
@@ -193,7 +192,17 @@ export class ConfigValue {
   /** @throws {UsageError} If the value is not a string. */
   text(setting: string): Word {
     const scalar = this.#scalar;
-    if (scalar !== undefined && typeof scalar.value === "string") return this.#word(scalar.value, { scalar, setting });
+    const file = this.#file;
+    if (file !== undefined && isTextScalar(scalar)) {
+      const { shown, text, lines } = file;
+      return {
+        value: scalar.value,
+        where: this.where,
+        setting,
+        file: shown,
+        marks: markScalar(scalar, { text, lines }),
+      };
+    }
     throw this.wrongType(setting, "a string");
   }
 
@@ -204,7 +213,8 @@ export class ConfigValue {
       return this.text(setting);
     }
     const { source = "" } = scalar;
-    return this.#word(/^-?\d+$/.test(source) ? source : String(scalar.value), { scalar, setting });
+    const value = /^-?\d+$/.test(source) ? source : String(scalar.value);
+    return { value, where: this.where, setting, file: this.#file?.shown };
   }
 
   wrongType(setting: string, wanted: string): UsageError {
@@ -216,12 +226,6 @@ export class ConfigValue {
 
   get #scalar(): Scalar | undefined {
     return this.#file?.yaml.isScalar(this.#node) === true ? this.#node : undefined;
-  }
-
-  #word(value: string, { scalar, setting }: { readonly scalar: Scalar; readonly setting: string }): Word {
-    const file = this.#file;
-    const marks = file === undefined ? [] : findMarks(value, scalar, file);
-    return { value, where: this.where, setting, file: file?.shown, marks };
   }
 
   #entries(merges: { count: number } = { count: 0 }): readonly ConfigEntry[] | undefined {
@@ -254,6 +258,10 @@ export class ConfigValue {
   }
 }
 
+function isTextScalar(scalar: Scalar | undefined): scalar is Scalar<string> {
+  return typeof scalar?.value === "string";
+}
+
 function readPair({ key, value }: Pair<Node, Node | null>, file: ParsedFile): ConfigEntry {
   const where = at(startOf(key), file);
   if (!file.yaml.isScalar(key) || typeof key.value !== "string") {
@@ -268,30 +276,6 @@ function resolveAlias(node: Node | null, file: ParsedFile): Node | null {
   const found = alias.resolve(file.document);
   if (found !== undefined) return found;
   throw new UsageError(`Cannot read ${at(startOf(node), file)}: there is no anchor "&${alias.source}" before it`);
-}
-
-/** Finds the parts of a value in the text of its scalar, which has quotes, escapes and indentation between them. */
-function findMarks(value: string, { range }: Scalar, { lines, text }: ParsedFile): readonly Mark[] {
-  const [start = 0, stop = start] = range ?? [];
-  const marks: Mark[] = [];
-  let distance: number | undefined;
-  let from = start;
-  for (let i = 0; i < value.length; i++) {
-    if (/\s/.test(value[i] ?? "")) continue;
-    if (distance === undefined || text[i + distance] !== value[i]) {
-      // A few characters tell the place from an equal character of an escape.
-      const part = /^\S{1,8}/.exec(value.slice(i))?.[0] ?? "";
-      const found = text.indexOf(part, from);
-      if (found < 0 || found >= stop) continue;
-      distance = found - i;
-      const { line, col } = lines.linePos(found);
-      marks.push([marks.length === 0 ? 0 : i, line, marks.length === 0 ? Math.max(1, col - i) : col]);
-    }
-    from = i + distance + 1;
-  }
-  if (marks.length > 0) return marks;
-  const { line, col } = lines.linePos(start);
-  return [[0, line, col]];
 }
 
 async function findIn(folder: string): Promise<string | undefined> {
