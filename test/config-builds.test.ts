@@ -264,7 +264,7 @@ describe("marks", () => {
   test.each<[string, string, string]>([
     ["a plain scalar", "defaultLdflags: -X a={{.Env.B}}", "a={{.Env.B}} 1:20"],
     ["a quoted scalar", 'defaultLdflags: ["-X a={{.Env.B}}"]', "-X a={{.Env.B}} 1:19"],
-    ["escapes", 'defaultLdflags: ["-X \\"a={{.Env.B}}\\""]', '-X "a={{.Env.B}}" 1:19 1:23 1:37'],
+    ["escapes", 'defaultLdflags: ["-X \\"a={{.Env.B}}\\""]', '-X "a={{.Env.B}}" 1:19 1:24'],
     ["a literal block", "defaultLdflags:\n- |\n  -X\n    a={{.Env.B}}\n  -s\n", "-X\n  a={{.Env.B}}\n-s\n 3:3 4:5 5:3"],
     ["a folded block", "defaultLdflags:\n- >\n  -X\n  a={{.Env.B}}\n", "-X a={{.Env.B}}\n 3:3 4:3"],
     ["a plain scalar of several lines", "defaultLdflags:\n- -X\n  a={{.Env.B}}\n", "-X a={{.Env.B}} 2:3 3:3"],
