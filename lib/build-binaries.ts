@@ -1,6 +1,6 @@
 /**
  * Programs to binaries: a cached binary is reused if its inputs are proved to be unchanged, all others are compiled by one
- * `go build` for each module and platform.
+ * `go build` for each module, platform, environment and set of flags.
  *
  * While the compiler works, `go list` names the inputs, so that the next run can prove them (build-cache.ts).
  */
@@ -8,7 +8,7 @@ import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Channel, createLimit, inBackground } from "./async.ts";
 import type { BuildCache, Hit, KnownBinary, Miss, Recording } from "./build-cache.ts";
-import { type BuildSetup, buildSetup, type ListDigest, type Reason } from "./build-inputs.ts";
+import type { ListDigest } from "./build-inputs.ts";
 import type { JobPlan } from "./build-jobs.ts";
 import type { Cache, RunContext } from "./cache.ts";
 import { KoError, messageOf } from "./errors.ts";
@@ -23,6 +23,7 @@ import {
 } from "./go-build.ts";
 import type { Outdated } from "./go-programs-cache.ts";
 import type { Program } from "./go-programs.ts";
+import { type BuildSetup, compileKey, listKey, type Reason } from "./go-setup.ts";
 import type { PackageList } from "./go.ts";
 import type { KnownTar } from "./layer-cache.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
@@ -33,13 +34,15 @@ export interface CompileSettings {
   readonly go: string;
   /** Most builds at once; 0 chooses by the machine. */
   readonly jobs: number;
-  readonly disableOptimizations: boolean;
 }
 
-/** Lists the packages of programs for a platform, now or from an earlier call. */
+/** Lists the packages of programs, now or from an earlier call. */
 export interface PackageLister {
-  /** @throws {KoError} If a program cannot be built. */
-  list(platform: Platform, programs: readonly Program[]): Promise<PackageList | Outdated>;
+  /**
+   * @param build how the programs are compiled
+   * @throws {KoError} If a program cannot be built.
+   */
+  list(build: Omit<ProgramBuild, "program">, programs: readonly Program[]): Promise<PackageList | Outdated>;
 }
 
 export interface BinariesOptions {
@@ -52,16 +55,15 @@ export interface BinariesOptions {
   readonly folder: string;
 }
 
-/** The programs of one platform. */
-export interface BinaryGroup {
+/** A program that is compiled for a platform. */
+export interface ProgramBuild {
+  readonly program: Program;
   readonly platform: Platform;
-  readonly programs: readonly Program[];
+  readonly setup: BuildSetup;
 }
 
 /** A program's binary for one platform. */
-export interface Binary {
-  readonly program: Program;
-  readonly platform: Platform;
+export interface Binary extends ProgramBuild {
   /** Absolute; the file stays until the run ends. */
   readonly path: string;
   /** Its layer's tar, if it is a binary of an earlier run. */
@@ -76,56 +78,52 @@ export interface Binary {
 
 export type BinaryEvent =
   /** As of {@link GoBuildEvent}: the file may still change. */
-  | {
-      readonly kind: "linked";
-      readonly program: Program;
-      readonly platform: Platform;
-      readonly path: string;
-      readonly size: number;
-    }
+  | (ProgramBuild & { readonly kind: "linked"; readonly path: string; readonly size: number })
   | { readonly kind: "ready"; readonly binary: Binary }
   /** The programs were recalled from the cache, and are others now: the run has to start again. */
   | Outdated;
 
-/** A group whose cached binaries are known. */
-interface GroupPlan {
+/** Programs that one go compiles: they have the platform, the environment and the flags in common. */
+interface Group {
   readonly platform: Platform;
+  /** That of the first one: others differ in nothing that go gets. */
   readonly setup: BuildSetup;
-  readonly reused: readonly Binary[];
   readonly misses: readonly Miss[];
+  /** The programs of all groups that `go list` can list together with these. */
+  readonly listed: readonly Program[];
 }
 
-/** Starts to look programs up, so that {@link makeBinaries} finds the answers, or the work begun. */
-export function lookupEarly(
-  { platform, programs }: BinaryGroup,
-  { builds, compile, context }: Pick<BinariesOptions, "builds" | "compile" | "context">,
-): void {
-  const setup = buildSetup(platform, { ...compile, host: context.host });
-  for (const program of programs) if (builds !== undefined) void inBackground(builds.lookup(program, setup));
+/** Starts to look a program up, so that {@link makeBinaries} finds the answer, or the work begun. */
+export function lookupEarly({ program, setup }: ProgramBuild, builds: BuildCache | undefined): void {
+  if (builds !== undefined) void inBackground(builds.lookup(program, setup));
 }
 
 /**
- * Makes the binaries of all groups, and reports each when it is complete. Ends when no compiler runs any more.
+ * Makes the binaries of all builds, and reports each when it is complete. Ends when no compiler runs any more.
  *
- * @throws {CommandError} If the compiler fails; the compilers of other groups have ended then.
+ * @throws {CommandError} If a compiler fails; the compilers of other groups have ended then.
  */
 export async function* makeBinaries(
-  groups: readonly BinaryGroup[],
+  all: readonly ProgramBuild[],
   options: BinariesOptions,
 ): AsyncGenerator<BinaryEvent, void, undefined> {
-  const plans = await Promise.all(groups.map((group) => planGroup(group, options)));
-  for (const { reused } of plans) for (const binary of reused) yield { kind: "ready", binary };
-  const busy = plans.filter(({ misses }) => misses.length > 0);
-  if (busy.length === 0) return;
-  const jobs = await chooseJobs(busy, options);
+  const answers = await Promise.all(all.map((build) => lookup(build, options)));
+  const misses: (ProgramBuild & { readonly miss: Miss })[] = [];
+  for (const answer of answers) {
+    if ("miss" in answer) misses.push(answer);
+    else yield { kind: "ready", binary: answer };
+  }
+  if (misses.length === 0) return;
+  const groups = groupMisses(misses);
+  const jobs = await chooseJobs(groups, options);
   const failed = new AbortController();
   const signal = AbortSignal.any([options.context.signal, failed.signal]);
   const context = { ...options.context, signal };
   const events = new Channel<BinaryEvent>();
   const limit = createLimit(jobs.atOnce);
-  const groupsDone = busy.map((plan, index) =>
+  const groupsDone = groups.map((group, index) =>
     limit(async () => {
-      for await (const event of compileGroup(plan, { ...options, context, jobs, index })) events.push(event);
+      for await (const event of compileGroup(group, { ...options, context, jobs, index })) events.push(event);
     }),
   );
   // The first failure ends the other compilers.
@@ -144,49 +142,55 @@ export async function keepBinary(
   if (binary !== undefined) await recording.commit(program, { binary, tarSize: tar.size });
 }
 
-async function chooseJobs(busy: readonly GroupPlan[], { compile, context }: BinariesOptions): Promise<JobPlan> {
+async function chooseJobs(groups: readonly Group[], { compile, context }: BinariesOptions): Promise<JobPlan> {
   const { planJobs, readMachine } = await import("./build-jobs.ts");
-  const programs = Math.max(...busy.map(({ misses }) => misses.length));
-  return planJobs({ requested: compile.jobs, machine: readMachine(context.host), builds: busy.length, programs });
+  const programs = Math.max(...groups.map(({ misses }) => misses.length));
+  return planJobs({ requested: compile.jobs, machine: readMachine(context.host), builds: groups.length, programs });
 }
 
-async function planGroup(group: BinaryGroup, options: BinariesOptions): Promise<GroupPlan> {
-  const { platform, programs } = group;
-  const { builds, compile, context } = options;
-  const setup = buildSetup(platform, { ...compile, host: context.host });
-  const lookups = await Promise.all(
-    programs.map(async (program) => {
-      const what = `${program.importPath} ${formatPlatform(platform)}`;
-      const found = await context.timing.time("check", what, async () => builds?.lookup(program, setup));
-      const reused = found?.kind === "hit" ? lend(program, { found, platform, options }) : undefined;
-      return reused ?? (found?.kind === "miss" ? found : unknown(program));
-    }),
-  );
-  const reused: Binary[] = [];
-  const misses: Miss[] = [];
-  for (const each of lookups) {
-    if ("kind" in each) misses.push(each);
-    else reused.push(each);
+/** The binary of a build from the cache, or why there is none. */
+async function lookup(
+  build: ProgramBuild,
+  options: BinariesOptions,
+): Promise<Binary | (ProgramBuild & { readonly miss: Miss })> {
+  const { platform, program, setup } = build;
+  const what = `${program.importPath} ${formatPlatform(platform)}`;
+  const found = await options.context.timing.time("check", what, async () => options.builds?.lookup(program, setup));
+  const binary = found?.kind === "hit" ? lend(build, { found, options }) : undefined;
+  return binary ?? { ...build, miss: found?.kind === "miss" ? found : unknown(build) };
+}
+
+function unknown({ program, setup }: ProgramBuild): Miss {
+  const why = { reason: "it is not in the cache" };
+  return { kind: "miss", program, setup, why, previous: undefined, last: undefined };
+}
+
+function groupMisses(misses: readonly (ProgramBuild & { readonly miss: Miss })[]): readonly Group[] {
+  const placeOf = ({ platform }: ProgramBuild): string => formatPlatform({ ...platform, "os.version": "" });
+  const listings = Map.groupBy(misses, (each) => `${placeOf(each)} ${listKey(each.setup)}`);
+  const groups: Group[] = [];
+  for (const together of listings.values()) {
+    const listed = [...new Set(together.map(({ program }) => program))];
+    for (const group of Map.groupBy(together, ({ setup }) => compileKey(setup)).values()) {
+      const [first] = group;
+      if (first === undefined) continue;
+      groups.push({ platform: first.platform, setup: first.setup, misses: group.map(({ miss }) => miss), listed });
+    }
   }
-  return { platform, setup, reused, misses };
-}
-
-function unknown(program: Program): Miss {
-  return { kind: "miss", program, why: { reason: "it is not in the cache" }, previous: undefined, last: undefined };
+  return groups;
 }
 
 /** A cached binary, with a name in the run's folder; undefined if it is no longer in the cache. */
 function lend(
-  program: Program,
-  { found, options, platform }: { readonly found: Hit; readonly options: BinariesOptions; readonly platform: Platform },
+  build: ProgramBuild,
+  { found, options }: { readonly found: Hit; readonly options: BinariesOptions },
 ): Binary | undefined {
   const { context, folder } = options;
   const path = join(folder, `kept-${crypto.randomUUID()}`);
   if (context.cache?.lend(found.binary, path) !== true) return undefined;
   const { binary, listDigest, tarSize } = found;
   return {
-    program,
-    platform,
+    ...build,
     path,
     known: { binary, tarSize },
     why: undefined,
@@ -201,12 +205,12 @@ interface CompileOptions extends BinariesOptions {
   readonly index: number;
 }
 
-async function* compileGroup(plan: GroupPlan, options: CompileOptions): AsyncGenerator<BinaryEvent, void, undefined> {
+async function* compileGroup(group: Group, options: CompileOptions): AsyncGenerator<BinaryEvent, void, undefined> {
   const { builds, context, folder, index, lister } = options;
-  const { misses, platform, setup } = plan;
+  const { listed: together, misses, platform, setup } = group;
   context.signal.throwIfAborted();
   const programs = misses.map(({ program }) => program);
-  const recording = await builds?.record(misses, setup);
+  const recording = await builds?.record(misses);
   for (const { importPath } of programs) context.log.info(`Building ${importPath} for ${formatPlatform(platform)}`);
   // Go leaves its work folder behind when it is ended by a signal; here it is removed with ours. GOTMPDIR stays the user's.
   const tmpDir = join(folder, `go-${index}`);
@@ -215,13 +219,13 @@ async function* compileGroup(plan: GroupPlan, options: CompileOptions): AsyncGen
   const build = planGoBuild(programs, { platform, env, outDir: join(folder, `bin-${index}`) });
   const lent = await lendPrevious(outputPaths(build), { misses, cache: context.cache });
   let listed: Promise<PackageList | Outdated> | undefined;
-  const list = (): Promise<PackageList | Outdated> => (listed ??= lister.list(platform, programs));
+  const list = (): Promise<PackageList | Outdated> => (listed ??= lister.list({ platform, setup }, together));
   let taken: Promise<Outdated | undefined> | undefined;
   try {
     for await (const event of runGoBuild(build, { ...options, args: setup.args, tmpDir })) {
       if (event.kind === "started") taken ??= inBackground(takeInputs(recording, list));
-      else if (event.kind === "linked") yield { ...event, platform };
-      else yield { kind: "ready", binary: toBinary(event, { cache: context.cache, lent, plan, recording }) };
+      else if (event.kind === "linked") yield { ...event, platform, setup: setupOf(event.program, group) };
+      else yield { kind: "ready", binary: toBinary(event, { cache: context.cache, lent, group, recording }) };
     }
     recording?.confirm();
   } catch (error) {
@@ -286,26 +290,31 @@ async function takeInputs(
 interface ToBinaryOptions {
   readonly cache: Cache | undefined;
   readonly lent: ReadonlyMap<Program, KnownBinary>;
-  readonly plan: GroupPlan;
+  readonly group: Group;
   readonly recording: Recording | undefined;
 }
 
 function toBinary(
   { isNew, path, program }: Extract<GoBuildEvent, { readonly kind: "built" }>,
-  { cache, lent, plan, recording }: ToBinaryOptions,
+  { cache, group, lent, recording }: ToBinaryOptions,
 ): Binary {
   const known = isNew ? undefined : lent.get(program);
   // Go has set the time of the file that it kept.
   if (known !== undefined) cache?.restore(known.binary);
   return {
     program,
-    platform: plan.platform,
+    platform: group.platform,
+    setup: setupOf(program, group),
     path,
     known,
-    why: plan.misses.find((miss) => miss.program === program)?.why,
+    why: group.misses.find((miss) => miss.program === program)?.why,
     listDigest: recording?.listDigest(program) ?? Promise.resolve(undefined),
     recording,
   };
+}
+
+function setupOf(program: Program, { misses, setup }: Group): BuildSetup {
+  return misses.find((miss) => miss.program === program)?.setup ?? setup;
 }
 
 interface FailureOptions extends Pick<ToBinaryOptions, "cache" | "lent"> {

@@ -5,21 +5,13 @@
  * state (fingerprint-inputs.ts, git.ts). A build whose inputs cannot be proved is not recorded.
  */
 import { inBackground, once } from "./async.ts";
-import {
-  BuildInputs,
-  type BuildSetup,
-  describeSetup,
-  explainGit,
-  explainSetup,
-  type ListDigest,
-  type ListedInputs,
-  type Reason,
-} from "./build-inputs.ts";
+import { BuildInputs, explainGit, type ListDigest, type ListedInputs } from "./build-inputs.ts";
 import { type Cache, type Kept, keyOf } from "./cache.ts";
 import { confirmInputs, type Draft, type Inputs, Prover, refreshInputs, takeInputs } from "./fingerprint-inputs.ts";
 import { Looks, TICK_MS } from "./fingerprint.ts";
 import { readGitState } from "./git.ts";
 import type { Program } from "./go-programs.ts";
+import { type BuildSetup, describeSetup, explainSetup, type Reason } from "./go-setup.ts";
 import type { GoPackage, PackageList } from "./go.ts";
 import type { Host } from "./host.ts";
 import { isObject } from "./json.ts";
@@ -54,6 +46,7 @@ export interface Hit extends KnownBinary {
 export interface Miss {
   readonly kind: "miss";
   readonly program: Program;
+  readonly setup: BuildSetup;
   readonly why: Reason;
   /** The last binary, for go to keep if it is up to date. */
   readonly previous: KnownBinary | undefined;
@@ -81,6 +74,7 @@ interface Taken {
   readonly git: BuildRecord["git"];
   readonly goroot: string | undefined;
   readonly list: ListDigest;
+  readonly setup: BuildSetup;
   readonly standard: string;
 }
 
@@ -123,9 +117,9 @@ export class BuildCache {
   }
 
   /** Begins to record programs that go compiles together; reads the git state. */
-  async record(misses: readonly Miss[], setup: BuildSetup): Promise<Recording> {
-    await Promise.all(misses.map(({ program }) => this.inputs.readGit(program.dir, setup)));
-    return new Recording(misses, { builds: this, host: this.#options.host, log: this.#options.log, setup });
+  async record(misses: readonly Miss[]): Promise<Recording> {
+    await Promise.all(misses.map(({ program, setup }) => this.inputs.readGit(program.dir, setup)));
+    return new Recording(misses, { builds: this, host: this.#options.host, log: this.#options.log });
   }
 
   /** The digest of the list of a program's packages; undefined if its build could not be recorded. */
@@ -138,7 +132,7 @@ export class BuildCache {
   }
 
   /** The inputs of the last build, if `go list` would print the same as then. */
-  async relist({ last, program }: Miss, setup: BuildSetup): Promise<(ListedInputs & WithStart) | undefined> {
+  async relist({ last, program, setup }: Miss): Promise<(ListedInputs & WithStart) | undefined> {
     if (last === undefined || this.prover.findChange(last.record.inputs, new Set()) !== undefined) return undefined;
     const { goroot } = last.record;
     if (goroot !== undefined && (await this.inputs.goroot(program, setup)) !== goroot) return undefined;
@@ -162,7 +156,8 @@ export class BuildCache {
   ): Promise<Lookup> {
     const { cache, host } = this.#options;
     const startedAt = host.now().getTime();
-    const nothing = { kind: "miss", program, previous: undefined, last: undefined } as const;
+    const nothing = { kind: "miss", program, setup, previous: undefined, last: undefined } as const;
+    if (setup.unrepeatable !== undefined) return { ...nothing, why: { reason: setup.unrepeatable } };
     const record = cache.read("build", key);
     if (!isBuildRecord(record)) return { ...nothing, why: this.#whyNoRecord(program, setup) };
     const { binary, list, tarSize } = record;
@@ -175,7 +170,7 @@ export class BuildCache {
     if (why !== undefined || previous === undefined) {
       this.prover.noteNames(inputs);
       const reason = why ?? { reason: "the cached binary was removed or changed" };
-      return { kind: "miss", program, why: reason, previous, last: { record: whole, startedAt } };
+      return { kind: "miss", program, setup, why: reason, previous, last: { record: whole, startedAt } };
     }
     const better = refreshInputs(record.inputs, host.now().getTime());
     if (better !== undefined) cache.write("build", key, { ...record, inputs: better });
@@ -239,7 +234,6 @@ interface RecordingOptions {
   readonly builds: BuildCache;
   readonly host: Host;
   readonly log: Log;
-  readonly setup: BuildSetup;
 }
 
 /**
@@ -289,9 +283,8 @@ export class Recording {
 
   /** Go has ended well: looks again at the inputs that may change soon, and at git. */
   confirm(): void {
-    const { host, setup } = this.#options;
-    const confirmation = new Confirmation(host);
-    void inBackground(this.#taken.promise.then((taken) => confirmation.begin(taken.values(), setup.env)));
+    const confirmation = new Confirmation(this.#options.host);
+    void inBackground(this.#taken.promise.then((taken) => confirmation.begin(taken.values())));
     this.#confirmed.resolve(confirmation);
   }
 
@@ -318,10 +311,11 @@ export class Recording {
     program: Program,
     options: { readonly confirmation: Confirmation; readonly made: KnownBinary; readonly taken: Taken },
   ): Promise<string | undefined> {
-    const { builds, host, setup } = this.#options;
+    const { builds, host } = this.#options;
     const { confirmation, made, taken } = options;
-    const { draft, git, goroot, list, standard } = taken;
+    const { draft, git, goroot, list, setup, standard } = taken;
     const { looks, prover } = confirmation;
+    if (setup.unrepeatable !== undefined) return setup.unrepeatable;
     const inputs = confirmInputs(draft, { now: host.now().getTime(), prover, looks });
     if ("path" in inputs) return `${inputs.path} ${inputs.what} while it was compiled`;
     if (builds.isClockPutBack()) return "the clock was put back";
@@ -335,11 +329,11 @@ export class Recording {
 
   /** The lists of the last builds; undefined unless all of them hold. */
   async #relistAll(): Promise<ReadonlyMap<Program, ListedInputs & WithStart> | undefined> {
-    const { builds, setup } = this.#options;
+    const { builds } = this.#options;
     if (this.#misses.some(({ last }) => last === undefined)) return undefined;
     const lists = new Map<Program, ListedInputs & WithStart>();
     for (const miss of this.#misses) {
-      const listed = await builds.relist(miss, setup);
+      const listed = await builds.relist(miss);
       if (listed === undefined) return undefined;
       lists.set(miss.program, listed);
     }
@@ -349,25 +343,27 @@ export class Recording {
   async #takeAgain(lists: ReadonlyMap<Program, ListedInputs & WithStart>): Promise<ReadonlyMap<Program, Taken>> {
     const taken = new Map<Program, Taken>();
     const looks = new Looks();
-    for (const [program, listed] of lists) {
-      const found = await this.#take(program, { listed, looks });
-      if (found !== undefined) taken.set(program, found);
+    for (const miss of this.#misses) {
+      const listed = lists.get(miss.program);
+      const found = listed && (await this.#take(miss, { listed, looks }));
+      if (found !== undefined) taken.set(miss.program, found);
     }
     return taken;
   }
 
   async #takeListed({ packages, startedAt }: PackageList): Promise<ReadonlyMap<Program, Taken>> {
-    const { builds, setup } = this.#options;
+    const { builds } = this.#options;
     const taken = new Map<Program, Taken>();
     const looks = new Looks();
-    for (const { program } of this.#misses) {
+    for (const miss of this.#misses) {
+      const { program, setup } = miss;
       const told = { packages: packages.get(program.workDir) ?? [], setup };
       const listed = builds.inputs.listInputs(program, told);
       if ("why" in listed) {
         this.#debug(program, listed.why);
         continue;
       }
-      const found = await this.#take(program, { listed: { ...listed, startedAt }, looks });
+      const found = await this.#take(miss, { listed: { ...listed, startedAt }, looks });
       if (found !== undefined) taken.set(program, found);
     }
     // The output of `go list` is many times as large as the part that is kept, and the compiler takes its time.
@@ -376,10 +372,10 @@ export class Recording {
   }
 
   async #take(
-    program: Program,
+    { program, setup }: Miss,
     { listed, looks }: { readonly listed: ListedInputs & WithStart; readonly looks: Looks },
   ): Promise<Taken | undefined> {
-    const { builds, host, setup } = this.#options;
+    const { builds, host } = this.#options;
     const { digest, gitRoot, goroot, plan, standard, startedAt } = listed;
     if (builds.isClockPutBack()) {
       this.#debug(program, "the clock was put back");
@@ -392,7 +388,7 @@ export class Recording {
     }
     const git =
       gitRoot === undefined ? undefined : { root: gitRoot, state: await builds.inputs.gitState(gitRoot, setup.env) };
-    return { draft, git, goroot, list: digest, standard };
+    return { draft, git, goroot, list: digest, setup, standard };
   }
 
   #debug({ importPath }: Program, why: string): void {
@@ -412,10 +408,10 @@ class Confirmation {
   }
 
   /** Looks at folders, which may change soon, and starts git. */
-  begin(taken: Iterable<Taken>, env: Readonly<Record<string, string>>): void {
-    for (const { draft, git } of taken) {
+  begin(taken: Iterable<Taken>): void {
+    for (const { draft, git, setup } of taken) {
       this.prover.noteFolders(draft.inputs);
-      if (git !== undefined) void inBackground(this.gitState(git.root, env));
+      if (git !== undefined) void inBackground(this.gitState(git.root, setup.env));
     }
   }
 

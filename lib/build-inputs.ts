@@ -5,43 +5,17 @@
  * count; it does not look at them.
  */
 import { realpathSync } from "node:fs";
-import { basename, join, relative, resolve } from "node:path";
+import { basename, isAbsolute, join, relative, resolve } from "node:path";
 import { once } from "./async.ts";
 import { keyOf } from "./cache.ts";
 import { printable } from "./errors.ts";
 import { isInside } from "./file.ts";
 import type { InputPlan } from "./fingerprint-inputs.ts";
 import { findWorkTree, planTags, readGitState } from "./git.ts";
-import { buildArguments } from "./go-build.ts";
 import type { Program } from "./go-programs.ts";
+import { type BuildSetup, describeSetup, type Reason, sortByName } from "./go-setup.ts";
 import { findGoroot, planSources, type SourcesOptions, type Unprovable } from "./go-sources.ts";
-import {
-  buildEnvironment,
-  type GoOptions,
-  type GoPackage,
-  readVariable,
-  runGo,
-  settingsFile,
-  splitQuoted,
-} from "./go.ts";
-import type { Host } from "./host.ts";
-import type { Platform } from "./oci.ts";
-
-/** How a program is compiled. */
-export interface BuildSetup {
-  /** The whole environment of go. */
-  readonly env: Readonly<Record<string, string>>;
-  /** Words of `go build`, without packages, output and `-p`. */
-  readonly args: readonly string[];
-}
-
-/** Why a program is compiled again: the first input that changed. */
-export interface Reason {
-  /** Absolute; undefined if the input is not a file. */
-  readonly file?: string | undefined;
-  /** The change of that file (`changed`), or the whole reason. */
-  readonly reason: string;
-}
+import { type GoOptions, type GoPackage, readVariable, runGo, settingsFile, splitQuoted } from "./go.ts";
 
 /** 40 hex digits that are equal for equal output of `go list`. Go's own packages do not count. */
 export type ListDigest = string;
@@ -58,54 +32,17 @@ export interface ListedInputs {
   readonly standard: string;
 }
 
-/** Variables that say where files are kept, shown or fetched from. They decide no bytes, and some hold secrets. */
-const IDLE: ReadonlySet<string> = new Set(
-  "GOCACHE GOCACHEPROG GOTMPDIR GOMAXPROCS GOGC GOMEMLIMIT GOTRACEBACK GOPROXY GOAUTH GONETRC GOVCS".split(" "),
-);
-const DECIDING =
-  /^(?:GO|CGO_|GIT_|CC$|CXX$|FC$|AR$|PKG_CONFIG|HOME$|XDG_CONFIG_HOME$|APPDATA$|USERPROFILE$|(?:ASDF|MISE|GOENV|RTX)_)/i;
 /** Flags of go build that read files which ko does not track, or that build nothing. */
 const FOREIGN = /^--?(?:modfile|overlay|pgo|compiler|C|n|a|cover\w*|pkgdir|toolexec|linkshared)(?:=|$)/;
-
-/** The setup of a build for one platform. */
-export function buildSetup(
-  platform: Platform,
-  { disableOptimizations, host }: { readonly disableOptimizations: boolean; readonly host: Pick<Host, "env"> },
-): BuildSetup {
-  return {
-    // Without TMPDIR of the run: the temporary folder does not get into a binary.
-    env: buildEnvironment(platform, host.env),
-    args: buildArguments({ flags: [], ldflags: [], disableOptimizations }),
-  };
-}
-
-/** The deciding variables and flags, each under its name. Values are hashed, because they may be secret. */
-export function describeSetup({ args, env }: BuildSetup): Readonly<Record<string, string>> {
-  const found: Record<string, string> = { "the flags of go build": keyOf(args) };
-  for (const name of Object.keys(env).sort()) {
-    if (DECIDING.test(name) && !IDLE.has(name)) found[name] = keyOf(env[name]);
-  }
-  return found;
-}
-
-/** The first setting that differs from an earlier {@link describeSetup}; undefined if none does. */
-export function explainSetup(before: Readonly<Record<string, unknown>>, setup: BuildSetup): Reason | undefined {
-  const now = describeSetup(setup);
-  for (const name of new Set([...Object.keys(now), ...Object.keys(before)])) {
-    if (before[name] === now[name]) continue;
-    return { reason: before[name] === undefined ? `${name} is set now` : `${name} changed` };
-  }
-  return undefined;
-}
 
 /** The inputs that all builds of a run share: the go command, its settings, its version, the git state. */
 export class BuildInputs {
   /** Absolute path of the go command; undefined if there is none. */
   readonly go: string | undefined;
   readonly #options: GoOptions;
-  /** The git state before the first build, by the root of the work tree. */
+  /** The git state before the first build, by the root of the work tree and the variables of git. */
   readonly #states = new Map<string, Promise<string>>();
-  /** By the folder that go runs in. */
+  /** By the folder and the environment that go runs in. */
   readonly #goroots = new Map<string, Promise<string>>();
 
   constructor(options: GoOptions) {
@@ -138,12 +75,14 @@ export class BuildInputs {
 
   /** The state of a work tree before the first build of this run. */
   gitState(root: string, env: Readonly<Record<string, string>>): Promise<string> {
-    return once(this.#states, root, () => readGitState(root, { host: this.#options.host, env }));
+    const key = keyOf([root, sortByName(env).filter(([name]) => name.startsWith("GIT_"))]);
+    return once(this.#states, key, () => readGitState(root, { host: this.#options.host, env }));
   }
 
   /** The GOROOT that go chooses for a program; empty if go fails. */
-  goroot({ workDir }: Program, { env }: BuildSetup): Promise<string> {
-    return once(this.#goroots, workDir, () =>
+  goroot({ workDir }: Program, setup: BuildSetup): Promise<string> {
+    const { env } = setup;
+    return once(this.#goroots, keyOf([workDir, describeSetup({ env, args: [] })]), () =>
       runGo(["env", "GOROOT"], { ...this.#options, env, cwd: workDir }).then(
         ({ stdout }) => new TextDecoder().decode(stdout).trim(),
         () => "",
@@ -164,6 +103,7 @@ export class BuildInputs {
     if (sources === undefined) return { why: "there is no go command" };
     const foreign = this.#flags(setup).find((word) => FOREIGN.test(word));
     if (foreign !== undefined) return { why: `${foreign} is set` };
+    if (sources.settings !== undefined && !isAbsolute(sources.settings)) return { why: "GOENV is not absolute" };
     const plan = planSources(program, packages, sources);
     if ("why" in plan) return plan;
     const isStamped = isStampable(program) && this.#stampsGit(setup);

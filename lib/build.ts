@@ -9,15 +9,17 @@ import { type Base, type BasePlatform, selectPlatforms } from "./base.ts";
 import {
   type BinariesOptions,
   type Binary,
-  type BinaryGroup,
   keepBinary,
   lookupEarly,
   makeBinaries,
+  type ProgramBuild,
 } from "./build-binaries.ts";
-import type { ListDigest, Reason } from "./build-inputs.ts";
+import type { Explanation, ListDigest } from "./build-inputs.ts";
 import type { Compression, CompressionPool } from "./compress.ts";
+import { KoError, KoErrors, throwAll } from "./errors.ts";
 import type { Outdated } from "./go-programs-cache.ts";
 import type { Program } from "./go-programs.ts";
+import type { BuildSetup, BuildSetups, Reason } from "./go-setup.ts";
 import {
   appName,
   assembleImage,
@@ -34,7 +36,15 @@ import {
 import { binaryEntries, kodataEntries } from "./kodata.ts";
 import { LayerStore } from "./layer-cache.ts";
 import { retypeLayer } from "./layer.ts";
-import { ALL_PLATFORMS, createPlatformMatcher, type Digest, parsePlatform, type Platform } from "./oci.ts";
+import {
+  ALL_PLATFORMS,
+  createPlatformMatcher,
+  type Digest,
+  formatPlatform,
+  parsePlatform,
+  type Platform,
+} from "./oci.ts";
+import type { RunWarnings } from "./log.ts";
 import type { TarEntry } from "./tar.ts";
 
 /** What goes into images besides programs and bases. */
@@ -51,6 +61,9 @@ export interface ImageSettings {
 }
 
 export interface BuildImagesOptions extends BinariesOptions {
+  readonly setups: BuildSetups;
+  /** Gets warnings about `.ko.yaml`. */
+  readonly warnings: RunWarnings;
   readonly image: ImageSettings;
   readonly pool: CompressionPool;
 }
@@ -66,6 +79,8 @@ export interface BuildRequest {
 export interface Plan extends Omit<BuildRequest, "base"> {
   readonly base: Base;
   readonly targets: readonly BasePlatform[];
+  /** How the program is compiled, by {@link platformKey}. */
+  readonly setups: ReadonlyMap<string, BuildSetup>;
 }
 
 /** A plan that was carried out. */
@@ -81,10 +96,11 @@ const BASE_DIGEST = "org.opencontainers.image.base.digest";
 const BASE_NAME = "org.opencontainers.image.base.name";
 
 /**
- * Finds each program's base and platforms.
+ * Finds each program's base, platforms and setups.
  *
  * @param platforms `linux/amd64`, `linux/arm/v7`, `all`, …: at least one
  * @throws {KoError} If a base cannot be read, lacks a platform, or cannot have layers that are compressed as wanted.
+ * @throws {KoErrors} If several settings of `.ko.yaml` are wrong: with all of them.
  */
 export async function planBuilds(
   requests: readonly BuildRequest[],
@@ -95,9 +111,10 @@ export async function planBuilds(
   const programs = requests.map(({ program }) => program);
   // While the bases are read: most have the platforms that are asked for, by just these names.
   for (const spec of platforms) {
-    if (spec !== ALL_PLATFORMS) lookupEarly({ platform: parsePlatform(spec), programs }, options);
+    if (spec === ALL_PLATFORMS) continue;
+    for (const program of programs) void inBackground(lookup(program, parsePlatform(spec), options));
   }
-  return Promise.all(
+  const planned = await Promise.all(
     requests.map(async ({ program, sink, ...request }) => {
       const base = await request.base;
       const targets = await selectPlatforms(base, platforms, createPlatformMatcher);
@@ -109,6 +126,31 @@ export async function planBuilds(
       return { program, sink, base, targets };
     }),
   );
+  return addSetups(planned, options.setups);
+}
+
+/** Starts to look a program up. */
+async function lookup(program: Program, platform: Platform, { builds, setups }: BuildImagesOptions): Promise<void> {
+  lookupEarly({ program, platform, setup: await setups.of(program, platform) }, builds);
+}
+
+async function addSetups(plans: readonly Omit<Plan, "setups">[], setups: BuildSetups): Promise<readonly Plan[]> {
+  const errors = new Set<KoError>();
+  const found: Plan[] = [];
+  for (const plan of plans) {
+    const made = new Map<string, BuildSetup>();
+    for (const { platform } of plan.targets) {
+      try {
+        made.set(platformKey(platform), await setups.of(plan.program, platform));
+      } catch (error) {
+        if (!(error instanceof KoError)) throw error;
+        for (const each of error instanceof KoErrors ? error.errors : [error]) errors.add(each);
+      }
+    }
+    found.push({ ...plan, setups: made });
+  }
+  throwAll([...errors]);
+  return found;
 }
 
 /**
@@ -128,7 +170,7 @@ export async function buildImages(
   const layers = new LayerStore({ context, pool, folder, compression: image.compression, jobs: compile.jobs });
   const builds = plans.map((plan) => new ImageBuild(plan, { ...options, context, failed, layers }));
   try {
-    for await (const event of makeBinaries(groupByPlatform(plans), { ...options, context })) {
+    for await (const event of makeBinaries(listBuilds(plans), { ...options, context })) {
       if (event.kind === "ready") for (const build of builds) build.add(event.binary);
       else if (event.kind === "linked") layers.begin(layerKey(event), programEntries(event, event.size));
       else {
@@ -144,6 +186,17 @@ export async function buildImages(
     // No layer may be in the making any more when the caller removes the folder of the run.
     if (failed.signal.aborted) await Promise.all([layers.settle(), ...builds.map((build) => build.settle())]);
   }
+}
+
+/** Why each image was rebuilt, or that it was not. */
+export function explainResults(results: readonly BuildResult[]): readonly Explanation[] {
+  return results.flatMap(({ program, reasons, targets }) =>
+    targets.map(({ platform }, i): Explanation => {
+      const what = { importPath: program.importPath, platform: formatPlatform(platform) };
+      const why = reasons[i];
+      return why === undefined ? { ...what, state: "reused" } : { ...what, state: "rebuilt", ...why };
+    }),
+  );
 }
 
 interface ImageBuildOptions extends BuildImagesOptions {
@@ -234,9 +287,20 @@ class ImageBuild {
     this.#keeping.push(keepBinary(binary, { cache: context.cache, tar: stored.tar }));
     const [base, kodata] = await Promise.all([this.#bases[i], this.#kodata[i]]);
     if (base === undefined || kodata === undefined) throw new RangeError(`no base for ${program.importPath}`);
+    this.#warnOfCapabilities(binary, base);
     const image = onBase(base, { plan: this.#plan, target, kodata, program: stored.layer, image: this.#options.image });
     const content = { platform: target.platform, files: [binary.path] };
     return { image, content, why, list: await binary.listDigest };
+  }
+
+  /** The kernel does not start a program that may not have its effective capabilities. Root may have all. */
+  #warnOfCapabilities({ program, setup }: Binary, base: Image): void {
+    const { image, warnings } = this.#options;
+    const user = image.user ?? base.config.config.User ?? "";
+    const [name] = user.split(":");
+    if (setup.capabilities?.isEffective !== true || name === "" || name === "0" || name === "root") return;
+    const start = "it starts only in containers that are given them (securityContext.capabilities)";
+    warnings.warn([`${program.importPath} runs as user ${user} with effective linux_capabilities: ${start}`]);
   }
 
   /** The kodata layer: one for Windows, one for the other systems. */
@@ -257,25 +321,35 @@ class ImageBuild {
   }
 }
 
-function groupByPlatform(plans: readonly Plan[]): readonly BinaryGroup[] {
-  const groups = new Map<string, { platform: Platform; programs: Program[] }>();
-  for (const { program, targets } of plans) {
+/** Each program once for each platform that the compiler can tell apart, by platform. */
+function listBuilds(plans: readonly Plan[]): readonly ProgramBuild[] {
+  const platforms = new Map<string, Map<Program, ProgramBuild>>();
+  for (const { program, setups, targets } of plans) {
     for (const { platform } of targets) {
       const key = platformKey(platform);
-      const group = groups.get(key) ?? { platform, programs: [] };
-      if (!group.programs.includes(program)) group.programs.push(program);
-      groups.set(key, group);
+      const builds = platforms.get(key) ?? new Map<Program, ProgramBuild>();
+      const setup = setups.get(key);
+      if (setup === undefined) throw new RangeError(`no setup of ${program.importPath} for ${key}`);
+      if (!builds.has(program)) builds.set(program, { program, platform, setup });
+      platforms.set(key, builds);
     }
   }
-  return [...groups.values()];
+  return [...platforms.values()].flatMap((builds) => [...builds.values()]);
 }
 
 /** The entries of a program's layer, from its file. @param size of that file, in bytes */
 function programEntries(
-  { path, platform, program }: Pick<Binary, "path" | "platform" | "program">,
+  { path, platform, program, setup }: ProgramBuild & Pick<Binary, "path">,
   size: number,
 ): Iterable<TarEntry> {
-  return binaryEntries({ path, name: appName(program.importPath), os: platform.os, size });
+  const { capabilities } = setup;
+  return binaryEntries({
+    path,
+    name: appName(program.importPath),
+    os: platform.os,
+    size,
+    capabilities: capabilities?.attribute,
+  });
 }
 
 function layerKey({ platform, program }: Pick<Binary, "platform" | "program">): string {

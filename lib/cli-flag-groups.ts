@@ -167,6 +167,13 @@ const BUILD_FLAGS = {
     min: 0,
     help: "Maximum number of compilers, linkers and layers at work at once. 0 stands for as many as processors and memory allow.",
   },
+  ldflags: {
+    kind: "list",
+    commas: false,
+    default: [],
+    placeholder: "LDFLAGS",
+    help: `Flags for the Go linker, such as "-s -w -X main.version=1.2". Repeatable. Replaces ldflags and defaultLdflags of .ko.yaml; --ldflags= sets none.`,
+  },
   "disable-optimizations": {
     kind: "bool",
     default: false,

@@ -4,6 +4,8 @@
  */
 import type { BuildFlags } from "./cli-parse.ts";
 import { type Compression, FAST_GZIP, type GzipLevel } from "./compress.ts";
+import { endOfAction } from "./config-builds.ts";
+import type { Word } from "./config-file.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import { checkPlatforms } from "./oci.ts";
 import type { FilePlace, PublishFlags, SbomFlags } from "./publish-destination.ts";
@@ -17,6 +19,8 @@ export interface BuildOptions {
   /** Maximum number of compilers, linkers and layers at work at once; 0 chooses by the machine. */
   readonly jobs: number;
   readonly disableOptimizations: boolean;
+  /** `--ldflags`, which replaces that of `.ko.yaml`; undefined if not given. */
+  readonly ldflags: readonly Word[] | undefined;
   readonly labels: ReadonlyMap<string, string>;
   readonly annotations: ReadonlyMap<string, string>;
   readonly user: string | undefined;
@@ -67,6 +71,7 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     platforms: flags.platform,
     jobs: flags.jobs,
     disableOptimizations: flags["disable-optimizations"],
+    ldflags: given.has("ldflags") ? readLdflags(flags.ldflags) : undefined,
     labels: readPairs(flags["image-label"], "--image-label"),
     annotations: readPairs(flags["image-annotation"], "--image-annotation"),
     user: flags["image-user"] || undefined,
@@ -208,6 +213,35 @@ function readSbomFlags(flags: BuildFlags, given: ReadonlySet<string>): SbomFlags
       throw new UsageError(`Cannot use --sbom="${flags.sbom}": wanted spdx or none${near}`);
     }
   }
+}
+
+/**
+ * Splits the texts of `--ldflags`. The original takes each for a line of CSV, which tears values with commas; here only a
+ * comma before a dash separates, and quotes round a whole field count as in CSV.
+ */
+function readLdflags(texts: readonly string[]): readonly Word[] {
+  const fields = texts.flatMap((text) => {
+    const found: string[] = [];
+    for (let at = 0; at <= text.length;) {
+      const quoted = /"((?:[^"]|"")*)"(?=,|$)/y;
+      quoted.lastIndex = at;
+      const [whole, inner = ""] = quoted.exec(text) ?? [];
+      const end = whole === undefined ? endOfField(text, at) : at + whole.length;
+      found.push(whole === undefined ? text.slice(at, end) : inner.replaceAll('""', '"'));
+      at = end + 1;
+    }
+    return found;
+  });
+  return fields.map((value) => ({ value, where: "--ldflags", setting: "--ldflags" }));
+}
+
+/** The next comma that a dash follows, outside of templates. */
+function endOfField(text: string, start: number): number {
+  for (let at = start; at < text.length; at++) {
+    if (text.startsWith("{{", at)) at = endOfAction(text, at) - 1;
+    else if (text.startsWith(",-", at)) return at;
+  }
+  return text.length;
 }
 
 function readPairs(pairs: readonly string[], flag: string): ReadonlyMap<string, string> {

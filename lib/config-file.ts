@@ -1,14 +1,16 @@
 /**
- * Finds and reads `.ko.yaml`, with the line and column of each value for messages.
+ * Finds `.ko.yaml`, and reads its values with their lines and columns for messages.
  *
- * The file is found as by the original's library, https://github.com/spf13/viper, and top-level keys are
- * case-insensitive. Values are checked by type only: config.ts does the rest.
+ * The file is found as by the original's library, https://github.com/spf13/viper; anchors, aliases and merge keys work.
+ * The meaning of the values is decided in config.ts and config-builds.ts.
  */
 import { readFile, stat } from "node:fs/promises";
 import { extname, join, relative, resolve } from "node:path";
-import type { Document, LineCounter, Node, Pair } from "yaml";
-import { findNearest, isMissing, UsageError } from "./errors.ts";
+import type { Alias, Document, LineCounter, Node, Pair, Scalar } from "yaml";
+import { markScalar } from "./config-marks.ts";
+import { isMissing, UsageError } from "./errors.ts";
 import { isInside } from "./file.ts";
+import type { Mark } from "./template-lex.ts";
 
 /** A value and its origin: `.ko.yaml:3:19` or `KO_DEFAULTBASEIMAGE`. */
 export interface Setting<T> {
@@ -16,13 +18,14 @@ export interface Setting<T> {
   readonly where: string;
 }
 
-export interface FileSettings {
-  /** The absolute path of the file. */
-  readonly source: string;
-  readonly defaultBaseImage?: Setting<string>;
-  /** Pairs of an import path, as written, and a base image. */
-  readonly baseImageOverrides?: readonly Setting<readonly [string, string]>[];
-  readonly defaultPlatforms?: Setting<readonly string[]>;
+/** A text that may be a template, or a word of a list of them. */
+export interface Word extends Setting<string> {
+  /** The setting in messages: `ldflags of builds[0]`, `--ldflags`. */
+  readonly setting: string;
+  /** The file in messages; undefined for a flag or a variable. */
+  readonly file?: string | undefined;
+  /** The place in the file by offset: a mark for each part that the file has in one piece. */
+  readonly marks?: readonly Mark[] | undefined;
 }
 
 export interface FindConfigOptions {
@@ -31,14 +34,25 @@ export interface FindConfigOptions {
   readonly cwd: string;
 }
 
+export interface ConfigFile {
+  /** The absolute path of the file. */
+  readonly source: string;
+  readonly root: ConfigValue;
+}
+
+/** A key and its value. */
+export interface ConfigEntry {
+  readonly key: string;
+  readonly where: string;
+  readonly value: ConfigValue;
+}
+
 export const CONFIG_FILE_NAMES = [".ko.yaml", ".ko.yml", ".ko.json"] as const;
 /** Extensions of formats that viper reads and ko does not. */
 const OTHER_FORMATS = ["toml", "properties", "props", "prop", "hcl", "tfvars", "dotenv", "env", "ini"] as const;
 const MAX_BYTES = 1024 * 1024;
-
-const KEYS = ["defaultBaseImage", "baseImageOverrides", "defaultPlatforms"] as const;
-/** Keys of the original that ko does not support yet. */
-const LATER_KEYS = ["builds", "defaultEnv", "defaultFlags", "defaultLdflags"] as const;
+/** The most maps that one map may merge, directly or not: merges can repeat each other endlessly. */
+const MAX_MERGES = 100;
 
 /**
  * Finds the configuration file of a run.
@@ -72,35 +86,26 @@ export async function findConfigFile(options: FindConfigOptions): Promise<string
  *
  * @param source an absolute path
  * @param cwd messages show a file below it as a relative path
- * @throws {UsageError} If the file is not YAML, or has an unknown key or a value of the wrong type; with line and column.
+ * @throws {UsageError} If the file is not one document of YAML; with line and column.
  */
-export async function readConfigFile(source: string, cwd: string): Promise<FileSettings> {
+export async function readConfigFile(source: string, cwd: string): Promise<ConfigFile> {
   const shown = isInside(source, cwd) ? relative(cwd, source) : source;
   const text = await readText(source, shown);
   const yaml = await import("yaml");
   const lines = new yaml.LineCounter();
-  const document = yaml.parseDocument(text, { lineCounter: lines, prettyErrors: false });
-  const file = { document, shown, lines, yaml };
+  const documents = yaml.parseAllDocuments(text, { lineCounter: lines, prettyErrors: false });
+  const [document, ...others] = Array.isArray(documents) ? documents : [];
+  if (document === undefined) return { source, root: ConfigValue.nothing };
+  const file = { document, shown, lines, yaml, text };
   const [error] = document.errors;
-  if (error !== undefined) {
-    const why = error.code === "MULTIPLE_DOCS" ? "a second document begins, wanted one" : error.message;
-    throw new UsageError(`Cannot read ${at(error.pos[0], file)}: ${why}`);
+  if (error !== undefined) throw new UsageError(`Cannot read ${at(error.pos[0], file)}: ${error.message}`);
+  // A file may end in `---`.
+  const second = others.find(({ contents, errors }) => errors.length > 0 || !isNull(contents, yaml));
+  if (second !== undefined) {
+    const where = at(second.range[0], file);
+    throw new UsageError(`Cannot read ${where}: a second document begins, wanted one`);
   }
-  const settings: Mutable<FileSettings> = { source };
-  const seen = new Map<string, string>();
-  for (const { key, where, value } of entries(document.contents, { ...file, what: "the file" })) {
-    if (isLater(key) && isEmpty(value, file)) continue;
-    const name = keyNamed(key, where);
-    const before = seen.get(name);
-    if (before !== undefined) throw new UsageError(`Cannot read ${where}: "${name}" is already set at ${before}`);
-    seen.set(name, where);
-    const read: ReadOptions = { ...file, what: name };
-    if (value === null) continue;
-    if (name === "defaultBaseImage") settings.defaultBaseImage = readString(value, read);
-    else if (name === "baseImageOverrides") settings.baseImageOverrides = readOverrides(value, read);
-    else settings.defaultPlatforms = { value: readList(value, read), where };
-  }
-  return settings;
+  return { source, root: new ConfigValue(document.contents, file) };
 }
 
 /** Splits a text at commas and blanks. */
@@ -108,45 +113,169 @@ export function splitList(text: string): readonly string[] {
   return text.split(/[\s,]+/).filter((item) => item !== "");
 }
 
-type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+/** The setting of a word and its place, for messages. */
+export function nameWord({ setting, where }: Word): string {
+  return setting === where ? setting : `${setting} at ${where}`;
+}
+
+/** The part of a word from `start` up to `end`. */
+export function sliceWord(word: Word, start: number, end: number): Word {
+  const { marks = [] } = word;
+  const value = word.value.slice(start, end);
+  const first = marks.findLast(([offset]) => offset <= start);
+  if (first === undefined || word.file === undefined) return { ...word, value };
+  const [offset, line, column] = first;
+  const moved: readonly Mark[] = [
+    [0, line, column + start - offset],
+    ...marks.filter(([from]) => from > start && from < end).map(([from, l, c]): Mark => [from - start, l, c]),
+  ];
+  return { ...word, value, marks: moved, where: `${word.file}:${line}:${column + start - offset}` };
+}
 
 interface ParsedFile {
   readonly yaml: typeof import("yaml");
   readonly document: Document.Parsed;
   readonly lines: LineCounter;
+  readonly text: string;
   /** The path in messages. */
   readonly shown: string;
 }
 
-interface ReadOptions extends ParsedFile {
-  /** The setting in messages. */
-  readonly what: string;
-}
+/** A value of a file, aliases resolved. */
+export class ConfigValue {
+  /** The value of an empty file. */
+  static readonly nothing: ConfigValue = new ConfigValue(null, undefined);
+  readonly #node: Node | null;
+  readonly #file: ParsedFile | undefined;
+  /** The place of the alias, where the value is one. */
+  readonly #named: Node | null;
 
-interface Entry {
-  readonly key: string;
-  readonly where: string;
-  /** Null if there is no value, or YAML's null. */
-  readonly value: Node | null;
-}
+  constructor(node: Node | null, file: ParsedFile | undefined) {
+    this.#named = node;
+    this.#file = file;
+    this.#node = file === undefined ? null : resolveAlias(node, file);
+  }
 
-/** Returns the key as the documentation spells it. */
-function keyNamed(key: string, where: string): (typeof KEYS)[number] {
-  const same = (known: string): boolean => known.toLowerCase() === key.toLowerCase();
-  const found = KEYS.find(same);
-  if (found !== undefined) return found;
-  if (isLater(key)) {
-    throw new UsageError(`Cannot use ${where}: "${key}" is not supported yet`, {
-      hint: "Remove it to build without it.",
+  /** `.ko.yaml:3:19` */
+  get where(): string {
+    return this.#file === undefined ? "" : at(startOf(this.#named), this.#file);
+  }
+
+  get isNull(): boolean {
+    return this.#file === undefined || isNull(this.#node, this.#file.yaml);
+  }
+
+  /** Returns the entries of a map, merged ones last; null has none. @throws {UsageError} If the value is not a map. */
+  entries(setting: string): readonly ConfigEntry[] {
+    if (this.isNull) return [];
+    const found = this.#entries();
+    if (found === undefined) throw this.wrongType(setting, "a map");
+    return found;
+  }
+
+  /** Returns the items of a list; undefined if the value is not a list. */
+  items(): readonly ConfigValue[] | undefined {
+    const file = this.#file;
+    if (file === undefined || !file.yaml.isSeq<Node | null>(this.#node)) return undefined;
+    // An item without a value has no place of its own.
+    return this.#node.items.map((item) => new ConfigValue(item ?? this.#node, file));
+  }
+
+  get isMap(): boolean {
+    return this.#file?.yaml.isMap(this.#node) === true;
+  }
+
+  get isText(): boolean {
+    return typeof this.#scalar?.value === "string";
+  }
+
+  /** @throws {UsageError} If the value is not a string. */
+  text(setting: string): Word {
+    const scalar = this.#scalar;
+    const file = this.#file;
+    if (file !== undefined && isTextScalar(scalar)) {
+      const { shown, text, lines } = file;
+      return {
+        value: scalar.value,
+        where: this.where,
+        setting,
+        file: shown,
+        marks: markScalar(scalar, { text, lines }),
+      };
+    }
+    throw this.wrongType(setting, "a string");
+  }
+
+  /** The same, and numbers count as strings, as Go writes them. */
+  textOrNumber(setting: string): Word {
+    const scalar = this.#scalar;
+    if (scalar === undefined || (typeof scalar.value !== "number" && typeof scalar.value !== "bigint")) {
+      return this.text(setting);
+    }
+    const { source = "" } = scalar;
+    const value = /^-?\d+$/.test(source) ? source : String(scalar.value);
+    return { value, where: this.where, setting, file: this.#file?.shown };
+  }
+
+  wrongType(setting: string, wanted: string): UsageError {
+    const type = typeof this.#scalar?.value;
+    const is = this.isMap ? "a map" : this.items() !== undefined ? "a list" : this.isNull ? "empty" : `a ${type}`;
+    const hint = type === "boolean" && wanted.includes("string") ? "Put it in quotes." : undefined;
+    return new UsageError(`Cannot read ${this.where}: ${setting} is ${is}, wanted ${wanted}`, { hint });
+  }
+
+  get #scalar(): Scalar | undefined {
+    return this.#file?.yaml.isScalar(this.#node) === true ? this.#node : undefined;
+  }
+
+  #entries(merges: { count: number } = { count: 0 }): readonly ConfigEntry[] | undefined {
+    const file = this.#file;
+    if (file === undefined || !file.yaml.isMap<Node, Node | null>(this.#node)) return undefined;
+    const own: ConfigEntry[] = [];
+    const merged: ConfigEntry[] = [];
+    for (const pair of this.#node.items) {
+      const entry = readPair(pair, file);
+      if (entry.key === "<<" && file.yaml.isScalar(pair.key) && pair.key.type === "PLAIN") {
+        merged.push(...this.#merge(entry, merges));
+      } else own.push(entry);
+    }
+    const known = new Set(own.map(({ key }) => key));
+    for (const entry of merged) {
+      if (known.has(entry.key)) continue;
+      known.add(entry.key);
+      own.push(entry);
+    }
+    return own;
+  }
+
+  #merge({ value, where }: ConfigEntry, merges: { count: number }): readonly ConfigEntry[] {
+    return (value.items() ?? [value]).flatMap((each) => {
+      merges.count++;
+      const found = merges.count > MAX_MERGES ? undefined : each.#entries(merges);
+      if (found !== undefined) return found;
+      throw new UsageError(`Cannot read ${where}: "<<" merges maps, wanted one or a list of them`);
     });
   }
-  const nearest = findNearest(key, [...KEYS, ...LATER_KEYS]);
-  const wanted = nearest === undefined ? `wanted one of ${KEYS.join(", ")}` : `the nearest is "${nearest}"`;
-  throw new UsageError(`Cannot use ${where}: "${key}" is not a setting of ko, ${wanted}`);
 }
 
-function isLater(key: string): boolean {
-  return LATER_KEYS.some((known) => known.toLowerCase() === key.toLowerCase());
+function isTextScalar(scalar: Scalar | undefined): scalar is Scalar<string> {
+  return typeof scalar?.value === "string";
+}
+
+function readPair({ key, value }: Pair<Node, Node | null>, file: ParsedFile): ConfigEntry {
+  const where = at(startOf(key), file);
+  if (!file.yaml.isScalar(key) || typeof key.value !== "string") {
+    throw new UsageError(`Cannot read ${where}: this key is not a string`);
+  }
+  return { key: key.value, where, value: new ConfigValue(value, file) };
+}
+
+function resolveAlias(node: Node | null, file: ParsedFile): Node | null {
+  if (!file.yaml.isAlias(node)) return node;
+  const alias: Alias = node;
+  const found = alias.resolve(file.document);
+  if (found !== undefined) return found;
+  throw new UsageError(`Cannot read ${at(startOf(node), file)}: there is no anchor "&${alias.source}" before it`);
 }
 
 async function findIn(folder: string): Promise<string | undefined> {
@@ -191,75 +320,16 @@ async function readText(path: string, shown: string): Promise<string> {
   }
 }
 
-function readString(node: Node, options: ReadOptions): Setting<string> {
-  const { yaml, document } = options;
-  const found = yaml.isAlias(node) ? node.resolve(document) : node;
-  if (yaml.isScalar(found) && typeof found.value === "string") {
-    return { value: found.value, where: at(startOf(node), options) };
-  }
-  throw wrongType(node, { ...options, wanted: "a string" });
-}
-
-/** Reads a list of strings, or one string with commas or blanks between the items (viper splits at blanks). */
-function readList(node: Node, options: ReadOptions): readonly string[] {
-  const { yaml, document } = options;
-  const found = yaml.isAlias(node) ? node.resolve(document) : node;
-  if (yaml.isSeq<Node | null>(found)) {
-    return found.items.map(
-      (item) => readString(item ?? found, { ...options, what: `an item of ${options.what}` }).value,
-    );
-  }
-  if (yaml.isScalar(found) && typeof found.value === "string") return splitList(found.value);
-  throw wrongType(node, { ...options, wanted: "a list of strings" });
-}
-
-function readOverrides(node: Node, options: ReadOptions): readonly Setting<readonly [string, string]>[] {
-  return entries(node, options).map(({ key, where, value }) => {
-    const what = `${options.what}["${key}"]`;
-    if (value === null) throw new UsageError(`Cannot use ${where}: ${what} has no value, wanted a base image`);
-    const image = readString(value, { ...options, what });
-    return { value: [key, image.value], where: image.where };
-  });
-}
-
-/** Returns the entries of a map; a missing value and null have none. */
-function entries(node: Node | null, options: ReadOptions): readonly Entry[] {
-  const { yaml, document } = options;
-  const found = yaml.isAlias(node) ? node.resolve(document) : node;
-  if (node === null || found === undefined || isNull(found, options)) return [];
-  if (!yaml.isMap<Node, Node | null>(found)) throw wrongType(node, { ...options, wanted: "a map" });
-  return found.items.map((pair: Pair<Node, Node | null>) => {
-    const where = at(startOf(pair.key), options);
-    if (!yaml.isScalar(pair.key) || typeof pair.key.value !== "string") {
-      throw new UsageError(`Cannot read ${where}: this key is not a string`);
-    }
-    return { key: pair.key.value, where, value: isNull(pair.value, options) ? null : pair.value };
-  });
-}
-
-/** Reports whether a node is null or an empty list. */
-function isEmpty(node: Node | null, file: ParsedFile): boolean {
-  return isNull(node, file) || (file.yaml.isSeq(node) && node.items.length === 0);
-}
-
-function isNull(node: Node | null, { yaml }: ParsedFile): boolean {
+function isNull(node: Node | null, yaml: ParsedFile["yaml"]): boolean {
   return node === null || (yaml.isScalar(node) && node.value === null);
 }
 
-function wrongType(node: Node, options: ReadOptions & { readonly wanted: string }): UsageError {
-  const { yaml, document, what, wanted } = options;
-  const found = yaml.isAlias(node) ? node.resolve(document) : node;
-  const scalar = yaml.isScalar(found) && found.value !== null ? `a ${typeof found.value}` : "empty";
-  const is = yaml.isMap(found) ? "a map" : yaml.isSeq(found) ? "a list" : scalar;
-  return new UsageError(`Cannot read ${at(startOf(node), options)}: ${what} is ${is}, wanted ${wanted}`);
-}
-
-function startOf(node: Node): number {
-  return node.range?.[0] ?? 0;
+function startOf(node: Node | null): number {
+  return node?.range?.[0] ?? 0;
 }
 
 /** Formats a position as editors and terminals understand it: `.ko.yaml:3:19`. */
-function at(offset: number, { lines, shown }: ParsedFile): string {
+function at(offset: number, { lines, shown }: Pick<ParsedFile, "lines" | "shown">): string {
   const { line, col } = lines.linePos(offset);
   return `${shown}:${line}:${col}`;
 }

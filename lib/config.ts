@@ -1,11 +1,20 @@
 /**
  * The configuration of a run, from environment variables and `.ko.yaml` (config-file.ts).
  *
- * As in the original, the environment takes precedence over the file. Unlike there, unknown keys and malformed JSON are
- * errors.
+ * As in the original, the environment takes precedence over the file. Unlike there, misspelled keys and malformed JSON
+ * are errors.
  */
 import { resolve } from "node:path";
-import { type FileSettings, findConfigFile, readConfigFile, type Setting, splitList } from "./config-file.ts";
+import {
+  type BuildEntry,
+  type BuildWords,
+  NO_WORDS,
+  readBuilds,
+  readDefault,
+  readDefaultVariable,
+} from "./config-builds.ts";
+import { type ConfigValue, findConfigFile, readConfigFile, type Setting, splitList } from "./config-file.ts";
+import { checkKeys, KeyNotes } from "./config-keys.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { isObject, parseJson } from "./json.ts";
@@ -19,6 +28,10 @@ export interface Config {
   readonly baseImageOverrides: ReadonlyMap<string, string>;
   /** Empty if not set. */
   readonly defaultPlatforms: readonly string[];
+  /** `builds:` */
+  readonly builds: readonly BuildEntry[];
+  /** `defaultEnv`, `defaultFlags` and `defaultLdflags`, for programs and settings without a value in `builds`. */
+  readonly defaults: BuildWords;
   /** `SOURCE_DATE_EPOCH`: the creation time of images, in seconds since 1970. */
   readonly sourceDateEpoch: number | undefined;
   /** `KO_DATA_DATE_EPOCH`: the modification time of kodata files, in seconds since 1970. */
@@ -29,6 +42,8 @@ export interface Config {
   readonly goPath: string;
   /** The absolute path of the configuration file. */
   readonly source: string | undefined;
+  /** A line for each key of the file that ko does not know. */
+  readonly warnings: readonly string[];
 }
 
 /** A parsed name of a base image. */
@@ -47,19 +62,27 @@ const BUILTIN_BASE_IMAGE = "ko.builtin/static";
 /** The last second of the year 9999, the latest time in JSON (RFC 3339). */
 const MAX_EPOCH = 253402300799;
 
-/** Variables of the original that ko does not support yet. */
-const LATER_VARIABLES = ["KO_DEFAULTENV", "KO_DEFAULTFLAGS", "KO_DEFAULTLDFLAGS"] as const;
+const KEYS = [
+  "defaultBaseImage",
+  "baseImageOverrides",
+  "defaultPlatforms",
+  "builds",
+  "defaultEnv",
+  "defaultFlags",
+  "defaultLdflags",
+] as const;
 
 /**
  * Reads the configuration of a run.
  *
  * @throws {UsageError} If a setting is invalid; the message names file, line and column, or the variable.
+ * @throws {KoErrors} If several settings of the file are invalid.
  */
 export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promise<Config> {
   const path = await findConfigFile({ env, cwd });
-  const file: Partial<FileSettings> = path === undefined ? {} : await readConfigFile(path, cwd);
-  for (const name of LATER_VARIABLES) {
-    if (env[name]) throw new UsageError(`Cannot use ${name}: it is not supported yet`, { hint: `Type: unset ${name}` });
+  const file = path === undefined ? NO_SETTINGS : readSettings((await readConfigFile(path, cwd)).root);
+  if (env["KO_BUILDS"]) {
+    throw new UsageError("Cannot use KO_BUILDS: builds can be set in .ko.yaml only", { hint: "Type: unset KO_BUILDS" });
   }
   const base = fromEnv(env, "KO_DEFAULTBASEIMAGE") ?? file.defaultBaseImage;
   const platforms = fromEnv(env, "KO_DEFAULTPLATFORMS");
@@ -71,13 +94,20 @@ export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promi
   }
   return Object.freeze({
     defaultBaseImage: base?.value ?? DEFAULT_BASE_IMAGE,
-    baseImageOverrides: collectOverrides(readOverridesVariable(env) ?? file.baseImageOverrides ?? [], cwd),
+    baseImageOverrides: collectOverrides(readOverridesVariable(env) ?? file.baseImageOverrides, cwd),
     defaultPlatforms: defaultPlatforms?.value ?? [],
+    builds: file.builds,
+    defaults: {
+      env: readWords(env, "KO_DEFAULTENV", "env") ?? file.defaults.env,
+      flags: readWords(env, "KO_DEFAULTFLAGS", "flags") ?? file.defaults.flags,
+      ldflags: readWords(env, "KO_DEFAULTLDFLAGS", "ldflags") ?? file.defaults.ldflags,
+    },
     sourceDateEpoch: readEpoch(env, "SOURCE_DATE_EPOCH"),
     koDataDateEpoch: readEpoch(env, "KO_DATA_DATE_EPOCH"),
     dockerRepo: env["KO_DOCKER_REPO"] || undefined,
     goPath: env["KO_GO_PATH"] || "go",
     source: path,
+    warnings: file.warnings,
   });
 }
 
@@ -118,6 +148,75 @@ export function parseBase(text: string, cwd: string): BaseName {
   if (/\s/.test(text) || text === "")
     throw new UsageError(`Cannot read "${text}" as a base image: wanted an image name`);
   return { kind: "registry", reference: parseReference(text) };
+}
+
+/** The settings of a file, checked by type only. */
+interface FileSettings extends Pick<Config, "builds" | "defaults" | "warnings"> {
+  readonly defaultBaseImage: Setting<string> | undefined;
+  /** Pairs of an import path, as written, and a base image. */
+  readonly baseImageOverrides: readonly Setting<readonly [string, string]>[];
+  readonly defaultPlatforms: Setting<readonly string[]> | undefined;
+}
+
+const NO_SETTINGS: FileSettings = {
+  defaultBaseImage: undefined,
+  baseImageOverrides: [],
+  defaultPlatforms: undefined,
+  builds: [],
+  defaults: NO_WORDS,
+  warnings: [],
+};
+
+/** @throws {UsageError | KoErrors} With all mistakes. */
+function readSettings(root: ConfigValue): FileSettings {
+  const notes = new KeyNotes();
+  const entries = checkKeys(root.entries("the file"), { known: KEYS, section: "ko", notes });
+  const read = <T>(key: (typeof KEYS)[number], work: (value: ConfigValue, where: string) => T): T | undefined => {
+    const entry = entries.get(key);
+    if (entry === undefined || entry.value.isNull) return undefined;
+    return notes.collect(() => work(entry.value, entry.where));
+  };
+  const settings = {
+    defaultBaseImage: read("defaultBaseImage", (value): Setting<string> => value.text("defaultBaseImage")),
+    baseImageOverrides: read("baseImageOverrides", readOverrides) ?? [],
+    defaultPlatforms: read("defaultPlatforms", (value, where) => ({ value: readPlatforms(value), where })),
+    builds: read("builds", (value) => readBuilds(value, notes)) ?? [],
+    defaults: {
+      env: read("defaultEnv", (value) => readDefault(value, "env", "defaultEnv")),
+      flags: read("defaultFlags", (value) => readDefault(value, "flags", "defaultFlags")),
+      ldflags: read("defaultLdflags", (value) => readDefault(value, "ldflags", "defaultLdflags")),
+    },
+    warnings: notes.warnings,
+  };
+  notes.throwMistakes();
+  return settings;
+}
+
+/** Reads a list of strings, or one string with commas or blanks between the items (viper splits at blanks). */
+function readPlatforms(value: ConfigValue): readonly string[] {
+  const items = value.items()?.map((item) => item.text("an item of defaultPlatforms").value);
+  if (items === undefined && !value.isText) throw value.wrongType("defaultPlatforms", "a list of strings");
+  return items ?? splitList(value.text("defaultPlatforms").value);
+}
+
+function readOverrides(value: ConfigValue): readonly Setting<readonly [string, string]>[] {
+  return value.entries("baseImageOverrides").map((entry) => {
+    const what = `baseImageOverrides["${entry.key}"]`;
+    if (entry.value.isNull) {
+      throw new UsageError(`Cannot use ${entry.where}: ${what} has no value, wanted a base image`);
+    }
+    const image = entry.value.text(what);
+    return { value: [entry.key, image.value], where: image.where };
+  });
+}
+
+function readWords(
+  env: Readonly<Record<string, string>>,
+  name: string,
+  setting: keyof BuildWords,
+): BuildWords[keyof BuildWords] {
+  const text = env[name];
+  return text === undefined || text === "" ? undefined : readDefaultVariable(text, setting, name);
 }
 
 function fromEnv(env: Readonly<Record<string, string>>, name: string): Setting<string> | undefined {

@@ -169,6 +169,13 @@ export function describeError(error: unknown): string {
   return printable(lines.join("\n"), 64 * 1024);
 }
 
+/** Throws all errors, if there are any: as one error if there are several. */
+export function throwAll(errors: readonly KoError[]): void {
+  const [only, another] = errors;
+  if (another !== undefined) throw new KoErrors(errors);
+  if (only !== undefined) throw only;
+}
+
 /** Returns the exit code for a failure. */
 export function exitCodeOf(error: unknown): number {
   return error instanceof KoError ? error.exitCode : 1;
@@ -185,8 +192,8 @@ export function findNearest(word: string, candidates: Iterable<string>): string 
   return best;
 }
 
-/** The optimal string alignment distance, or `limit` if that is smaller. */
-function editDistance(a: string, b: string, limit: number): number {
+/** The optimal string alignment distance of two texts, or `limit` if that is smaller. */
+export function editDistance(a: string, b: string, limit: number): number {
   if (Math.abs(a.length - b.length) >= limit) return limit;
   let before: number[] = [];
   let previous = Array.from({ length: b.length + 1 }, (_, i) => i);

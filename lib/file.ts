@@ -63,6 +63,13 @@ export function lookAtLink(path: string): Stats | undefined {
   }
 }
 
+/** A folder and all above it, the nearest first. */
+export function ancestors(dir: string): readonly string[] {
+  const found = [dir];
+  for (let at = dir; dirname(at) !== at; at = dirname(at)) found.push(dirname(at));
+  return found;
+}
+
 /** The path without symlinks; undefined if it does not exist or cannot be reached. */
 export function realPath(path: string): string | undefined {
   try {

@@ -20,22 +20,10 @@ import {
   type GoPackage,
   looksKilled,
   readVariable,
-  refuseToolexec,
   type RunGoOptions,
   startGo,
 } from "./go.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
-
-export interface BuildFlags {
-  /** Flags of `go build`, one word each. */
-  readonly flags: readonly string[];
-  /** Words of `-ldflags`. */
-  readonly ldflags: readonly string[];
-  /** False keeps the paths of this machine in the binary. @default true */
-  readonly trimpath?: boolean;
-  /** `--disable-optimizations`: for debuggers. @default false */
-  readonly disableOptimizations?: boolean;
-}
 
 /** Programs of one platform, divided into sets that one `go build` can write into one folder. */
 export interface GoBuildPlan {
@@ -62,7 +50,7 @@ export type GoBuildEvent =
   | { readonly kind: "built"; readonly program: Program; readonly path: string; readonly isNew: boolean };
 
 export interface GoBuildOptions extends GoOptions {
-  /** Words of `go build`, of {@link buildArguments}. */
+  /** Words of `go build`, of `buildArguments()`. */
   readonly args: readonly string[];
   /** How many compilers and linkers may run at once. @default one for each CPU, as go chooses */
   readonly jobs?: number | undefined;
@@ -125,7 +113,8 @@ async function* buildRound(
   const programs = [...round.programs.values()];
   const cwd = programs[0]?.workDir ?? host.cwd;
   const paths = programs.map(namePackage);
-  const jobs = options.jobs === undefined ? [] : ["-p", String(options.jobs)];
+  const isLimited = options.args.some((word) => /^--?p(?:=|$)/.test(word));
+  const jobs = options.jobs === undefined || isLimited ? [] : ["-p", String(options.jobs)];
   await mkdir(round.outDir, { recursive: true });
   log.debug(`go build of ${paths.join(" ")} for ${formatPlatform(platform)} in ${cwd}`);
   const countKills = options.countOomKills ?? countOomKills;
@@ -155,23 +144,6 @@ async function* buildRound(
     const isOutOfMemory = (countKills() ?? 0) > (killsBefore ?? Infinity);
     throw explainBuildFailure(error, programs, { ...options, isOutOfMemory });
   }
-}
-
-/**
- * The flags of `go build` in the original's order: the user's, `-trimpath`, those that turn optimizations off, `-ldflags`.
- *
- * @throws {UsageError} If `-toolexec` is among them.
- */
-export function buildArguments(options: BuildFlags): readonly string[] {
-  const { flags, ldflags, trimpath = true, disableOptimizations = false } = options;
-  const args = [
-    ...flags,
-    ...(trimpath ? ["-trimpath"] : []),
-    ...(disableOptimizations ? ["-gcflags", "all=-N -l"] : []),
-    ...(ldflags.length > 0 ? [`-ldflags=${ldflags.join(" ")}`] : []),
-  ];
-  refuseToolexec(args);
-  return args;
 }
 
 /**
@@ -222,7 +194,11 @@ interface ExplainOptions extends GoBuildOptions {
 
 function explainBuildFailure(error: unknown, programs: readonly Program[], options: ExplainOptions): unknown {
   if (!(error instanceof CommandError) || (error.code === undefined && error.signal === undefined)) return error;
-  const said = goMessages(error.stderr);
+  // Go quotes all of -ldflags, in which secrets may be.
+  const said = goMessages(error.stderr).replace(
+    /invalid value ".*" for flag -ldflags/s,
+    "invalid value for flag -ldflags",
+  );
   const [first] = programs;
   const what = programs.length === 1 && first ? `"${first.importPath}"` : `${programs.length} programs`;
   const ended = error.signal === undefined ? `exit code ${error.code}` : error.signal;
@@ -234,8 +210,19 @@ function explainBuildFailure(error: unknown, programs: readonly Program[], optio
     code: error.code,
     signal: error.signal,
     stderr: error.stderr,
-    hint: isKilled ? jobsHint(options) : undefined,
+    hint: isKilled ? jobsHint(options) : flagsHint(said, options.args),
   });
+}
+
+/** The hint for flags that go or the linker does not understand. */
+function flagsHint(said: string, args: readonly string[]): string | undefined {
+  const unknown = /^flag provided but not defined: (-\S+ .*)$/m.exec(said)?.[1];
+  if (unknown !== undefined && args.some((word) => word.replace(/^-/, "") === unknown.replace(/^-/, ""))) {
+    const [name, ...rest] = unknown.split(" ");
+    return `Each item of flags is one word: write [${name}, ${rest.join(" ")}] instead of ["${unknown}"].`;
+  }
+  if (!/usage: link |-X flag requires argument|for flag -ldflags/.test(said)) return undefined;
+  return "Check ldflags: quotes count only at the start of a word, so a value with a blank is -X 'main.version=1 2'.";
 }
 
 /** Go reports a kill of the processes that it started; of its own it prints nothing. */

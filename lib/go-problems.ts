@@ -4,10 +4,13 @@
  * The facts are those of `go list -e`. Sources are read for one question only: whether files that build constraints
  * leave out import "C".
  */
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
-import { KoError } from "./errors.ts";
-import type { GoPackage, GoProblem } from "./go.ts";
+import { readFile, stat } from "node:fs/promises";
+import { basename, join, relative } from "node:path";
+import { findNearest, KoError } from "./errors.ts";
+import { isBelow } from "./file.ts";
+import { type Argument, showPath } from "./go-arguments.ts";
+import { findModulesBelow, readModulePath, type Surroundings } from "./go-modules.ts";
+import { findMains, type GoOptions, type GoPackage, type GoProblem } from "./go.ts";
 
 export interface ExplainOptions {
   /** The argument as given. */
@@ -24,6 +27,20 @@ export interface ExplainOptions {
   readonly suggest: () => Promise<string | undefined>;
   /** Finds the programs below the package's folder, as one types them. */
   readonly below: (importPath: string) => Promise<readonly string[]>;
+}
+
+/** Hints for an argument that names no program. They start `go list` once at most, and only if an argument is wrong. */
+export interface Advice {
+  readonly platform: string;
+  readonly remedy: (argument: Argument) => string | undefined;
+  readonly suggest: (argument: Argument) => Promise<string | undefined>;
+  readonly below: (importPath: string, argument: Argument) => Promise<readonly string[]>;
+}
+
+export interface CreateAdviceOptions extends GoOptions {
+  readonly env: Readonly<Record<string, string>>;
+  /** The folders of other modules in which arguments were looked for. */
+  readonly elsewhere: ReadonlyMap<Argument, string>;
 }
 
 /** The most problems of one program in a message. */
@@ -74,6 +91,61 @@ export function cgoHint(platform: string): string {
 export function splitRemedy(message: string): { readonly why: string; readonly remedy: string | undefined } {
   const parts = /^([^]*?);? to add(?: it| missing requirements)?:\n\t([^\n]+)$/.exec(message);
   return parts?.[1] === undefined ? { why: message, remedy: undefined } : { why: parts[1], remedy: parts[2] };
+}
+
+/** @param here the surroundings of the host's working directory */
+export function createAdvice(here: Surroundings, options: CreateAdviceOptions): Advice {
+  const { host } = options;
+  const root = here.moduleDir ?? host.cwd;
+  let asked: ReturnType<typeof findMains> | undefined;
+  // A hint is optional: without the list the error is shown without one.
+  const mains = (): ReturnType<typeof findMains> =>
+    (asked ??= findMains("./...", { ...options, cwd: root }).catch(() => []));
+  const show = (main: { importPath: string; dir: string }, argument: Argument): string =>
+    argument.dir === undefined ? main.importPath : showPath(main.dir, host.cwd);
+  return {
+    platform: `${options.env["GOOS"]}/${options.env["GOARCH"]}`,
+    remedy: (argument) => {
+      const owner = options.elsewhere.get(argument);
+      return here.workspace !== undefined && owner !== undefined
+        ? `go work use ${showPath(owner, host.cwd)}`
+        : undefined;
+    },
+    suggest: async (argument) => {
+      if (argument.kind === "pattern") {
+        if (here.moduleDir !== undefined || argument.dir === undefined) return undefined;
+        const [module] = await findModulesBelow(argument.dir, undefined);
+        return module && `${showPath(module.dir, host.cwd)}/...`;
+      }
+      if (argument.dir === undefined) {
+        // The user typed `cmd/app` and meant `./cmd/app`.
+        const folder = join(host.cwd, argument.rest);
+        if ((await stat(folder).catch(() => undefined))?.isDirectory()) return showPath(folder, host.cwd);
+      }
+      const module = readModulePath(root) ?? "";
+      // Without the module's path, whose length would bring all names within the edit distance.
+      const shorten = (name: string): string => (name.startsWith(`${module}/`) ? name.slice(module.length + 1) : name);
+      const word = argument.dir === undefined ? shorten(argument.rest) : relative(root, argument.dir);
+      const near = new Map<string, string>();
+      for (const main of await mains()) {
+        near.set(
+          argument.dir === undefined ? shorten(main.importPath) : relative(root, main.dir),
+          show(main, argument),
+        );
+      }
+      const same = [...near.keys()].filter((name) => basename(name) === basename(word));
+      return near.get(findNearest(word, near.keys()) ?? (same.length === 1 ? same[0] : undefined) ?? "");
+    },
+    below: async (importPath, argument) => {
+      const path = argument.dir;
+      const inside = (main: { importPath: string; dir: string }): boolean =>
+        path === undefined ? main.importPath.startsWith(`${importPath}/`) : isBelow(main.dir, path);
+      return (await mains())
+        .filter(inside)
+        .slice(0, 5)
+        .map((main) => show(main, argument));
+    },
+  };
 }
 
 async function noProgram(what: string, found: GoPackage, options: ExplainOptions): Promise<KoError> {

@@ -3,23 +3,18 @@
  *
  * A recalled program is trusted as long as nothing has to be compiled. Then `go list` checks it while the compiler works.
  */
-import { inBackground } from "./async.ts";
+import { inBackground, once } from "./async.ts";
 import type { BuildCache } from "./build-cache.ts";
 import type { ListDigest } from "./build-inputs.ts";
 import { type Cache, keyOf } from "./cache.ts";
 import { KoError, messageOf } from "./errors.ts";
 import { type Inputs, refreshInputs, takeInputs } from "./fingerprint-inputs.ts";
 import { Looks } from "./fingerprint.ts";
-import { findPrograms, type FoundPrograms, parseArgument, type Program } from "./go-programs.ts";
+import { parseArgument } from "./go-arguments.ts";
+import { findPrograms, type FoundPrograms, type Listing, type Program } from "./go-programs.ts";
+import { type BuildSetup, type BuildSetups, describeSetup, listArguments, listKey } from "./go-setup.ts";
 import { planPattern, planPlaces } from "./go-sources.ts";
-import {
-  buildEnvironment,
-  DEFAULT_PLATFORM,
-  type GoOptions,
-  type GoPackage,
-  listPackages,
-  type PackageList,
-} from "./go.ts";
+import { DEFAULT_PLATFORM, type GoOptions, type GoPackage, listPackages, type PackageList } from "./go.ts";
 import type { Host } from "./host.ts";
 import { isObject } from "./json.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
@@ -29,6 +24,7 @@ export interface ProgramFinderOptions extends GoOptions {
   readonly timing: Timing;
   /** The platform whose build constraints decide. @default linux/amd64 */
   readonly platform: Platform | undefined;
+  readonly setups: BuildSetups;
   /** Undefined always asks go. */
   readonly cache: Cache | undefined;
   readonly builds: BuildCache | undefined;
@@ -50,6 +46,7 @@ export interface Outdated {
 /** One output of `go list -deps` in this run. */
 interface Listed {
   readonly platform: string;
+  readonly key: string;
   readonly packages: readonly GoPackage[];
 }
 
@@ -64,35 +61,38 @@ export class ProgramFinder {
   readonly #platform: Platform;
   readonly #records: ProgramRecords | undefined;
   readonly #listed: Listed[] = [];
-  readonly #checks = new Map<Found, Promise<PackageList | Outdated>>();
+  /** By the setup. */
+  readonly #checks = new Map<Found, Map<string, Promise<PackageList | Outdated>>>();
+  /** Lists for other platforms, by platform and setup. */
+  readonly #others = new Map<string, Promise<PackageList>>();
   #args: readonly string[] = [];
 
   constructor(options: ProgramFinderOptions) {
     this.#options = options;
-    const { builds, cache, host } = options;
-    this.#platform = options.platform ?? DEFAULT_PLATFORM;
-    const env = buildEnvironment(this.#platform, host.env);
-    this.#records = cache === undefined || builds === undefined ? undefined : { cache, builds, host, env };
+    const { builds, cache, host, platform, setups } = options;
+    this.#platform = platform ?? DEFAULT_PLATFORM;
+    this.#records = cache === undefined || builds === undefined ? undefined : { cache, builds, host, setups, platform };
   }
 
   /** The programs of each argument, from the cache if it knows all of them. */
   async find(args: readonly string[]): Promise<Found> {
     this.#args = args;
-    const known = this.#records === undefined ? undefined : recallPrograms(args, this.#records);
+    const known = this.#records === undefined ? undefined : await recallPrograms(args, this.#records);
     return known === undefined ? this.findAnew(args) : { ...known, args, startedAt: undefined };
   }
 
   /** The programs of each argument, from `go list`. */
   async findAnew(args: readonly string[]): Promise<Found & { readonly startedAt: number }> {
-    const { host, timing } = this.#options;
+    const { host, platform, setups, timing } = this.#options;
     const startedAt = host.now().getTime();
     const records = this.#records;
     // The first build of a program needs the git state before go is started again.
-    if (records !== undefined)
-      void inBackground(records.builds.inputs.readGit(host.cwd, { env: records.env, args: [] }));
+    if (records !== undefined) {
+      void inBackground(records.builds.inputs.readGit(host.cwd, setups.bare(platform)));
+    }
     const found = await timing.time("list", args.join(" "), () => findPrograms(args, this.#options));
-    if (records !== undefined) rememberPrograms(args, found, { ...records, startedAt });
-    this.#note(this.#platform, found.packages.values());
+    if (records !== undefined) await rememberPrograms(args, found, { ...records, startedAt });
+    this.#note(this.#platform, found.listings);
     return { ...found, args, startedAt };
   }
 
@@ -110,44 +110,54 @@ export class ProgramFinder {
    */
   async listDependencies(wanted: readonly ProgramPlatforms[]): Promise<ReadonlyMap<string, ListDigest>> {
     if (wanted.length === 0 && this.#listed.length === 0 && this.#args.length > 0) await this.findAnew(this.#args);
-    const all = wanted.map(({ platforms = [this.#platform], program }) => ({ program, platforms }));
-    const missing = all
-      .flatMap(({ platforms, program }) => platforms.map((platform) => ({ program, platform })))
-      .filter(({ platform, program }) => this.#findListed(program, platform) === undefined);
+    const all = await Promise.all(
+      wanted.map(async ({ platforms = [this.#platform], program }) => ({
+        program,
+        builds: await Promise.all(platforms.map((platform) => this.#buildOf(program, platform))),
+      })),
+    );
+    const missing = all.flatMap(({ builds, program }) =>
+      builds.flatMap((build) =>
+        build !== undefined && this.#findListed(program, build) === undefined ? [{ program, ...build }] : [],
+      ),
+    );
     for (const group of Map.groupBy(missing, ({ platform }) => formatPlatform(platform)).values()) {
       const [first] = group;
-      if (first === undefined) continue;
       const programs = group.map(({ program }) => program);
-      await this.#listFor(first.platform, programs);
+      if (first !== undefined) await this.#listFor(first.platform, programs);
     }
     const digests = new Map<string, ListDigest>();
-    for (const { platforms, program } of all) {
-      const lists = platforms.map((platform) => this.#digestOf(program, platform));
+    for (const { builds, program } of all) {
+      const lists = builds.map((build) => build && this.#digestOf(program, build));
       if (!lists.includes(undefined)) digests.set(program.importPath, lists.join(" "));
     }
     return digests;
   }
 
   /**
-   * The packages of programs for a platform, with all that they depend on.
+   * The packages of programs that are compiled alike, with all that they depend on.
    *
    * @returns or that the programs were recalled, and are outdated: a new run has to use {@link ProgramFinder.findAnew}
    */
-  async list(found: Found, platform: Platform, programs: readonly Program[]): Promise<PackageList | Outdated> {
-    const { packages, startedAt } = found;
+  async list(found: Found, build: Build, programs: readonly Program[]): Promise<PackageList | Outdated> {
+    const { platform, setup } = build;
+    const key = listKey(setup);
     if (formatPlatform(platform) !== formatPlatform(this.#platform)) {
       // Without a cache the list has no use.
       if (this.#records === undefined) return { startedAt: 0, packages: new Map() };
-      return this.#listFor(platform, programs);
+      return once(this.#others, `${formatPlatform(platform)} ${key}`, () => this.#listFor(platform, programs));
     }
-    if (startedAt !== undefined) return { startedAt, packages };
-    let checked = this.#checks.get(found);
-    if (checked === undefined) this.#checks.set(found, (checked = this.#check(found, programs)));
-    return checked;
+    if (found.startedAt !== undefined) return packageList(found.listings, { key, startedAt: found.startedAt });
+    let checks = this.#checks.get(found);
+    if (checks === undefined) this.#checks.set(found, (checks = new Map()));
+    return once(checks, key, () => this.#check(found, { key, programs }));
   }
 
   /** Lists the arguments that name some of the programs again; the others are proved. */
-  async #check(found: Found, programs: readonly Program[]): Promise<PackageList | Outdated> {
+  async #check(
+    found: Found,
+    { key, programs }: { readonly key: string; readonly programs: readonly Program[] },
+  ): Promise<PackageList | Outdated> {
     const wanted = new Set(programs.map(({ importPath }) => importPath));
     const isWanted = (result: Found["results"][number] | undefined): boolean =>
       Array.isArray(result) && result.some(({ importPath }: Program) => wanted.has(importPath));
@@ -161,43 +171,62 @@ export class ProgramFinder {
     for (const [i, text] of args.entries()) {
       const is = show(again.results[i]);
       if (is !== "" && is === show(results[i])) continue;
-      if (this.#records !== undefined) forgetPrograms([text], this.#records);
+      if (this.#records !== undefined) await forgetPrograms([text], this.#records);
       return { kind: "outdated", why: `${text} no longer names the programs that it named before` };
     }
-    return again;
+    return packageList(again.listings, { key, startedAt: again.startedAt });
   }
 
-  #digestOf(program: Program, platform: Platform): ListDigest | undefined {
-    const packages = this.#findListed(program, platform)?.packages;
-    const env = buildEnvironment(platform, this.#options.host.env);
-    return packages && this.#options.builds?.listDigest(program, { packages, setup: { env, args: [] } });
+  /** How a program is compiled for a platform; undefined if `.ko.yaml` contradicts itself, which the build reports. */
+  async #buildOf(program: Program, platform: Platform): Promise<Build | undefined> {
+    try {
+      return { platform, setup: await this.#options.setups.of(program, platform) };
+    } catch (error) {
+      if (!(error instanceof KoError)) throw error;
+      return undefined;
+    }
   }
 
-  #note(platform: Platform, lists: Iterable<readonly GoPackage[]>): void {
-    for (const packages of lists) this.#listed.push({ platform: formatPlatform(platform), packages });
+  #digestOf(program: Program, build: Build): ListDigest | undefined {
+    const packages = this.#findListed(program, build)?.packages;
+    return packages && this.#options.builds?.listDigest(program, { packages, setup: build.setup });
   }
 
-  /** The last list for a platform that holds a program. */
-  #findListed({ importPath }: Program, platform: Platform): Listed | undefined {
-    const name = formatPlatform(platform);
+  #note(platform: Platform, listings: readonly Listing[]): void {
+    for (const { packages, setup } of listings) {
+      this.#listed.push({ platform: formatPlatform(platform), key: listKey(setup), packages });
+    }
+  }
+
+  /** The last list for a platform and a setup that holds a program. */
+  #findListed({ importPath }: Program, { platform, setup }: Build): Listed | undefined {
+    const [name, key] = [formatPlatform(platform), listKey(setup)];
     return this.#listed.findLast(
-      (list) => list.platform === name && list.packages.some((each) => each.importPath === importPath),
+      (list) =>
+        list.platform === name && list.key === key && list.packages.some((each) => each.importPath === importPath),
     );
   }
 
   /** The lists by import path, for any platform; of a failure there is only a debug line, and nothing is recorded. */
   async #listFor(platform: Platform, programs: readonly Program[]): Promise<PackageList> {
-    const { host, log, timing } = this.#options;
+    const { host, log, setups, timing } = this.#options;
     const startedAt = host.now().getTime();
     const packages = new Map<string, readonly GoPackage[]>();
-    const env = buildEnvironment(platform, host.env);
-    for (const [workDir, group] of Map.groupBy(programs, (program) => program.workDir)) {
-      const paths = group.map(({ importPath }) => importPath);
+    const all = await Promise.all(
+      programs.map(async (program) => ({ program, setup: await setups.of(program, platform) })),
+    );
+    const groups = Map.groupBy(all, ({ program, setup }) => `${listKey(setup)} ${program.workDir}`);
+    for (const group of groups.values()) {
+      const [first] = group;
+      if (first === undefined) continue;
+      const { program, setup } = first;
+      const { workDir } = program;
+      const paths = group.map((each) => each.program.importPath);
       try {
-        const options = { ...this.#options, env, cwd: workDir };
+        const options = { ...this.#options, env: setup.env, cwd: workDir, flags: listArguments(setup) };
         const list = await timing.time("list", formatPlatform(platform), () => listPackages(paths, options));
-        packages.set(workDir, list);
-        this.#note(platform, [list]);
+        packages.set(workDir, [...(packages.get(workDir) ?? []), ...list]);
+        this.#note(platform, [{ workDir, setup, packages: list }]);
       } catch (error) {
         host.signal.throwIfAborted();
         log.debug(`The dependencies of ${paths.join(" ")} are not known: ${messageOf(error)}`);
@@ -207,17 +236,39 @@ export class ProgramFinder {
   }
 }
 
+/** How programs are compiled. */
+interface Build {
+  readonly platform: Platform;
+  readonly setup: BuildSetup;
+}
+
+/** The packages of all lists that were made with one setup. */
+function packageList(
+  listings: readonly Listing[],
+  { key, startedAt }: { readonly key: string; readonly startedAt: number },
+): PackageList {
+  const packages = new Map<string, readonly GoPackage[]>();
+  for (const listing of listings) {
+    if (listKey(listing.setup) !== key) continue;
+    packages.set(listing.workDir, [...(packages.get(listing.workDir) ?? []), ...listing.packages]);
+  }
+  return { startedAt, packages };
+}
+
 /** Where the programs of arguments are recorded. */
 export interface ProgramRecords {
   readonly cache: Cache;
   readonly builds: BuildCache;
   readonly host: Host;
-  /** The environment of go for the platform whose build constraints decide. */
-  readonly env: Readonly<Record<string, string>>;
+  readonly setups: BuildSetups;
+  /** The platform whose build constraints decide. */
+  readonly platform: Platform | undefined;
 }
 
 interface ProgramRecord {
   readonly programs: readonly Program[];
+  /** How each program was listed. */
+  readonly setups: readonly string[];
   readonly inputs: Inputs;
 }
 
@@ -227,31 +278,37 @@ interface ProgramRecord {
  * For an import path or a folder the record proves where modules lie and that the folder exists, not that its sources
  * still make a program. For a pattern such as `./...` it proves all folders that the pattern can match.
  */
-export function recallPrograms(args: readonly string[], records: ProgramRecords): FoundPrograms | undefined {
+export async function recallPrograms(
+  args: readonly string[],
+  records: ProgramRecords,
+): Promise<FoundPrograms | undefined> {
   const { builds, cache, host } = records;
   const results: (readonly Program[])[] = [];
   for (const text of args) {
-    const key = keyFor(text, records);
-    const record = cache.read("programs", key);
-    if (!isProgramRecord(record) || builds.prover.findChange(record.inputs) !== undefined) return undefined;
+    const key = await keyFor(text, records);
+    const record = key === undefined ? undefined : cache.read("programs", key);
+    if (key === undefined || !isProgramRecord(record)) return undefined;
+    if (!(await isListedAlike(record, records)) || builds.prover.findChange(record.inputs) !== undefined) {
+      return undefined;
+    }
     const better = refreshInputs(record.inputs, host.now().getTime());
     if (better !== undefined) cache.write("programs", key, { ...record, inputs: better });
     results.push(record.programs);
   }
-  return { results, packages: new Map() };
+  return { results, listings: [] };
 }
 
 /** @param startedAt milliseconds since 1970, before go was started */
-export function rememberPrograms(
+export async function rememberPrograms(
   args: readonly string[],
   found: FoundPrograms,
   records: ProgramRecords & { readonly startedAt: number },
-): void {
-  const { builds, cache, env, host, startedAt } = records;
-  const sources = builds.inputs.sourcesOptions(env);
+): Promise<void> {
+  const { builds, cache, host, platform, setups, startedAt } = records;
+  const sources = builds.inputs.sourcesOptions(setups.bare(platform).env);
   if (sources === undefined || builds.isClockPutBack()) return;
   const now = host.now().getTime();
-  const packages = [...found.packages.values()].flat();
+  const packages = found.listings.flatMap((listing) => listing.packages);
   const named = packages.filter(({ depOnly, standard }) => !depOnly && !standard);
   const looks = new Looks();
   for (const [i, text] of args.entries()) {
@@ -261,26 +318,63 @@ export function rememberPrograms(
     const { kind, dir: root } = parseArgument(text, host.cwd);
     // Patterns of import paths, and words such as `all`, are for go to expand.
     if (kind === "pattern" && root === undefined) continue;
+    const own = await Promise.all(programs.map((program) => setups.of(program, platform)));
+    const isOther = ({ env }: BuildSetup): boolean => !isEqual(builds.inputs.sourcesOptions(env), sources);
+    const key = await keyFor(text, records);
+    if (key === undefined || own.some(isOther)) continue;
     const plan =
       kind === "pattern" && root !== undefined
         ? planPattern(programs, named, { ...sources, root, packages })
         : planPlaces(programs, packages, sources);
     const draft = takeInputs(plan, { startedAt, now, before: builds.prover, looks });
     if ("path" in draft) continue;
-    const record: ProgramRecord = { programs, inputs: draft.inputs };
-    cache.write("programs", keyFor(text, records), record);
+    const record: ProgramRecord = { programs, setups: own.map(showSetup), inputs: draft.inputs };
+    cache.write("programs", key, record);
   }
 }
 
 /** Removes the records of arguments that turned out to be outdated. */
-export function forgetPrograms(args: readonly string[], records: ProgramRecords): void {
-  for (const text of args) records.cache.remove("programs", keyFor(text, records));
+export async function forgetPrograms(args: readonly string[], records: ProgramRecords): Promise<void> {
+  for (const text of args) {
+    const key = await keyFor(text, records);
+    if (key !== undefined) records.cache.remove("programs", key);
+  }
 }
 
-function keyFor(text: string, { builds, env, host }: ProgramRecords): string {
-  return keyOf([1, host.cwd, text, builds.inputs.describe(env)]);
+/** @returns undefined if `.ko.yaml` contradicts itself: then there is no record */
+async function keyFor(text: string, { builds, host, platform, setups }: ProgramRecords): Promise<string | undefined> {
+  const { env } = setups.bare(platform);
+  const below = setups.entries.findBelow(parseArgument(text, host.cwd));
+  try {
+    const own = await Promise.all(below.map((placed) => setups.for(placed, platform)));
+    const places = below.map(({ folder, importPath }) => [folder, importPath]);
+    return keyOf([2, host.cwd, text, builds.inputs.describe(env), places, own.map(showSetup)]);
+  } catch (error) {
+    if (!(error instanceof KoError)) throw error;
+    return undefined;
+  }
+}
+
+async function isListedAlike(record: ProgramRecord, { platform, setups }: ProgramRecords): Promise<boolean> {
+  try {
+    const own = await Promise.all(record.programs.map((program) => setups.of(program, platform)));
+    return isEqual(own.map(showSetup), record.setups);
+  } catch (error) {
+    if (!(error instanceof KoError)) throw error;
+    return false;
+  }
+}
+
+/** A text that is equal for setups with which a program is found in the same place. */
+function showSetup(setup: BuildSetup): string {
+  const { env, workDir = null } = setup;
+  return keyOf([describeSetup({ env, args: listArguments(setup) }), workDir]);
+}
+
+function isEqual(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
 }
 
 function isProgramRecord(value: unknown): value is ProgramRecord {
-  return isObject(value) && Array.isArray(value["programs"]) && isObject(value["inputs"]);
+  return isObject(value) && Array.isArray(value["programs"]) && isObject(value["inputs"]) && "setups" in value;
 }

@@ -7,9 +7,10 @@
  */
 import { accessSync, constants, readFileSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
-import { isInside, look, readEntries, readNames } from "./file.ts";
+import { ancestors, isInside, look, readEntries, readNames } from "./file.ts";
 import type { InputPlan } from "./fingerprint-inputs.ts";
 import { type FolderKind, isWalkedName } from "./fingerprint.ts";
+import { VCS_MARKS } from "./git.ts";
 import type { Program } from "./go-programs.ts";
 import type { GoModule, GoPackage } from "./go.ts";
 
@@ -26,9 +27,6 @@ export interface SourcesOptions {
 export interface Unprovable {
   readonly why: string;
 }
-
-/** The files and folders that mark a work tree of a version control system, whose state Go stamps into binaries. */
-export const VCS_MARKS = [".git", ".hg", ".svn", ".bzr", ".fslckout", "_FOSSIL_"] as const;
 
 /**
  * Plans the files and folders that decide the bytes of a program, beside environment and flags.
@@ -178,13 +176,6 @@ export function globMatcher(part: string): (name: string) => boolean {
     .replaceAll("?", ".");
   const regex = new RegExp(`^${source}$`, "su");
   return (name) => regex.test(name);
-}
-
-/** A folder and all above it, the nearest first. */
-export function ancestors(dir: string): readonly string[] {
-  const found = [dir];
-  for (let at = dir; dirname(at) !== at; at = dirname(at)) found.push(dirname(at));
-  return found;
 }
 
 class PlanMaker {

@@ -10,7 +10,7 @@ import { join, resolve } from "node:path";
 import { inBackground } from "./async.ts";
 import { CommandError, KoError, printable, UsageError } from "./errors.ts";
 import type { Host, RunResult } from "./host.ts";
-import { isObject } from "./json.ts";
+import { isObject, parseObject, pickStringMap } from "./json.ts";
 import type { Log } from "./log.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 
@@ -139,7 +139,10 @@ export function buildEnvironment(
   for (const [key, value] of Object.entries(extra)) {
     if (value !== "" || !(key in own)) env[key] = value;
   }
-  refuseToolexec(splitQuoted(env["GOFLAGS"] ?? ""), "the environment variable GOFLAGS");
+  // Also those that `extra` replaces, as in the original.
+  for (const { GOFLAGS = "" } of [hostEnv, extra]) {
+    refuseToolexec(splitQuoted(GOFLAGS), "the environment variable GOFLAGS");
+  }
   return env;
 }
 
@@ -174,8 +177,8 @@ export async function startGo(
   options: RunGoOptions,
 ): Promise<{ readonly result: Promise<RunResult> }> {
   const { host, log } = options;
-  await refuseToolexecInSettings(options.env, host.platform);
-  const program = /[/\\]/.test(options.go) ? resolve(host.cwd, options.go) : options.go;
+  await refuseToolexecInSettings(options, host.platform);
+  const program = findGo(options);
   let pending = "";
   const show = (text: string): void => {
     const lines = (pending + text).split("\n");
@@ -221,6 +224,17 @@ export function readVariable(name: string, env: Readonly<Record<string, string>>
   } catch {
     return "";
   }
+}
+
+/**
+ * Reads all settings of the Go tool: `go env -json`.
+ *
+ * @param options.env the environment of ko itself for the values that the original's templates have
+ * @throws {KoError} If `go env` fails.
+ */
+export async function readGoEnv(options: RunGoOptions): Promise<Readonly<Record<string, string>>> {
+  const { stdout } = await runGo(["env", "-json"], options);
+  return pickStringMap({ env: parseObject(stdout, "the output of go env") }, "env", "the output of go env").env ?? {};
 }
 
 /** Splits GOFLAGS as `go` does: quotes count only at the start of a field, and nothing is escaped. */
@@ -307,19 +321,24 @@ function armVersion(variant: string, platform: Platform): string | undefined {
   return version < 5 ? undefined : String(Math.min(version, 7));
 }
 
-/** Refuses `-toolexec` in the GOFLAGS of `go env -w`, which `go` uses if the environment has none. */
-async function refuseToolexecInSettings(env: Readonly<Record<string, string>>, platform: string): Promise<void> {
+/** The Go tool. A PATH of `.ko.yaml` is for the programs that go starts: it does not choose go itself. */
+function findGo({ env, go, host }: RunGoOptions): string {
+  if (/[/\\]/.test(go)) return resolve(host.cwd, go);
+  return env["PATH"] === host.env["PATH"] ? go : (host.findProgram(go) ?? go);
+}
+
+/** Refuses `-toolexec` in the settings that `go` uses if the environment has no GOFLAGS: `go env -w`, and of a GOROOT. */
+async function refuseToolexecInSettings({ cwd, env }: RunGoOptions, platform: string): Promise<void> {
   if (env["GOFLAGS"]) return;
-  const path = settingsFile(env, platform);
-  if (path === undefined) return;
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch {
-    return; // A file that ko cannot read, `go` cannot read either.
-  }
-  for (const line of text.split("\n")) {
-    if (line.startsWith("GOFLAGS=")) refuseToolexec(splitQuoted(line.slice("GOFLAGS=".length)), `GOFLAGS of ${path}`);
+  const own = settingsFile(env, platform);
+  const goroot = env["GOROOT"] ? join(env["GOROOT"], "go.env") : undefined;
+  for (const path of [own, goroot]) {
+    if (path === undefined) continue;
+    // A file that ko cannot read, `go` cannot read either.
+    const text = await readFile(resolve(cwd, path), "utf8").catch(() => "");
+    for (const line of text.split("\n")) {
+      if (line.startsWith("GOFLAGS=")) refuseToolexec(splitQuoted(line.slice("GOFLAGS=".length)), `GOFLAGS of ${path}`);
+    }
   }
 }
 

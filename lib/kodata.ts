@@ -35,6 +35,8 @@ export interface BinaryOptions {
   readonly os: string;
   /** Bytes. */
   readonly size: number;
+  /** The attribute `security.capability`. @default none */
+  readonly capabilities?: Uint8Array | undefined;
 }
 
 /** Where the symlinks of a kodata folder may lead. */
@@ -61,6 +63,9 @@ const MODE = 0o555;
 const WINDOWS_OWNER: Readonly<Record<string, string>> = {
   "MSWINDOWS.rawsd": "AQAAgBQAAAAkAAAAAAAAAAAAAAABAgAAAAAABSAAAAAhAgAAAQIAAAAAAAUgAAAAIQIAAA==",
 };
+
+/** The extended attribute of a file with capabilities, as Go's archive/tar writes it. */
+const CAPABILITY_RECORD = "SCHILY.xattr.security.capability";
 
 /** The most symlinks in a row that Linux follows. */
 const MAX_HOPS = 40;
@@ -100,10 +105,15 @@ export function* kodataEntries(options: KodataOptions): Generator<TarEntry, void
  * The time is always 1970, even if SOURCE_DATE_EPOCH is set (docs/rules.md D2.2).
  */
 export function binaryEntries(options: BinaryOptions): readonly TarEntry[] {
-  const { path, name, os, size } = options;
+  const { capabilities, path, name, os, size } = options;
   const roots = os === "windows" ? ["Hives", "Files", "Files/ko-app"] : ["ko-app"];
   const file = os === "windows" ? `Files/ko-app/${name}` : `/ko-app/${name}`;
-  return [...roots.map((root) => folderEntry(root, 0)), fileEntry({ name: file, path, size }, { os, mtime: 0 })];
+  const entry = fileEntry({ name: file, path, size }, { os, mtime: 0 });
+  const isCapable = os === "linux" && capabilities !== undefined;
+  return [
+    ...roots.map((root) => folderEntry(root, 0)),
+    isCapable ? { ...entry, pax: { [CAPABILITY_RECORD]: capabilities } } : entry,
+  ];
 }
 
 /**

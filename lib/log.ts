@@ -32,3 +32,27 @@ export function createLog(level: LogLevel, write: (text: string) => void): Log {
 
 /** A log without output. */
 export const silentLog: Log = { info: () => {}, warn: () => {}, debug: () => {} };
+
+/** The warnings of a run, each logged once. Those of the run before are not repeated. */
+export class RunWarnings {
+  readonly #log: Log;
+  readonly #before: ReadonlySet<string>;
+  readonly #lines = new Set<string>();
+
+  /** @param before the warnings of the run before */
+  constructor(log: Log, before: readonly string[] = []) {
+    this.#log = log;
+    this.#before = new Set(before);
+  }
+
+  get lines(): readonly string[] {
+    return [...this.#lines];
+  }
+
+  warn(lines: readonly string[]): void {
+    for (const line of lines) {
+      if (!this.#lines.has(line) && !this.#before.has(line)) this.#log.warn(line);
+      this.#lines.add(line);
+    }
+  }
+}

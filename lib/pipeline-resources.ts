@@ -200,3 +200,9 @@ export class Resources implements AsyncDisposable {
     await this.#closing.disposeAsync();
   }
 }
+
+/** The platform of a local target, such as `linux/arm64`. */
+export async function platformOf(place: Promise<LocalPlace>): Promise<string> {
+  const { architecture, os } = await (await place).platform();
+  return `${os}/${architecture}`;
+}

@@ -5,20 +5,28 @@
  */
 import { inBackground } from "./async.ts";
 import { BuildCache } from "./build-cache.ts";
-import { type Explanation, formatExplanations, type ListDigest } from "./build-inputs.ts";
-import { buildImages, type BuildImagesOptions, type BuildResult, type Plan, planBuilds } from "./build.ts";
+import { formatExplanations, type ListDigest } from "./build-inputs.ts";
+import {
+  buildImages,
+  type BuildImagesOptions,
+  type BuildResult,
+  explainResults,
+  type Plan,
+  planBuilds,
+} from "./build.ts";
 import type { Cache, LazyCache, RunContext } from "./cache.ts";
 import { type BuildOptions, choosePlatforms } from "./cli-options.ts";
 import { baseFor, type Config } from "./config.ts";
-import { UsageError } from "./errors.ts";
+import { KoError, UsageError } from "./errors.ts";
 import { type Found, ProgramFinder } from "./go-programs-cache.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
+import { BuildSetups } from "./go-setup.ts";
 import type { GoPackage } from "./go.ts";
 import type { Host } from "./host.ts";
 import type { ImageSink, Published } from "./image.ts";
-import type { Log } from "./log.ts";
+import { type Log, RunWarnings } from "./log.ts";
 import { ALL_PLATFORMS, createPlatformMatcher, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
-import { Resources } from "./pipeline-resources.ts";
+import { platformOf, Resources } from "./pipeline-resources.ts";
 import {
   type Destination,
   holdsOnePlatform,
@@ -41,12 +49,16 @@ export interface PipelineOptions {
   readonly timing: Timing;
   /** The caller closes it after the pipeline. */
   readonly cache: LazyCache;
+  /** For warnings about `.ko.yaml`. @default logs all of them */
+  readonly warnings?: RunWarnings;
 }
 
 export interface PublishedProgram extends Published {
   readonly program: Program;
   /** Of all its platforms; undefined if it is not known. */
   readonly listDigest: ListDigest | undefined;
+  /** Absolute: the folder whose git state its flags hold. @default none */
+  readonly gitDir?: string | undefined;
 }
 
 /** The programs to publish, out of all that the arguments name. */
@@ -79,36 +91,39 @@ type ProgramSource = "recalled" | "listed";
 /** A run whose settings are checked, and that has not built anything yet. */
 export class Pipeline implements AsyncDisposable {
   readonly #options: PipelineOptions;
-  readonly #destination: Destination;
-  /** The "Using base" lines that were logged: a further attempt does not repeat them. */
+  readonly #shared: SharedParts;
+  /** The "Using" lines that were logged: a further attempt does not repeat them. */
   readonly #said = new Set<string>();
   #attempt: Attempt;
 
   private constructor(
     options: PipelineOptions,
-    { attempt, destination }: { attempt: Attempt; destination: Destination },
+    { attempt, shared }: { readonly attempt: Attempt; readonly shared: SharedParts },
   ) {
     this.#options = options;
-    this.#destination = destination;
+    this.#shared = shared;
     this.#attempt = attempt;
   }
 
   /**
    * Settles platforms and destination, and starts to read the default base.
    *
-   * @throws {UsageError} If a platform or the destination is not valid.
+   * @throws {UsageError} If a platform or the destination is not valid, or an entry of `builds` is for no folder.
    */
   static async open(options: PipelineOptions): Promise<Pipeline> {
     const { build, config, host, log } = options;
     const destination = await planDestination(build.publish, { dockerRepo: config.dockerRepo, cwd: host.cwd });
     for (const warning of destination.warnings) log.warn(warning);
-    const attempt = await Attempt.start(attemptOptions(options, { destination, cache: options.cache.get() }));
-    return new Pipeline(options, { attempt, destination });
+    const { disableOptimizations, ldflags } = build;
+    const setups = new BuildSetups({ host, log, go: config.goPath, config, ldflags, disableOptimizations });
+    const shared = { destination, setups, warnings: options.warnings ?? new RunWarnings(log) };
+    const attempt = await Attempt.start(attemptOptions(options, { ...shared, cache: options.cache.get() }));
+    return new Pipeline(options, { attempt, shared });
   }
 
   /** Whether images are loaded into a daemon or a cluster's nodes. Then they are in no registry. */
   get sideLoads(): boolean {
-    return localTargetOf(this.#destination) !== undefined;
+    return localTargetOf(this.#shared.destination) !== undefined;
   }
 
   /** All packages that `go list` printed in this run, dependencies included: a list for each call of go. */
@@ -138,12 +153,14 @@ export class Pipeline implements AsyncDisposable {
     args: readonly string[],
     choose: (found: FoundPrograms) => C,
   ): Promise<Publication<C>> {
-    const { log } = this.#options;
+    const { config, log } = this.#options;
+    const { setups, warnings } = this.#shared;
     let choice: C | undefined;
     try {
       // Each turn that fails gives up one use of the cache: recalled programs, then all of it. So there are at most three.
       for (let source: ProgramSource = "recalled"; ;) {
         const found = await this.#attempt.find(args, source);
+        warnings.warn([...config.warnings, ...setups.warnings(programsOf(found))]);
         choice = choose(found);
         const outcome = await this.#attempt.run(choice.programs, { found, said: this.#said });
         if (outcome.kind === "published") return { choice, published: outcome.published };
@@ -163,9 +180,7 @@ export class Pipeline implements AsyncDisposable {
     }
     log.warn(`${why}; starting again without the cache`);
     await this.#attempt[Symbol.asyncDispose]();
-    this.#attempt = await Attempt.start(
-      attemptOptions(this.#options, { destination: this.#destination, cache: undefined }),
-    );
+    this.#attempt = await Attempt.start(attemptOptions(this.#options, { ...this.#shared, cache: undefined }));
     return source;
   }
 
@@ -174,21 +189,31 @@ export class Pipeline implements AsyncDisposable {
   }
 }
 
+function programsOf({ results }: FoundPrograms): readonly Program[] {
+  return results.flatMap((result) => (result instanceof KoError ? [] : result));
+}
+
 function localTargetOf({ places }: Destination): LocalTarget | undefined {
   return places.find(isLocal)?.kind;
 }
 
-interface AttemptOptions extends Pick<PipelineOptions, "build" | "config"> {
-  readonly context: RunContext;
+/** The parts of a run that all of its attempts share. */
+interface SharedParts {
   readonly destination: Destination;
+  readonly setups: BuildSetups;
+  readonly warnings: RunWarnings;
+}
+
+interface AttemptOptions extends Pick<PipelineOptions, "build" | "config">, SharedParts {
+  readonly context: RunContext;
 }
 
 /** If `cache` is undefined, the attempt reads and stores nothing of other runs. */
 function attemptOptions(
   { build, config, host, log, timing }: PipelineOptions,
-  { cache, destination }: { readonly cache: Cache | undefined; readonly destination: Destination },
+  { cache, ...shared }: SharedParts & { readonly cache: Cache | undefined },
 ): AttemptOptions {
-  return { build, config, destination, context: { host, log, timing, cache, signal: host.signal } };
+  return { build, config, ...shared, context: { host, log, timing, cache, signal: host.signal } };
 }
 
 interface RunAttemptOptions {
@@ -215,7 +240,7 @@ class Attempt implements AsyncDisposable {
     options: AttemptOptions,
     { platforms, resources }: { readonly platforms: readonly string[]; readonly resources: Resources },
   ) {
-    const { config, context } = options;
+    const { config, context, setups } = options;
     const { cache, host, log, timing } = context;
     this.#options = options;
     this.#resources = resources;
@@ -224,7 +249,8 @@ class Attempt implements AsyncDisposable {
     // Arguments are listed for one platform: its build constraints decide which packages are programs.
     const [first] = platforms;
     const platform = first === undefined || first === ALL_PLATFORMS ? undefined : parsePlatform(first);
-    this.finder = new ProgramFinder({ host, log, timing, go: config.goPath, platform, cache, builds: this.#builds });
+    const { goPath: go } = config;
+    this.finder = new ProgramFinder({ host, log, timing, go, platform, setups, cache, builds: this.#builds });
   }
 
   static async start(options: AttemptOptions): Promise<Attempt> {
@@ -239,7 +265,7 @@ class Attempt implements AsyncDisposable {
       const platforms = await choosePlatforms(build.platforms, {
         defaults: config.defaultPlatforms,
         env: context.host.env,
-        ...(place === undefined ? {} : { fallback: () => ownPlatform(place) }),
+        ...(place === undefined ? {} : { fallback: () => platformOf(place) }),
       });
       // Nearly every run needs the default base: it is read while `go list` works.
       void inBackground(resources.base(config.defaultBaseImage));
@@ -277,14 +303,18 @@ class Attempt implements AsyncDisposable {
   }
 
   async #run(programs: readonly Program[], { found, said }: RunAttemptOptions): Promise<Outcome> {
-    const { context, destination } = this.#options;
+    const { context, destination, setups } = this.#options;
     const publisher = await (this.#publisher ??= this.#resources.publisher(destination));
     const options = await this.#buildOptions(found);
     const plans = await this.#plan(programs, { options, publisher });
     for (const { base, program } of plans) {
-      const line = `Using base ${base.text} for ${program.importPath}`;
-      if (!said.has(line)) context.log.info(line);
-      said.add(line);
+      const entry = setups.entries.find(program)?.entry;
+      const using = entry === undefined ? [] : [`${entry.name} at ${entry.where}`];
+      for (const what of [...using, `base ${base.text}`]) {
+        const line = `Using ${what} for ${program.importPath}`;
+        if (!said.has(line)) context.log.info(line);
+        said.add(line);
+      }
     }
     const results = await buildImages(plans, options);
     if ("kind" in results) return { kind: "distrust", of: "programs", why: results.why };
@@ -293,13 +323,14 @@ class Attempt implements AsyncDisposable {
   }
 
   async #buildOptions(found: Found): Promise<BuildImagesOptions> {
-    const { build, config, context, destination } = this.#options;
-    const { disableOptimizations, jobs } = build;
+    const { build, config, context, destination, setups, warnings } = this.#options;
     return {
       context,
-      compile: { go: config.goPath, jobs, disableOptimizations },
+      compile: { go: config.goPath, jobs: build.jobs },
+      setups,
+      warnings,
       builds: this.#builds,
-      lister: { list: (platform, programs) => this.finder.list(found, platform, programs) },
+      lister: { list: (compiled, programs) => this.finder.list(found, compiled, programs) },
       folder: await this.#resources.folder(),
       image: {
         compression: destination.compression,
@@ -355,25 +386,24 @@ class Attempt implements AsyncDisposable {
   /** The results as callers get them; writes the `--image-refs` file and the lines of `--explain`. */
   async #report(results: readonly BuildResult[]): Promise<readonly PublishedProgram[]> {
     const { build, context, destination } = this.#options;
-    const published = results.map(({ lists, program, published: names }): PublishedProgram => {
-      return { program, listDigest: lists.includes(undefined) ? undefined : lists.join(" "), ...names };
+    const published = results.map(({ lists, program, published: names, setups }): PublishedProgram => {
+      const listDigest = lists.includes(undefined) ? undefined : lists.join(" ");
+      const gitDir = setups.values().find((setup) => setup.gitDir !== undefined)?.gitDir;
+      return { program, listDigest, gitDir, ...names };
     });
     if (destination.imageRefs !== undefined) {
       const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
       await writeImageRefs(destination.imageRefs, sorted);
     }
-    if (build.explain) explain(results, context.host);
+    const { host } = context;
+    const lines = build.explain ? formatExplanations(explainResults(results), host.cwd) : [];
+    for (const line of lines) host.err(`${line}\n`);
     return published;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#resources[Symbol.asyncDispose]();
   }
-}
-
-async function ownPlatform(place: Promise<LocalPlace>): Promise<string> {
-  const { architecture, os } = await (await place).platform();
-  return `${os}/${architecture}`;
 }
 
 /** `docker load` reads one platform: an index is refused before anything is built. */
@@ -396,7 +426,7 @@ async function fitPlans(
   options: { readonly log: Log; readonly all: boolean; readonly place: Promise<LocalPlace> },
 ): Promise<readonly Plan[]> {
   if (plans.every(({ targets }) => targets.length === 1)) return plans;
-  const own = await ownPlatform(options.place);
+  const own = await platformOf(options.place);
   const matches = createPlatformMatcher([own]);
   return plans.map((plan) => {
     if (plan.targets.length === 1) return plan;
@@ -414,16 +444,4 @@ async function fitPlans(
     );
     return { ...plan, targets: [fitting] };
   });
-}
-
-/** Writes the lines of `--explain` to stderr, at any level of the log. */
-function explain(results: readonly BuildResult[], host: Host): void {
-  const explanations = results.flatMap(({ program, reasons, targets }) =>
-    targets.map(({ platform }, i): Explanation => {
-      const what = { importPath: program.importPath, platform: formatPlatform(platform) };
-      const why = reasons[i];
-      return why === undefined ? { ...what, state: "reused" } : { ...what, state: "rebuilt", ...why };
-    }),
-  );
-  for (const line of formatExplanations(explanations, host.cwd)) host.err(`${line}\n`);
 }

@@ -5,7 +5,7 @@
  * order of documents stay.
  */
 import type { Records } from "./cache.ts";
-import { KoError, KoErrors, messageOf } from "./errors.ts";
+import { KoError, KoErrors, messageOf, throwAll } from "./errors.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { Log } from "./log.ts";
 import type { Choice, Pipeline, PublishedProgram } from "./pipeline.ts";
@@ -117,7 +117,7 @@ export async function readReferences(
 
 /** @throws {KoError} If a document could not be read. */
 export function throwProblems({ problems }: Pick<Reading, "problems">): void {
-  throwAll(problems);
+  throwAll(inOrder(problems).map(({ error }) => error));
 }
 
 /** Returns a document with image references; a `ko://` value without one stays. */
@@ -203,7 +203,7 @@ function matchPrograms(
       bad.push({ order, error: badReference(place, value, why ?? "it is not a program") });
     }
   }
-  throwAll(strict ? [...problems, ...bad] : problems);
+  throwAll(inOrder(strict ? [...problems, ...bad] : problems).map(({ error }) => error));
   return {
     programOf,
     programs: [...new Map(Array.from(programOf.values(), (each) => [each.importPath, each])).values()],
@@ -221,13 +221,6 @@ function whyBadReference(value: string): string | undefined {
 function badReference(place: string, value: string, why: string | KoError): KoError {
   const text = typeof why === "string" ? why : messageOf(why).replace(`Cannot build "${value}": `, "");
   return new KoError(`${place}: ${value}: ${text}`, { hint: typeof why === "string" ? undefined : why.hint });
-}
-
-function throwAll(problems: readonly Problem[]): void {
-  const errors = inOrder(problems).map(({ error }) => error);
-  const [only, another] = errors;
-  if (another !== undefined) throw new KoErrors(errors);
-  if (only !== undefined) throw only;
 }
 
 function inOrder(problems: readonly Problem[]): readonly Problem[] {

@@ -5,8 +5,9 @@
  * Tests, `.git` and the backup files of editors mean nothing. watch-plan.ts finds the places; this module reads no file.
  */
 import { basename, dirname, sep } from "node:path";
+import { ancestors } from "./file.ts";
 import { isSourceName } from "./fingerprint.ts";
-import { ancestors, globMatcher } from "./go-sources.ts";
+import { globMatcher } from "./go-sources.ts";
 import { isYamlName } from "./yaml-inputs.ts";
 
 /** The names of a folder that count. */

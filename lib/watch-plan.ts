@@ -8,10 +8,11 @@
 import { readFileSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { CONFIG_FILE_NAMES } from "./config-file.ts";
-import { isInside, look, readEntries, realPath } from "./file.ts";
-import { findWorkTree } from "./git.ts";
-import { parseArgument, type Program } from "./go-programs.ts";
-import { ancestors, embedFolders, isImmutable, planModuleFiles } from "./go-sources.ts";
+import { ancestors, isInside, look, readEntries, realPath } from "./file.ts";
+import { findWorkTree, listRefs } from "./git.ts";
+import { parseArgument } from "./go-arguments.ts";
+import type { Program } from "./go-programs.ts";
+import { embedFolders, isImmutable, planModuleFiles } from "./go-sources.ts";
 import type { GoPackage } from "./go.ts";
 import { findLinkRules, findLinkTarget, type LinkRules } from "./kodata.ts";
 import { joinPlaces, NOWHERE, type Places, type WatchedKind } from "./watch-places.ts";
@@ -104,6 +105,14 @@ export function planKodata(dir: string, { env }: Pick<PlanOptions, "env">): Plac
   };
   visit(real);
   return { ...NOWHERE, files, folders: [...folders.values()] };
+}
+
+/** Returns the places that change with each commit and tag, for a program whose flags hold the state of git. */
+export function planGit(dir: string): Places {
+  const tree = findWorkTree(dir);
+  if (tree.kind !== "git") return NOWHERE;
+  const { files, folders } = listRefs(tree.root);
+  return { ...NOWHERE, files, folders: folders.map((folder): Folder => ({ dir: folder, kind: "all" })) };
 }
 
 /** Returns the files and folders of `-f`, `-R` and `-k`. New files in the folders count. */

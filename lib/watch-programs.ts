@@ -9,10 +9,11 @@ import { loadConfig } from "./config.ts";
 import { messageOf, UsageError } from "./errors.ts";
 import { choosePrograms, type Program } from "./go-programs.ts";
 import type { Host } from "./host.ts";
+import { RunWarnings } from "./log.ts";
 import { Pipeline, type PipelineOptions, type PublishedProgram } from "./pipeline.ts";
 import { listsWholeRun, planDestination } from "./publish-destination.ts";
 import { joinPlaces, type Places, type WatchPlan } from "./watch-places.ts";
-import { planArguments, planConfig, planKodata, planPatterns, planProgram } from "./watch-plan.ts";
+import { planArguments, planConfig, planGit, planKodata, planPatterns, planProgram } from "./watch-plan.ts";
 import { formatCount, type ProgramChange } from "./watch-screen.ts";
 import { type Due, FatalError, type RoundContext, type WatchJob } from "./watch.ts";
 
@@ -110,6 +111,8 @@ export class WatchedPrograms {
   readonly #options: JobOptions;
   readonly #published = new Map<string, PublishedProgram>();
   readonly #places = new Map<string, ProgramPlaces>();
+  /** The warnings about `.ko.yaml` of the last round that found programs. */
+  #warned: readonly string[] = [];
   /** The last round found no program: the arguments may yet come to name one. */
   #isSearching = false;
   #round: OpenRound | undefined;
@@ -137,7 +140,8 @@ export class WatchedPrograms {
    */
   async open(context: RoundContext, options: OpenOptions): Promise<Pick<Pipeline, "publish" | "sideLoads">> {
     const { isDue } = options;
-    const pipeline = context.resources.use(await this.#openPipeline(context));
+    const warnings = new RunWarnings(context.log, this.#warned);
+    const pipeline = context.resources.use(await this.#openPipeline(context, warnings));
     const round: OpenRound = { ...options, pipeline, all: [] };
     this.#round = round;
     context.resources.defer(() => {
@@ -147,6 +151,7 @@ export class WatchedPrograms {
       sideLoads: pipeline.sideLoads,
       publish: (args, choose) =>
         pipeline.publish(args, (found) => {
+          this.#warned = warnings.lines;
           const choice = choose(found);
           round.all = choice.programs;
           if (pipeline.dependencies().length > 0) void inBackground(context.watch(this.#plan(round, context.host)));
@@ -182,7 +187,7 @@ export class WatchedPrograms {
     return this.#plan(round, context.host, await this.#askLists(round, context, lists));
   }
 
-  async #openPipeline({ cache, host, log, timing }: RoundContext): Promise<WatchedPipeline> {
+  async #openPipeline({ cache, host, log, timing }: RoundContext, warnings: RunWarnings): Promise<WatchedPipeline> {
     const { build, openPipeline = (options) => Pipeline.open(options) } = this.#options;
     try {
       cache.get();
@@ -190,7 +195,7 @@ export class WatchedPrograms {
     } catch (error) {
       throw error instanceof UsageError ? new FatalError(error) : error;
     }
-    return openPipeline({ cache, host, log, timing, config: await loadConfig(host), build });
+    return openPipeline({ cache, host, log, timing, warnings, config: await loadConfig(host), build });
   }
 
   /**
@@ -235,7 +240,10 @@ export class WatchedPrograms {
       if (known !== undefined) this.#places.set(importPath, { ...known, kodata: planKodata(dir, host) });
     }
     const programs = new Map(
-      Array.from(this.#places, ([importPath, { kodata, sources }]) => [importPath, joinPlaces([sources, kodata])]),
+      Array.from(this.#places, ([importPath, { kodata, sources }]) => {
+        const gitDir = this.#published.get(importPath)?.gitDir;
+        return [importPath, joinPlaces([sources, kodata, ...(gitDir === undefined ? [] : [planGit(gitDir)])])];
+      }),
     );
     if (all.length === 0) {
       this.#isSearching = true;

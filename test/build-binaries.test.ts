@@ -40,24 +40,26 @@ interface MakeOptions {
 
 /** As one run of ko does it, but for the layers: each binary is kept under a digest of its own bytes. */
 async function make(args: readonly string[], options: MakeOptions = {}): Promise<ReadonlyMap<string, Made>> {
-  const { host, log } = goWorld(tree.at("app"), { KOCACHE: tree.at("cache") });
+  const { host, log, setups } = goWorld(tree.at("app"), { KOCACHE: tree.at("cache") });
   const opened = Cache.open(host, log);
   if (opened === undefined) throw new Error("no cache");
   caches.push(opened);
   const cache = options.cached === false ? undefined : opened;
   const builds = cache === undefined ? undefined : new BuildCache({ cache, host, log, go: "go" });
   const timing = createTiming(() => 0);
-  const finder = new ProgramFinder({ host, log, go: "go", timing, platform: undefined, cache, builds });
+  const finder = new ProgramFinder({ host, log, go: "go", timing, platform: undefined, setups, cache, builds });
   const found = await finder.find(args);
   const programs = choosePrograms(found);
   const folder = tree.at(`run-${++runs}`);
   mkdirSync(folder);
-  const events = makeBinaries([{ platform: DEFAULT_PLATFORM, programs }], {
+  const setup = await setups.for(undefined, DEFAULT_PLATFORM);
+  const wanted = programs.map((program) => ({ program, platform: DEFAULT_PLATFORM, setup }));
+  const events = makeBinaries(wanted, {
     context: { host, log, timing, cache, signal: host.signal },
-    compile: { go: "go", disableOptimizations: false, jobs: 0 },
+    compile: { go: "go", jobs: 0 },
     builds,
     folder,
-    lister: options.lister ?? { list: (platform, some) => finder.list(found, platform, some) },
+    lister: options.lister ?? { list: (build, some) => finder.list(found, build, some) },
   });
   const made = new Map<string, Made>();
   const keeping: Promise<void>[] = [];

@@ -1,10 +1,10 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { BuildCache, type Lookup, type Miss } from "../lib/build-cache.ts";
-import type { BuildSetup } from "../lib/build-inputs.ts";
 import { Cache } from "../lib/cache.ts";
 import { buildEnvironment, DEFAULT_PLATFORM, type GoPackage } from "../lib/go.ts";
 import type { Program } from "../lib/go-programs.ts";
+import type { BuildSetup } from "../lib/go-setup.ts";
 import type { Host } from "../lib/host.ts";
 import type { Log } from "../lib/log.ts";
 import { goMod, goWorld, listPrograms } from "./helpers/go.ts";
@@ -57,8 +57,8 @@ function open(
 /** Records a binary that is said to be compiled; `meanwhile` happens while it is. */
 async function remember({ builds, cache, host, setup }: Run, meanwhile: () => unknown = () => {}): Promise<void> {
   const startedAt = host.now().getTime();
-  const miss: Miss = { kind: "miss", program, why: { reason: "" }, previous: undefined, last: undefined };
-  const recording = await builds.record([miss], setup);
+  const miss: Miss = { kind: "miss", program, setup, why: { reason: "" }, previous: undefined, last: undefined };
+  const recording = await builds.record([miss]);
   const list = new Map([[program.workDir, packages]]);
   await recording.take(() => Promise.resolve({ startedAt, packages: list }));
   await meanwhile();
@@ -74,7 +74,14 @@ const recall = (run: Run): Promise<Lookup> => run.builds.lookup(program, run.set
 describe("BuildCache#lookup()", () => {
   test("proves what was remembered", async () => {
     const why = { reason: "first build here" };
-    expect(await recall(open())).toEqual({ kind: "miss", program, why, previous: undefined, last: undefined });
+    expect(await recall(open())).toEqual({
+      kind: "miss",
+      program,
+      setup: open().setup,
+      why,
+      previous: undefined,
+      last: undefined,
+    });
     await remember(open());
     expect(await recall(open())).toEqual({
       kind: "hit",
@@ -96,7 +103,7 @@ describe("BuildCache#lookup()", () => {
     const listed = async (): Promise<unknown> => {
       const run = open();
       const found = await recall(run);
-      return found.kind === "miss" ? (await run.builds.relist(found, run.setup)) !== undefined : found.kind;
+      return found.kind === "miss" ? (await run.builds.relist(found)) !== undefined : found.kind;
     };
     await remember(open());
     const text = readFileSync(tree.at("app/lib/lib.go"), "utf8");
@@ -127,7 +134,7 @@ describe("BuildCache#lookup()", () => {
       const run = open();
       const found = await recall(run);
       if (found.kind === "hit" || found.previous === undefined) throw new Error("it cannot be recorded");
-      const recording = await run.builds.record([found], run.setup);
+      const recording = await run.builds.record([found]);
       await recording.take(() => Promise.reject(new Error("go has to list")));
       await meanwhile();
       recording.confirm();
@@ -164,6 +171,7 @@ describe("BuildCache#lookup()", () => {
     expect(await recall(open())).toEqual({
       kind: "miss",
       program,
+      setup: open().setup,
       why: { reason: "the cached binary was removed or changed" },
       previous: undefined,
       last: expect.anything(),

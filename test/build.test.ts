@@ -8,6 +8,7 @@ import { parseBase } from "../lib/config.ts";
 import { choosePrograms } from "../lib/go-programs.ts";
 import { ProgramFinder } from "../lib/go-programs-cache.ts";
 import type { ImageSink } from "../lib/image.ts";
+import { RunWarnings } from "../lib/log.ts";
 import { noTiming } from "../lib/timing.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { goWorld, mainGo } from "./helpers/go.ts";
@@ -53,13 +54,14 @@ async function build(
   args: readonly string[],
   { base = scratch(), platforms = ["linux/amd64"] }: { base?: Promise<Base>; platforms?: readonly string[] } = {},
 ): Promise<ReturnType<typeof buildImages>> {
-  const { host, log } = goWorld(tree.at("app"));
+  const { host, log, setups } = goWorld(tree.at("app"));
   const finder = new ProgramFinder({
     host,
     log,
     timing: noTiming,
     go: "go",
     platform: undefined,
+    setups,
     cache: undefined,
     builds: undefined,
   });
@@ -68,9 +70,11 @@ async function build(
   mkdirSync(folder, { recursive: true });
   const options: BuildImagesOptions = {
     context: { host, log, timing: noTiming, signal: host.signal, cache: undefined },
-    compile: { go: "go", jobs: 0, disableOptimizations: false },
+    compile: { go: "go", jobs: 0 },
+    setups,
+    warnings: new RunWarnings(log),
     builds: undefined,
-    lister: { list: (platform, programs) => finder.list(found, platform, programs) },
+    lister: { list: (compiled, programs) => finder.list(found, compiled, programs) },
     folder,
     image: {
       compression: FAST_GZIP,

@@ -26,6 +26,7 @@ const DEFAULTS: Omit<BuildOptions, "publish"> = {
   platforms: [],
   jobs: 0,
   disableOptimizations: false,
+  ldflags: undefined,
   labels: new Map(),
   annotations: new Map(),
   user: undefined,

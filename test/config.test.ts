@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { type BaseName, type Config, baseFor, loadConfig, parseBase } from "../lib/config.ts";
-import { KoError, UsageError, describeError } from "../lib/errors.ts";
+import { KoError, KoErrors, UsageError, describeError } from "../lib/errors.ts";
 
 type Env = Readonly<Record<string, string>>;
 type Files = Readonly<Record<string, string>>;
@@ -12,11 +12,14 @@ const DEFAULTS: Config = {
   defaultBaseImage: "gcr.io/distroless/static:nonroot",
   baseImageOverrides: new Map(),
   defaultPlatforms: [],
+  builds: [],
+  defaults: { env: undefined, flags: undefined, ldflags: undefined },
   sourceDateEpoch: undefined,
   koDataDateEpoch: undefined,
   dockerRepo: undefined,
   goPath: "go",
   source: undefined,
+  warnings: [],
 };
 
 /** Loads the configuration in a new folder with these files; `DIR` in results and messages stands for it. */
@@ -31,7 +34,7 @@ async function load(files: Files, env: Env = {}): Promise<Config | string> {
     const source = config.source?.replace(dir, "DIR");
     return { ...config, source };
   } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
+    if (!(error instanceof UsageError || error instanceof KoErrors)) throw error;
     return describeError(error).replaceAll(dir, "DIR");
   } finally {
     await rm(dir, { recursive: true });
@@ -101,7 +104,35 @@ describe("loadConfig()", () => {
         ]),
       },
     ],
-    ["what a later version brings, where it says nothing", "builds: []\ndefaultEnv:\ndefaultFlags: []\n", {}],
+    ["keys without a value", "builds: []\ndefaultEnv:\ndefaultFlags: []\n", {}],
+    ["a file that ends in ---", "defaultBaseImage: alpine\n---\n", { defaultBaseImage: "alpine" }],
+    [
+      "a file that ends in a comment",
+      "---\ndefaultBaseImage: alpine\n---\n# end\n...\n",
+      { defaultBaseImage: "alpine" },
+    ],
+    [
+      "a merge key",
+      "x-base: &base {defaultBaseImage: alpine, defaultPlatforms: all}\n<<: *base\ndefaultPlatforms: linux\n",
+      { defaultBaseImage: "alpine", defaultPlatforms: ["linux"] },
+    ],
+    [
+      "several merge keys, the first of which counts",
+      "x-a: &a {defaultBaseImage: a.io/a}\nx-b: &b {defaultBaseImage: b.io/b, defaultPlatforms: all}\n<<: [*a, *b]\n",
+      { defaultBaseImage: "a.io/a", defaultPlatforms: ["all"] },
+    ],
+    [
+      "keys that ko does not know",
+      "x-anything: 1\nX-More: 2\nports: [80]\nlabels: {a: b}\nldflags: [-s]\nko:\n  builds: []\n",
+      {
+        warnings: [
+          '.ko.yaml:3:1: "ports" has no effect, it is not a setting of ko',
+          '.ko.yaml:4:1: "labels" has no effect, it is not a setting of ko; use --image-label',
+          '.ko.yaml:5:1: "ldflags" has no effect, it is not a setting of ko; use defaultLdflags, or ldflags of an entry of builds',
+          '.ko.yaml:6:1: "ko" has no effect, it is not a setting of ko',
+        ],
+      },
+    ],
   ])("reads %s", async (_, text, config) => {
     expect(await loadText(text)).toEqual({ ...DEFAULTS, source: "DIR/.ko.yaml", ...config });
   });
@@ -116,7 +147,7 @@ describe("loadConfig()", () => {
     ],
     [
       "a folder in KO_CONFIG_PATH",
-      { "conf/.ko.yaml": "", ".ko.yaml": "bad: 1" },
+      { "conf/.ko.yaml": "", ".ko.yaml": "defaultBaseImag: 1" },
       { KO_CONFIG_PATH: "conf" },
       "DIR/conf/.ko.yaml",
     ],
@@ -136,7 +167,11 @@ describe("loadConfig()", () => {
     [{ ".ko.json": "{}", ".ko.yaml": "" }, {}, 'Cannot choose between "DIR/.ko.yaml" and "DIR/.ko.json"'],
     [{ ".ko.yaml/x": "" }, {}, 'Cannot read "DIR/.ko.yaml": it is not a file'],
     [{ ".ko.yaml": `# ${"x".repeat(1024 * 1024)}` }, {}, "it has 1048578 bytes"],
-    [{ "sub/.ko.yaml": "x: 1" }, { KO_CONFIG_PATH: "sub" }, 'Cannot use sub/.ko.yaml:1:1: "x" is not a setting'],
+    [
+      { "sub/.ko.yaml": "build: 1" },
+      { KO_CONFIG_PATH: "sub" },
+      'Cannot use sub/.ko.yaml:1:1: "build" is not a setting',
+    ],
   ])("refuses %j with %j", async (files, env, message) => {
     expect(await load(files, env)).toContain(message);
   });
@@ -146,11 +181,22 @@ describe("loadConfig()", () => {
       "# a\ndefaultBaseImag: x",
       '.ko.yaml:2:1: "defaultBaseImag" is not a setting of ko, the nearest is "defaultBaseImage"',
     ],
-    ["other: 1", '.ko.yaml:1:1: "other" is not a setting of ko, wanted one of defaultBaseImage, baseImageOverrides'],
-    ["\nbuilds:\n- id: x\n", '.ko.yaml:2:1: "builds" is not supported yet\n  Remove it to build'],
-    ["defaultEnv: [A=b]", '.ko.yaml:1:1: "defaultEnv" is not supported yet'],
-    ["defaultFlags: [-v]", '.ko.yaml:1:1: "defaultFlags" is not supported yet'],
-    ["defaultldflags: -s", '.ko.yaml:1:1: "defaultldflags" is not supported yet'],
+    [
+      "default_base_image: x",
+      '.ko.yaml:1:1: "default_base_image" is not a setting of ko, the nearest is "defaultBaseImage"',
+    ],
+    ["baseImageOverride: {}", '"baseImageOverride" is not a setting of ko, the nearest is "baseImageOverrides"'],
+    ["defaultldflag: -s", '.ko.yaml:1:1: "defaultldflag" is not a setting of ko, the nearest is "defaultLdflags"'],
+    ["build:\n- id: x", '.ko.yaml:1:1: "build" is not a setting of ko, the nearest is "builds"'],
+    [
+      "build: 1\ndefaultBaseImag: x\ndefaultPlatforms: 5",
+      'Error: Cannot use .ko.yaml:1:1: "build" is not a setting of ko, the nearest is "builds"\n' +
+        'Error: Cannot use .ko.yaml:2:1: "defaultBaseImag" is not a setting of ko, the nearest is "defaultBaseImage"\n' +
+        "Error: Cannot read .ko.yaml:3:19: defaultPlatforms is a number, wanted a list of strings",
+    ],
+    ["defaultBaseImage: *none", '.ko.yaml:1:19: there is no anchor "&none" before it'],
+    ["<<: [1]", '.ko.yaml:1:1: "<<" merges maps, wanted one or a list of them'],
+    ["x-a: &a\n  <<: *a\n<<: *a", '"<<" merges maps, wanted one'],
     ["defaultBaseImage: 5", ".ko.yaml:1:19: defaultBaseImage is a number, wanted a string"],
     ["defaultBaseImage: [a]", ".ko.yaml:1:19: defaultBaseImage is a list, wanted a string"],
     ["defaultBaseImage: ''", ".ko.yaml:1:19: defaultBaseImage is not an image name"],
@@ -232,7 +278,8 @@ defaultPlatforms: [linux/s390x]
     ],
     [{ KO_DEFAULTBASEIMAGE: "x y" }, "Cannot use KO_DEFAULTBASEIMAGE: defaultBaseImage is not an image name"],
     [{ KO_DEFAULTPLATFORMS: "all,linux" }, 'Cannot use KO_DEFAULTPLATFORMS: defaultPlatforms "all,linux"'],
-    [{ KO_DEFAULTFLAGS: "-v" }, "Cannot use KO_DEFAULTFLAGS: it is not supported yet\n  Type: unset KO_DEFAULTFLAGS"],
+    [{ KO_BUILDS: "[]" }, "Cannot use KO_BUILDS: builds can be set in .ko.yaml only\n  Type: unset KO_BUILDS"],
+    [{ KO_DEFAULTENV: "A=1 TOKEN" }, 'Cannot use KO_DEFAULTENV: there is no "=", wanted NAME=VALUE'],
   ])("refuses %j", async (env, message) => {
     expect(await load({}, env)).toContain(`Error: ${message}`);
   });

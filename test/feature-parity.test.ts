@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { HELLO } from "./helpers/go.ts";
 import { type Bases, pushBases } from "./helpers/oracle-bases.ts";
-import { type Case, commitTree, findDifferences, ourCommand, type Request, runKo } from "./helpers/oracle.ts";
+import { differencesOf, ourCommand, type Request, runKo } from "./helpers/oracle.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { writeTree } from "./helpers/tree.ts";
 import { BASE_CASES, PLATFORM_CASES } from "./parity/bases.ts";
@@ -34,7 +34,9 @@ describe.skipIf(programs === undefined)("ko build, beside the original", () => {
   test.each(cases.map((item, i) => [item.name, item, i] as const))(
     "%s",
     async (_name, item, i) => {
-      expect(await differencesOf(item, `case-${i}`)).toEqual([]);
+      if (programs === undefined) throw new Error("no counterparts");
+      const options = { host: registry.host, ko: programs.ko, crane: programs.crane, bases, id: `case-${i}` };
+      expect(await differencesOf(item, options)).toEqual([]);
     },
     CASE_TIMEOUT,
   );
@@ -59,28 +61,4 @@ describe.skipIf(programs === undefined)("ko build, beside the original", () => {
     },
     CASE_TIMEOUT,
   );
-
-  async function differencesOf(item: Case, id: string): Promise<string[]> {
-    if (programs === undefined) throw new Error("no counterparts");
-    using tree = writeTree(item.files ?? HELLO);
-    if (item.commit === true) await commitTree(tree.path);
-    const base = bases[item.base ?? "oci"];
-    return await findDifferences(
-      {
-        id,
-        tree: tree.path,
-        base,
-        baseDigests: Object.values(bases).map(({ digest }) => digest),
-        args: item.args ?? ["."],
-        cwd: item.cwd ?? "",
-        env: (typeof item.env === "function" ? item.env(bases) : item.env) ?? {},
-        config: item.config?.(bases) ?? `defaultBaseImage: ${base.reference}\n`,
-        imageRefs: item.imageRefs ?? false,
-        validate: item.validate ?? true,
-        ...(item.ours === undefined ? {} : { ours: item.ours }),
-        ...(item.order === undefined ? {} : { order: item.order }),
-      },
-      { host: registry.host, ko: programs.ko, crane: programs.crane },
-    );
-  }
 });

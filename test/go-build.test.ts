@@ -1,10 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { relative } from "node:path";
-import { UsageError } from "../lib/errors.ts";
 import {
-  buildArguments,
-  type BuildFlags,
   executableName,
   explainUndefined,
   goBuild,
@@ -13,6 +10,7 @@ import {
   namesUndefined,
   planGoBuild,
 } from "../lib/go-build.ts";
+import { buildArguments, type BuildFlags } from "../lib/go-setup.ts";
 import { buildEnvironment } from "../lib/go.ts";
 import type { Platform } from "../lib/oci.ts";
 import { type Failure, failuresOf } from "./helpers/failures.ts";
@@ -323,24 +321,6 @@ describe("goBuild()", () => {
         hint: undefined,
       },
     ]);
-  });
-});
-
-describe("buildArguments()", () => {
-  test.each([
-    [{ flags: [], ldflags: [] }, ["-trimpath"]],
-    [{ flags: ["-v"], ldflags: ["-s", "-w"] }, ["-v", "-trimpath", "-ldflags=-s -w"]],
-    [{ flags: ["-v"], ldflags: [], trimpath: false }, ["-v"]],
-    [
-      { flags: ["-v"], ldflags: ["-s"], disableOptimizations: true },
-      ["-v", "-trimpath", "-gcflags", "all=-N -l", "-ldflags=-s"],
-    ],
-  ])("case %#", (options, want) => {
-    expect(buildArguments(options)).toEqual(want);
-  });
-
-  test("refuses -toolexec", () => {
-    expect(() => buildArguments({ flags: ["-v", "-toolexec=x"], ldflags: [] })).toThrow(UsageError);
   });
 });
 

@@ -2,7 +2,6 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { renameSync } from "node:fs";
 import { BuildCache } from "../lib/build-cache.ts";
 import { Cache } from "../lib/cache.ts";
-import { buildEnvironment, DEFAULT_PLATFORM } from "../lib/go.ts";
 import { findPrograms } from "../lib/go-programs.ts";
 import { forgetPrograms, type ProgramRecords, recallPrograms, rememberPrograms } from "../lib/go-programs-cache.ts";
 import { goMod, type GoWorld, goWorld, mainGo } from "./helpers/go.ts";
@@ -21,22 +20,21 @@ beforeEach(async () => {
 afterEach(() => tree[Symbol.dispose]());
 
 function open(): ProgramRecords {
-  const { host, log } = world;
+  const { host, log, setups } = world;
   const cache = Cache.open(host, log);
   if (cache === undefined) throw new Error("no cache");
-  const env = buildEnvironment(DEFAULT_PLATFORM, host.env);
-  return { cache, host, env, builds: new BuildCache({ cache, host, log, go: "go" }) };
+  return { cache, host, setups, platform: undefined, builds: new BuildCache({ cache, host, log, go: "go" }) };
 }
 
 async function remember(...args: readonly string[]): Promise<void> {
   const startedAt = Date.now();
   const found = await findPrograms(args, { ...world, platform: undefined });
-  rememberPrograms(args, found, { ...open(), startedAt });
+  await rememberPrograms(args, found, { ...open(), startedAt });
 }
 
 /** Import paths for each argument. */
-function recall(...args: readonly string[]): unknown {
-  return recallPrograms(args, open())?.results.map((each) =>
+async function recall(...args: readonly string[]): Promise<unknown> {
+  return (await recallPrograms(args, open()))?.results.map((each) =>
     Array.isArray(each) ? each.map(({ importPath }) => importPath) : each,
   );
 }
@@ -45,11 +43,11 @@ const APP = "example.com/app/cmd/app";
 
 describe("recallPrograms()", () => {
   test("knows all arguments or nothing", async () => {
-    expect(recall("./cmd/app")).toBeUndefined();
+    expect(await recall("./cmd/app")).toBeUndefined();
     await remember("./cmd/app", APP, "./...");
-    expect(recall("./cmd/app", APP)).toEqual([[APP], [APP]]);
-    expect(recall("./...")).toEqual([[APP]]);
-    expect(recall("./cmd/app", "./other")).toBeUndefined();
+    expect(await recall("./cmd/app", APP)).toEqual([[APP], [APP]]);
+    expect(await recall("./...")).toEqual([[APP]]);
+    expect(await recall("./cmd/app", "./other")).toBeUndefined();
   });
 
   test.each<[string, string, () => unknown, boolean]>([
@@ -70,19 +68,19 @@ describe("recallPrograms()", () => {
     [APP, "an edited go.mod", () => tree.write({ "app/go.mod": goMod("example.com/app") }), false],
   ])("%s: %s", async (arg, _what, change, isKnown) => {
     await remember(arg);
-    expect(recall(arg)).toEqual([[APP]]);
+    expect(await recall(arg)).toEqual([[APP]]);
     change();
-    expect(recall(arg) !== undefined).toBe(isKnown);
+    expect((await recall(arg)) !== undefined).toBe(isKnown);
   });
 
   test("knows nothing of what is looked at for its content, or is no program", async () => {
     await remember("./cmd/app/main.go", "./other", "all");
-    for (const arg of ["./cmd/app/main.go", "./other", "all"]) expect(recall(arg)).toBeUndefined();
+    for (const arg of ["./cmd/app/main.go", "./other", "all"]) expect(await recall(arg)).toBeUndefined();
   });
 
   test("can be made to forget", async () => {
     await remember("./cmd/app");
-    forgetPrograms(["./cmd/app"], open());
-    expect(recall("./cmd/app")).toBeUndefined();
+    await forgetPrograms(["./cmd/app"], open());
+    expect(await recall("./cmd/app")).toBeUndefined();
   });
 });

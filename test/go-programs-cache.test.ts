@@ -1,7 +1,9 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { BuildCache } from "../lib/build-cache.ts";
 import { Cache } from "../lib/cache.ts";
-import { DEFAULT_PLATFORM, type PackageList } from "../lib/go.ts";
+import type { BuildSetup } from "../lib/go-setup.ts";
+import { buildEnvironment, DEFAULT_PLATFORM, type PackageList } from "../lib/go.ts";
+import type { Platform } from "../lib/oci.ts";
 import { choosePrograms } from "../lib/go-programs.ts";
 import { ProgramFinder } from "../lib/go-programs-cache.ts";
 import { createTiming } from "../lib/timing.ts";
@@ -23,7 +25,7 @@ afterEach(() => tree[Symbol.dispose]());
 /** As each run has its own. */
 function open(kocache = tree.at("cache")): ProgramFinder {
   const world = goWorld(tree.at("app"), { KOCACHE: kocache });
-  const { log } = world;
+  const { log, setups } = world;
   const host = {
     ...world.host,
     run: (...[argv, options]: Parameters<typeof world.host.run>) => {
@@ -33,10 +35,26 @@ function open(kocache = tree.at("cache")): ProgramFinder {
   };
   const cache = Cache.open(host, log);
   const builds = cache === undefined ? undefined : new BuildCache({ cache, host, log, go: "go" });
-  return new ProgramFinder({ host, log, go: "go", timing: createTiming(() => 0), platform: undefined, cache, builds });
+  return new ProgramFinder({
+    host,
+    log,
+    go: "go",
+    timing: createTiming(() => 0),
+    platform: undefined,
+    setups,
+    cache,
+    builds,
+  });
 }
 
 const ARGS = ["./cmd/app"];
+const ARM64 = { os: "linux", architecture: "arm64" };
+
+/** How programs are compiled in a world as {@link open} makes it. */
+function build(platform = DEFAULT_PLATFORM): { readonly platform: Platform; readonly setup: BuildSetup } {
+  const { env } = goWorld(tree.at("app"), { KOCACHE: tree.at("cache") }).host;
+  return { platform, setup: { env: buildEnvironment(platform, env), args: ["-trimpath"] } };
+}
 
 function packagesOf(list: Awaited<ReturnType<ProgramFinder["list"]>> | undefined): PackageList["packages"] {
   return list === undefined || "kind" in list ? new Map() : list.packages;
@@ -62,7 +80,7 @@ describe("ProgramFinder", () => {
     const finder = open();
     const found = await finder.find(ARGS);
     const programs = choosePrograms(found);
-    const [a, b] = await Promise.all([1, 2].map(() => finder.list(found, DEFAULT_PLATFORM, programs)));
+    const [a, b] = await Promise.all([1, 2].map(() => finder.list(found, build(), programs)));
     expect(lists).toBe(2);
     expect(a).toBe(b);
     expect(
@@ -77,7 +95,7 @@ describe("ProgramFinder", () => {
     tree.write({ "app/cmd/app/main.go": "package app\n" });
     const finder = open();
     const found = await finder.find(ARGS);
-    expect(await finder.list(found, DEFAULT_PLATFORM, choosePrograms(found))).toEqual({
+    expect(await finder.list(found, build(), choosePrograms(found))).toEqual({
       kind: "outdated",
       why: "./cmd/app no longer names the programs that it named before",
     });
@@ -90,10 +108,10 @@ describe("ProgramFinder", () => {
     const finder = open();
     const found = await finder.find(ARGS);
     const programs = choosePrograms(found);
-    const list = await finder.list(found, { os: "linux", architecture: "arm64" }, programs);
+    const list = await finder.list(found, build(ARM64), programs);
     expect([lists, packagesOf(list).size]).toEqual([2, 1]);
     const lost = programs.map((program) => ({ ...program, workDir: tree.at("nowhere") }));
-    const none = await finder.list(found, { os: "linux", architecture: "arm64" }, lost);
+    const none = await open().list(found, build(ARM64), lost);
     expect(packagesOf(none).size).toBe(0);
   });
 

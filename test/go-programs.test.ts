@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { relative } from "node:path";
-import { parseArgument } from "../lib/go-programs.ts";
+import { parseArgument } from "../lib/go-arguments.ts";
 import { failuresOf } from "./helpers/failures.ts";
 import { countingGo, goMod, type GoWorld, goWorld, listPrograms, mainGo } from "./helpers/go.ts";
 import { type Tree, writeTree } from "./helpers/tree.ts";

@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { relative } from "node:path";
-import { ancestors, embedFolders, globMatcher, isImmutable, planPattern, planSources } from "../lib/go-sources.ts";
+import { ancestors } from "../lib/file.ts";
+import { embedFolders, globMatcher, isImmutable, planPattern, planSources } from "../lib/go-sources.ts";
 import { type GoModule, type GoPackage, parsePackages } from "../lib/go.ts";
 import { goMod, goWorld, listPrograms } from "./helpers/go.ts";
 import { MODULES } from "./helpers/scene.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { CommandError, UsageError } from "../lib/errors.ts";
-import { buildEnvironment, goMessages, looksKilled, refuseToolexec, runGo } from "../lib/go.ts";
+import { buildEnvironment, goMessages, looksKilled, readGoEnv, refuseToolexec, runGo } from "../lib/go.ts";
 import { Interrupted } from "../lib/host.ts";
 import { failuresOf, rejectionOf } from "./helpers/failures.ts";
 import { goWorld } from "./helpers/go.ts";
@@ -150,3 +150,32 @@ function isRunning(pid: string): boolean {
   if (!existsSync(`/proc/${pid}/stat`)) return false;
   return !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, "utf8"));
 }
+
+describe("readGoEnv()", () => {
+  test("reads the settings as they are, of several lines and with quotes too", async () => {
+    using tree = writeTree({ "go.mod": "module example.com/a\n\ngo 1.24\n" });
+    const { host, log, go } = goWorld(tree.path);
+    const more = { GOFLAGS: "-tags=a '-ldflags=-X a=b c'", GOPRIVATE: `a"b'c\nd`, GONOPROXY: "'quoted'" };
+    const env = await readGoEnv({ host, log, go, cwd: tree.path, env: { ...host.env, ...more } });
+    expect(env).toMatchObject({ ...more, GOMOD: tree.at("go.mod"), GOPROXY: "off" });
+    expect(env["GOARCH"]).toMatch(/^\w+$/);
+    expect(env).not.toHaveProperty("PATH");
+  });
+
+  test("fails with the words of go", async () => {
+    using tree = writeTree({ "go.mod": "module example.com/a\n\ngo 1.24\n" });
+    const { host, log, go } = goWorld(tree.path, { GOTOOLCHAIN: "nonsense" });
+    const work = readGoEnv({ host, log, go, cwd: tree.path, env: host.env });
+    const error = await rejectionOf(work);
+    expect(error instanceof CommandError ? error.stderr : error).toContain('invalid GOTOOLCHAIN "nonsense"');
+  });
+
+  test("refuses a program that is not go", async () => {
+    using tree = writeTree({ go: { executable: "#!/bin/sh\necho '[]'\n" } });
+    const { host, log } = goWorld(tree.path);
+    const work = readGoEnv({ host, log, go: tree.at("go"), cwd: tree.path, env: host.env });
+    expect(await rejectionOf(work)).toMatchObject({
+      message: "Cannot read the output of go env: it is not a JSON object",
+    });
+  });
+});

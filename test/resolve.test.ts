@@ -288,9 +288,9 @@ describe("publishReferences()", () => {
       publish: async (args, choose) => {
         asked.push(...args);
         const [first = [], ...more] = results;
-        let choice = choose({ results: first, packages: new Map() });
+        let choice = choose({ results: first, listings: [] });
         choices.push(choice);
-        for (const each of more) choices.push((choice = choose({ results: each, packages: new Map() })));
+        for (const each of more) choices.push((choice = choose({ results: each, listings: [] })));
         return { choice, published: choice.programs.map((program) => publishedAs(program)) };
       },
     };

@@ -1,10 +1,14 @@
 /** Go modules and programs for tests, and the Go tool of this machine without the network. */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { NO_WORDS } from "../../lib/config-builds.ts";
 import { choosePrograms, findPrograms, type FindProgramsOptions, type Program } from "../../lib/go-programs.ts";
-import type { GoPackage } from "../../lib/go.ts";
+import { BuildSetups, type BuildSetupsOptions } from "../../lib/go-setup.ts";
+import type { GoOptions, GoPackage } from "../../lib/go.ts";
 import type { Host } from "../../lib/host.ts";
 import type { Log } from "../../lib/log.ts";
 import { hostAt } from "./hostat.ts";
-import type { Files } from "./tree.ts";
+import type { Files, Tree } from "./tree.ts";
 
 export interface GoModOptions {
   /** The Go version that it asks for. @default "1.21" */
@@ -50,6 +54,8 @@ export interface GoWorld {
   readonly host: Host;
   readonly log: Log;
   readonly go: string;
+  /** Of a run without `.ko.yaml`. */
+  readonly setups: BuildSetups;
   /** What was written to stderr past the log. */
   readonly written: string[];
   /** Lines of the log at level info. */
@@ -69,21 +75,70 @@ export function goWorld(cwd: string, env: Readonly<Record<string, string>> = {})
     return value === undefined ? [] : [[key, value] as const];
   });
   const defaults = { GOPROXY: "off", GOTOOLCHAIN: "local", GOENV: "off", GOFLAGS: "-buildvcs=false" };
-  return {
+  const options: GoOptions = {
     host: hostAt(cwd, {
       env: { ...Object.fromEntries(kept), ...defaults, ...env },
       err: (text) => void written.push(text),
     }),
     log: { info: (message) => void told.push(message), warn: () => {}, debug: () => {} },
     go: "go",
-    written,
-    told,
   };
+  return { ...options, setups: openSetups(options), written, told };
+}
+
+/** @param config of `.ko.yaml`. @default none */
+export function openSetups(options: GoOptions, config: Partial<BuildSetupsOptions["config"]> = {}): BuildSetups {
+  return new BuildSetups({
+    ...options,
+    config: { builds: [], defaults: NO_WORDS, sourceDateEpoch: undefined, ...config },
+  });
 }
 
 /** A stand-in for `go` that logs the first argument of each call, and then runs the real one. */
 export function countingGo(logFile: string): { readonly executable: string } {
   return { executable: `#!/bin/sh\necho "$1" >> '${logFile}'\nexec go "$@"\n` };
+}
+
+/**
+ * Writes a stand-in for `go` that writes down each `go build`, and then runs the real one.
+ *
+ * @param folder below `work`
+ * @returns its path
+ */
+export function recordingGo(work: Tree, folder: string): string {
+  const go = Bun.which("go");
+  if (go === null) throw new Error("there is no go on PATH");
+  const log = work.at(`${folder}/go-builds`);
+  const script = `#!/bin/sh
+if [ "$1" = build ]; then
+  printf '%s\\0' "$@" > '${log}'/$$.args
+  env -0 > '${log}'/$$.env
+fi
+exec '${go}' "$@"
+`;
+  work.write({ [`${folder}/go-builds`]: null, [`${folder}/bin/go`]: { executable: script } });
+  return work.at(`${folder}/bin/go`);
+}
+
+/** Variables that differ between ko and the original, and say nothing of the build. */
+const OWN_VARIABLES = /^(?:TMPDIR|PWD|OLDPWD|SHLVL|_|KOCACHE|KO_GO_PATH|KO_DOCKER_REPO|KO_CONFIG_PATH|DOCKER_CONFIG)=/;
+
+/** Each program of each `go build` that {@link recordingGo} wrote down, sorted: program, words, environment. */
+export function readGoBuilds(work: Tree, folder: string): readonly string[] {
+  const log = work.at(`${folder}/go-builds`);
+  if (!existsSync(log)) return [];
+  const read = (name: string): string[] => readFileSync(join(log, name), "utf8").split("\0").slice(0, -1);
+  const names = readdirSync(log).filter((name) => name.endsWith(".args"));
+  const lines = names.flatMap((name) => {
+    const args = read(name);
+    const env = read(name.replace(/args$/, "env")).filter((line) => !OWN_VARIABLES.test(line));
+    const output = args.lastIndexOf("-o");
+    // Ours limits the compilers of each go.
+    const end = args[output - 2] === "-p" && (args[output + 1] ?? "").endsWith("/") ? output - 2 : output;
+    return args.slice(output + 2).map((program) => JSON.stringify([program, args.slice(0, end), env.sort()]));
+  });
+  // The original compiles a program once for each version of Windows.
+  return [...new Set(lines)].sort();
 }
 
 /** The programs that arguments name, and all packages that take part; fails as a command does. */
@@ -92,5 +147,8 @@ export async function listPrograms(
   options: FindProgramsOptions,
 ): Promise<{ readonly programs: readonly Program[]; readonly packages: ReadonlyMap<string, readonly GoPackage[]> }> {
   const found = await findPrograms(args, options);
-  return { programs: choosePrograms(found), packages: found.packages };
+  return {
+    programs: choosePrograms(found),
+    packages: new Map(found.listings.map((each) => [each.workDir, each.packages])),
+  };
 }

@@ -7,6 +7,7 @@
  */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { HELLO, readGoBuilds, recordingGo } from "./go.ts";
 import type { Base, BaseName, Bases } from "./oracle-bases.ts";
 import { compareImages, type CompareOptions, compareTars, compareValues } from "./oracle-compare.ts";
 import { digestTree, type KeepOptions, keepOriginal } from "./oracle-kept.ts";
@@ -48,6 +49,10 @@ export interface Request extends Invocation {
   readonly order?: readonly RegExp[];
   /** Compares the files that `--image-refs` writes too. */
   readonly imageRefs?: boolean;
+  /** Compares the words and the environment of each `go build` too. */
+  readonly goBuilds?: boolean;
+  /** A tag of the tree's one commit. */
+  readonly tag?: string;
   /** Of all bases that the configuration and the environment may name. @default that of `base` */
   readonly baseDigests?: readonly string[];
   /** Lets crane judge what ours pushed. @default {true} */
@@ -71,6 +76,8 @@ export interface Outcome {
   readonly tags: readonly Readonly<Record<string, string>>[];
   /** Lines of the file of `--image-refs`, as `references`. */
   readonly imageRefs: readonly string[];
+  /** Each `go build` of a program: its words without `-o`, and its environment. */
+  readonly goBuilds: readonly string[];
   /** Where each of `pulled` is, unless the outcome was kept from a run whose registry is gone. */
   readonly repositories?: readonly RepositoryName[];
 }
@@ -83,10 +90,14 @@ export interface Case {
   readonly files?: Files;
   /** Makes the tree a git repository with one commit. @default {false} */
   readonly commit?: boolean;
+  /** A tag of that commit. */
+  readonly tag?: string;
   /** What `defaultBaseImage` in `.ko.yaml` names, and what the build stands on. @default {"oci"} */
   readonly base?: BaseName;
   /** The whole `.ko.yaml`, where it is more than the default base. */
   readonly config?: (bases: Bases) => string;
+  /** More of `.ko.yaml`, after the default base. */
+  readonly builds?: string;
   readonly env?: Readonly<Record<string, string>> | ((bases: Bases) => Readonly<Record<string, string>>);
   /** What follows `ko build`. @default {["."]} */
   readonly args?: readonly string[];
@@ -97,11 +108,42 @@ export interface Case {
   /** The repositories that ours prints, in order, where the order is the point. */
   readonly order?: readonly RegExp[];
   readonly imageRefs?: boolean;
+  /** Compares each `go build` too. @default false */
+  readonly goBuilds?: boolean;
   /** False where crane refuses what the original pushes too. @default {true} */
   readonly validate?: boolean;
 }
 
 const ROOT = join(import.meta.dir, "..", "..");
+
+/** Builds a case with both programs. @returns a line for each difference, as {@link findDifferences} */
+export async function differencesOf(
+  item: Case,
+  { bases, id, ...options }: OracleOptions & { readonly bases: Bases; readonly id: string },
+): Promise<string[]> {
+  using tree = writeTree(item.files ?? HELLO);
+  if (item.commit === true) await commitTree(tree.path, item.tag);
+  const base = bases[item.base ?? "oci"];
+  return await findDifferences(
+    {
+      id,
+      tree: tree.path,
+      base,
+      baseDigests: Object.values(bases).map(({ digest }) => digest),
+      args: item.args ?? ["."],
+      cwd: item.cwd ?? "",
+      env: (typeof item.env === "function" ? item.env(bases) : item.env) ?? {},
+      config: item.config?.(bases) ?? `defaultBaseImage: ${base.reference}\n${item.builds ?? ""}`,
+      imageRefs: item.imageRefs ?? false,
+      validate: item.validate ?? true,
+      ...(item.goBuilds === true ? { goBuilds: true } : {}),
+      ...(item.tag === undefined ? {} : { tag: item.tag }),
+      ...(item.ours === undefined ? {} : { ours: item.ours }),
+      ...(item.order === undefined ? {} : { order: item.order }),
+    },
+    options,
+  );
+}
 
 /**
  * Builds with both programs.
@@ -128,11 +170,12 @@ export async function keepOutcome(
   let outcome: Outcome | undefined;
   const { text, isOld } = await keepOriginal(async () => {
     outcome = await run();
-    const { references, pulled, tags, imageRefs } = outcome;
-    return JSON.stringify({ references, pulled, tags, imageRefs });
+    const { references, pulled, tags, imageRefs, goBuilds } = outcome;
+    return JSON.stringify({ references, pulled, tags, imageRefs, goBuilds });
   }, options);
   if (outcome !== undefined) return { outcome, isOld };
-  const value: unknown = JSON.parse(text);
+  const parsed: unknown = JSON.parse(text);
+  const value: unknown = isObject(parsed) ? { goBuilds: [], ...parsed } : parsed;
   if (!isOutcome(value)) throw new Error("what was kept of the original is not what was written");
   return { outcome: value, isOld };
 }
@@ -146,6 +189,7 @@ export async function compareOutcomes(
   const options: CompareOptions = { baseDigest: base.digest, baseLayers: base.layers };
   const lines = compareValues("references", ours.references.toSorted(), original.references.toSorted());
   lines.push(...compareValues("image refs", ours.imageRefs, original.imageRefs));
+  lines.push(...compareValues("go build", ours.goBuilds, original.goBuilds));
   for (const [i, reference] of original.references.entries()) {
     const at = ours.references.indexOf(reference);
     const mine = ours.pulled[at];
@@ -194,7 +238,7 @@ export function cleanEnvironment(work: string): Record<string, string> {
 }
 
 /** Makes `root` a repository with one commit that has the same hash each time. */
-export async function commitTree(root: string): Promise<void> {
+export async function commitTree(root: string, tag?: string): Promise<void> {
   const date = "2024-01-02T03:04:05Z";
   const who = { GIT_AUTHOR_NAME: "t", GIT_AUTHOR_EMAIL: "t@example.com", GIT_COMMITTER_NAME: "t" };
   const env = {
@@ -208,6 +252,7 @@ export async function commitTree(root: string): Promise<void> {
     ["init", "-q", "-b", "main"],
     ["add", "-A", "-f"],
     ["commit", "-q", "--no-gpg-sign", "-m", "one"],
+    ...(tag === undefined ? [] : [["tag", tag]]),
   ]) {
     await output(["git", ...args], { cwd: root, env });
   }
@@ -224,6 +269,7 @@ export async function runKo(argv: readonly string[], options: RunKoOptions): Pro
     KO_DOCKER_REPO: `${host}/${prefix}/${request.id}`,
     // Ours keeps a cache unless told otherwise: here it gets one of its own, the original none.
     ...(prefix.startsWith("ours") ? { KOCACHE: join(work, "cache") } : {}),
+    ...(request.goBuilds === true ? { KO_GO_PATH: recordingGo(options.work, prefix) } : {}),
     ...request.env,
   };
   const more = request.imageRefs === true ? ["--image-refs", refsFile] : [];
@@ -243,6 +289,7 @@ export async function runKo(argv: readonly string[], options: RunKoOptions): Pro
   return {
     references: references.map(anonymous),
     imageRefs: imageRefs.map(anonymous),
+    goBuilds: readGoBuilds(options.work, prefix),
     pulled,
     tags,
     repositories: references.map(splitReference),
@@ -293,7 +340,8 @@ async function findDifferencesFrom(
 
 /** What {@link keepOutcome} wrote. */
 function isOutcome(value: unknown): value is Outcome {
-  return isObject(value) && ["references", "pulled", "tags", "imageRefs"].every((key) => Array.isArray(value[key]));
+  const keys = ["references", "pulled", "tags", "imageRefs", "goBuilds"];
+  return isObject(value) && keys.every((key) => Array.isArray(value[key]));
 }
 
 interface CompareOutcomesOptions {

@@ -1,16 +1,16 @@
 import { describe, expect, test } from "bun:test";
-import { findModuleDir, findModulesBelow, findOwner, findSurroundings, readModulePath } from "../lib/go-programs.ts";
+import { findModuleDir, findModulesBelow, findOwner, findSurroundings, readModulePath } from "../lib/go-modules.ts";
 import { goMod } from "./helpers/go.ts";
 import { writeTree } from "./helpers/tree.ts";
 
 describe("findSurroundings()", () => {
   test.each([
-    ["a module", "m/sub", {}, { moduleDir: "m", workspace: false, modules: true }],
-    ["a workspace around a module", "w/m", {}, { moduleDir: "w/m", workspace: true, modules: true }],
-    ["GOWORK=off", "w/m", { GOWORK: "off" }, { moduleDir: "w/m", workspace: false, modules: true }],
-    ["GOWORK with a path", "m", { GOWORK: "/x/go.work" }, { moduleDir: "m", workspace: true, modules: true }],
-    ["GO111MODULE=off", "m", { GO111MODULE: "off" }, { moduleDir: "m", workspace: false, modules: false }],
-    ["nothing", "none", {}, { moduleDir: undefined, workspace: false, modules: true }],
+    ["a module", "m/sub", {}, { moduleDir: "m", workspace: undefined, modules: true }],
+    ["a workspace around a module", "w/m", {}, { moduleDir: "w/m", workspace: "w", modules: true }],
+    ["GOWORK=off", "w/m", { GOWORK: "off" }, { moduleDir: "w/m", workspace: undefined, modules: true }],
+    ["GOWORK with a path", "m", { GOWORK: "/x/go.work" }, { moduleDir: "m", workspace: "/x/go.work", modules: true }],
+    ["GO111MODULE=off", "m", { GO111MODULE: "off" }, { moduleDir: "m", workspace: undefined, modules: false }],
+    ["nothing", "none", {}, { moduleDir: undefined, workspace: undefined, modules: true }],
   ])("sees %s", async (_name, cwd, env, want) => {
     using tree = writeTree({
       "m/go.mod": goMod("m"),
@@ -19,15 +19,17 @@ describe("findSurroundings()", () => {
       "w/m/go.mod": goMod("wm"),
       none: null,
     });
-    const moduleDir = want.moduleDir === undefined ? undefined : tree.at(want.moduleDir);
-    expect(await findSurroundings(tree.at(cwd), env)).toEqual({ ...want, moduleDir });
+    const absolute = (path: string | undefined): string | undefined => path && tree.at(path);
+    const moduleDir = absolute(want.moduleDir);
+    const workspace = want.workspace === "/x/go.work" ? want.workspace : absolute(want.workspace);
+    expect(findSurroundings(tree.at(cwd), env)).toEqual({ ...want, moduleDir, workspace });
   });
 });
 
 describe("findModuleDir()", () => {
   test("starts at a folder that is not there, and takes no folder for a go.mod", async () => {
     using tree = writeTree({ "go.mod": goMod("m"), "a/go.mod": null });
-    expect(await findModuleDir(tree.at("a/b/c"))).toBe(tree.path);
+    expect(findModuleDir(tree.at("a/b/c"))).toBe(tree.path);
   });
 });
 
@@ -83,11 +85,11 @@ describe("readModulePath()", () => {
     ["", undefined],
   ])("case %#", async (text, want) => {
     using tree = writeTree({ "go.mod": text });
-    expect(await readModulePath(tree.path)).toBe(want);
+    expect(readModulePath(tree.path)).toBe(want);
   });
 
   test("knows nothing of a folder without go.mod", async () => {
     using tree = writeTree({});
-    expect(await readModulePath(tree.path)).toBeUndefined();
+    expect(readModulePath(tree.path)).toBeUndefined();
   });
 });

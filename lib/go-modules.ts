@@ -1,0 +1,91 @@
+/**
+ * Finds Go modules and workspaces around a folder, by their files.
+ *
+ * `go` looks for `go.mod` and `go.work` upwards only, while users also name programs of modules below. Of a `go.mod` only
+ * the module path is read.
+ */
+import { readFileSync } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { look } from "./file.ts";
+
+export interface ModuleFolder {
+  /** Absolute. */
+  readonly dir: string;
+  readonly path: string;
+}
+
+/** The module context of a folder. */
+export interface Surroundings {
+  /** Absolute: the nearest folder with a `go.mod`, at or above. */
+  readonly moduleDir: string | undefined;
+  /** The folder of the nearest `go.work`, or the value of GOWORK. */
+  readonly workspace: string | undefined;
+  /** False with `GO111MODULE=off`. */
+  readonly modules: boolean;
+}
+
+/** The most folders that are read in search of modules. */
+const MOST_FOLDERS = 20_000;
+
+const SKIPPED = new Set(["node_modules", "vendor", "testdata"]);
+
+/** Finds the module context that `go` has in a folder with this environment. */
+export function findSurroundings(cwd: string, env: Readonly<Record<string, string>>): Surroundings {
+  const gowork = env["GOWORK"] ?? "";
+  return {
+    moduleDir: findModuleDir(cwd),
+    workspace: gowork === "" ? findUpwards(cwd, "go.work") : gowork === "off" ? undefined : gowork,
+    modules: env["GO111MODULE"] !== "off",
+  };
+}
+
+/** The folder of the nearest `go.mod` at or above `dir`, which need not exist itself. */
+export function findModuleDir(dir: string): string | undefined {
+  return findUpwards(dir, "go.mod");
+}
+
+/** Finds all modules in the git work tree around `cwd`; without git, below `moduleDir` or `cwd`. Sorted by folder. */
+export async function findModulesBelow(cwd: string, moduleDir: string | undefined): Promise<readonly ModuleFolder[]> {
+  const found: ModuleFolder[] = [];
+  const folders = [findUpwards(cwd, ".git") ?? moduleDir ?? cwd];
+  for (let at = 0; at < folders.length && at < MOST_FOLDERS; at++) {
+    const dir = folders[at] ?? "";
+    const entries = await readdir(dir, { withFileTypes: true }).catch(() => []);
+    for (const { name } of entries.filter((entry) => entry.isDirectory())) {
+      if (!/^[._]/.test(name) && !SKIPPED.has(name)) folders.push(join(dir, name));
+    }
+    if (!entries.some((entry) => entry.name === "go.mod")) continue;
+    const path = readModulePath(dir);
+    if (path !== undefined) found.push({ dir, path });
+  }
+  return found.sort((a, b) => (a.dir < b.dir ? -1 : 1));
+}
+
+/** The module of an import path: the one whose path is its longest prefix. */
+export function findOwner(importPath: string, modules: readonly ModuleFolder[]): ModuleFolder | undefined {
+  let owner: ModuleFolder | undefined;
+  for (const module of modules) {
+    const leads = importPath === module.path || importPath.startsWith(`${module.path}/`);
+    if (leads && module.path.length > (owner?.path.length ?? 0)) owner = module;
+  }
+  return owner;
+}
+
+/** Reads the module path from the `go.mod` in a folder; undefined if there is none. */
+export function readModulePath(dir: string): string | undefined {
+  try {
+    return /^[ \t]*module[ \t]+["`]?([^\s"`]+)/m.exec(readFileSync(join(dir, "go.mod"), "utf8"))?.[1];
+  } catch {
+    return undefined;
+  }
+}
+
+/** The nearest folder at or above `dir` with a file of this name; `.git` may be a folder too. */
+function findUpwards(dir: string, name: string): string | undefined {
+  for (let at = resolve(dir); ; at = dirname(at)) {
+    const found = look(join(at, name));
+    if (found?.isFile() === true || (found !== undefined && name === ".git")) return at;
+    if (dirname(at) === at) return undefined;
+  }
+}
