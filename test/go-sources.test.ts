@@ -3,8 +3,8 @@ import { relative } from "node:path";
 import { ancestors, embedFolders, globMatcher, isImmutable, planPattern, planSources } from "../lib/go-sources.ts";
 import { type GoModule, type GoPackage, parsePackages } from "../lib/go.ts";
 import { goMod, goWorld, listPrograms } from "./helpers/go.ts";
-import { MODULES } from "./helpers/scene.ts";
-import { type Files, type Tree, writeTree } from "./helpers/tree.ts";
+import { MODULES } from "./helpers/world-bench.ts";
+import { type Files, type Tree, writeTree } from "./helpers/world-folders.ts";
 
 let tree: Tree;
 

@@ -3,8 +3,8 @@ import { choosePrograms, findPrograms, type FindProgramsOptions, type Program } 
 import type { GoPackage } from "../../lib/go.ts";
 import type { Host } from "../../lib/host.ts";
 import type { Log } from "../../lib/log.ts";
-import { hostAt } from "./hostat.ts";
-import type { Files } from "./tree.ts";
+import type { Files } from "./world-folders.ts";
+import { hostAt } from "./world-host.ts";
 
 export interface GoModOptions {
   /** The Go version that it asks for. @default "1.21" */

@@ -4,7 +4,7 @@
  * `registry-fault-proxy.ts` goes in front of it where something must break.
  */
 import { join } from "node:path";
-import { makeFolder, stateFolder } from "./folder.ts";
+import { makeFolder, stateFolder } from "./world-folders.ts";
 
 export interface TestRegistry extends AsyncDisposable {
   /** `127.0.0.1:PORT` */

@@ -1,7 +1,17 @@
-/**
- * Temporary folders written from plain objects, gone when disposed of.
- */
-import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+/** Temporary folders, written from plain objects or empty, gone when disposed of; and the folder for the state of daemons. */
+import {
+  accessSync,
+  chmodSync,
+  constants,
+  mkdirSync,
+  mkdtempSync,
+  realpathSync,
+  rmSync,
+  statfsSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 
@@ -28,6 +38,14 @@ export interface Tree extends Disposable {
   write(entries: Files): void;
 }
 
+export interface Folder extends AsyncDisposable {
+  /** Absolute. */
+  readonly path: string;
+}
+
+/** Bytes that must be free in memory for daemons to keep their state there. */
+const ROOM = 4e9;
+
 /** Writes a temporary folder: `using tree = writeTree({ "cmd/app/main.go": "package main" })`. */
 export function writeTree(entries: Files): Tree {
   const root = realpathSync(mkdtempSync(join(tmpdir(), "ko-test-")));
@@ -41,6 +59,20 @@ export function writeTree(entries: Files): Tree {
   };
   tree.write(entries);
   return tree;
+}
+
+/** An empty folder that is gone, with all in it, at the end of the block: `await using folder = await makeFolder()`. */
+export async function makeFolder(parent: string = tmpdir()): Promise<Folder> {
+  const path = await mkdtemp(join(parent, "ko-test-"));
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
+}
+
+/**
+ * The folder in which daemons keep their state, absolute: `$KO_TEST_STATE`, else one in memory, else that of temporary
+ * files. A registry syncs each file several times, which takes ten times as long on a disk as all the rest of a push.
+ */
+export function stateFolder(): string {
+  return process.env["KO_TEST_STATE"] || findMemory() || tmpdir();
 }
 
 function writeEntry(path: string, entry: TreeEntry): void {
@@ -57,5 +89,16 @@ function writeEntry(path: string, entry: TreeEntry): void {
   } else {
     writeFileSync(path, entry.executable);
     chmodSync(path, 0o755);
+  }
+}
+
+function findMemory(): string | undefined {
+  const path = "/dev/shm";
+  try {
+    accessSync(path, constants.W_OK);
+    const { bavail, bsize } = statfsSync(path);
+    return bavail * bsize > ROOM ? path : undefined;
+  } catch {
+    return undefined;
   }
 }
