@@ -7,12 +7,13 @@
  * refused there, so that kubectl reads the log.
  */
 import { generateKeyPairSync } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { findCounterparts } from "./counterparts.ts";
 import { findFreePort } from "./registry.ts";
 import { makeFolder, stateFolder } from "./world-folders.ts";
-import { type Result, runToEnd } from "./world-programs.ts";
+import { type Result, runToEnd, waitForServer } from "./world-programs.ts";
 
 export interface ApiServer extends AsyncDisposable {
   /** `https://127.0.0.1:PORT` */
@@ -61,9 +62,6 @@ export interface Pod {
 }
 
 const TOKEN = "test-token";
-
-/** Milliseconds: it takes two to four seconds, on a busy machine several times that. */
-const PATIENCE = 60_000;
 
 /** How often ports are looked for, as another program may take one between the look and the start. */
 const ATTEMPTS = 3;
@@ -214,15 +212,12 @@ async function startOnce(): Promise<ApiServer> {
       "kube-apiserver",
     ),
   ];
-  const deadline = performance.now() + PATIENCE;
   // Ready, and past its own start: it makes the namespace "default" a moment later.
   for (const path of ["/readyz", "/api/v1/namespaces/default"]) {
-    while (!(await answers(`${server}${path}`))) {
-      if (children.some(({ exitCode }) => exitCode !== null) || performance.now() > deadline) {
-        throw new Error(`the API server did not start:\n${await tails(folder, ["etcd", "kube-apiserver"])}`);
-      }
-      await Bun.sleep(20);
-    }
+    await waitForServer(children, {
+      isUp: () => answers(`${server}${path}`),
+      log: () => tails(folder, ["etcd", "kube-apiserver"]),
+    });
   }
   const kubeconfig = join(folder, "kubeconfig");
   await Bun.write(kubeconfig, JSON.stringify(makeKubeconfig(server, join(pki, "apiserver.crt"))));
@@ -253,9 +248,8 @@ async function answers(url: string): Promise<boolean> {
   );
 }
 
-async function tails(folder: string, names: readonly string[]): Promise<string> {
-  const texts = await Promise.all(names.map((name) => Bun.file(join(folder, `${name}.log`)).text()));
-  return texts.map((text, i) => `${names[i]}: ${text.slice(-2000)}`).join("\n");
+function tails(folder: string, names: readonly string[]): string {
+  return names.map((name) => `${name}: ${readFileSync(join(folder, `${name}.log`), "utf8").slice(-1900)}`).join("\n");
 }
 
 /** JSON is YAML. */

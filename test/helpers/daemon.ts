@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { findCounterpart } from "./counterparts.ts";
 import { findFreePort } from "./registry.ts";
 import { makeFolder, stateFolder, type Tree } from "./world-folders.ts";
-import { type Result, runToEnd } from "./world-programs.ts";
+import { type Result, runToEnd, waitForServer, waitUntil } from "./world-programs.ts";
 
 /** `graph` is the current engine with the classic store. */
 export type DaemonKind = "classic" | "graph" | "containerd" | "podman";
@@ -50,9 +50,7 @@ export interface TestContainerd extends AsyncDisposable {
   ctr(...args: readonly string[]): Promise<string>;
 }
 
-/** Milliseconds for a daemon to answer, and to end. */
-const START_MS = 60_000;
-
+/** Milliseconds for a daemon to end. */
 const END_MS = 20_000;
 
 const CURVE = ["-pkeyopt", "ec_paramgen_curve:P-256"];
@@ -154,12 +152,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
   });
   const run = (args: readonly string[]): Promise<Result> =>
     runToEnd(["ctr", "--address", socket, "--namespace=k8s.io", ...args], { cwd: folder, env: process.env });
-  for (let tries = 0; (await run(["version"])).code !== 0; tries++) {
-    if (child.exitCode !== null || tries > 400) {
-      throw new Error(`containerd did not start: ${await Bun.file(log).text()}`);
-    }
-    await Bun.sleep(10);
-  }
+  const isUp = async (): Promise<boolean> => (await run(["version"])).code === 0;
+  await waitForServer([child], { isUp, log: () => readFileSync(log, "utf8") });
   const closing = stack.move();
   return {
     folder,
@@ -255,16 +249,12 @@ async function start(
     // Its own containerd outlives a dockerd that was killed.
     await endPidFiles(at("exec"));
   });
-  const until = Date.now() + START_MS;
-  for (;;) {
-    if (child.exitCode !== null || Date.now() > until) throw new Error(`${kind} did not start: ${log().slice(-2000)}`);
-    const isUp = await fetch("http://docker/_ping", { unix: socket, keepalive: false }).then(
-      (response) => response.ok,
+  const isUp = (): Promise<boolean> =>
+    fetch("http://docker/_ping", { unix: socket, keepalive: false }).then(
+      ({ ok }) => ok,
       () => false,
     );
-    if (isUp) break;
-    await Bun.sleep(20);
-  }
+  await waitForServer([child], { isUp, log });
   const closing = stack.move();
   return { socket, tcp, pid: child.pid, log, [Symbol.asyncDispose]: () => closing.disposeAsync() };
 }
@@ -296,7 +286,7 @@ async function endPidFiles(folder: string): Promise<void> {
     // The number may be another's by now.
     if (pid <= 1 || !readCommand(pid).includes(folder)) continue;
     process.kill(pid, "SIGKILL");
-    while (readCommand(pid).includes(folder)) await Bun.sleep(10);
+    await waitUntil(() => !readCommand(pid).includes(folder));
   }
 }
 

@@ -85,6 +85,26 @@ export async function waitUntil(
   }
 }
 
+/** Waits until a server answers. @throws {Error} With the end of its log, if it ends before that or takes too long. */
+export async function waitForServer(
+  servers: readonly Bun.Subprocess[],
+  options: { readonly isUp: () => boolean | Promise<boolean>; readonly log: () => string },
+): Promise<void> {
+  const stderr = (): string => options.log().slice(-4000);
+  const ends = servers.map(async ({ exited }) => {
+    const code = await exited;
+    // Read when it is needed: after an orderly end the log is gone.
+    return {
+      code,
+      stdout: "",
+      get stderr() {
+        return stderr();
+      },
+    };
+  });
+  await waitUntil(options.isUp, { result: Promise.race(ends), stderr });
+}
+
 /**
  * The command lines of the processes whose environment holds `name=value`, once they had a moment to end; those that wait to
  * be reaped have none.
