@@ -9,8 +9,8 @@ import { chmod, mkdir, rename } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { cacheFolder } from "../test/helpers/counterparts.ts";
-import { unmountBelow } from "../test/helpers/dockerd.ts";
-import { type Folder, makeFolder, stateFolder } from "../test/helpers/folder.ts";
+import { unmountBelow } from "../test/helpers/daemon.ts";
+import { type Folder, makeFolder, stateFolder } from "../test/helpers/world-folders.ts";
 import {
   addCounts,
   chooseFiles,

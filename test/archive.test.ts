@@ -9,15 +9,14 @@ import { readConfig } from "../lib/oci-config.ts";
 import { openLayout } from "../lib/layout.ts";
 import { type Digest, digestOf, hexOf, MEDIA_TYPES, readManifest } from "../lib/oci.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
-import { type DaemonKind, type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
-import { type Folder, makeFolder } from "./helpers/folder.ts";
+import { type DaemonKind, type TestDaemon, tryStartDaemon } from "./helpers/daemon.ts";
 import { HELLO } from "./helpers/go.ts";
-import { hostAt } from "./helpers/hostat.ts";
 import { daemonImage, makeImage, randomImage, randomIndex } from "./helpers/images.ts";
-import { cleanEnvironment, ourCommand, output } from "./helpers/oracle.ts";
 import { pushImage } from "./helpers/registry-images.ts";
 import { startRegistry, whyNoRegistry } from "./helpers/registry.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { type Folder, makeFolder, writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
+import { cleanEnvironment, ourCommand, output } from "./helpers/world-programs.ts";
 
 const { signal } = new AbortController();
 

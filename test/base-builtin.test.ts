@@ -10,7 +10,7 @@ import { writeToLayout } from "../lib/layout.ts";
 import { type ImageConfig, readConfig } from "../lib/oci-config.ts";
 import { type Descriptor, digestOf, MEDIA_TYPES, readDocument, readIndex, readManifest } from "../lib/oci.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
-import { makeFolder } from "./helpers/folder.ts";
+import { makeFolder } from "./helpers/world-folders.ts";
 
 const { signal } = new AbortController();
 

@@ -14,10 +14,10 @@ import type { Image, Layer } from "../lib/image.ts";
 import { silentLog } from "../lib/log.ts";
 import { type Digest, digestOf, hexOf, MEDIA_TYPES } from "../lib/oci.ts";
 import { packTar, type TarEntry } from "../lib/tar.ts";
-import { type DaemonKind, type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
+import { type DaemonKind, type TestDaemon, tryStartDaemon } from "./helpers/daemon.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { makeFolder } from "./helpers/folder.ts";
 import { makeImage, randomImage } from "./helpers/images.ts";
+import { makeFolder } from "./helpers/world-folders.ts";
 
 const stack = new AsyncDisposableStack();
 afterAll(() => stack.disposeAsync());

@@ -6,9 +6,9 @@ import { RegistryError } from "../lib/errors.ts";
 import type { Image, ImageSource, Index } from "../lib/image.ts";
 import { type Descriptor, type Digest, digestOf, MEDIA_TYPES, verified } from "../lib/oci.ts";
 import { parseReference } from "../lib/reference.ts";
-import { type CacheBox, makeCacheBox } from "./helpers/cachebox.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
+import { type CacheBox, makeCacheBox } from "./helpers/world-cache.ts";
 
 const TAG = "latest";
 const image = await randomImage();

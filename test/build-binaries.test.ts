@@ -10,8 +10,8 @@ import { ProgramFinder } from "../lib/go-programs-cache.ts";
 import { createTiming } from "../lib/timing.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { goWorld, libraryGo, mainGo } from "./helpers/go.ts";
-import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { MODULES, SETTLED_MS } from "./helpers/world-bench.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 let tree: Tree;
 

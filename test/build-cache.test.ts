@@ -8,8 +8,8 @@ import type { BuildSetup } from "../lib/go-setup.ts";
 import type { Host } from "../lib/host.ts";
 import type { Log } from "../lib/log.ts";
 import { goMod, goWorld, listPrograms } from "./helpers/go.ts";
-import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { MODULES, SETTLED_MS } from "./helpers/world-bench.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 let tree: Tree;
 let told: string[];

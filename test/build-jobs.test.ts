@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { countOomKills, type Machine, planJobs, readMachine } from "../lib/build-jobs.ts";
-import { type TreeEntry, writeTree } from "./helpers/tree.ts";
+import { type TreeEntry, writeTree } from "./helpers/world-folders.ts";
 
 const GB = 1e9;
 /** What the fake trees say is free. */

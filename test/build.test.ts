@@ -12,8 +12,8 @@ import { RunWarnings } from "../lib/log.ts";
 import { noTiming } from "../lib/timing.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { goWorld, mainGo } from "./helpers/go.ts";
-import { MODULES } from "./helpers/scene.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { MODULES } from "./helpers/world-bench.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 let tree: Tree;
 let pool: CompressionPool;

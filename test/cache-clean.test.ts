@@ -4,12 +4,11 @@ import { join } from "node:path";
 import { keyOf } from "../lib/cache.ts";
 import { defaultCacheLimit } from "../lib/cache-folder.ts";
 import { digestOf } from "../lib/oci.ts";
-import { type CacheBox, makeCacheBox, mountDisk } from "./helpers/cachebox.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
-import { runKoHere } from "./helpers/inprocess.ts";
-import { cleanEnvironment, ourCommand } from "./helpers/oracle.ts";
-import { type Result, runToEnd } from "./helpers/programs.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { type CacheBox, makeCacheBox, mountDisk } from "./helpers/world-cache.ts";
+import { writeTree } from "./helpers/world-folders.ts";
+import { runKoHere } from "./helpers/world-host.ts";
+import { cleanEnvironment, ourCommand, type Result, runToEnd } from "./helpers/world-programs.ts";
 
 const KEY = keyOf("a key");
 

@@ -18,7 +18,7 @@ import { Cache, type Kept, keyOf } from "../lib/cache.ts";
 import { UsageError } from "../lib/errors.ts";
 import { silentLog } from "../lib/log.ts";
 import { digestOf } from "../lib/oci.ts";
-import { type CacheBox, makeCacheBox, mountDisk } from "./helpers/cachebox.ts";
+import { type CacheBox, makeCacheBox, mountDisk } from "./helpers/world-cache.ts";
 
 const HOUR_MS = 3600 * 1000;
 const DAY_MS = 24 * HOUR_MS;
@@ -443,7 +443,7 @@ test("parallel runs, one that removes all, and one that damages it: none fails, 
   using box = makeCacheBox();
   mkdirSync(box.place);
   const run = (task: string): Promise<string> => {
-    const child = Bun.spawn([process.execPath, join(import.meta.dir, "helpers/cacheprogram.ts"), task], {
+    const child = Bun.spawn([process.execPath, join(import.meta.dir, "helpers/world-cache.ts"), task], {
       env: { ...process.env, KOCACHE: box.place, KO_CACHE_MAX: "300kB" },
       stdio: ["ignore", "pipe", "pipe"],
     });
@@ -510,7 +510,7 @@ interface StartedRun {
 
 /** A process with a folder of its own in the cache, which waits to be ended. */
 async function startRun(box: CacheBox): Promise<StartedRun> {
-  const child = Bun.spawn([process.execPath, join(import.meta.dir, "helpers/cacheprogram.ts"), "wait"], {
+  const child = Bun.spawn([process.execPath, join(import.meta.dir, "helpers/world-cache.ts"), "wait"], {
     env: { ...process.env, KOCACHE: box.place },
     stdio: ["ignore", "pipe", "inherit"],
   });

@@ -3,8 +3,8 @@ import { join } from "node:path";
 import { complete, completionScript, formatCompletion } from "../lib/cli-completion.ts";
 import { UsageError } from "../lib/errors.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
-import { hostAt } from "./helpers/hostat.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
 
 const KO = join(import.meta.dir, "../ko.ts");
 

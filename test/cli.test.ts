@@ -4,9 +4,9 @@
  */
 import { describe, expect, test } from "bun:test";
 import type { Host } from "../lib/host.ts";
-import { runKoHere } from "./helpers/inprocess.ts";
-import type { Result } from "./helpers/programs.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
+import { runKoHere } from "./helpers/world-host.ts";
+import type { Result } from "./helpers/world-programs.ts";
 
 const PLAIN = "a: b # no reference\n";
 

@@ -8,18 +8,12 @@ import { Interrupted } from "../lib/host.ts";
 import type { Image } from "../lib/image.ts";
 import { silentLog } from "../lib/log.ts";
 import { describe as describeBytes, encodeManifest, hexOf } from "../lib/oci.ts";
-import {
-  SNAPSHOTTER,
-  startContainerd,
-  type TestContainerd,
-  whyNoContainerd,
-  writeDocker,
-} from "./helpers/containerd.ts";
+import { SNAPSHOTTER, startContainerd, type TestContainerd, whyNoContainerd, writeDocker } from "./helpers/daemon.ts";
 import { errorOf } from "./helpers/failures.ts";
-import { hostAt } from "./helpers/hostat.ts";
 import { daemonImage } from "./helpers/images.ts";
-import { runToEnd } from "./helpers/programs.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
+import { runToEnd } from "./helpers/world-programs.ts";
 
 const NAMES = ["kind-control-plane", "kind-worker"] as const;
 const CLUSTER: ContainerCluster = { kind: "kind", name: "kind", program: "docker", nodes: NAMES };

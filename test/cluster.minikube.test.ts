@@ -9,10 +9,10 @@ import { loadIntoCluster } from "../lib/cluster-load.ts";
 import { type Log, silentLog } from "../lib/log.ts";
 import { hexOf } from "../lib/oci.ts";
 import { failureOf } from "./helpers/failures.ts";
-import { hostAt } from "./helpers/hostat.ts";
 import { daemonImage } from "./helpers/images.ts";
-import { runToEnd } from "./helpers/programs.ts";
-import { type Tree, type TreeEntry, writeTree } from "./helpers/tree.ts";
+import { type Tree, type TreeEntry, writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
+import { runToEnd } from "./helpers/world-programs.ts";
 
 const PROFILE: MinikubeProfile = { kind: "minikube", name: "minikube", dockerEnv: undefined };
 

@@ -3,11 +3,11 @@ import { type ClusterKind, clusterPlatform, type ContainerCluster, findCluster, 
 import { KoError, messageOf } from "../lib/errors.ts";
 import { type Log, silentLog } from "../lib/log.ts";
 import type { Platform } from "../lib/oci.ts";
-import { type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
+import { type TestDaemon, tryStartDaemon } from "./helpers/daemon.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { hostAt } from "./helpers/hostat.ts";
-import { output } from "./helpers/oracle.ts";
-import { type TreeEntry, writeTree } from "./helpers/tree.ts";
+import { type TreeEntry, writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
+import { output } from "./helpers/world-programs.ts";
 
 /** A line of `docker ps --format '{{json .}}'`, as Docker 28 writes it. */
 function dockerLine(name: string, labels: string, status = "Up 3 minutes"): string {

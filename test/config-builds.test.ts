@@ -4,7 +4,7 @@ import { readCapabilities } from "../lib/config-capabilities.ts";
 import type { Word } from "../lib/config-file.ts";
 import { type Config, loadConfig } from "../lib/config.ts";
 import { describeError, KoError } from "../lib/errors.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
 
 type Env = Readonly<Record<string, string>>;
 

@@ -5,10 +5,10 @@ import { DockerEngine } from "../lib/docker.ts";
 import { type FindDaemonOptions, findDaemon } from "../lib/docker-host.ts";
 import { describeError } from "../lib/errors.ts";
 import { silentLog } from "../lib/log.ts";
-import { makeCertificates, tryStartDaemon } from "./helpers/dockerd.ts";
+import { makeCertificates, tryStartDaemon } from "./helpers/daemon.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { makeFolder } from "./helpers/folder.ts";
-import { hostAt } from "./helpers/hostat.ts";
+import { makeFolder } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
 
 interface FindOptions extends FindDaemonOptions {
   readonly env?: Readonly<Record<string, string>>;

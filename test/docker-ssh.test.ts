@@ -4,9 +4,9 @@ import { existsSync } from "node:fs";
 import { connect } from "node:net";
 import { openSshBridge, type SshBridge, sshCommand } from "../lib/docker-ssh.ts";
 import { KoError } from "../lib/errors.ts";
-import { hostAt } from "./helpers/hostat.ts";
 import { randomBytes } from "./helpers/images.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
 
 describe("sshCommand()", () => {
   test.each([

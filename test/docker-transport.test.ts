@@ -7,11 +7,11 @@ import { loadImage } from "../lib/publish-local.ts";
 import { describeError } from "../lib/errors.ts";
 import { createLog, silentLog } from "../lib/log.ts";
 import { hexOf } from "../lib/oci.ts";
-import { makeCertificates, tryStartDaemon } from "./helpers/dockerd.ts";
+import { makeCertificates, tryStartDaemon } from "./helpers/daemon.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { makeFolder } from "./helpers/folder.ts";
-import { hostAt } from "./helpers/hostat.ts";
 import { randomImage } from "./helpers/images.ts";
+import { makeFolder } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
 
 const stack = new AsyncDisposableStack();
 afterAll(() => stack.disposeAsync());

@@ -9,8 +9,8 @@ import { loadImage } from "../lib/publish-local.ts";
 import { type Log, silentLog } from "../lib/log.ts";
 import { hexOf } from "../lib/oci.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { makeFolder } from "./helpers/folder.ts";
 import { randomImage } from "./helpers/images.ts";
+import { makeFolder } from "./helpers/world-folders.ts";
 
 const signal = new AbortController().signal;
 const NAME = "ko.local/app:1";

@@ -5,12 +5,12 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { type ApiServer, startApiServer } from "./helpers/apiserver.ts";
+import { type ApiServer, startApiServer } from "./helpers/cluster.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, HELLO, mainGo } from "./helpers/go.ts";
 import { pull } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
-import { type Bench, makeBench } from "./helpers/workbench.ts";
+import { type Bench, makeBench } from "./helpers/world-bench.ts";
 
 const programs = findCounterparts(["docker-registry", "etcd", "kube-apiserver", "kubectl"]);
 

@@ -14,9 +14,8 @@ import {
   SERIAL,
   shortenOutput,
 } from "../.ci/test-files.ts";
-import { makeFolder } from "./helpers/folder.ts";
-import { start, waitUntil } from "./helpers/programs.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { makeFolder, writeTree } from "./helpers/world-folders.ts";
+import { start, waitUntil } from "./helpers/world-programs.ts";
 
 describe("countTests()", () => {
   const report = (attributes: string): string =>

@@ -2,8 +2,8 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { cp, mkdir, readdir, readFile, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { digestOf } from "../lib/oci.ts";
-import { type Folder, makeFolder } from "./helpers/folder.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
+import { type Folder, makeFolder } from "./helpers/world-folders.ts";
 
 const source = dirname(import.meta.dir);
 /** What compiling needs of the repository; no `.git`, so that every copy is the same source. */

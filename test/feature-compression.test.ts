@@ -8,14 +8,14 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { dirname } from "node:path";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { viaSocket } from "./helpers/daemon-bench.ts";
-import { type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
+import { type TestDaemon, tryStartDaemon } from "./helpers/daemon.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
 import { type Bases, pushBases } from "./helpers/oracle-bases.ts";
-import { output } from "./helpers/oracle.ts";
 import { digestOf, pull, type PulledImage, pullLayer, readList, splitReference } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
-import { type Bench, makeBench } from "./helpers/workbench.ts";
+import { type Bench, makeBench } from "./helpers/world-bench.ts";
+import { output } from "./helpers/world-programs.ts";
 
 const KINDS = ["gzip", "gzip:9", "zstd", "none"] as const;
 type Kind = (typeof KINDS)[number];

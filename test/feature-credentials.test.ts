@@ -3,11 +3,10 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { readdirSync, readFileSync, statSync } from "node:fs";
-import { type Folder, makeFolder } from "./helpers/folder.ts";
-import { type Internet, makeInternet, passTo, type Site } from "./helpers/registry-internet.ts";
-import { type Result, runToEnd } from "./helpers/programs.ts";
+import { type Internet, makeInternet, passTo, type Site } from "./helpers/registry-clouds.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Folder, makeFolder, type Tree, writeTree } from "./helpers/world-folders.ts";
+import { type Result, runToEnd } from "./helpers/world-programs.ts";
 
 const missing = whyNoRegistry() !== undefined;
 const source = dirname(import.meta.dir);

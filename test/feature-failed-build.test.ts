@@ -6,10 +6,9 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readdirSync } from "node:fs";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, HELLO } from "./helpers/go.ts";
-import { ourCommand } from "./helpers/oracle.ts";
-import { waitUntil } from "./helpers/programs.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
-import { makeBench } from "./helpers/workbench.ts";
+import { makeBench } from "./helpers/world-bench.ts";
+import { ourCommand, waitUntil } from "./helpers/world-programs.ts";
 
 const programs = findCounterparts(["docker-registry"]);
 

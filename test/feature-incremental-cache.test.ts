@@ -20,9 +20,8 @@ import {
 } from "node:fs";
 import { basename, join } from "node:path";
 import { libraryGo } from "./helpers/go.ts";
-import { ourCommand } from "./helpers/oracle.ts";
-import { type Result, start } from "./helpers/programs.ts";
-import { MODULES, makeScene, type Moment, type Outcome, type Scene, SETTLED_MS } from "./helpers/scene.ts";
+import { makeScene, MODULES, type Moment, type Outcome, type Scene, SETTLED_MS } from "./helpers/world-bench.ts";
+import { ourCommand, type Result, start } from "./helpers/world-programs.ts";
 
 let scene: Scene | undefined;
 

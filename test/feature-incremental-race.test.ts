@@ -6,8 +6,8 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { existsSync, renameSync } from "node:fs";
 import { goMod, libraryGo } from "./helpers/go.ts";
-import { MODULES, type Moment, openScene, type Scene, type SceneOptions, SETTLED_MS } from "./helpers/scene.ts";
-import type { Files } from "./helpers/tree.ts";
+import { MODULES, type Moment, openScene, type Scene, type SceneOptions, SETTLED_MS } from "./helpers/world-bench.ts";
+import type { Files } from "./helpers/world-folders.ts";
 
 interface Race extends SceneOptions {
   /** In plain words; the test's name. */

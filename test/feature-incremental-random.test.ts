@@ -22,8 +22,8 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { goMod, mainGo } from "./helpers/go.ts";
-import { type Moment, openScene, type Outcome, remove, type Scene, SETTLED_MS } from "./helpers/scene.ts";
-import type { Files } from "./helpers/tree.ts";
+import { type Moment, openScene, type Outcome, remove, type Scene, SETTLED_MS } from "./helpers/world-bench.ts";
+import type { Files } from "./helpers/world-folders.ts";
 
 const ALL_STEPS = 200;
 const STEPS = Number(process.env["KO_RANDOM_STEPS"] || (process.env["CI"] ? ALL_STEPS : 50));

@@ -22,7 +22,6 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { goMod, libraryGo, mainGo } from "./helpers/go.ts";
-import { commitTree, output } from "./helpers/oracle.ts";
 import {
   MODULES,
   openScene,
@@ -31,8 +30,9 @@ import {
   type Scene,
   type SceneOptions,
   SETTLED_MS,
-} from "./helpers/scene.ts";
-import type { Files } from "./helpers/tree.ts";
+} from "./helpers/world-bench.ts";
+import type { Files } from "./helpers/world-folders.ts";
+import { commitTree, output } from "./helpers/world-programs.ts";
 
 interface Situation extends SceneOptions {
   /** In plain words; the test's name. */

@@ -7,9 +7,9 @@ import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { symlink } from "node:fs/promises";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, HELLO } from "./helpers/go.ts";
-import { type Running, survivorsWith, waitUntil } from "./helpers/programs.ts";
 import { registrySuite, type Seen } from "./helpers/registry-fault-proxy.ts";
-import { type Bench, makeBench } from "./helpers/workbench.ts";
+import { type Bench, makeBench } from "./helpers/world-bench.ts";
+import { type Running, survivorsWith, waitUntil } from "./helpers/world-programs.ts";
 
 const programs = findCounterparts(["docker-registry"]);
 

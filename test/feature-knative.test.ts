@@ -8,23 +8,14 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { basename, join, relative } from "node:path";
-import { type ApiServer, startApiServer } from "./helpers/apiserver.ts";
-import { findCounterparts, KNATIVE } from "./helpers/counterparts.ts";
-import { findKnativePrograms, prepareKnative } from "./helpers/knative.ts";
+import { type ApiServer, startApiServer } from "./helpers/cluster.ts";
+import { findCounterparts, findKnativePrograms, KNATIVE, prepareKnative } from "./helpers/counterparts.ts";
 import { type Base, pushBases } from "./helpers/oracle-bases.ts";
-import { keepOriginal } from "./helpers/oracle-kept.ts";
-import {
-  compareOutcomes,
-  keepOutcome,
-  ourCommand,
-  output,
-  type Request,
-  runKo,
-  validateAll,
-} from "./helpers/oracle.ts";
+import { compareOutcomes, keepOriginal, keepOutcome, type Request, runKo, validateAll } from "./helpers/oracle.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
-import { writeTree } from "./helpers/tree.ts";
-import { type Bench, makeBench } from "./helpers/workbench.ts";
+import { type Bench, makeBench } from "./helpers/world-bench.ts";
+import { writeTree } from "./helpers/world-folders.ts";
+import { ourCommand, output } from "./helpers/world-programs.ts";
 import { readDocuments } from "./helpers/yaml.ts";
 
 /** Milliseconds: a cold Go build cache costs six minutes of CPU, twice three of wall time, then come the links. */

@@ -10,7 +10,7 @@ import {
   startDockerProxy,
   viaSocket,
 } from "./helpers/daemon-bench.ts";
-import { type DaemonKind, type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
+import { type DaemonKind, type TestDaemon, tryStartDaemon } from "./helpers/daemon.ts";
 import { pull } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
 

@@ -8,15 +8,13 @@ import { chmod } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { writeToLayout } from "../lib/layout.ts";
 import { startDockerProxy } from "./helpers/daemon-bench.ts";
-import { makeCertificates, type TestCertificates, type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
-import { makeFolder } from "./helpers/folder.ts";
+import { makeCertificates, type TestCertificates, type TestDaemon, tryStartDaemon } from "./helpers/daemon.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
 import { makeImage, makeLayer, randomBytes } from "./helpers/images.ts";
-import { ourCommand } from "./helpers/oracle.ts";
-import { type Result, runToEnd } from "./helpers/programs.ts";
 import { findFreePort } from "./helpers/registry.ts";
-import { writeTree } from "./helpers/tree.ts";
-import { type Bench, makeBench } from "./helpers/workbench.ts";
+import { type Bench, makeBench } from "./helpers/world-bench.ts";
+import { makeFolder, writeTree } from "./helpers/world-folders.ts";
+import { ourCommand, type Result, runToEnd } from "./helpers/world-programs.ts";
 
 const FILES = { "go.mod": goMod("example.com/app"), "main.go": mainGo() };
 

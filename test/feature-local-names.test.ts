@@ -5,13 +5,19 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
-import { startContainerd, type TestContainerd, whyNoContainerd, writeDocker } from "./helpers/containerd.ts";
-import { type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
+import {
+  startContainerd,
+  type TestContainerd,
+  type TestDaemon,
+  tryStartDaemon,
+  whyNoContainerd,
+  writeDocker,
+} from "./helpers/daemon.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
-import { runKoHere } from "./helpers/inprocess.ts";
-import { cleanEnvironment } from "./helpers/oracle.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
+import { runKoHere } from "./helpers/world-host.ts";
+import { cleanEnvironment } from "./helpers/world-programs.ts";
 
 const NAMERS = ["", "-P", "-B", "--bare"] as const;
 type Namer = (typeof NAMERS)[number];

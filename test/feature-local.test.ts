@@ -6,7 +6,7 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { type ApiServer, startApiServer } from "./helpers/apiserver.ts";
+import { type ApiServer, startApiServer } from "./helpers/cluster.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import {
   type DockerBench,
@@ -21,13 +21,12 @@ import {
   type TestCertificates,
   type TestDaemon,
   tryStartDaemon,
-} from "./helpers/dockerd.ts";
-import { makeFolder } from "./helpers/folder.ts";
+} from "./helpers/daemon.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
-import { ourCommand } from "./helpers/oracle.ts";
-import type { Result } from "./helpers/programs.ts";
 import { startRegistry, whyNoRegistry } from "./helpers/registry.ts";
-import { makeBench } from "./helpers/workbench.ts";
+import { makeBench } from "./helpers/world-bench.ts";
+import { makeFolder } from "./helpers/world-folders.ts";
+import { ourCommand, type Result } from "./helpers/world-programs.ts";
 
 const ROOT = join(import.meta.dir, "..");
 const EXAMPLE = join(ROOT, "examples", "hello");

@@ -5,13 +5,13 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { parse } from "yaml";
-import { type ApiServer, startApiServer } from "./helpers/apiserver.ts";
+import { type ApiServer, startApiServer } from "./helpers/cluster.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
-import { waitUntil } from "./helpers/programs.ts";
 import { pull } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
-import { type Bench, makeBench } from "./helpers/workbench.ts";
+import { type Bench, makeBench } from "./helpers/world-bench.ts";
+import { waitUntil } from "./helpers/world-programs.ts";
 
 const programs = findCounterparts(["docker-registry", "etcd", "kube-apiserver", "kubectl"]);
 

@@ -7,14 +7,14 @@ import { existsSync, readdirSync, readFileSync, statSync, utimesSync, writeFileS
 import { join } from "node:path";
 import { MEDIA_TYPES } from "../lib/oci.ts";
 import { makeSbomImage, SPDX_MEDIA_TYPE } from "../lib/sbom.ts";
-import { goMod, mainGo } from "./helpers/go.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
+import { goMod, mainGo } from "./helpers/go.ts";
 import { FaultProxy, type Rule } from "./helpers/registry-fault-proxy.ts";
 import { isObject, pull, pullTags, readList } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
-import { findSpdxProblems } from "./helpers/spdx.ts";
-import type { Files } from "./helpers/tree.ts";
-import { type Bench, makeBench } from "./helpers/workbench.ts";
+import { findSpdxProblems } from "./helpers/sbom.ts";
+import { type Bench, makeBench } from "./helpers/world-bench.ts";
+import type { Files } from "./helpers/world-folders.ts";
 
 const programs = findCounterparts(["docker-registry"]);
 

@@ -12,16 +12,16 @@ import { readConfig } from "../lib/oci-config.ts";
 import { describe as describeBytes, type Digest, type Platform, readIndex, readManifest } from "../lib/oci.ts";
 import { pushSbom } from "../lib/publish-sbom.ts";
 import { makeSbomImage, makeSboms, type Sbom, type SbomContent, sbomTag, SPDX_MEDIA_TYPE } from "../lib/sbom.ts";
-import { type Bases, pushBases } from "./helpers/oracle-bases.ts";
-import { goMod, HELLO } from "./helpers/go.ts";
-import { makeClient } from "./helpers/registry-client.ts";
 import { findCounterparts, ORIGINAL } from "./helpers/counterparts.ts";
 import { askGo, base64 } from "./helpers/go-fixtures.ts";
-import { cleanEnvironment, commitTree, ourCommand, output } from "./helpers/oracle.ts";
-import { type Pulled, type PulledImage, pull, pullLayer, pullTags } from "./helpers/registry-images.ts";
+import { goMod, HELLO } from "./helpers/go.ts";
+import { type Bases, pushBases } from "./helpers/oracle-bases.ts";
+import { makeClient } from "./helpers/registry-client.ts";
+import { pull, type Pulled, type PulledImage, pullLayer, pullTags } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
-import { findSpdxProblems } from "./helpers/spdx.ts";
-import { type Files, type Tree, writeTree } from "./helpers/tree.ts";
+import { findSpdxProblems } from "./helpers/sbom.ts";
+import { type Files, type Tree, writeTree } from "./helpers/world-folders.ts";
+import { cleanEnvironment, commitTree, ourCommand, output } from "./helpers/world-programs.ts";
 
 const programs = findCounterparts(["docker-registry", "ko", "crane"]);
 /** Milliseconds: the first build for a platform compiles the runtime for it. */

@@ -6,9 +6,9 @@ import { createKeychain } from "../lib/registry-keychain.ts";
 import { describeError } from "../lib/errors.ts";
 import { createHost, type Host } from "../lib/host.ts";
 import type { Registry } from "../lib/registry.ts";
-import { type Folder, makeFolder } from "./helpers/folder.ts";
 import { bigBlob, makeClient, makeManifest, readAll, SHORT, textBlob } from "./helpers/registry-client.ts";
 import { type Demand, registrySuite, type Rule } from "./helpers/registry-fault-proxy.ts";
+import { type Folder, makeFolder } from "./helpers/world-folders.ts";
 
 const { missing, other, proxy, repository, testNumber } = registrySuite();
 const real: Host = createHost();

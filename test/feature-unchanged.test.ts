@@ -5,10 +5,9 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { mainGo } from "./helpers/go.ts";
-import { ourCommand, output } from "./helpers/oracle.ts";
-import { type Result, runToEnd } from "./helpers/programs.ts";
-import { MODULES, openScene, type Scene, type SceneOptions } from "./helpers/scene.ts";
-import type { Files } from "./helpers/tree.ts";
+import { MODULES, openScene, type Scene, type SceneOptions } from "./helpers/world-bench.ts";
+import type { Files } from "./helpers/world-folders.ts";
+import { ourCommand, output, type Result, runToEnd } from "./helpers/world-programs.ts";
 
 /** Milliseconds after which a change is far enough in the past that no file has to be read to prove it. */
 const PAST_MS = 2100;

@@ -5,14 +5,14 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { rmSync } from "node:fs";
-import { type ApiServer, startApiServer } from "./helpers/apiserver.ts";
+import { type ApiServer, startApiServer } from "./helpers/cluster.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, libraryGo, mainGo } from "./helpers/go.ts";
-import { waitUntil } from "./helpers/programs.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
-import type { Files } from "./helpers/tree.ts";
-import { causeOf, outcomeOf, startWatching, type Watching } from "./helpers/watching.ts";
-import { type Bench, makeBench } from "./helpers/workbench.ts";
+import { type Bench, makeBench } from "./helpers/world-bench.ts";
+import type { Files } from "./helpers/world-folders.ts";
+import { waitUntil } from "./helpers/world-programs.ts";
+import { causeOf, outcomeOf, startWatching, type Watching } from "./helpers/world-watch.ts";
 
 const programs = findCounterparts(["docker-registry", "etcd", "kube-apiserver", "kubectl"]);
 

@@ -3,9 +3,9 @@ import { lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, statSync
 import { join } from "node:path";
 import { writeArchiveFile } from "../lib/file.ts";
 import { KoError } from "../lib/errors.ts";
-import { makeFolder } from "./helpers/folder.ts";
-import { hostAt } from "./helpers/hostat.ts";
-import { runToEnd } from "./helpers/programs.ts";
+import { makeFolder } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
+import { runToEnd } from "./helpers/world-programs.ts";
 
 const { signal } = new AbortController();
 const host = hostAt("/");

@@ -3,7 +3,7 @@ import { readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { KoError } from "../lib/errors.ts";
 import { withLock } from "../lib/file.ts";
-import { makeFolder } from "./helpers/folder.ts";
+import { makeFolder } from "./helpers/world-folders.ts";
 
 const { signal } = new AbortController();
 const module = join(import.meta.dir, "..", "lib", "file.ts");

@@ -3,7 +3,7 @@ import { lstatSync, readdirSync, readFileSync } from "node:fs";
 import { KoError, messageOf, UsageError } from "../lib/errors.ts";
 import { checkWritableFile, writeOutputFile } from "../lib/file.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
 
 describe("checkWritableFile()", () => {
   test.each(["new", "old", "dir/new", "link", "/dev/null"])("takes %s, and leaves no trace", async (path) => {

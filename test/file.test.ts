@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { messageOf } from "../lib/errors.ts";
 import { isBelow, isInside, look, lookAtLink, readChunks, readEntries, readNames, realPath } from "../lib/file.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
 
 describe("isInside() and isBelow()", () => {
   test.each([

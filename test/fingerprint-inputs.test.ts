@@ -11,7 +11,7 @@ import {
   takeInputs,
 } from "../lib/fingerprint-inputs.ts";
 import { Looks } from "../lib/fingerprint.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 let tree: Tree = writeTree({});
 

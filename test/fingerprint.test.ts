@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { statSync } from "node:fs";
 import { digestOfHeader, findHeaderEnd, isSourceName, Window } from "../lib/fingerprint.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 describe("isSourceName()", () => {
   test.each([

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { readCommonFolder, readGitFile } from "../lib/git.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
 
 const NAMED: readonly (readonly [string, string, string | undefined])[] = [
   ["a path from here", "gitdir: ../main/.git/worktrees/x\n", "main/.git/worktrees/x"],

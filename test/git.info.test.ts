@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { readGitInfo } from "../lib/git.ts";
 import type { Host } from "../lib/host.ts";
 import type { GitInfo } from "../lib/template-data.ts";
-import { hostAt } from "./helpers/hostat.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
 
 const DATE = "2024-03-01T11:30:00+01:00";
 

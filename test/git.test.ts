@@ -1,9 +1,9 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { relative } from "node:path";
 import { findWorkTree, planTags, readGitState } from "../lib/git.ts";
-import { hostAt } from "./helpers/hostat.ts";
-import { commitTree, output } from "./helpers/oracle.ts";
-import { type Files, type Tree, writeTree } from "./helpers/tree.ts";
+import { type Files, type Tree, writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
+import { commitTree, output } from "./helpers/world-programs.ts";
 
 let tree: Tree;
 

@@ -2,8 +2,8 @@ import { describe, expect, test } from "bun:test";
 import { statSync, utimesSync } from "node:fs";
 import { LinkWatch } from "../lib/go-build.ts";
 import type { Program } from "../lib/go-programs.ts";
-import { waitUntil } from "./helpers/programs.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
+import { waitUntil } from "./helpers/world-programs.ts";
 
 const program: Program = { importPath: "example.com/a", dir: "/", workDir: "/", module: undefined, text: "a" };
 

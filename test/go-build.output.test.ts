@@ -3,9 +3,9 @@ import { chmodSync, linkSync, renameSync, utimesSync, writeFileSync } from "node
 import { join } from "node:path";
 import { type GoBuildEvent, OutputWatch } from "../lib/go-build.ts";
 import type { Program } from "../lib/go-programs.ts";
-import { hostAt } from "./helpers/hostat.ts";
-import { waitUntil } from "./helpers/programs.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
+import { waitUntil } from "./helpers/world-programs.ts";
 
 let tree: Tree;
 let seen: GoBuildEvent[];

@@ -15,7 +15,7 @@ import { buildEnvironment } from "../lib/go.ts";
 import type { Platform } from "../lib/oci.ts";
 import { type Failure, failuresOf } from "./helpers/failures.ts";
 import { countingGo, goMod, type GoWorld, goWorld, listPrograms, mainGo } from "./helpers/go.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 const LINUX = { os: "linux", architecture: "amd64" };
 const WINDOWS = { os: "windows", architecture: "amd64" };

@@ -4,13 +4,12 @@ import { existsSync, readFileSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { KoError, messageOf } from "../lib/errors.ts";
 import { type GoBuildInfo, parseBuildInfo, readBuildInfo } from "../lib/go-buildinfo.ts";
-import { askGoVersion } from "./helpers/buildinfo.ts";
-import { goMod, HELLO, mainGo } from "./helpers/go.ts";
-import { cacheFolder, findCounterpart } from "./helpers/counterparts.ts";
-import { prepareKnative } from "./helpers/knative.ts";
-import { commitTree, output } from "./helpers/oracle.ts";
+import { cacheFolder, findCounterpart, prepareKnative } from "./helpers/counterparts.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { type Files, type Tree, writeTree } from "./helpers/tree.ts";
+import { goMod, HELLO, mainGo } from "./helpers/go.ts";
+import { askGoVersion } from "./helpers/sbom.ts";
+import { type Files, type Tree, writeTree } from "./helpers/world-folders.ts";
+import { commitTree, output } from "./helpers/world-programs.ts";
 
 /** Milliseconds: the first build for a platform compiles the runtime for it. */
 const BUILD_TIMEOUT = 180_000;

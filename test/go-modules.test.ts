@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { findModuleDir, findModulesBelow, findOwner, findSurroundings, readModulePath } from "../lib/go-modules.ts";
 import { goMod } from "./helpers/go.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
 
 describe("findSurroundings()", () => {
   test.each([

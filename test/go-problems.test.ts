@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { splitRemedy } from "../lib/go-problems.ts";
 import { failuresOf } from "./helpers/failures.ts";
 import { goMod, type GoWorld, goWorld, listPrograms, mainGo } from "./helpers/go.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 const LINUX = { os: "linux", architecture: "amd64" };
 

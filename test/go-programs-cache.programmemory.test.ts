@@ -5,8 +5,8 @@ import { Cache } from "../lib/cache.ts";
 import { findPrograms } from "../lib/go-programs.ts";
 import { forgetPrograms, type ProgramRecords, recallPrograms, rememberPrograms } from "../lib/go-programs-cache.ts";
 import { goMod, type GoWorld, goWorld, mainGo } from "./helpers/go.ts";
-import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { MODULES, SETTLED_MS } from "./helpers/world-bench.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 let tree: Tree;
 let world: GoWorld;

@@ -8,8 +8,8 @@ import { choosePrograms } from "../lib/go-programs.ts";
 import { ProgramFinder } from "../lib/go-programs-cache.ts";
 import { createTiming } from "../lib/timing.ts";
 import { goWorld } from "./helpers/go.ts";
-import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { MODULES, SETTLED_MS } from "./helpers/world-bench.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 let tree: Tree;
 let lists = 0;

@@ -4,7 +4,7 @@ import { relative } from "node:path";
 import { parseArgument } from "../lib/go-arguments.ts";
 import { failuresOf } from "./helpers/failures.ts";
 import { countingGo, goMod, type GoWorld, goWorld, listPrograms, mainGo } from "./helpers/go.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 const LINUX = { os: "linux", architecture: "amd64" };
 

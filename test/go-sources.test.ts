@@ -4,8 +4,8 @@ import { ancestors } from "../lib/file.ts";
 import { embedFolders, globMatcher, isImmutable, planPattern, planSources } from "../lib/go-sources.ts";
 import { type GoModule, type GoPackage, parsePackages } from "../lib/go.ts";
 import { goMod, goWorld, listPrograms } from "./helpers/go.ts";
-import { MODULES } from "./helpers/scene.ts";
-import { type Files, type Tree, writeTree } from "./helpers/tree.ts";
+import { MODULES } from "./helpers/world-bench.ts";
+import { type Files, type Tree, writeTree } from "./helpers/world-folders.ts";
 
 let tree: Tree;
 

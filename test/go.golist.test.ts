@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { buildEnvironment, findMains, listPackages, parsePackages } from "../lib/go.ts";
 import { failuresOf } from "./helpers/failures.ts";
 import { goMod, goWorld, mainGo } from "./helpers/go.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
 
 const LINUX = { os: "linux", architecture: "amd64" };
 

@@ -5,7 +5,7 @@ import { buildEnvironment, goMessages, looksKilled, readGoEnv, refuseToolexec, r
 import { Interrupted } from "../lib/host.ts";
 import { failuresOf, rejectionOf } from "./helpers/failures.ts";
 import { goWorld } from "./helpers/go.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
 
 describe("buildEnvironment()", () => {
   const amd64 = { CGO_ENABLED: "0", GOOS: "linux", GOARCH: "amd64" };

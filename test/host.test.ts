@@ -4,12 +4,12 @@ import { join } from "node:path";
 import { CommandError } from "../lib/errors.ts";
 import { createHost, type Host, Interrupted, type RunOptions, withSignal } from "../lib/host.ts";
 import { errorOf, rejectionOf } from "./helpers/failures.ts";
-import { waitUntil } from "./helpers/programs.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
+import { waitUntil } from "./helpers/world-programs.ts";
 
 /** Made once: it listens to signals. */
 const host: Host = createHost();
-const PROGRAM = join(import.meta.dir, "helpers", "hostprogram.ts");
+const PROGRAM = join(import.meta.dir, "helpers", "world-host.ts");
 
 function textOf(data: Uint8Array): string {
   return new TextDecoder().decode(data);
@@ -290,7 +290,7 @@ interface Ended {
   readonly err: string;
 }
 
-/** Runs helpers/hostprogram.ts through a shell command line in which `$KO` stands for it. */
+/** Runs helpers/world-host.ts through a shell command line in which `$KO` stands for it. */
 async function inShell(
   line: string,
   options: { readonly env?: Record<string, string>; readonly cwd?: string } = {},
@@ -385,7 +385,7 @@ describe("Host.readStdin() in a real process", () => {
   });
 });
 
-/** A running helpers/hostprogram.ts, with an ear at its stderr. */
+/** A running helpers/world-host.ts, with an ear at its stderr. */
 function start(
   task: string,
   number = "0",

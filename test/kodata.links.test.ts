@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { walkFailure, walkKodata } from "./helpers/kodata.ts";
+import { walkFailure, walkKodata } from "./helpers/world-folders.ts";
 
 /** Without links in its path. */
 let folder: string;

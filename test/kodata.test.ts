@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { type KodataOptions, binaryEntries, kodataEntries } from "../lib/kodata.ts";
 import type { TarEntry } from "../lib/tar.ts";
-import { type Walked, kodataOptions, walkFailure, walkKodata } from "./helpers/kodata.ts";
+import { kodataOptions, type Walked, walkFailure, walkKodata } from "./helpers/world-folders.ts";
 
 /** Holds `repo`, with a `.git` folder, and whatever else a test puts beside it. Without links in its path. */
 let folder: string;

@@ -17,9 +17,9 @@ import {
 import { silentLog } from "../lib/log.ts";
 import { startKubeApi } from "./helpers/cluster.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { hostAt } from "./helpers/hostat.ts";
-import { waitUntil } from "./helpers/programs.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
+import { waitUntil } from "./helpers/world-programs.ts";
 
 const LIB = join(import.meta.dir, "../lib");
 const KO = join(import.meta.dir, "../ko.ts");

@@ -10,9 +10,9 @@ import { silentLog } from "../lib/log.ts";
 import { digestOf, hexOf, MEDIA_TYPES } from "../lib/oci.ts";
 import type { TarEntry } from "../lib/tar.ts";
 import { noTiming } from "../lib/timing.ts";
-import { type CacheBox, makeCacheBox } from "./helpers/cachebox.ts";
 import { randomBytes } from "./helpers/images.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type CacheBox, makeCacheBox } from "./helpers/world-cache.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 const pool = new CompressionPool({ workers: 0 });
 afterAll(() => pool[Symbol.asyncDispose]());

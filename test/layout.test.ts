@@ -7,8 +7,8 @@ import { blobPath, openLayout, writeToLayout } from "../lib/layout.ts";
 import { type Digest, digestOf, hexOf, MAX_DOCUMENT_BYTES, MEDIA_TYPES } from "../lib/oci.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { errorOf, failureOf } from "./helpers/failures.ts";
-import { makeFolder } from "./helpers/folder.ts";
 import { makeImage, randomBytes, randomImage, randomIndex } from "./helpers/images.ts";
+import { makeFolder } from "./helpers/world-folders.ts";
 
 const { signal } = new AbortController();
 const never: Digest = digestOf(randomBytes("never", 1));

@@ -11,8 +11,8 @@ import { type Choice, Pipeline, type PublishedProgram } from "../lib/pipeline.ts
 import { noTiming } from "../lib/timing.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { goWorld, mainGo } from "./helpers/go.ts";
-import { MODULES, SETTLED_MS } from "./helpers/scene.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { MODULES, SETTLED_MS } from "./helpers/world-bench.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 let tree: Tree;
 let logged: string[];

@@ -14,7 +14,7 @@ import {
 } from "../lib/publish-destination.ts";
 import { describeError, UsageError } from "../lib/errors.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
 
 const FLAGS: PublishFlags = {
   naming: "md5",

@@ -9,10 +9,10 @@ import { silentLog } from "../lib/log.ts";
 import { type Digest, digestOf, hexOf, verified } from "../lib/oci.ts";
 import { packTar, type TarEntry } from "../lib/tar.ts";
 import { startDockerProxy } from "./helpers/daemon-bench.ts";
-import { type DaemonKind, type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
+import { type DaemonKind, type TestDaemon, tryStartDaemon } from "./helpers/daemon.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { makeFolder } from "./helpers/folder.ts";
 import { makeImage, makeLayer, randomBytes, randomImage } from "./helpers/images.ts";
+import { makeFolder } from "./helpers/world-folders.ts";
 
 const stack = new AsyncDisposableStack();
 afterAll(() => stack.disposeAsync());

@@ -17,13 +17,13 @@ import { type PushTarget, pushContent, registryPublisher } from "../lib/publish.
 import { formatRepository, type Repository } from "../lib/reference.ts";
 import { makeSbomImage, makeSboms, type Sbom, sbomTag } from "../lib/sbom.ts";
 import { noTiming } from "../lib/timing.ts";
+import { rejectionOf } from "./helpers/failures.ts";
+import { NEW, randomImage, randomIndex } from "./helpers/images.ts";
 import { makeClient, readAll, type TestClient } from "./helpers/registry-client.ts";
 import { FaultProxy, type Rule } from "./helpers/registry-fault-proxy.ts";
-import { hostAt } from "./helpers/hostat.ts";
-import { NEW, randomImage, randomIndex } from "./helpers/images.ts";
 import { startRegistry, type TestRegistry, whyNoRegistry } from "./helpers/registry.ts";
-import { rejectionOf } from "./helpers/failures.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
 
 const PROGRAM = {
   goVersion: "go1.26.8",

@@ -5,13 +5,13 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { dirname } from "node:path";
 import { findCounterparts } from "./helpers/counterparts.ts";
-import { type TestDaemon, tryStartDaemon } from "./helpers/dockerd.ts";
+import { type TestDaemon, tryStartDaemon } from "./helpers/daemon.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
 import { type Base, pushBases } from "./helpers/oracle-bases.ts";
-import { output } from "./helpers/oracle.ts";
 import { digestOf } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
-import { type Bench, makeBench } from "./helpers/workbench.ts";
+import { type Bench, makeBench } from "./helpers/world-bench.ts";
+import { output } from "./helpers/world-programs.ts";
 
 const FILES = {
   "go.mod": goMod("example.com/app"),

@@ -10,13 +10,13 @@ import { type LocalPlace, localPublisher } from "../lib/publish-local.ts";
 import { type Publisher, type PushTarget, registryPublisher, teePublisher, writeImageRefs } from "../lib/publish.ts";
 import { noTiming } from "../lib/timing.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { hostAt } from "./helpers/hostat.ts";
 import { NEW, randomImage, randomIndex, REUSED } from "./helpers/images.ts";
-import { waitUntil } from "./helpers/programs.ts";
 import { makeClient, type TestClient } from "./helpers/registry-client.ts";
 import { registrySuite } from "./helpers/registry-fault-proxy.ts";
 import { whyNoRegistry } from "./helpers/registry.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
+import { waitUntil } from "./helpers/world-programs.ts";
 
 const PUBLISHED: readonly Published[] = [
   { reference: "r/a@sha256:1", all: ["r/a@sha256:1"] },

@@ -3,10 +3,10 @@ import { beforeAll, describe, expect, test } from "bun:test";
 import type { FindOptions, FoundCredential, Keychain } from "../lib/registry-credential.ts";
 import { createKeychain } from "../lib/registry-keychain.ts";
 import { failureOf } from "./helpers/failures.ts";
-import { hostAt } from "./helpers/hostat.ts";
 import { makeClient, makeManifest, textBlob } from "./helpers/registry-client.ts";
 import { type Demand, registrySuite, type Rule } from "./helpers/registry-fault-proxy.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
 
 const account = { username: "joe", password: "s3cret-pass" };
 const right: FoundCredential = { credential: { kind: "basic", ...account }, source: "all sources" };

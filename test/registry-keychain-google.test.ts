@@ -7,7 +7,7 @@ import {
   makeCloudWorld,
   type Service,
 } from "./helpers/registry-clouds.ts";
-import type { TreeEntry } from "./helpers/tree.ts";
+import type { TreeEntry } from "./helpers/world-folders.ts";
 
 const REPOSITORY = "europe-west1-docker.pkg.dev/project/repo/app";
 const TOKEN = "POST https://oauth2.googleapis.com/token";

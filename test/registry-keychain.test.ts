@@ -8,7 +8,7 @@ import { createHost, type Host } from "../lib/host.ts";
 import type { Log } from "../lib/log.ts";
 import { parseRepository } from "../lib/reference.ts";
 import { failureOf, rejectionOf } from "./helpers/failures.ts";
-import { type Folder, makeFolder } from "./helpers/folder.ts";
+import { type Folder, makeFolder } from "./helpers/world-folders.ts";
 
 /** Made once: it listens to signals. */
 const real: Host = createHost();

@@ -7,9 +7,8 @@ import { describeError } from "../lib/errors.ts";
 import type { Log } from "../lib/log.ts";
 import { parseRepository } from "../lib/reference.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { hostAt } from "./helpers/hostat.ts";
-import { runKoHere } from "./helpers/inprocess.ts";
-import { type Tree, type TreeEntry, writeTree } from "./helpers/tree.ts";
+import { type Tree, type TreeEntry, writeTree } from "./helpers/world-folders.ts";
+import { hostAt, runKoHere } from "./helpers/world-host.ts";
 
 const SECRET = "canary/p+ss&w:rd";
 const base64 = (text: string): string => Buffer.from(text).toString("base64");

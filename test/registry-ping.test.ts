@@ -9,11 +9,11 @@ import { isObject } from "../lib/json.ts";
 import { silentLog } from "../lib/log.ts";
 import { ApiProbe, type Endpoint, findUsable, isSameEndpoint, parseChallenges } from "../lib/registry-ping.ts";
 import { Secrets } from "../lib/url.ts";
-import { makeCacheBox } from "./helpers/cachebox.ts";
 import { type Failure, failureOf } from "./helpers/failures.ts";
 import { bigBlob, makeClient, makeManifest, SHORT, textBlob, user } from "./helpers/registry-client.ts";
 import { type Demand, FaultProxy, registrySuite } from "./helpers/registry-fault-proxy.ts";
 import { findFreePort, startRegistry } from "./helpers/registry.ts";
+import { makeCacheBox } from "./helpers/world-cache.ts";
 
 const account = { username: "joe", password: "s3cret-pass" };
 

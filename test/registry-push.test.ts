@@ -6,9 +6,9 @@ import { KoError } from "../lib/errors.ts";
 import type { Blob, BlobStream } from "../lib/image.ts";
 
 import { failureOf, rejectionOf } from "./helpers/failures.ts";
-import { waitUntil } from "./helpers/programs.ts";
 import { bigBlob, makeClient, SHORT, textBlob, user } from "./helpers/registry-client.ts";
 import { type Fault, registrySuite, type Rule } from "./helpers/registry-fault-proxy.ts";
+import { waitUntil } from "./helpers/world-programs.ts";
 
 const SIZE = 1_000_000;
 const FIRST_HALF = 500_000;

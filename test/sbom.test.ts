@@ -14,12 +14,11 @@ import {
   type SbomContent,
   sbomTag,
 } from "../lib/sbom.ts";
-import { readGoVersionText } from "./helpers/buildinfo.ts";
-import { readAll } from "./helpers/registry-client.ts";
 import { askGo, base64, listOf } from "./helpers/go-fixtures.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
+import { readAll } from "./helpers/registry-client.ts";
 import { isObject, readList, readObject } from "./helpers/registry-images.ts";
-import { findSpdxProblems } from "./helpers/spdx.ts";
+import { findSpdxProblems, readGoVersionText } from "./helpers/sbom.ts";
 
 const VERSION = "v0.19.1";
 

@@ -3,8 +3,8 @@ import { readdirSync } from "node:fs";
 import { KoError, messageOf, UsageError } from "../lib/errors.ts";
 import { createTiming, noTiming, type Recorder, type Timing, withTiming } from "../lib/timing.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { hostAt } from "./helpers/hostat.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
 
 interface Event {
   readonly name: string;

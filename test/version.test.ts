@@ -3,7 +3,7 @@ import { mkdir, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { createHost, type Host } from "../lib/host.ts";
 import { findSourceVersion, koVersion, type SourceVersion } from "../lib/version.ts";
-import { makeFolder } from "./helpers/folder.ts";
+import { makeFolder } from "./helpers/world-folders.ts";
 
 const host: Host = createHost();
 

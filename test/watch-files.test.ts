@@ -6,8 +6,8 @@ import { chmodSync, mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs
 import { join } from "node:path";
 import { Watcher, type WatchLimit } from "../lib/watch-files.ts";
 import type { PathChange } from "../lib/watch-places.ts";
-import { runToEnd } from "./helpers/programs.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
+import { runToEnd } from "./helpers/world-programs.ts";
 
 interface Watched extends AsyncDisposable {
   readonly watcher: Watcher;

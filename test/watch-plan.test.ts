@@ -4,7 +4,7 @@ import type { Program } from "../lib/go-programs.ts";
 import { planArguments, planConfig, planInputs, planKodata, planPatterns, planProgram } from "../lib/watch-plan.ts";
 import type { Places } from "../lib/watch-places.ts";
 import { goMod } from "./helpers/go.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 function goPackage(part: Partial<GoPackage> & Pick<GoPackage, "importPath" | "dir">): GoPackage {
   return {

@@ -14,7 +14,7 @@ import {
   fakeProgram,
   type RoundOutcome,
   runRound,
-} from "./helpers/rounds.ts";
+} from "./helpers/world-watch.ts";
 
 const [A, B] = [fakeProgram("a"), fakeProgram("b")];
 

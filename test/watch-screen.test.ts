@@ -9,7 +9,7 @@ import {
   shortDigest,
   WatchScreen,
 } from "../lib/watch-screen.ts";
-import { hostAt } from "./helpers/hostat.ts";
+import { hostAt } from "./helpers/world-host.ts";
 
 const digest = (character: string): string => `r.example/x/web@sha256:${character.repeat(64)}`;
 

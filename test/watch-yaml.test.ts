@@ -14,6 +14,7 @@ import { createFeeder, createPrinter, formatRound, YamlJob, type YamlJobOptions 
 import { type Due, FatalError, type RoundContext } from "../lib/watch.ts";
 import { joinDocuments, splitDocuments, type YamlDocument } from "../lib/yaml.ts";
 import { rejectionOf } from "./helpers/failures.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 import {
   dueFor,
   EVERYTHING,
@@ -24,8 +25,7 @@ import {
   fakeRun,
   type RoundOutcome,
   runRound,
-} from "./helpers/rounds.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+} from "./helpers/world-watch.ts";
 
 const [A, B] = [fakeProgram("a"), fakeProgram("b")];
 

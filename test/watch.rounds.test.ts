@@ -9,7 +9,7 @@ import type { Host } from "../lib/host.ts";
 import { NOWHERE, type WatchPlan } from "../lib/watch-places.ts";
 import { type Due, FatalError, type RoundContext, watchAndRun, type WatchJob } from "../lib/watch.ts";
 import { rejectionOf } from "./helpers/failures.ts";
-import { dueFor, EVERYTHING, fakeHost, FakeWatcher } from "./helpers/rounds.ts";
+import { dueFor, EVERYTHING, fakeHost, FakeWatcher } from "./helpers/world-watch.ts";
 
 /** Two programs, each of one file. */
 const PLAN: Partial<WatchPlan> = {

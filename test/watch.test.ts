@@ -6,13 +6,11 @@ import { describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, libraryGo, mainGo } from "./helpers/go.ts";
-import { ourCommand } from "./helpers/oracle.ts";
-import { start, survivorsWith, waitUntil } from "./helpers/programs.ts";
 import { registrySuite } from "./helpers/registry-fault-proxy.ts";
-import { SETTLED_MS } from "./helpers/scene.ts";
-import type { Files } from "./helpers/tree.ts";
-import { causeOf, outcomeOf, startWatching } from "./helpers/watching.ts";
-import { type Bench, makeBench } from "./helpers/workbench.ts";
+import { type Bench, makeBench, SETTLED_MS } from "./helpers/world-bench.ts";
+import type { Files } from "./helpers/world-folders.ts";
+import { ourCommand, start, survivorsWith, waitUntil } from "./helpers/world-programs.ts";
+import { causeOf, outcomeOf, startWatching } from "./helpers/world-watch.ts";
 
 const programs = findCounterparts(["docker-registry"]);
 

@@ -6,8 +6,8 @@ import { describeError, UsageError } from "../lib/errors.ts";
 import type { Host } from "../lib/host.ts";
 import { type Input, type InputRequest, readInputs } from "../lib/yaml-inputs.ts";
 import { silentLog } from "../lib/log.ts";
-import { hostAt } from "./helpers/hostat.ts";
-import { type Tree, type TreeEntry, writeTree } from "./helpers/tree.ts";
+import { type Tree, type TreeEntry, writeTree } from "./helpers/world-folders.ts";
+import { hostAt } from "./helpers/world-host.ts";
 
 interface World {
   readonly host?: Partial<Host>;

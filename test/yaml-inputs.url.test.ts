@@ -3,7 +3,7 @@ import { describeError } from "../lib/errors.ts";
 import { silentLog } from "../lib/log.ts";
 import { fetchInput } from "../lib/yaml-inputs.ts";
 import { isUrl, readInputs } from "../lib/yaml-inputs.ts";
-import { hostAt } from "./helpers/hostat.ts";
+import { hostAt } from "./helpers/world-host.ts";
 
 describe("isUrl()", () => {
   test.each([

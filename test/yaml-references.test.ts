@@ -6,9 +6,9 @@ import type { Cache, Records } from "../lib/cache.ts";
 import { messageOf } from "../lib/errors.ts";
 import { joinDocuments, renderDocument, splitDocuments, type YamlDocument } from "../lib/yaml.ts";
 import { findReferences, replaceReferences, type YamlReference } from "../lib/yaml-references.ts";
-import { makeCacheBox } from "./helpers/cachebox.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { askGo, base64, listOf } from "./helpers/go-fixtures.ts";
+import { makeCacheBox } from "./helpers/world-cache.ts";
 import { generateYaml, resolved } from "./helpers/yaml.ts";
 
 const CORPUS = join(import.meta.dir, "fixtures", "yaml");

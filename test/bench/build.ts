@@ -9,11 +9,11 @@
 import { mkdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { findCounterparts } from "../helpers/counterparts.ts";
-import { makeFolder } from "../helpers/folder.ts";
 import { goMod } from "../helpers/go.ts";
 import { pushBases } from "../helpers/oracle-bases.ts";
-import { cleanEnvironment } from "../helpers/oracle.ts";
 import { startRegistry } from "../helpers/registry.ts";
+import { makeFolder } from "../helpers/world-folders.ts";
+import { cleanEnvironment } from "../helpers/world-programs.ts";
 import { compare, type Contender, formatTable } from "./measure.ts";
 
 const OURS = resolve(import.meta.dir, "../../ko");

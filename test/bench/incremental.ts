@@ -12,15 +12,13 @@
  */
 import { mkdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { findCounterparts } from "../helpers/counterparts.ts";
-import { tryStartDaemon } from "../helpers/dockerd.ts";
-import { makeFolder } from "../helpers/folder.ts";
+import { findCounterparts, findKnativePrograms, prepareKnative } from "../helpers/counterparts.ts";
+import { tryStartDaemon } from "../helpers/daemon.ts";
 import { goMod } from "../helpers/go.ts";
-import { findKnativePrograms, prepareKnative } from "../helpers/knative.ts";
 import { pushBases } from "../helpers/oracle-bases.ts";
-import { cleanEnvironment, commitTree, output } from "../helpers/oracle.ts";
 import { startRegistry } from "../helpers/registry.ts";
-import { writeTree } from "../helpers/tree.ts";
+import { makeFolder, writeTree } from "../helpers/world-folders.ts";
+import { cleanEnvironment, commitTree, output } from "../helpers/world-programs.ts";
 import { compare, type Contender, formatRows, type Row } from "./measure.ts";
 
 /** Sources with at least one program. */

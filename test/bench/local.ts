@@ -10,10 +10,10 @@
 import { cp, mkdir, rm, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { findCounterparts, findKnativeModule } from "../helpers/counterparts.ts";
-import { type DaemonKind, tryStartDaemon } from "../helpers/dockerd.ts";
-import { makeFolder } from "../helpers/folder.ts";
+import { type DaemonKind, tryStartDaemon } from "../helpers/daemon.ts";
 import { pushBases } from "../helpers/oracle-bases.ts";
 import { startRegistry } from "../helpers/registry.ts";
+import { makeFolder } from "../helpers/world-folders.ts";
 import { compare, type Contender, formatTable } from "./measure.ts";
 
 const OURS = resolve(import.meta.dir, "../../ko");

@@ -4,12 +4,12 @@
  *
  *     npm run build && npx bun test/bench/picture.ts
  */
-import { startApiServer } from "../helpers/apiserver.ts";
+import { startApiServer } from "../helpers/cluster.ts";
 import { goMod, mainGo } from "../helpers/go.ts";
 import { startRegistry } from "../helpers/registry.ts";
-import type { Files } from "../helpers/tree.ts";
-import { startWatching } from "../helpers/watching.ts";
-import { makeBench } from "../helpers/workbench.ts";
+import { makeBench } from "../helpers/world-bench.ts";
+import type { Files } from "../helpers/world-folders.ts";
+import { startWatching } from "../helpers/world-watch.ts";
 
 await using registry = await startRegistry();
 await using server = await startApiServer();

@@ -11,12 +11,12 @@ import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { startApiServer } from "../helpers/apiserver.ts";
+import { startApiServer } from "../helpers/cluster.ts";
 import { findCounterparts, findKnativeModule } from "../helpers/counterparts.ts";
 import { goMod } from "../helpers/go.ts";
 import { pushBases } from "../helpers/oracle-bases.ts";
-import { type Running, runToEnd, start, waitUntil } from "../helpers/programs.ts";
 import { startRegistry } from "../helpers/registry.ts";
+import { type Running, runToEnd, start, waitUntil } from "../helpers/world-programs.ts";
 
 const OURS = resolve(import.meta.dir, "../../ko");
 const rounds = Number(process.argv[2] ?? 7);

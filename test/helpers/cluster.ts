@@ -1,4 +1,37 @@
 /**
+ * Kubernetes for tests. A real API server over a real etcd, on free loopback ports, its state in a throw-away folder, stores,
+ * checks, defaults and refuses as any cluster does, but nothing runs what it stores: no controllers (a deleted namespace never
+ * ends, nothing fills `status`), no kubelet.
+ *
+ * Where Pods must run at once, the little of the API that `kubectl run --attach --rm` needs is served from memory. Attaching is
+ * refused there, so that kubectl reads the log.
+ */
+import { generateKeyPairSync } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { findCounterparts } from "./counterparts.ts";
+import { findFreePort } from "./registry.ts";
+import { makeFolder, stateFolder } from "./world-folders.ts";
+import { type Result, runToEnd, waitForServer } from "./world-programs.ts";
+
+export interface ApiServer extends AsyncDisposable {
+  /** `https://127.0.0.1:PORT` */
+  readonly url: string;
+  /** The bearer token of `admin`, who may do everything. */
+  readonly token: string;
+  /** Absolute path of a kubeconfig whose only context, `test`, is this server's, as `admin`. */
+  readonly kubeconfig: string;
+  /** Runs the machine's kubectl on this server to its end, whatever its exit code. */
+  kubectl(args: readonly string[], options?: KubectlOptions): Promise<Result>;
+}
+
+export interface KubectlOptions {
+  /** @default nothing */
+  readonly stdin?: string;
+}
+
+/**
  * The little of the Kubernetes API that `kubectl run --attach --rm` needs, in memory: the counterpart is the real
  * kubectl, this stands in for a cluster whose Pods run at once. Attaching is refused, so that kubectl reads the log.
  */
@@ -26,6 +59,35 @@ export interface KubeApiOptions {
 export interface Pod {
   readonly metadata: { readonly name: string; readonly [key: string]: unknown };
   readonly spec: Readonly<Record<string, unknown>>;
+}
+
+const TOKEN = "test-token";
+
+/** How often ports are looked for, as another program may take one between the look and the start. */
+const ATTEMPTS = 3;
+
+const VERBS = ["create", "delete", "get", "list", "watch"];
+
+const DISCOVERY: Readonly<Record<string, unknown>> = {
+  "/api": { kind: "APIVersions", versions: ["v1"] },
+  "/apis": { kind: "APIGroupList", apiVersion: "v1", groups: [] },
+  "/api/v1": {
+    kind: "APIResourceList",
+    groupVersion: "v1",
+    resources: [{ name: "pods", singularName: "pod", namespaced: true, kind: "Pod", verbs: VERBS }],
+  },
+};
+
+/** Starts etcd and the API server and waits until they serve. @throws {Error} If a program is missing or fails. */
+export async function startApiServer(): Promise<ApiServer> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await startOnce();
+    } catch (error) {
+      if (attempt === ATTEMPTS || !(error instanceof Error && /address already in use/.test(error.message)))
+        throw error;
+    }
+  }
 }
 
 /** Starts it on a free port of loopback. */
@@ -93,17 +155,114 @@ export function startKubeApi(options: KubeApiOptions): KubeApi {
   };
 }
 
-const VERBS = ["create", "delete", "get", "list", "watch"];
+async function startOnce(): Promise<ApiServer> {
+  const programs = findCounterparts(["etcd", "kube-apiserver", "kubectl"]);
+  if (programs === undefined) throw new Error("no API server");
+  await using stack = new AsyncDisposableStack();
+  const { path: folder } = stack.use(await makeFolder(stateFolder()));
+  const pki = join(folder, "pki");
+  await mkdir(pki);
+  const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
+  await Bun.write(join(pki, "sa.key"), privateKey.export({ type: "pkcs8", format: "pem" }));
+  await Bun.write(join(pki, "tokens.csv"), `${TOKEN},admin,admin,system:masters\n`);
+  const store = `http://127.0.0.1:${await findFreePort()}`;
+  const port = await findFreePort();
+  const server = `https://127.0.0.1:${port}`;
 
-const DISCOVERY: Readonly<Record<string, unknown>> = {
-  "/api": { kind: "APIVersions", versions: ["v1"] },
-  "/apis": { kind: "APIGroupList", apiVersion: "v1", groups: [] },
-  "/api/v1": {
-    kind: "APIResourceList",
-    groupVersion: "v1",
-    resources: [{ name: "pods", singularName: "pod", namespaced: true, kind: "Pod", verbs: VERBS }],
-  },
-};
+  const start = (argv: readonly string[], name: string): Bun.Subprocess => {
+    const child = Bun.spawn([...argv], {
+      cwd: folder,
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: Bun.file(join(folder, `${name}.log`)),
+    });
+    stack.defer(async () => {
+      // Its state is thrown away: no need to let it save anything.
+      child.kill("SIGKILL");
+      await child.exited;
+    });
+    return child;
+  };
+  const children = [
+    start(
+      [
+        programs.etcd,
+        ...["--data-dir", join(folder, "etcd"), "--log-level", "warn", "--unsafe-no-fsync"],
+        ...["--heartbeat-interval", "20", "--election-timeout", "200"],
+        ...["--listen-client-urls", store, "--advertise-client-urls", store],
+        ...["--listen-peer-urls", "http://127.0.0.1:0"],
+      ],
+      "etcd",
+    ),
+    start(
+      [
+        programs["kube-apiserver"],
+        ...["--etcd-servers", store, "--bind-address", "127.0.0.1", "--secure-port", String(port)],
+        // It writes a certificate for 127.0.0.1 there; endpoints on loopback are refused, hence no reconciler.
+        ...["--cert-dir", pki, "--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none"],
+        ...["--service-cluster-ip-range", "10.0.0.0/24"],
+        ...["--token-auth-file", join(pki, "tokens.csv"), "--authorization-mode", "AlwaysAllow"],
+        ...["--service-account-issuer", "https://kubernetes.default.svc"],
+        ...["--service-account-key-file", join(pki, "sa.key")],
+        ...["--service-account-signing-key-file", join(pki, "sa.key")],
+        ...["--enable-priority-and-fairness=false", "--profiling=false"],
+        // With the cache, a CRD that is deleted soon after it was made may take five minutes: "storage is (re)initializing".
+        "--watch-cache=false",
+      ],
+      "kube-apiserver",
+    ),
+  ];
+  // Ready, and past its own start: it makes the namespace "default" a moment later.
+  for (const path of ["/readyz", "/api/v1/namespaces/default"]) {
+    await waitForServer(children, {
+      isUp: () => answers(`${server}${path}`),
+      log: () => tails(folder, ["etcd", "kube-apiserver"]),
+    });
+  }
+  const kubeconfig = join(folder, "kubeconfig");
+  await Bun.write(kubeconfig, JSON.stringify(makeKubeconfig(server, join(pki, "apiserver.crt"))));
+  const cache = join(folder, "cache");
+  const closing = stack.move();
+  return {
+    url: server,
+    token: TOKEN,
+    kubeconfig,
+    kubectl: (args, { stdin } = {}) =>
+      runToEnd([programs.kubectl, `--kubeconfig=${kubeconfig}`, `--cache-dir=${cache}`, ...args], {
+        cwd: folder,
+        env: process.env,
+        ...(stdin === undefined ? {} : { stdin }),
+      }),
+    [Symbol.asyncDispose]: () => closing.disposeAsync(),
+  };
+}
+
+async function answers(url: string): Promise<boolean> {
+  return fetch(url, {
+    headers: { authorization: `Bearer ${TOKEN}` },
+    tls: { rejectUnauthorized: false },
+    keepalive: false,
+  }).then(
+    ({ ok }) => ok,
+    () => false,
+  );
+}
+
+function tails(folder: string, names: readonly string[]): string {
+  return names.map((name) => `${name}: ${readFileSync(join(folder, `${name}.log`), "utf8").slice(-1900)}`).join("\n");
+}
+
+/** JSON is YAML. */
+function makeKubeconfig(server: string, authority: string): object {
+  return {
+    apiVersion: "v1",
+    kind: "Config",
+    clusters: [{ name: "test", cluster: { server, "certificate-authority": authority } }],
+    users: [{ name: "admin", user: { token: TOKEN } }],
+    contexts: [{ name: "test", context: { cluster: "test", user: "admin" } }],
+    "current-context": "test",
+  };
+}
 
 /** Says what there is, then nothing more until the client goes. */
 function watch(events: readonly object[], gone: AbortSignal): Response {

@@ -1,27 +1,32 @@
 /**
  * The real programs that the tests run beside ours: kubectl, Debian's docker-registry, skopeo and umoci, and Go
  * programs: the original ko, crane and a current Docker engine (Debian's has no containerd store) at the versions that
- * `test/counterparts.json` pins, etcd and kube-apiserver as the module in `test/tools` pins them.
+ * `test/counterparts.json` pins, etcd and kube-apiserver as the module in `test/tools` pins them; and Knative Serving.
  *
  * Go programs stay in a cache folder between runs. What a binary is, its own build info says (`go version -m`): a
  * stamp beside it could lie. `.ci/setup.ts` calls {@link installGoPrograms}; tests only look.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { commitTree, output } from "./world-programs.ts";
 import pins from "../counterparts.json" with { type: "json" };
 
 /** A program that `go install` makes of a module. */
 export type GoProgram = "ko" | "crane" | "dockerd";
+
 /** A program of the module in `test/tools`: the Go package of each is in {@link CLUSTER_PACKAGES}. */
 export type ClusterProgram = keyof typeof CLUSTER_PACKAGES;
+
 /** A program that the machine's packages bring. */
 export type PackagedProgram = "docker-registry" | "skopeo" | "umoci" | "zstd" | "kubectl";
+
 export type Counterpart = GoProgram | ClusterProgram | PackagedProgram;
 
 /** The module that is the real input of `feature-knative.test.ts`, as `module@version`. */
 export const KNATIVE: string = `${pins.knative.module}@${pins.knative.version}`;
+
 /** The original, as `module@version`. */
 export const ORIGINAL: string = `${pins.ko.package}@${pins.ko.version}`;
 
@@ -133,6 +138,34 @@ export function findKnativeModule(): string | undefined {
   const answer: unknown = JSON.parse(stdout.toString());
   const folder = typeof answer === "object" && answer !== null && "Dir" in answer ? answer.Dir : undefined;
   return typeof folder === "string" ? folder : undefined;
+}
+
+/** The module as a repository with one commit, made once and kept; its absolute path. */
+export async function prepareKnative(): Promise<string> {
+  const kept = join(cacheFolder(), KNATIVE.replaceAll(/[/@]/g, "-"));
+  if (existsSync(kept)) return kept;
+  const module = findKnativeModule();
+  if (module === undefined) throw new Error(`${KNATIVE} cannot be downloaded`);
+  const making = `${kept}.${process.pid}`;
+  await rm(making, { recursive: true, force: true });
+  await mkdir(dirname(making), { recursive: true });
+  await cp(module, making, { recursive: true });
+  // The module cache is read-only.
+  await output(["chmod", "-R", "u+w", making], { cwd: "/", env: process.env });
+  await commitTree(making);
+  await rename(making, kept);
+  return kept;
+}
+
+/** The import paths after `ko://` in the YAML of `config/`, each once, sorted. */
+export async function findKnativePrograms(tree: string): Promise<readonly string[]> {
+  const found = new Set<string>();
+  for await (const path of new Bun.Glob("**/*.yaml").scan({ cwd: join(tree, "config"), absolute: true })) {
+    for (const [, program] of (await Bun.file(path).text()).matchAll(/ko:\/\/([^"\s]+)/g)) {
+      if (program !== undefined) found.add(program);
+    }
+  }
+  return [...found].sort();
 }
 
 function hasAll<N extends string>(found: Partial<Record<N, string>>, names: readonly N[]): found is Record<N, string> {

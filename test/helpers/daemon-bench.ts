@@ -1,17 +1,15 @@
 /**
- * A bench (workbench.ts) beside a container daemon: ko that loads, the docker program that looks at the images, and a Unix
+ * A bench (world-bench.ts) beside a container daemon: ko that loads, the docker program that looks at the images, and a Unix
  * socket in front of the daemon that counts requests and lists the files of archives.
  */
 import { createServer, type IncomingMessage, request as startRequest, type ServerResponse } from "node:http";
 import { join } from "node:path";
 import { text as readText } from "node:stream/consumers";
 import { extract } from "tar-stream";
-import { makeFolder } from "./folder.ts";
 import { goMod, mainGo } from "./go.ts";
-import { output } from "./oracle.ts";
-import type { Result } from "./programs.ts";
-import type { Files } from "./tree.ts";
-import { type Bench, makeBench } from "./workbench.ts";
+import { type Bench, makeBench } from "./world-bench.ts";
+import { type Files, makeFolder } from "./world-folders.ts";
+import { output, type Result } from "./world-programs.ts";
 
 /** Variables on top of the bench's. */
 export type Environment = Readonly<Record<string, string>>;

@@ -7,8 +7,8 @@ import { BuildSetups, type BuildSetupsOptions } from "../../lib/go-setup.ts";
 import type { GoOptions, GoPackage } from "../../lib/go.ts";
 import type { Host } from "../../lib/host.ts";
 import type { Log } from "../../lib/log.ts";
-import { hostAt } from "./hostat.ts";
-import type { Files, Tree } from "./tree.ts";
+import type { Files, Tree } from "./world-folders.ts";
+import { hostAt } from "./world-host.ts";
 
 export interface GoModOptions {
   /** The Go version that it asks for. @default "1.21" */

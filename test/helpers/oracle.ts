@@ -2,15 +2,17 @@
  * Runs one build with the original ko and with ours, and compares everything that a user of either could see. The tables in
  * `test/parity/` hold the cases.
  *
- * Both get the same tree, the same environment and the same arguments, and push to one real registry under two
- * prefixes; repository names are not part of an image, so equal means equal.
+ * Both get the same tree, the same environment and the same arguments, and push to one real registry under two prefixes;
+ * repository names are not part of an image, so equal means equal. Results of the original are kept in the cache folder of the
+ * tests, because it is deterministic and takes longer than ours; `KO_TEST_LIVE_ORACLE=1` runs it all the same.
  */
-import { readdirSync, statSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { rename } from "node:fs/promises";
 import { join } from "node:path";
+import { cacheFolder, ORIGINAL } from "./counterparts.ts";
 import { HELLO, readGoBuilds, recordingGo } from "./go.ts";
 import type { Base, BaseName, Bases } from "./oracle-bases.ts";
 import { compareImages, type CompareOptions, compareTars, compareValues } from "./oracle-compare.ts";
-import { digestTree, type KeepOptions, keepOriginal } from "./oracle-kept.ts";
 import {
   digestOf,
   isObject,
@@ -22,7 +24,8 @@ import {
   type RepositoryName,
   splitReference,
 } from "./registry-images.ts";
-import { type Files, type Tree, writeTree } from "./tree.ts";
+import { type Files, type Tree, writeTree } from "./world-folders.ts";
+import { commitTree, cleanEnvironment, ourCommand, output } from "./world-programs.ts";
 
 /** One way to run a program. */
 export interface Invocation {
@@ -114,7 +117,25 @@ export interface Case {
   readonly validate?: boolean;
 }
 
-const ROOT = join(import.meta.dir, "..", "..");
+export interface KeepOptions {
+  /** Runs the original, whatever is kept of it. @default $KO_TEST_LIVE_ORACLE */
+  readonly isLive?: boolean | undefined;
+  /** The original's executable. */
+  readonly ko: string;
+  /** The registry, `127.0.0.1:PORT`: another one each time, and no part of what decides. */
+  readonly host: string;
+  /** All else that decides the result: arguments, configuration, digest of the base, files. */
+  readonly inputs: readonly string[];
+}
+
+/** A text that the original made. */
+export interface Kept {
+  readonly text: string;
+  /** False if the original ran just now. */
+  readonly isOld: boolean;
+}
+
+let described: Promise<string> | undefined;
 
 /** Builds a case with both programs. @returns a line for each difference, as {@link findDifferences} */
 export async function differencesOf(
@@ -218,46 +239,6 @@ export async function validateAll(crane: string, outcome: Outcome): Promise<void
   }
 }
 
-/** The argv that runs ours: the compiled executable if it is newer than every source, else Bun on the sources. */
-export function ourCommand(): string[] {
-  const compiled = join(ROOT, "ko");
-  const sources = [join(ROOT, "ko.ts"), ...readdirSync(join(ROOT, "lib")).map((name) => join(ROOT, "lib", name))];
-  const newest = Math.max(...sources.map(changedAt));
-  return changedAt(compiled) > newest ? [compiled] : [process.execPath, "--no-env-file", join(ROOT, "ko.ts")];
-}
-
-/** The environment of both programs: this machine's, without what would steer a build, in UTC. */
-export function cleanEnvironment(work: string): Record<string, string> {
-  const steering =
-    /^(KO_|KOCACHE$|KIND_|DOCKER_|REGISTRY_AUTH_FILE$|SOURCE_DATE_EPOCH$|GOOS$|GOARCH$|GOARM$|GOAMD64$|CGO_ENABLED$|TZ$)/;
-  const env: Record<string, string> = {};
-  for (const [key, value] of Object.entries(process.env)) {
-    if (value !== undefined && !steering.test(key)) env[key] = value;
-  }
-  return { ...env, TZ: "UTC", DOCKER_CONFIG: join(work, "docker"), KO_CONFIG_PATH: join(work, "config") };
-}
-
-/** Makes `root` a repository with one commit that has the same hash each time. */
-export async function commitTree(root: string, tag?: string): Promise<void> {
-  const date = "2024-01-02T03:04:05Z";
-  const who = { GIT_AUTHOR_NAME: "t", GIT_AUTHOR_EMAIL: "t@example.com", GIT_COMMITTER_NAME: "t" };
-  const env = {
-    ...process.env,
-    ...who,
-    GIT_COMMITTER_EMAIL: "t@example.com",
-    GIT_AUTHOR_DATE: date,
-    GIT_COMMITTER_DATE: date,
-  };
-  for (const args of [
-    ["init", "-q", "-b", "main"],
-    ["add", "-A", "-f"],
-    ["commit", "-q", "--no-gpg-sign", "-m", "one"],
-    ...(tag === undefined ? [] : [["tag", tag]]),
-  ]) {
-    await output(["git", ...args], { cwd: root, env });
-  }
-}
-
 /** Runs one program to its end and pulls back what it says it pushed. */
 export async function runKo(argv: readonly string[], options: RunKoOptions): Promise<Outcome> {
   const { request, host, prefix, cwd } = options;
@@ -296,15 +277,46 @@ export async function runKo(argv: readonly string[], options: RunKoOptions): Pro
   };
 }
 
-/** What a program prints. @throws {Error} If it fails, with what it wrote to stderr. */
-export async function output(
-  argv: readonly string[],
-  options: { readonly cwd: string; readonly env: Readonly<Record<string, string | undefined>> },
-): Promise<string> {
-  const child = Bun.spawn([...argv], { ...options, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
-  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
-  if (code !== 0) throw new Error(`${argv.join(" ")} exited with ${code}\n${stderr}`);
-  return stdout;
+/**
+ * A text that the original makes, from the cache folder if it was made before.
+ *
+ * Sound, because the file's name is a hash of all that decides the text: the original's own executable, the inputs, and
+ * everything that `go env` reports. The original run twice on these gives the same text; it keeps no state of its own.
+ */
+export async function keepOriginal(make: () => Promise<string>, options: KeepOptions): Promise<Kept> {
+  const { ko, host, inputs, isLive = Boolean(process.env["KO_TEST_LIVE_ORACLE"]) } = options;
+  const key = new Bun.CryptoHasher("sha256");
+  key.update(JSON.stringify([await describeOriginal(ko), ...inputs.map((input) => input.replaceAll(host, "HOST"))]));
+  const file = join(cacheFolder(), "original", key.digest("hex"));
+  if (!isLive && existsSync(file))
+    return { text: readFileSync(file, "utf8").replaceAll("HOST:PORT", host), isOld: true };
+  const text = await make();
+  const making = `${file}.${crypto.randomUUID()}`;
+  await Bun.write(making, text.replaceAll(host, "HOST:PORT"));
+  // A file that is there is complete.
+  await rename(making, file);
+  return { text, isOld: false };
+}
+
+/**
+ * All that a folder holds as a build sees it: names, modes, links and contents; of the repository in its root only that
+ * there is one, as its one commit holds the same.
+ */
+export function digestTree(root: string): string {
+  const hash = new Bun.CryptoHasher("sha256");
+  const visit = (path: string): void => {
+    for (const name of readdirSync(join(root, path)).sort()) {
+      const at = join(path, name);
+      const stat = lstatSync(join(root, at));
+      hash.update(JSON.stringify([at, stat.mode]));
+      if (at === ".git") continue;
+      if (stat.isSymbolicLink()) hash.update(JSON.stringify(readlinkSync(join(root, at))));
+      else if (stat.isDirectory()) visit(at);
+      else hash.update(new Bun.CryptoHasher("sha256").update(readFileSync(join(root, at))).digest());
+    }
+  };
+  visit("");
+  return hash.digest("hex");
 }
 
 async function findDifferencesFrom(
@@ -394,6 +406,13 @@ function imagesOf(pulled: Pulled): readonly PulledImage[] {
   return pulled.kind === "image" ? [pulled] : pulled.children;
 }
 
-function changedAt(path: string): number {
-  return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+/** The original and what it finds on this machine. */
+function describeOriginal(ko: string): Promise<string> {
+  return (described ??= (async () => {
+    const { stdout } = Bun.spawnSync(["go", "env", "-json"], { cwd: "/", stderr: "inherit" });
+    // Each call of `go env` names another temporary folder there.
+    const stable = stdout.toString().replace(/^\t"GOGCCFLAGS":.*$/m, "");
+    const hash = new Bun.CryptoHasher("sha256").update(await Bun.file(ko).bytes()).digest("hex");
+    return JSON.stringify([ORIGINAL, stable, hash]);
+  })());
 }

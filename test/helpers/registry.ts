@@ -3,8 +3,10 @@
  *
  * `registry-fault-proxy.ts` goes in front of it where something must break.
  */
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { makeFolder, stateFolder } from "./folder.ts";
+import { makeFolder, stateFolder } from "./world-folders.ts";
+import { waitForServer } from "./world-programs.ts";
 
 export interface TestRegistry extends AsyncDisposable {
   /** `127.0.0.1:PORT` */
@@ -74,17 +76,12 @@ export async function startRegistry(options: StartRegistryOptions = {}): Promise
     await child.exited;
   });
   const url = `${certificate === undefined ? "http" : "https"}://${host}/v2/`;
-  for (let tries = 0; ; tries++) {
-    if (child.exitCode !== null || tries > 400) {
-      throw new Error(`docker-registry did not start: ${await Bun.file(log).text()}`);
-    }
-    const ok = await fetch(url, { tls: { rejectUnauthorized: false }, keepalive: false }).then(
-      (response) => response.ok || (accounts !== undefined && response.status === 401),
+  const isUp = (): Promise<boolean> =>
+    fetch(url, { tls: { rejectUnauthorized: false }, keepalive: false }).then(
+      ({ ok, status }) => ok || (accounts !== undefined && status === 401),
       () => false,
     );
-    if (ok) break;
-    await Bun.sleep(10);
-  }
+  await waitForServer([child], { isUp, log: () => readFileSync(log, "utf8") });
   const closing = stack.move();
   return { host, certificate, data, [Symbol.asyncDispose]: () => closing.disposeAsync() };
 }

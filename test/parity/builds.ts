@@ -1,7 +1,7 @@
 /** Parity cases: `builds:`, the default words and `--ldflags`. Every `go build` is compared too. */
 import { goMod } from "../helpers/go.ts";
 import type { Case } from "../helpers/oracle.ts";
-import type { Files } from "../helpers/tree.ts";
+import type { Files } from "../helpers/world-folders.ts";
 
 /** A program whose parts show what it was built with. */
 function program(name: string): string {

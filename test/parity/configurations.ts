@@ -4,7 +4,7 @@
  */
 import { goMod } from "../helpers/go.ts";
 import type { Case } from "../helpers/oracle.ts";
-import type { Files } from "../helpers/tree.ts";
+import type { Files } from "../helpers/world-folders.ts";
 
 const main = (name: string): string =>
   `package main\n\nvar version, commit, date = "none", "none", "none"\n\nfunc main() { println("${name}", version, commit, date) }\n`;

@@ -4,7 +4,7 @@
  * The programs are those of {@link PROGRAMS}. Where ours parts from the original on purpose, the case says what ours gives.
  */
 import { goMod, mainGo } from "../helpers/go.ts";
-import type { Files } from "../helpers/tree.ts";
+import type { Files } from "../helpers/world-folders.ts";
 
 export interface YamlCase {
   /** In plain words; the test's name. */

@@ -1,15 +1,61 @@
 /**
- * A tree of Go modules and ko run on it again and again: with one cache, and with none, which says what is right.
- *
- * ko runs in this process. `go` is the real one behind a script that notes each call, and runs what a test wants to happen
- * before or after a call of its own.
+ * A Go module with YAML in it, and ko run there. A bench runs ko as a user would, ours or the original, with a `go` that logs
+ * its calls and a `kubectl` that is the real one or a script. A scene runs ko in this process again and again, with a cache and
+ * with none, which says what is right; its `go` runs scripts of a test before or after a call.
  */
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { Host } from "../../lib/host.ts";
 import { goMod, libraryGo, mainGo, QUICK_GO } from "./go.ts";
-import { runKoHere } from "./inprocess.ts";
-import { cleanEnvironment, commitTree, output } from "./oracle.ts";
-import { type Files, type Tree, writeTree } from "./tree.ts";
+import { type Files, type Tree, writeTree } from "./world-folders.ts";
+import { runKoHere } from "./world-host.ts";
+import {
+  cleanEnvironment,
+  commitTree,
+  ourCommand,
+  output,
+  type Result,
+  type Running,
+  start,
+} from "./world-programs.ts";
+
+export interface Bench extends Disposable {
+  /** The module; ko's working directory. */
+  readonly tree: Tree;
+  /** For everything else; nothing of it is in the module. */
+  readonly work: Tree;
+  /** Where its images go: a repository of its own, so that nothing is there already. */
+  readonly repository: string;
+  /** What ko is run with, before a call's own. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Runs ours to its end. */
+  ours(args: readonly string[], options?: KoOptions): Promise<Result>;
+  /** Runs the original to its end. */
+  original(ko: string, args: readonly string[], options?: KoOptions): Promise<Result>;
+  /** Starts ours, as the leader of a process group. */
+  start(args: readonly string[], options?: KoOptions): Running;
+  /** The first word of each call of `go` so far: `list`, `build`, `env`. */
+  goCalls(): readonly string[];
+  /** Puts a script `kubectl` in front of the real one; the returned variables make ko find it. */
+  stubKubectl(script: string): Readonly<Record<string, string>>;
+}
+
+export interface BenchOptions {
+  /** The registry, `127.0.0.1:PORT`. */
+  readonly host: string;
+  /** Text of `.ko.yaml`. @default the built-in base */
+  readonly config?: string;
+  /** The working directory, instead of a tree of its own. */
+  readonly cwd?: string;
+  /** Builds as the user's go does, instead of quickly (QUICK_GO). @default false */
+  readonly plainGo?: boolean;
+}
+
+export interface KoOptions {
+  /** Absolute. @default the bench's */
+  readonly cwd?: string;
+  readonly env?: Readonly<Record<string, string>>;
+  readonly stdin?: string;
+}
 
 /** A moment of a call of go. */
 export type Moment = `${"before" | "after"}-${"list" | "build"}`;
@@ -92,12 +138,58 @@ at "after-$word"
 exit $code
 `;
 
+const IDENTITY = Object.fromEntries(
+  ["AUTHOR", "COMMITTER"].flatMap((who) => [
+    [`GIT_${who}_NAME`, "t"],
+    [`GIT_${who}_EMAIL`, "t@example.com"],
+  ]),
+);
+
+/** Makes a bench with `files` as the module. */
+export function makeBench(files: Files, options: BenchOptions): Bench {
+  const { host, config = "defaultBaseImage: ko.builtin/static\n" } = options;
+  const tree = writeTree(files);
+  const work = writeTree({ docker: null, "config/.ko.yaml": config });
+  const calls = work.at("go-calls");
+  const quick = options.plainGo === true ? "" : QUICK_GO;
+  work.write({ "bin/go": { executable: `#!/bin/sh\necho "$1" >> '${calls}'\n${quick}exec '${realGo()}' "$@"\n` } });
+  const repository = `${host}/team-${crypto.randomUUID()}`;
+  const env: Record<string, string> = {
+    ...cleanEnvironment(work.path),
+    KO_DOCKER_REPO: repository,
+    KO_GO_PATH: work.at("bin/go"),
+    KOCACHE: work.at("cache"),
+    // No test may reach a cluster of whoever runs it.
+    KUBECONFIG: work.at("no-kubeconfig"),
+    KUBECACHEDIR: work.at("kubectl-cache"),
+  };
+  const home = options.cwd ?? tree.path;
+  const begin = (argv: readonly string[], { cwd = home, env: more, stdin }: KoOptions, ownGroup: boolean): Running =>
+    start(argv, { cwd, env: { ...env, ...more }, ownGroup, ...(stdin === undefined ? {} : { stdin }) });
+  return {
+    tree,
+    work,
+    repository,
+    env,
+    ours: (args, more = {}) => begin([...ourCommand(), ...args], more, false).result,
+    original: (ko, args, more = {}) => begin([ko, ...args], more, false).result,
+    start: (args, more = {}) => begin([...ourCommand(), ...args], more, true),
+    goCalls: () => (existsSync(calls) ? readFileSync(calls, "utf8").trimEnd().split("\n") : []),
+    stubKubectl: (script) => {
+      work.write({ "stubs/kubectl": { executable: `#!/bin/sh\n${script}\n` } });
+      return { PATH: `${work.at("stubs")}:${env["PATH"] ?? ""}` };
+    },
+    [Symbol.dispose]: () => {
+      tree[Symbol.dispose]();
+      work[Symbol.dispose]();
+    },
+  };
+}
+
 export function makeScene(files: Files, options: SceneOptions = {}): Scene {
   const tree = writeTree(files);
   const work = writeTree({ docker: null, at: null, "config/.ko.yaml": "defaultBaseImage: scratch\n" });
-  const realGo = Bun.which("go");
-  if (realGo === null) throw new Error("there is no go on PATH");
-  work.write({ "bin/go": { executable: HOOKED_GO(realGo, work.path) } });
+  work.write({ "bin/go": { executable: HOOKED_GO(realGo(), work.path) } });
   const { GOFLAGS: _, ...clean } = cleanEnvironment(work.path);
   const env: Record<string, string> = {
     ...clean,
@@ -150,9 +242,8 @@ export function remove(tree: Tree, ...paths: readonly string[]): void {
   for (const path of paths) rmSync(tree.at(path), { recursive: true });
 }
 
-const IDENTITY = Object.fromEntries(
-  ["AUTHOR", "COMMITTER"].flatMap((who) => [
-    [`GIT_${who}_NAME`, "t"],
-    [`GIT_${who}_EMAIL`, "t@example.com"],
-  ]),
-);
+function realGo(): string {
+  const path = Bun.which("go");
+  if (path === null) throw new Error("there is no go on PATH");
+  return path;
+}

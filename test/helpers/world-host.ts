@@ -1,18 +1,58 @@
 /**
- * A program with a real host, for `host.test.ts`: what only a whole process shows (signals, closed pipes, its end).
+ * The real world seen from another folder, with another environment, and ko's command line in it: quicker than a process each
+ * time.
  *
- * `bun hostprogram.ts TASK [NUMBER]`
+ * Run as `bun world-host.ts TASK [NUMBER]` it is a program with a real host, for `host.test.ts`: signals, closed pipes and the
+ * end of a process are seen from outside only.
  */
 import { describeError, exitCodeOf } from "../../lib/errors.ts";
 import { createHost, type Host } from "../../lib/host.ts";
+import type { Result } from "./world-programs.ts";
+
+export interface RunKoHereOptions {
+  readonly cwd: string;
+  /** The whole environment. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Replaces other parts of the outside. */
+  readonly host?: Partial<Host>;
+}
+
+/** Made once: it listens to signals. */
+export const realHost: Host = createHost();
 
 /** Tells the pid of a grandchild on stderr, and waits for it. */
 const FORKING = "sleep 300 & echo pid $! >&2; wait";
 
-async function perform(
-  task: string,
-  { host, number }: { readonly host: Host; readonly number: number },
-): Promise<void> {
+/** A host in `cwd`; `changes` replaces the rest, the environment for programs included. */
+export function hostAt(cwd: string, changes: Partial<Host> = {}): Host {
+  const host: Host = {
+    ...realHost,
+    cwd,
+    findProgram: (name) => Bun.which(name, { PATH: host.env["PATH"] ?? "", cwd }) ?? undefined,
+    run: (argv, options = {}) => realHost.run(argv, { cwd, env: host.env, signal: host.signal, ...options }),
+    ...changes,
+  };
+  return host;
+}
+
+/** Runs `ko ARGS` to its end. */
+export async function runKoHere(args: readonly string[], { cwd, env, host: more }: RunKoHereOptions): Promise<Result> {
+  let stderr = "";
+  const stdout: Uint8Array[] = [];
+  const host = hostAt(cwd, {
+    env,
+    out: async (data) => void stdout.push(typeof data === "string" ? new TextEncoder().encode(data) : data.slice()),
+    err: (text) => void (stderr += text),
+    ...more,
+  });
+  const { main } = await import("../../ko.ts");
+  const code = await main(args, host);
+  return { code, stdout: Buffer.concat(stdout).toString(), stderr };
+}
+
+/** A task of the program; each shows something that only a whole process shows. */
+async function perform(task: string, number: number): Promise<void> {
+  const host = realHost;
   switch (task) {
     case "out":
       return host.out(`${"x".repeat(number - 1)}\n`);
@@ -65,11 +105,10 @@ async function perform(
 
 if (import.meta.main) {
   const [task = "", number = "0"] = process.argv.slice(2);
-  const host = createHost();
   try {
-    await perform(task, { host, number: Number(number) });
+    await perform(task, Number(number));
   } catch (error) {
-    host.err(`${describeError(error)}\n`);
+    realHost.err(`${describeError(error)}\n`);
     process.exitCode = exitCodeOf(error);
   }
 }

@@ -1,15 +1,17 @@
 /**
  * Container daemons that belong to a test: Debian's `dockerd` (classic store), a current one (containerd store, pinned in
- * `test/counterparts.json`), and podman's service. Each has its own folders, and is gone at the end.
+ * `test/counterparts.json`), podman's service, and containerd as it runs in the node of a kind cluster. Each has its own
+ * folders, and is gone at the end.
  *
  * They need root. Where one cannot start, that is said and the caller skips; in CI it is a failure.
  */
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
-import { chmod, mkdir, readdir } from "node:fs/promises";
+import { chmod, mkdir, readdir, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { findCounterpart } from "./counterparts.ts";
-import { makeFolder, stateFolder } from "./folder.ts";
 import { findFreePort } from "./registry.ts";
+import { makeFolder, stateFolder, type Tree } from "./world-folders.ts";
+import { type Result, runToEnd, waitForServer, waitUntil } from "./world-programs.ts";
 
 /** `graph` is the current engine with the classic store. */
 export type DaemonKind = "classic" | "graph" | "containerd" | "podman";
@@ -41,9 +43,20 @@ export interface StartDaemonOptions {
   readonly diskMegabytes?: number;
 }
 
-/** Milliseconds for a daemon to answer, and to end. */
-const START_MS = 60_000;
+export interface TestContainerd extends AsyncDisposable {
+  /** Absolute path of the folder with `config.toml` and `socket`. */
+  readonly folder: string;
+  /** Runs `ctr` in the namespace of Kubernetes. @throws {Error} If it fails. */
+  ctr(...args: readonly string[]): Promise<string>;
+}
+
+/** Milliseconds for a daemon to end. */
 const END_MS = 20_000;
+
+const CURVE = ["-pkeyopt", "ec_paramgen_curve:P-256"];
+
+/** The snapshotter that the configuration names for Kubernetes: not `ctr`'s own, and one that works everywhere. */
+export const SNAPSHOTTER = "native";
 
 /** Starts a daemon, or says why it cannot be and gives undefined. @throws {Error} In CI instead of that. */
 export async function tryStartDaemon(
@@ -62,6 +75,138 @@ export async function tryStartDaemon(
   if (process.env["CI"]) throw new Error(message);
   console.warn(`skipped: ${message}`);
   return undefined;
+}
+
+/** Unmounts all that is mounted below a folder. */
+export function unmountBelow(folder: string): void {
+  // Only Linux has it, where the daemons are.
+  if (!existsSync("/proc/self/mounts")) return;
+  const mounts = readFileSync("/proc/self/mounts", "utf8")
+    .split("\n")
+    .map((line) => line.split(" ")[1] ?? "")
+    .filter((path) => path.startsWith(`${folder}/`));
+  for (const path of mounts.reverse()) Bun.spawnSync(["umount", "-l", path]);
+}
+
+/** Makes an authority, a server's and a client's certificate, and an authority that signed neither. */
+export async function makeCertificates(folder: string): Promise<TestCertificates> {
+  const [server, client, stranger] = ["server", "client", "stranger"].map((name) => join(folder, name));
+  if (server === undefined || client === undefined || stranger === undefined) throw new Error("unreachable");
+  for (const path of [server, client, stranger]) await mkdir(path, { recursive: true });
+  for (const path of [server, stranger]) {
+    const names = ["-subj", "/CN=ko test authority", "-keyout", join(path, "ca-key.pem"), "-out", join(path, "ca.pem")];
+    await openssl(["req", "-x509", "-newkey", "ec", ...CURVE, "-nodes", "-days", "2", ...names]);
+  }
+  await Bun.write(join(client, "ca.pem"), Bun.file(join(server, "ca.pem")));
+  await sign(server, server, "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n");
+  await sign(client, server, "extendedKeyUsage=clientAuth\n");
+  await sign(stranger, stranger, "extendedKeyUsage=clientAuth\n");
+  return { server, client, stranger };
+}
+
+/** Why there can be no containerd here, or undefined; in CI that is an error instead. */
+export function whyNoContainerd(): string | undefined {
+  const missing = ["containerd", "ctr"].filter((name) => Bun.which(name) === null);
+  const message =
+    missing.length > 0
+      ? `${missing.join(" and ")} is not installed (apt-get install containerd)`
+      : process.getuid?.() === 0
+        ? undefined
+        : "containerd needs root";
+  if (message === undefined) return undefined;
+  if (process.env["CI"]) throw new Error(message);
+  console.warn(`skipped: ${message}`);
+  return message;
+}
+
+/** Starts it and waits until it answers. */
+export async function startContainerd(): Promise<TestContainerd> {
+  await using stack = new AsyncDisposableStack();
+  const { path: folder } = stack.use(await makeFolder(stateFolder()));
+  const config = join(folder, "config.toml");
+  const socket = join(folder, "socket");
+  const log = join(folder, "log");
+  await Bun.write(
+    config,
+    `version = 2
+root = "${folder}/root"
+state = "${folder}/state"
+disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs"]
+[grpc]
+  address = "${socket}"
+[ttrpc]
+  address = "${socket}.ttrpc"
+[plugins."io.containerd.grpc.v1.cri"]
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "${SNAPSHOTTER}"
+`,
+  );
+  const child = Bun.spawn(["containerd", "-c", config], { stdin: "ignore", stdout: "ignore", stderr: Bun.file(log) });
+  stack.defer(async () => {
+    child.kill();
+    const hurry = setTimeout(() => child.kill("SIGKILL"), 10_000);
+    await child.exited;
+    clearTimeout(hurry);
+  });
+  const run = (args: readonly string[]): Promise<Result> =>
+    runToEnd(["ctr", "--address", socket, "--namespace=k8s.io", ...args], { cwd: folder, env: process.env });
+  const isUp = async (): Promise<boolean> => (await run(["version"])).code === 0;
+  await waitForServer([child], { isUp, log: () => readFileSync(log, "utf8") });
+  const closing = stack.move();
+  return {
+    folder,
+    ctr: async (...args) => {
+      const { code, stdout, stderr } = await run(args);
+      if (code !== 0) throw new Error(`ctr ${args.join(" ")} exited with ${code}: ${stderr}`);
+      return stdout;
+    },
+    [Symbol.asyncDispose]: () => closing.disposeAsync(),
+  };
+}
+
+/**
+ * Writes `bin/docker` into `tree`: `docker ps` prints the file `ps`, `docker exec NODE …` runs the program against the
+ * containerd of that node. Each call is a line of the file `calls`; what came through stdin is kept in `NODE.tar`.
+ *
+ * Faults: `NODE.lie` is listed as content that the node has, `NODE.fail` is what an import says before it fails.
+ */
+export async function writeDocker(tree: Tree, nodes: Readonly<Record<string, TestContainerd>>): Promise<void> {
+  mkdirSync(tree.at("nodes"));
+  for (const [name, { folder }] of Object.entries(nodes)) await symlink(folder, tree.at(`nodes/${name}`));
+  tree.write({
+    calls: "",
+    "bin/docker": {
+      executable: `#!/bin/bash
+set -o pipefail
+cd '${tree.path}' || exit 99
+echo "$*" >> calls
+if [ "$1" = ps ]; then exec cat ps; fi
+shift
+stdin=/dev/null
+while [[ $1 == -* ]]; do
+  if [ "$1" = -i ]; then stdin=/dev/stdin; fi
+  shift
+done
+node=$1
+shift
+if [ ! -e "nodes/$node" ]; then
+  echo "Error response from daemon: No such container: $node" >&2
+  exit 1
+fi
+case $1 in
+  ctr) shift; set -- ctr --address "nodes/$node/socket" "$@" ;;
+  containerd) shift; set -- containerd -c "nodes/$node/config.toml" "$@" ;;
+esac
+case "$*" in
+  *"content ls -q") if [ -e "$node.lie" ]; then cat "$node.lie"; fi ;;
+  *"images import"*) if [ -e "$node.fail" ]; then cat "$node.fail" >&2; exit 1; fi ;;
+esac
+if [ $stdin = /dev/stdin ]; then tee "$node.tar" | "$@"; else exec "$@" < /dev/null; fi
+`,
+    },
+  });
 }
 
 function findProgram(kind: DaemonKind): string | undefined {
@@ -104,16 +249,12 @@ async function start(
     // Its own containerd outlives a dockerd that was killed.
     await endPidFiles(at("exec"));
   });
-  const until = Date.now() + START_MS;
-  for (;;) {
-    if (child.exitCode !== null || Date.now() > until) throw new Error(`${kind} did not start: ${log().slice(-2000)}`);
-    const isUp = await fetch("http://docker/_ping", { unix: socket, keepalive: false }).then(
-      (response) => response.ok,
+  const isUp = (): Promise<boolean> =>
+    fetch("http://docker/_ping", { unix: socket, keepalive: false }).then(
+      ({ ok }) => ok,
       () => false,
     );
-    if (isUp) break;
-    await Bun.sleep(20);
-  }
+  await waitForServer([child], { isUp, log });
   const closing = stack.move();
   return { socket, tcp, pid: child.pid, log, [Symbol.asyncDispose]: () => closing.disposeAsync() };
 }
@@ -145,7 +286,7 @@ async function endPidFiles(folder: string): Promise<void> {
     // The number may be another's by now.
     if (pid <= 1 || !readCommand(pid).includes(folder)) continue;
     process.kill(pid, "SIGKILL");
-    while (readCommand(pid).includes(folder)) await Bun.sleep(10);
+    await waitUntil(() => !readCommand(pid).includes(folder));
   }
 }
 
@@ -162,35 +303,6 @@ function mountDisk(path: string, megabytes: number): void {
   const { exitCode, stderr } = Bun.spawnSync(["mount", "-t", "tmpfs", "-o", `size=${megabytes}m`, "none", path]);
   if (exitCode !== 0) throw new Error(`cannot mount a disk: ${stderr.toString()}`);
 }
-
-/** Unmounts all that is mounted below a folder. */
-export function unmountBelow(folder: string): void {
-  // Only Linux has it, where the daemons are.
-  if (!existsSync("/proc/self/mounts")) return;
-  const mounts = readFileSync("/proc/self/mounts", "utf8")
-    .split("\n")
-    .map((line) => line.split(" ")[1] ?? "")
-    .filter((path) => path.startsWith(`${folder}/`));
-  for (const path of mounts.reverse()) Bun.spawnSync(["umount", "-l", path]);
-}
-
-/** Makes an authority, a server's and a client's certificate, and an authority that signed neither. */
-export async function makeCertificates(folder: string): Promise<TestCertificates> {
-  const [server, client, stranger] = ["server", "client", "stranger"].map((name) => join(folder, name));
-  if (server === undefined || client === undefined || stranger === undefined) throw new Error("unreachable");
-  for (const path of [server, client, stranger]) await mkdir(path, { recursive: true });
-  for (const path of [server, stranger]) {
-    const names = ["-subj", "/CN=ko test authority", "-keyout", join(path, "ca-key.pem"), "-out", join(path, "ca.pem")];
-    await openssl(["req", "-x509", "-newkey", "ec", ...CURVE, "-nodes", "-days", "2", ...names]);
-  }
-  await Bun.write(join(client, "ca.pem"), Bun.file(join(server, "ca.pem")));
-  await sign(server, server, "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth\n");
-  await sign(client, server, "extendedKeyUsage=clientAuth\n");
-  await sign(stranger, stranger, "extendedKeyUsage=clientAuth\n");
-  return { server, client, stranger };
-}
-
-const CURVE = ["-pkeyopt", "ec_paramgen_curve:P-256"];
 
 async function sign(folder: string, authority: string, extensions: string): Promise<void> {
   const at = (name: string): string => join(folder, name);

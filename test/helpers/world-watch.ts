@@ -1,6 +1,9 @@
 /**
- * `--watch` without files, programs and time: a host that records its output, a watcher that a test moves by hand, and the
- * context of a single round and the programs of a module for the tests of jobs.
+ * A `ko … --watch` that runs: waits for its rounds, ends it. No wait depends on how long something takes: each is for what ko
+ * says.
+ *
+ * Also `--watch` without files, programs and time: a host that records its output, a watcher that a test moves by hand, and the
+ * context of a single round for the tests of jobs.
  */
 import { LazyCache } from "../../lib/cache.ts";
 import { KoError } from "../../lib/errors.ts";
@@ -14,6 +17,20 @@ import type { PathChange, WatchPlan } from "../../lib/watch-places.ts";
 import type { WatchedPipeline } from "../../lib/watch-programs.ts";
 import type { ProgramChange } from "../../lib/watch-screen.ts";
 import type { Due, RoundContext, WatchJob } from "../../lib/watch.ts";
+import type { Bench, KoOptions } from "./world-bench.ts";
+import { type Result, type Running, waitUntil } from "./world-programs.ts";
+
+export interface Watching extends AsyncDisposable {
+  readonly running: Running;
+  /** Waits for the end of the next round, and returns all that was said on stderr since the last call. */
+  round(): Promise<string>;
+  /** Waits until stderr since the last call matches, and returns it up to there. */
+  said(what: RegExp): Promise<string>;
+  /** What was written to stdout since the last call. */
+  printed(): string;
+  /** Sends a signal to ko, or to its whole group as a terminal does, and waits for the end. */
+  end(signal?: NodeJS.Signals, options?: { readonly group: boolean }): Promise<Result>;
+}
 
 export interface FakeHost {
   readonly host: Host;
@@ -21,6 +38,69 @@ export interface FakeHost {
   readonly stderr: () => string;
   /** Aborts the host's signal. */
   readonly interrupt: (reason: Error) => void;
+}
+
+/** One round of a job, as far as it came. */
+export interface RoundOutcome {
+  readonly summary: string | undefined;
+  readonly error: unknown;
+  /** The places after the round. */
+  readonly places: Partial<WatchPlan>;
+  /** The places watched during the build, in order. */
+  readonly watched: readonly Partial<WatchPlan>[];
+  /** The programs and notes shown, in order. */
+  readonly shown: readonly (string | readonly ProgramChange[])[];
+  readonly warnings: readonly string[];
+}
+
+/** The last line of a round's block. */
+const ROUND = /^ {2}(?:printed|applied|created|nothing new|failed).*\d\.\d\d s.*\n/m;
+
+export const EVERYTHING: Due = { everything: true, programs: new Set(), args: false, yaml: false, config: false };
+
+/** Starts ko in a bench. The first round is not waited for. */
+export function startWatching(bench: Bench, args: readonly string[], options: KoOptions = {}): Watching {
+  const running = bench.start(args, options);
+  let [errAt, outAt] = [0, 0];
+  let isEnded = false;
+  const said = async (what: RegExp): Promise<string> => {
+    const rest = (): string => running.stderr().slice(errAt);
+    await waitUntil(() => what.test(rest()), running);
+    const match = what.exec(rest());
+    const end = (match?.index ?? 0) + (match?.[0].length ?? 0);
+    const text = rest().slice(0, end);
+    errAt += end;
+    return text;
+  };
+  const end: Watching["end"] = async (signal = "SIGINT", { group } = { group: false }) => {
+    isEnded = true;
+    process.kill(group ? -running.pid : running.pid, signal);
+    return running.result;
+  };
+  return {
+    running,
+    said,
+    round: () => said(ROUND),
+    printed: () => {
+      const text = running.stdout().slice(outAt);
+      outAt += text.length;
+      return text;
+    },
+    end,
+    [Symbol.asyncDispose]: async () => {
+      if (!isEnded) await end("SIGKILL", { group: true });
+    },
+  };
+}
+
+/** The first line of a round's block, without the time of day: what it was about. */
+export function causeOf(block: string): string {
+  return /^\d\d:\d\d:\d\d (.*)$/m.exec(block)?.[1] ?? "";
+}
+
+/** The last line of a round's block, without times: what came of it. */
+export function outcomeOf(block: string): string {
+  return /^ {2}([^,\n]*), \d+\.\d\d s/m.exec(block)?.[1] ?? "";
 }
 
 /** A host in the folder `/w` that can run and read nothing; `changes` replaces parts of it. */
@@ -93,19 +173,6 @@ export class FakeWatcher implements AsyncDisposable {
   }
 }
 
-/** One round of a job, as far as it came. */
-export interface RoundOutcome {
-  readonly summary: string | undefined;
-  readonly error: unknown;
-  /** The places after the round. */
-  readonly places: Partial<WatchPlan>;
-  /** The places watched during the build, in order. */
-  readonly watched: readonly Partial<WatchPlan>[];
-  /** The programs and notes shown, in order. */
-  readonly shown: readonly (string | readonly ProgramChange[])[];
-  readonly warnings: readonly string[];
-}
-
 /** Runs one round of a job, in the order of its phases. */
 export async function runRound<R>(
   job: WatchJob<R>,
@@ -137,8 +204,6 @@ export async function runRound<R>(
   }
   return { summary, error, places: await job.places(result, context), watched, shown, warnings };
 }
-
-export const EVERYTHING: Due = { everything: true, programs: new Set(), args: false, yaml: false, config: false };
 
 /** Due work for programs. */
 export function dueFor(...importPaths: readonly string[]): Due {

@@ -1,7 +1,9 @@
 /**
- * Running programs as a user's shell does: to the end, or until a signal, with all that they say.
+ * Runs programs as a user's shell does, to the end or until a signal, with their output: ours, the original, git. Waits until
+ * something is so.
  */
-import { readFileSync, readdirSync } from "node:fs";
+import { readFileSync, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
 
 /** How a program ended. */
 export interface Result {
@@ -28,6 +30,11 @@ export interface Running {
   /** Its end; always waited for by who started it. */
   readonly result: Promise<Result>;
 }
+
+const ROOT = join(import.meta.dir, "..", "..");
+
+/** Milliseconds: what has not happened by then does not happen, on the busiest machine. */
+const PATIENCE = 90_000;
 
 /** Runs a program to its end, whatever its exit code. */
 export async function runToEnd(argv: readonly string[], options: RunOptions): Promise<Result> {
@@ -57,9 +64,6 @@ export function start(argv: readonly string[], options: RunOptions & { readonly 
   return { pid: child.pid, stdout: () => said.stdout, stderr: () => said.stderr, result: end() };
 }
 
-/** Milliseconds: what has not happened by then does not happen, on the busiest machine. */
-const PATIENCE = 90_000;
-
 /**
  * Waits until something is so.
  *
@@ -81,6 +85,26 @@ export async function waitUntil(
   }
 }
 
+/** Waits until a server answers. @throws {Error} With the end of its log, if it ends before that or takes too long. */
+export async function waitForServer(
+  servers: readonly Bun.Subprocess[],
+  options: { readonly isUp: () => boolean | Promise<boolean>; readonly log: () => string },
+): Promise<void> {
+  const stderr = (): string => options.log().slice(-4000);
+  const ends = servers.map(async ({ exited }) => {
+    const code = await exited;
+    // Read when it is needed: after an orderly end the log is gone.
+    return {
+      code,
+      stdout: "",
+      get stderr() {
+        return stderr();
+      },
+    };
+  });
+  await waitUntil(options.isUp, { result: Promise.race(ends), stderr });
+}
+
 /**
  * The command lines of the processes whose environment holds `name=value`, once they had a moment to end; those that wait to
  * be reaped have none.
@@ -89,6 +113,57 @@ export async function survivorsWith(name: string, value: string): Promise<readon
   const isOver = (): boolean => processesWith(name, value).length === 0;
   await waitUntil(isOver, undefined, { patience: 20_000 }).catch(() => {});
   return processesWith(name, value);
+}
+
+/** What a program prints. @throws {Error} If it fails, with what it wrote to stderr. */
+export async function output(
+  argv: readonly string[],
+  options: { readonly cwd: string; readonly env: Readonly<Record<string, string | undefined>> },
+): Promise<string> {
+  const child = Bun.spawn([...argv], { ...options, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+  const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  if (code !== 0) throw new Error(`${argv.join(" ")} exited with ${code}\n${stderr}`);
+  return stdout;
+}
+
+/** The argv that runs ours: the compiled executable if it is newer than every source, else Bun on the sources. */
+export function ourCommand(): string[] {
+  const compiled = join(ROOT, "ko");
+  const sources = [join(ROOT, "ko.ts"), ...readdirSync(join(ROOT, "lib")).map((name) => join(ROOT, "lib", name))];
+  const newest = Math.max(...sources.map(changedAt));
+  return changedAt(compiled) > newest ? [compiled] : [process.execPath, "--no-env-file", join(ROOT, "ko.ts")];
+}
+
+/** The environment of both programs: this machine's, without what would steer a build, in UTC. */
+export function cleanEnvironment(work: string): Record<string, string> {
+  const steering =
+    /^(KO_|KOCACHE$|KIND_|DOCKER_|REGISTRY_AUTH_FILE$|SOURCE_DATE_EPOCH$|GOOS$|GOARCH$|GOARM$|GOAMD64$|CGO_ENABLED$|TZ$)/;
+  const env: Record<string, string> = {};
+  for (const [key, value] of Object.entries(process.env)) {
+    if (value !== undefined && !steering.test(key)) env[key] = value;
+  }
+  return { ...env, TZ: "UTC", DOCKER_CONFIG: join(work, "docker"), KO_CONFIG_PATH: join(work, "config") };
+}
+
+/** Makes `root` a repository with one commit that has the same hash each time. */
+export async function commitTree(root: string, tag?: string): Promise<void> {
+  const date = "2024-01-02T03:04:05Z";
+  const who = { GIT_AUTHOR_NAME: "t", GIT_AUTHOR_EMAIL: "t@example.com", GIT_COMMITTER_NAME: "t" };
+  const env = {
+    ...process.env,
+    ...who,
+    GIT_COMMITTER_EMAIL: "t@example.com",
+    GIT_AUTHOR_DATE: date,
+    GIT_COMMITTER_DATE: date,
+  };
+  for (const args of [
+    ["init", "-q", "-b", "main"],
+    ["add", "-A", "-f"],
+    ["commit", "-q", "--no-gpg-sign", "-m", "one"],
+    ...(tag === undefined ? [] : [["tag", tag]]),
+  ]) {
+    await output(["git", ...args], { cwd: root, env });
+  }
 }
 
 function processesWith(name: string, value: string): readonly string[] {
@@ -104,4 +179,8 @@ function processesWith(name: string, value: string): readonly string[] {
     .filter((entry) => /^\d+$/.test(entry))
     .filter((pid) => read(pid, "environ").includes(`${name}=${value}`))
     .map((pid) => read(pid, "cmdline").join(" "));
+}
+
+function changedAt(path: string): number {
+  return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
 }

@@ -1,10 +1,7 @@
-/**
- * Judges SPDX documents by the rules of SPDX 2.3: the fields of its JSON form with their values, what an identifier may
- * hold, and that relationships lead to elements of the document. https://spdx.github.io/spdx-spec/v2.3/
- *
- * The schema of SPDX is in no package of a registry that the tests may use, and would not see a bad identifier.
- */
-import { isObject } from "./registry-images.ts";
+/** Reads SBOM documents strictly, and the build information of Go programs. */
+import { type GoBuildInfo, type GoModule, parseBuildInfo } from "../../lib/go-buildinfo.ts";
+import { isObject, readList } from "./registry-images.ts";
+import { output } from "./world-programs.ts";
 
 type Check = (value: unknown) => string | undefined;
 
@@ -103,4 +100,44 @@ export function findSpdxProblems(bytes: Uint8Array): readonly string[] {
 
 function idsOf(list: unknown, key: string): readonly string[] {
   return Array.isArray(list) ? list.map((item) => (isObject(item) ? String(item[key]) : "")) : [];
+}
+
+/** What `go version -m -json` says of a program. @throws {Error} If go refuses it. */
+export async function askGoVersion(path: string): Promise<GoBuildInfo> {
+  const text = await output(["go", "version", "-m", "-json", path], { cwd: "/", env: process.env });
+  const value: unknown = JSON.parse(text);
+  if (!isObject(value)) throw new Error(`go version -m -json wrote ${text}`);
+  const main = moduleOf(value["Main"]);
+  return {
+    goVersion: textOf(value["GoVersion"]),
+    path: textOf(value["Path"]),
+    ...(main === undefined ? {} : { main }),
+    deps: readList(value["Deps"]).flatMap((dep) => moduleOf(dep) ?? []),
+    settings: readList(value["Settings"]).map(({ Key, Value }) => ({ key: textOf(Key), value: textOf(Value) })),
+  };
+}
+
+/** What a text that `go version -m` printed says. */
+export function readGoVersionText(text: string): GoBuildInfo {
+  const [first = "", ...lines] = text.split("\n");
+  const goVersion = first.slice(first.lastIndexOf(": ") + 2);
+  return parseBuildInfo(goVersion, lines.map((line) => line.replace(/^\t/, "")).join("\n"));
+}
+
+function moduleOf(value: unknown): GoModule | undefined {
+  if (!isObject(value) || Object.keys(value).length === 0) return undefined;
+  const { Path, Replace, Sum, Version } = value;
+  const replace = moduleOf(Replace);
+  return {
+    path: textOf(Path),
+    version: textOf(Version),
+    ...(Sum === undefined || Sum === "" ? {} : { sum: textOf(Sum) }),
+    ...(replace === undefined ? {} : { replace }),
+  };
+}
+
+function textOf(value: unknown): string {
+  if (value === undefined) return "";
+  if (typeof value === "string") return value;
+  throw new Error(`${JSON.stringify(value)} is no string`);
 }
