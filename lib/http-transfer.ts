@@ -48,6 +48,7 @@ export class StallGuard {
   #timer: ReturnType<typeof setTimeout> | undefined;
   #stalled: string | undefined;
   #aborted = false;
+  #ended = false;
 
   constructor(signals: readonly (AbortSignal | undefined)[]) {
     this.#signals = signals.filter((signal) => signal !== undefined);
@@ -81,12 +82,14 @@ export class StallGuard {
   }
 
   /**
-   * Starts a deadline, in place of the last one.
+   * Starts a deadline, in place of the last one. Does nothing after {@link StallGuard.end}: a body may be read a moment
+   * longer, and its deadline would keep the process alive.
    *
    * @param missing the progress that the exchange waits for, such as "no answer"
    */
   arm(ms: number, missing: string): void {
     clearTimeout(this.#timer);
+    if (this.#ended) return;
     this.#timer = setTimeout(() => {
       this.#stalled = `${missing} for ${ms / 1000} s`;
       this.#controller.abort(new Error(this.#stalled));
@@ -105,6 +108,7 @@ export class StallGuard {
 
   /** Frees the timer and the listeners. Must be called. */
   end(): void {
+    this.#ended = true;
     this.disarm();
     for (const signal of this.#signals) signal.removeEventListener("abort", this.#onAbort);
   }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { StreamBody } from "../lib/http-transfer.ts";
+import { DEADLINES, StallGuard, StreamBody, Upload } from "../lib/http-transfer.ts";
 import { type Digest, describe as describeBytes } from "../lib/oci.ts";
 import { readAll } from "./helpers/registry-client.ts";
 
@@ -12,6 +12,27 @@ const never = new AbortController().signal;
 async function* make(last: () => Promise<void> | void = () => undefined): AsyncGenerator<Uint8Array> {
   yield* pieces;
   await last();
+}
+
+describe("Upload", () => {
+  test("starts no deadline when its body is read after the end of the request", async () => {
+    const guard = new StallGuard([]);
+    const chunk = Promise.withResolvers<Uint8Array>();
+    const body = { size: undefined, open: () => once(chunk.promise) };
+    const upload = new Upload(body, { guard, deadlines: { ...DEADLINES, stall: 1, commit: 1 } });
+    const sent = upload.body();
+    if (sent instanceof Uint8Array) throw new TypeError("the body is not a stream");
+    const reading = readAll(sent);
+    guard.end();
+    chunk.resolve(whole);
+    expect(await reading).toEqual(whole);
+    await Bun.sleep(20);
+    expect({ stalled: guard.stalled, aborted: guard.signal.aborted }).toEqual({ stalled: undefined, aborted: false });
+  });
+});
+
+async function* once(chunk: Promise<Uint8Array>): AsyncGenerator<Uint8Array> {
+  yield await chunk;
 }
 
 describe("StreamBody", () => {
