@@ -1,38 +1,37 @@
-/** Ends processes with all that they started, each by its own number. */
+/** Ends a process and its descendants, each by its own pid. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 
-/** A process that runs. */
+/** A running process. */
 export interface Running {
   readonly pid: number;
   readonly parent: number;
-  /** When it started, in ticks since the start of the machine: with it, a number that is used again is another process. */
+  /** Its start, in ticks since the start of the machine. It tells a process from a later one with the same pid. */
   readonly started: string;
 }
 
-/** Milliseconds for a process to end by itself. */
+/** Milliseconds between SIGTERM and SIGKILL. */
 const END_MS = 3000;
 
-/** Processes below `pid`, in the order of the list, without itself. */
+/** The descendants of a process, without itself. */
 export function findDescendants(pid: number, all: readonly Running[]): readonly Running[] {
   const children = all.filter(({ parent }) => parent === pid);
   return children.flatMap((child) => [child, ...findDescendants(child.pid, all)]);
 }
 
-/** Whether a process runs: one that has ended and waits to be reaped does not. */
+/** Whether a process runs. A zombie does not. */
 export function isRunning(pid: number): boolean {
   return listProcesses().some((one) => one.pid === pid);
 }
 
 /**
- * Ends a process and all below it: with SIGTERM, and with SIGKILL what is left after three seconds.
- *
- * Processes that one of them starts meanwhile are ended as well.
+ * Ends a process and its descendants with SIGTERM, and after three seconds with SIGKILL. Processes that they start in the
+ * meantime are ended, too.
  */
 export async function endTree(pid: number): Promise<void> {
   const own = listProcesses().find((one) => one.pid === pid);
   if (own === undefined) return send(pid, "SIGTERM");
   const known = new Map([[pid, own]]);
-  const told = new Set<number>();
+  const signalled = new Set<number>();
   const deadline = performance.now() + END_MS;
   for (;;) {
     const all = listProcesses();
@@ -46,8 +45,8 @@ export async function endTree(pid: number): Promise<void> {
     const isLate = performance.now() > deadline;
     for (const one of left) {
       if (isLate) send(one.pid, "SIGKILL");
-      else if (!told.has(one.pid)) send(one.pid, "SIGTERM");
-      told.add(one.pid);
+      else if (!signalled.has(one.pid)) send(one.pid, "SIGTERM");
+      signalled.add(one.pid);
     }
     await Bun.sleep(20);
   }
@@ -57,20 +56,20 @@ function send(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch {
-    // It ended meanwhile.
+    // The process has ended in the meantime.
   }
 }
 
-/** All processes that run, as /proc lists them. */
+/** Lists the running processes of /proc. */
 function listProcesses(): readonly Running[] {
-  // Only Linux has it: elsewhere a process ends without those below it.
+  // Systems without /proc: only the process itself is ended.
   if (!existsSync("/proc")) return [];
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
     .flatMap((name) => {
       try {
         const stat = readFileSync(`/proc/${name}/stat`, "utf8");
-        // The program's name is in brackets, and may hold brackets and spaces.
+        // The name of the program is in brackets, and can contain brackets and spaces.
         const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
         const [state = "Z", parent = "0"] = fields;
         return state === "Z" ? [] : [{ pid: Number(name), parent: Number(parent), started: fields[19] ?? "" }];

@@ -1,7 +1,6 @@
 /**
- * Runs test files, several at once, each in a `bun test` of its own with a JUnit report of its own.
- *
- * The longest come first, by the times of the last run. What shares the machine badly runs alone, in the end.
+ * Runs test files in parallel, each in its own `bun test` with its own JUnit report. The longest start first, by the times
+ * of the last run; files that cannot share the machine run alone at the end.
  */
 import { closeSync, openSync } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -19,54 +18,54 @@ export interface FileResult extends Counts {
   /** Its path in the repository. */
   readonly file: string;
   readonly seconds: number;
-  /** Of the processor, of all its processes. */
+  /** CPU time of the file's processes. */
   readonly cpuSeconds: number;
-  /** What it wrote to stdout and stderr. */
+  /** Its stdout and stderr. */
   readonly output: string;
 }
 
-/** Seconds that each test file took. */
+/** Seconds by test file. */
 export type Times = Readonly<Record<string, number>>;
 
 export interface RunFilesOptions {
   /** The repository. */
   readonly root: string;
-  /** Temporary files of this run, absolute. The tests' own are there as well. */
+  /** For logs and reports, absolute. */
   readonly folder: string;
-  /** How many files run at once. */
+  /** The number of files that run in parallel. */
   readonly jobs: number;
   readonly times: Times;
-  /** Beside those of this process. */
+  /** Variables on top of this process's. */
   readonly env: Readonly<Record<string, string>>;
   readonly signal: AbortSignal;
   /** Called at the end of each file. */
   readonly onEnd: (result: FileResult) => void;
 }
 
-/** Test files that run alone, and why. */
+/** The test files that run alone, and the reason. */
 export const SERIAL: Readonly<Record<string, string>> = {
-  "test/cache.test.ts": "it measures that a look into the cache takes less than a millisecond",
+  "test/cache.test.ts": "it checks that a cache lookup takes less than a millisecond",
 };
 
-/** Seconds that a file is expected to take of which nothing is known: new ones come early. */
+/** The expected seconds of a file without a time, so that new files start early. */
 const UNKNOWN_SECONDS = 10;
 
 /**
- * How many files run at once unless `KO_TEST_JOBS` says otherwise: one more than there are processors, because many wait
- * for daemons, timeouts and files.
+ * The number of files that run in parallel: `KO_TEST_JOBS`, or one more than there are processors, because many tests
+ * wait for daemons and timeouts.
  */
 export function defaultJobs(env: Readonly<Record<string, string | undefined>>): number {
   const wanted = Number(env["KO_TEST_JOBS"] ?? "");
   return Number.isInteger(wanted) && wanted > 0 ? wanted : Math.min(availableParallelism() + 1, 8);
 }
 
-/** The files that a filter of `bun test` means: those that have one of the words in their path; all without words. */
+/** The files with one of the words in their path, as `bun test` filters; all of them without words. */
 export function chooseFiles(files: readonly string[], words: readonly string[]): readonly string[] {
   const parts = words.map((word) => word.replace(/^\.\//, ""));
   return files.filter((file) => parts.length === 0 || parts.some((part) => file.includes(part)));
 }
 
-/** Files in the order in which they start: first those that run beside others, the longest before the rest; then the serial ones. */
+/** Splits files into those that run in parallel and those that run alone, each in the order in which they start. */
 export function planFiles(
   files: readonly string[],
   times: Times,
@@ -95,7 +94,7 @@ export function countTests(report: string, exitCode: number): Counts {
   return { passed: Math.max(0, tests - skipped - counted), failed, skipped };
 }
 
-/** The sum of counts. No file at all is a failure. */
+/** Adds counts. No file at all is a failure. */
 export function addCounts(all: readonly Counts[]): Counts {
   const sum = (of: (counts: Counts) => number): number => all.reduce((total, counts) => total + of(counts), 0);
   if (all.length === 0) return { passed: 0, failed: 1, skipped: 0 };
@@ -103,14 +102,14 @@ export function addCounts(all: readonly Counts[]): Counts {
 }
 
 /**
- * What `bun test` wrote without what says that all is well: the banner, the file's name, passed and skipped tests, the
- * counts. Of a failed test its error stays, and of every file what its tests print.
+ * The output of `bun test` without the banner, the name of the file, passed and skipped tests and the counts. The errors
+ * of failed tests remain, and everything that tests print.
  */
 export function shortenOutput(output: string): string {
-  // At the end Bun repeats the names of tests that failed or were skipped, and counts.
+  // At the end, Bun repeats the names of failed and skipped tests.
   const [tests = ""] = output.split(/^ *\d+ (?:pass|tests? (?:failed|skipped|todo):)$/m);
   const dull = /^(?:bun test v\S+ \(\w+\)|\S+\.test\.ts:|\((?:pass|skip|todo)\) [^\n]*)$/;
-  // Of a name of several lines.
+  // The second line of a name with a line break.
   const restOfName = /^(?!\(fail\)).* \[[\d.]+m?s\]$/;
   return tests
     .split("\n")
@@ -120,7 +119,7 @@ export function shortenOutput(output: string): string {
     .trim();
 }
 
-/** One line: file, counts, times. */
+/** A line with the file, its counts and times. */
 export function describeResult({ file, passed, failed, skipped, seconds, cpuSeconds }: FileResult): string {
   const parts = [`${passed} passed`, ...(failed > 0 ? [`${failed} FAILED`] : [])];
   if (skipped > 0) parts.push(`${skipped} skipped`);
@@ -128,9 +127,9 @@ export function describeResult({ file, passed, failed, skipped, seconds, cpuSeco
 }
 
 /**
- * Runs the files. Ends early, with all that it started, when the signal says so.
+ * Runs the files. The signal ends all processes.
  *
- * @returns the results of those that ended by themselves
+ * @returns the results of the files that ended by themselves
  */
 export async function runFiles(files: readonly string[], options: RunFilesOptions): Promise<readonly FileResult[]> {
   const { parallel, alone } = planFiles(files, options.times);
@@ -153,7 +152,7 @@ async function runFile(file: string, { root, folder, env, signal }: RunFilesOpti
   const started = performance.now();
   const report = join(folder, `${basename(file)}.xml`);
   const log = join(folder, `${basename(file)}.log`);
-  // One descriptor for both, so that what is written stays in order.
+  // One descriptor for stdout and stderr keeps their lines in order.
   const descriptor = openSync(log, "w");
   // Each test that needs more than two minutes says so itself.
   const argv = [process.execPath, "--no-env-file", "test", "--timeout=120000", "--reporter=junit"];
@@ -161,7 +160,7 @@ async function runFile(file: string, { root, folder, env, signal }: RunFilesOpti
     cwd: root,
     env: { ...process.env, ...env },
     stdio: ["ignore", descriptor, descriptor],
-    // Ctrl-C at the terminal is for this process alone, which then ends all of them.
+    // Ctrl-C at the terminal reaches this process alone, which then ends all others.
     detached: true,
   });
   closeSync(descriptor);
@@ -176,7 +175,7 @@ async function runFile(file: string, { root, folder, env, signal }: RunFilesOpti
   };
 }
 
-/** Waits for the end of a process, which the signal brings about, with all that it started. @returns its exit code */
+/** Waits for the end of a process and returns its exit code. The signal ends it with all processes below it. */
 export async function endWith(child: Bun.Subprocess, signal: AbortSignal): Promise<number> {
   let ended: Promise<void> | undefined;
   const end = (): void => void (ended = endTree(child.pid));

@@ -5,12 +5,13 @@
  * usage: bun .ci/test.ts [word in the path of a test file]...
  *        bun .ci/test.ts [arguments of bun test, one of them an option]...
  */
+import { accessSync, constants, statfsSync } from "node:fs";
 import { chmod, mkdir, rename } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { cacheFolder } from "../test/helpers/counterparts.ts";
 import { unmountBelow } from "../test/helpers/daemon.ts";
-import { type Folder, makeFolder, stateFolder } from "../test/helpers/world-folders.ts";
+import { type Folder, makeFolder } from "../test/helpers/world-folders.ts";
 import {
   addCounts,
   chooseFiles,
@@ -28,10 +29,13 @@ import {
 const ROOT = join(import.meta.dir, "..");
 const OXLINT = join(ROOT, "node_modules", ".bin", "oxlint");
 
-/** How long each file took when it ran last. */
+/** The seconds that each test file took in its last run. */
 const TIMES_FILE = join(cacheFolder(), "times.json");
 
-/** Before the tests, in order; `bun check` and the like stand for this Bun. */
+/** Bytes that must be free in memory for the state of daemons. */
+const STATE_BYTES = 4e9;
+
+/** The stages before the tests, in order. */
 const STAGES: readonly { readonly name: string; readonly argv: readonly string[] }[] = [
   { name: "types", argv: [process.execPath, "check"] },
   { name: "format", argv: [process.execPath, "fmt", "--check"] },
@@ -54,10 +58,10 @@ async function runStages(testArguments: readonly string[], signal: AbortSignal):
   return await runParallel(testArguments, { folder, signal });
 }
 
-/** A folder that is gone at the end, with all that tests left in it. */
+/** A temporary folder. Its end unmounts and removes everything that the tests left there. */
 async function openFolder(parent: string): Promise<Folder> {
   const folder = await makeFolder(parent);
-  // Some tests are another user: these get through to what is opened to them below it.
+  // Some tests run programs as another user, who needs to pass through.
   await chmod(folder.path, 0o711);
   return {
     path: folder.path,
@@ -74,7 +78,7 @@ interface RunOptions {
   readonly signal: AbortSignal;
 }
 
-/** Runs `bun test` once, with these arguments. */
+/** Runs one `bun test` with these arguments. */
 async function runOnce(testArguments: readonly string[], { folder, signal }: RunOptions): Promise<Counts> {
   const report = join(folder, "junit.xml");
   const argv = [process.execPath, "--no-env-file", "test", "--timeout=120000"];
@@ -86,9 +90,9 @@ async function runOnce(testArguments: readonly string[], { folder, signal }: Run
   return countTests((await Bun.file(report).exists()) ? await Bun.file(report).text() : "", code);
 }
 
-/** Runs the files that the words mean, each in a process of its own. */
+/** Runs the test files with one of the words in their path, each in its own process. */
 async function runParallel(words: readonly string[], { folder, signal }: RunOptions): Promise<Counts> {
-  await using state = await openFolder(stateFolder());
+  await using state = await openFolder(findMemory() ?? tmpdir());
   const started = performance.now();
   const all = await Array.fromAsync(new Bun.Glob("test/*.test.ts").scan({ cwd: ROOT }));
   const files = chooseFiles(all, words);
@@ -112,7 +116,7 @@ function tellEnd(result: FileResult): void {
   console.error(text === "" ? describeResult(result) : `${describeResult(result)}\n${text.replaceAll(/^/gm, "  ")}`);
 }
 
-/** The times of earlier runs: what is wrong with them costs time, nothing else. */
+/** Reads the times of earlier runs. Wrong times cost time, nothing else. */
 async function readTimes(): Promise<Times> {
   const value: unknown = await Bun.file(TIMES_FILE)
     .json()
@@ -128,12 +132,27 @@ async function writeTimes(times: Times): Promise<void> {
   await rename(making, TIMES_FILE);
 }
 
-/** Runs a stage whose output is worth reading only when it fails. */
+/** Runs a stage and keeps its output, which is shown if it fails. */
 async function runQuietly(argv: readonly string[]): Promise<{ seconds: string; code: number; text: string }> {
   const started = performance.now();
   const child = Bun.spawn([...argv], { cwd: ROOT, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
   const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
   return { seconds: secondsSince(started), code, text: `${stdout}${stderr}`.trimEnd() };
+}
+
+/**
+ * The folder for files in memory, if it has room. A registry and a daemon sync each file several times: on a disk the
+ * tests wait longer for that than for anything else.
+ */
+function findMemory(): string | undefined {
+  const path = "/dev/shm";
+  try {
+    accessSync(path, constants.W_OK);
+    const { bavail, bsize } = statfsSync(path);
+    return bavail * bsize > STATE_BYTES ? path : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 function secondsSince(started: number): string {

@@ -1,14 +1,11 @@
 /** Temporary folders, written from plain objects or empty, gone when disposed of; and the folder for the state of daemons. */
 import {
-  accessSync,
   chmodSync,
-  constants,
   mkdirSync,
   mkdtempSync,
   readFileSync,
   realpathSync,
   rmSync,
-  statfsSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -46,9 +43,6 @@ export interface Folder extends AsyncDisposable {
   readonly path: string;
 }
 
-/** Bytes that must be free in memory for daemons to keep their state there. */
-const ROOM = 4e9;
-
 /** Writes a temporary folder: `using tree = writeTree({ "cmd/app/main.go": "package main" })`. */
 export function writeTree(entries: Files): Tree {
   const root = realpathSync(mkdtempSync(join(tmpdir(), "ko-test-")));
@@ -70,12 +64,9 @@ export async function makeFolder(parent: string = tmpdir()): Promise<Folder> {
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
 }
 
-/**
- * The folder in which daemons keep their state, absolute: `$KO_TEST_STATE`, else one in memory, else that of temporary
- * files. A registry syncs each file several times, which takes ten times as long on a disk as all the rest of a push.
- */
+/** The folder in which daemons keep their state, absolute: `npm test` sets `KO_TEST_STATE` to one in memory. */
 export function stateFolder(): string {
-  return process.env["KO_TEST_STATE"] || findMemory() || tmpdir();
+  return process.env["KO_TEST_STATE"] || tmpdir();
 }
 
 function writeEntry(path: string, entry: TreeEntry): void {
@@ -92,17 +83,6 @@ function writeEntry(path: string, entry: TreeEntry): void {
   } else {
     writeFileSync(path, entry.executable);
     chmodSync(path, 0o755);
-  }
-}
-
-function findMemory(): string | undefined {
-  const path = "/dev/shm";
-  try {
-    accessSync(path, constants.W_OK);
-    const { bavail, bsize } = statfsSync(path);
-    return bavail * bsize > ROOM ? path : undefined;
-  } catch {
-    return undefined;
   }
 }
 
