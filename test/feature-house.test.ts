@@ -1,7 +1,7 @@
 /**
  * The rules of the house, checked against the sources: imports form no cycle, only `lib/host.ts` touches the outside
- * world, modules are short, comments are in plain English and cite pages and rules that exist, and links in the
- * documentation lead somewhere. Functions are short too: .oxlintrc.json says how short.
+ * world, modules are short and have tests, comments are in plain English and cite pages and rules that exist, and links in
+ * the documentation lead somewhere. Functions are short too: .oxlintrc.json says how short.
  */
 import { describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
@@ -130,6 +130,42 @@ function subjectOf(file: string, subjects: ReadonlyMap<string, number>): string 
 describe("modules", () => {
   test.each([...sources])("%s has at most 450 lines", (_name, source) => {
     expect(source.trimEnd().split("\n").length).toBeLessThanOrEqual(450);
+  });
+});
+
+/** Modules without a test file of their own, and where they are tested. */
+const UNTESTED: Readonly<Record<string, string>> = {
+  "cli-flag-groups": "a table: cli-commands.test.ts parses its flags, and compares docs/reference.md with it",
+  "cli-parse": "cli-commands.test.ts parses command lines with the tables of cli-commands.ts",
+  "compress.worker": "compress.test.ts starts it",
+  "config-file": "config.test.ts reads files through config.ts",
+  "pipeline-resources": "publish.test.ts opens publishers with it, pipeline.test.ts whole runs",
+};
+
+/** Helpers of the tests; a new one joins the module of its subject. */
+const MAX_HELPERS = 25;
+
+describe("test/", () => {
+  const names = readdirSync(join(ROOT, "test"))
+    .filter((name) => name.endsWith(".test.ts"))
+    .map((name) => name.replace(/\.test\.ts$/, ""));
+
+  test("has files named <module>.test.ts, <module>.<part>.test.ts and feature-<name>.test.ts", () => {
+    const subjects = names.filter((name) => !name.startsWith("feature-")).map((name) => name.replace(/\..*$/, ""));
+    expect(subjects.filter((subject) => !sources.has(`${subject}.ts`))).toEqual([]);
+  });
+
+  test("has a file for each module of lib/, but for those with a reason", () => {
+    const modules = [...sources.keys()].map((name) => name.replace(/\.ts$/, ""));
+    expect(modules.filter((name) => !names.includes(name))).toEqual(Object.keys(UNTESTED));
+  });
+
+  test(`has at most ${MAX_HELPERS} helpers, of at most 450 lines`, () => {
+    const helpers = readdirSync(join(ROOT, "test", "helpers"));
+    expect(helpers.length).toBeLessThanOrEqual(MAX_HELPERS);
+    const lines = (name: string): number =>
+      readFileSync(join(ROOT, "test", "helpers", name), "utf8").split("\n").length;
+    expect(helpers.filter((name) => lines(name) > 451)).toEqual([]);
   });
 });
 
