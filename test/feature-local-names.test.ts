@@ -104,7 +104,7 @@ const REFERENCES: Readonly<Record<Kind, Readonly<Record<Tags, string>>>> = {
   },
 };
 
-/** The tags that must be there; a side-loaded image has one for its content as well. */
+/** The tags that must be there. */
 const THERE: Readonly<Record<Tags, readonly string[]>> = {
   "": ["latest"],
   "-t v1": ["v1"],
@@ -237,7 +237,9 @@ describe.skipIf(daemon === undefined)("ko build: reference and names", () => {
 
   function expected({ kind, names }: Place, { namer, tags }: { namer: Namer; tags: Tags }): Found {
     const name = names[namer];
-    const there = [...THERE[tags], ...(kind === "side-loaded" ? ["HEX"] : [])].map((tag) => `${name}:${tag}`);
+    // A side-loaded image has a tag for its content as well; in a registry the SBOM has one.
+    const more = { "side-loaded": ["HEX"], registry: ["sha256-HEX.sbom"], layout: [], archive: [] }[kind];
+    const there = [...THERE[tags], ...more].map((tag) => `${name}:${tag}`);
     // What containerd gets is named as Kubernetes looks for it: without a slash that is Docker Hub's.
     const full = name === "kind.local" ? there.map((one) => `docker.io/library/${one}`) : there;
     return { printed: `${REFERENCES[kind][tags].replace("NAME", name)}\n`, there: full.sort() };
