@@ -4,14 +4,13 @@ import { chmod } from "node:fs/promises";
 import { join } from "node:path";
 import { createKeychain } from "../lib/registry-keychain.ts";
 import { describeError } from "../lib/errors.ts";
-import { createHost, type Host } from "../lib/host.ts";
 import type { Registry } from "../lib/registry.ts";
 import { bigBlob, makeClient, makeManifest, readAll, SHORT, textBlob } from "./helpers/registry-client.ts";
 import { type Demand, registrySuite, type Rule } from "./helpers/registry-fault-proxy.ts";
 import { type Folder, makeFolder } from "./helpers/world-folders.ts";
+import { realHost } from "./helpers/world-host.ts";
 
 const { missing, other, proxy, repository, testNumber } = registrySuite();
-const real: Host = createHost();
 const canaries = {
   password: "canary-pass/w+rd&1",
   refresh: "canary-refresh-2",
@@ -132,7 +131,7 @@ group.skipIf(missing)("nothing secret is said", () => {
     const log = { info: say, warn: say, debug: say };
     proxy.demand = demands[demand];
     proxy.reset(faults[fault]?.(sent[auth] ?? "") ?? []);
-    await using client = makeClient({ keychain: createKeychain({ ...real, env }, log), log, deadlines: SHORT });
+    await using client = makeClient({ keychain: createKeychain({ ...realHost, env }, log), log, deadlines: SHORT });
     const errors = await runEverything(client.registry);
     await client[Symbol.asyncDispose]();
     const all = [...said, ...errors].join("\n");

@@ -4,6 +4,7 @@ import { createServer } from "node:http";
 import { failureOf } from "./helpers/failures.ts";
 import { makeClient, SHORT, textBlob } from "./helpers/registry-client.ts";
 import { FaultProxy } from "./helpers/registry-fault-proxy.ts";
+import { findFreePort } from "./helpers/registry.ts";
 
 const look = async (
   host: string,
@@ -13,13 +14,6 @@ const look = async (
   const { hint, message } = await failureOf(client.registry.findManifest({ host, path: "app" }, "v1"));
   return { message: message.slice(message.indexOf(": GET") + 2), hint, waits: client.waits.length };
 };
-
-/** A port of this machine where nothing listens. */
-function freePort(): number {
-  const probe = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-  probe.stop(true);
-  return probe.port;
-}
 
 /** A proxy that records and refuses all requests. */
 async function startRefusingProxy(): Promise<{ url: string; asked: string[] } & AsyncDisposable> {
@@ -47,7 +41,7 @@ async function startRefusingProxy(): Promise<{ url: string; asked: string[] } & 
 
 describe("a host that cannot be reached", () => {
   test("a port where nothing listens", async () => {
-    const host = `127.0.0.1:${freePort()}`;
+    const host = `127.0.0.1:${await findFreePort()}`;
     expect(await look(host)).toEqual({
       message: `GET http://${host}/v2/: nothing listens there (ECONNREFUSED) (after 2 attempts)`,
       hint: undefined,
