@@ -152,3 +152,27 @@ describe("readBuildOptions()", () => {
     expect(() => read(...flags)).toThrow(message);
   });
 });
+
+describe("--ldflags", () => {
+  test.each<[readonly string[], readonly string[] | undefined]>([
+    [[], undefined],
+    [["--ldflags=-s -w"], ["-s -w"]],
+    [
+      ["--ldflags", "-s", "--ldflags=-w"],
+      ["-s", "-w"],
+    ],
+    [["--ldflags=-s,-w,-X a.b=c"], ["-s", "-w", "-X a.b=c"]],
+    [["--ldflags=-X a.b=c,d,-w"], ["-X a.b=c,d", "-w"]],
+    [["--ldflags=-X a.b=1, 2"], ["-X a.b=1, 2"]],
+    [['--ldflags="-X a.b=c,-d",-w'], ["-X a.b=c,-d", "-w"]],
+    [['--ldflags="-X ""a.b=c d"""'], ['-X "a.b=c d"']],
+    [['--ldflags=-X "a.b=c d"'], ['-X "a.b=c d"']],
+    [["--ldflags=-X a.b={{ printf `%s,-x` .Env.A }},-w"], ["-X a.b={{ printf `%s,-x` .Env.A }}", "-w"]],
+    [["--ldflags="], [""]],
+    [["--ldflags= "], [" "]],
+  ])("reads %j", (flags, want) => {
+    const words = read(...flags).ldflags;
+    expect(words?.map(({ value }) => value)).toEqual(want === undefined ? undefined : [...want]);
+    for (const { setting, where } of words ?? []) expect([setting, where]).toEqual(["--ldflags", "--ldflags"]);
+  });
+});

@@ -121,6 +121,10 @@ interface Play {
   /** Flags and arguments of the next runs. */
   flags: Set<string>;
   programs: readonly string[];
+  /** Entries of `builds`, by program. */
+  readonly builds: Map<string, string>;
+  /** The `default…` keys of .ko.yaml. */
+  defaults: string;
   /** More for the next run only. */
   readonly once: Record<string, string>;
   /** How many run at once with the cache. */
@@ -251,9 +255,26 @@ const CHANGES: Readonly<Record<string, Change>> = {
       ["GODEBUG", "x=1"],
       ["LANG", "C"],
       ["SOURCE_DATE_EPOCH", "1000"],
+      ["MODE", "1"],
+      ["MODE", "2"],
+      ["KO_DEFAULTFLAGS", "-tags=special"],
+      ["KO_DEFAULTLDFLAGS", "-s -X example.com/app/lib.Text={{.Git.ShortCommit}}"],
     ] as const);
     if (env[name] === value) delete env[name];
     else env[name] = value;
+  },
+  "change an entry of builds": (play) => {
+    const name = play.dice.pick(["one", "two", "four"]);
+    if (!play.builds.delete(name) || play.dice.once(2)) play.builds.set(name, randomEntry(name, play.dice));
+    configure(play);
+  },
+  "change the default words": (play) => {
+    play.defaults = play.dice.pick([
+      "",
+      "defaultFlags: [-tags=special]\n",
+      "defaultEnv: [GOAMD64=v3]\ndefaultLdflags: -s\n",
+    ]);
+    configure(play);
   },
   "write a setting of Go": ({ dice, scene: { work } }) =>
     writeFileSync(work.at("goenv"), dice.pick(["", "GOFLAGS=-tags=special\n", "GOAMD64=v3\n"])),
@@ -327,6 +348,47 @@ const CACHE_CHANGES: Readonly<Record<string, Change>> = {
   nothing: () => {},
 };
 
+/** An entry of builds with anything that a key can hold. */
+function randomEntry(name: string, dice: Dice): string {
+  const place = dice.pick([
+    `main: ./cmd/${name}`,
+    `dir: cmd/${name}`,
+    `dir: cmd\n  main: ${name}`,
+    `main: example.com/app/cmd/${name}`,
+  ]);
+  const flags = dice.pick([
+    "",
+    "flags: [-tags, special]",
+    "flags: -tags=never -v",
+    "flags: [-buildvcs=false]",
+    "flags: ['-tags={{ or (index .Env `MODE`) `none` }}']",
+  ]);
+  const text = dice.pick([
+    "fixed",
+    "{{ index .Env `MODE` }}",
+    "{{.Git.Tag}}",
+    "{{.Git.FullCommit}}",
+    "{{.Git.TreeState}}-{{.Git.Branch}}",
+    "{{.GoEnv.GOARCH}}-{{.Env.GOARCH}}",
+    "{{ index .Env `SOURCE_DATE_EPOCH` }}",
+  ]);
+  const ldflags = dice.pick([
+    "",
+    "ldflags: [-s, -w]",
+    "ldflags: ''",
+    `ldflags: '-X "example.com/app/lib.Text=${text}"'`,
+  ]);
+  const env = dice.pick(["", "env: [GOAMD64=v3]", "env: [CGO_ENABLED=0, MODE=3]", "env: [GOFLAGS=-tags=special]"]);
+  const capabilities = dice.pick(["", "linux_capabilities: [net_raw]", "linux_capabilities: net_raw=ip"]);
+  const lines = [`id: id${dice.roll(2)}`, place, flags, ldflags, env, capabilities].filter((line) => line !== "");
+  return `- ${lines.join("\n  ")}\n`;
+}
+
+function configure({ builds, defaults, scene }: Play): void {
+  const entries = builds.size === 0 ? "" : `builds:\n${[...builds.values()].join("")}`;
+  scene.work.write({ "config/.ko.yaml": `defaultBaseImage: ko.builtin/static\n${defaults}${entries}` });
+}
+
 function edit(path: string, text: string, number: number): void {
   // Where there is no text to edit: a source that takes part nowhere.
   writeFileSync(
@@ -395,10 +457,21 @@ test(
   `${STEPS} random steps${STEPS < ALL_STEPS ? ` (in CI ${ALL_STEPS})` : ""}, seed ${SEED}`,
   async () => {
     scene = await openScene(TREE, { git: true });
-    scene.work.write({ "config/.ko.yaml": "defaultBaseImage: ko.builtin/static\n", goenv: "" });
+    scene.work.write({ goenv: "" });
     scene.env["GOENV"] = scene.work.at("goenv");
     const dice = new Dice(SEED);
-    const play: Play = { scene, dice, flags: new Set(), programs: ["./cmd/one"], once: {}, runs: 1, right: undefined };
+    const play: Play = {
+      scene,
+      dice,
+      flags: new Set(),
+      programs: ["./cmd/one"],
+      builds: new Map(),
+      defaults: "",
+      once: {},
+      runs: 1,
+      right: undefined,
+    };
+    configure(play);
     const history: string[] = [];
     const counts = { proved: 0, built: 0, failed: 0 };
     for (let step = 0; step < STEPS; step++) {
