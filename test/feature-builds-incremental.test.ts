@@ -5,8 +5,8 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { goMod } from "./helpers/go.ts";
-import { makeScene, openScene, type Outcome, type RunOptions, type Scene, SETTLED_MS } from "./helpers/scene.ts";
-import type { Files } from "./helpers/tree.ts";
+import { makeScene, openScene, type Outcome, type RunOptions, type Scene, SETTLED_MS } from "./helpers/world-bench.ts";
+import type { Files } from "./helpers/world-folders.ts";
 
 const program = (name: string): string =>
   `package main\n\nvar version = "none"\n\nfunc main() { println("${name}", version) }\n`;

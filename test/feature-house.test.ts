@@ -142,7 +142,6 @@ const UNTESTED: Readonly<Record<string, string>> = {
   "config-file": "config.test.ts reads files through config.ts",
   "config-keys": "config.test.ts and config-builds.test.ts have the messages of unknown keys",
   "go-arguments": "go-programs.test.ts finds programs by all forms of arguments",
-  "go-entries": "feature-builds.test.ts matches entries with programs",
   "go-templates": "feature-builds.test.ts renders the flags of whole runs",
   "pipeline-resources": "publish.test.ts opens publishers with it, pipeline.test.ts whole runs",
   "registry-credential": "types, and the one header that registry-auth.test.ts reads",

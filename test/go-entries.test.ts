@@ -5,7 +5,7 @@ import { describeError } from "../lib/errors.ts";
 import { parseArgument } from "../lib/go-arguments.ts";
 import { BuildEntries } from "../lib/go-entries.ts";
 import { goMod, libraryGo, mainGo } from "./helpers/go.ts";
-import { type Tree, writeTree } from "./helpers/tree.ts";
+import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 let tree: Tree;
 

@@ -3,7 +3,7 @@ import type { Word } from "../lib/config-file.ts";
 import { UsageError } from "../lib/errors.ts";
 import { type BuildSetup, buildArguments, compileKey, listArguments, listKey } from "../lib/go-setup.ts";
 import { goMod, goWorld, mainGo, openSetups } from "./helpers/go.ts";
-import { writeTree } from "./helpers/tree.ts";
+import { writeTree } from "./helpers/world-folders.ts";
 
 describe("buildArguments()", () => {
   test.each([
