@@ -183,7 +183,7 @@ describe("parseCommandLine()", () => {
     [["build", "-j", "-1"], 'Cannot use --jobs="-1": wanted a number of at least 0'],
     // What the original has and ko has not yet is no special case.
     ...["login", "deps"].map((word): [string[], string] => [[word], `Cannot run "ko ${word}": ko has no such command`]),
-    ...["sbom", "sbom-dir", "debug", "ldflags"].map((flag): [string[], string] => [
+    ...["sbom", "sbom-dir", "debug"].map((flag): [string[], string] => [
       ["build", `--${flag}`],
       `Cannot use --${flag}: "ko build" has no such flag`,
     ]),
