@@ -65,6 +65,9 @@ const BUILD_VARIABLES = {
     "Base image. Overrides defaultBaseImage in .ko.yaml. (default: gcr.io/distroless/static:nonroot)",
   KO_BASEIMAGEOVERRIDES: "Base images by import path, as a JSON object. Overrides baseImageOverrides in .ko.yaml.",
   KO_DEFAULTPLATFORMS: "Platforms without --platform. Overrides defaultPlatforms in .ko.yaml.",
+  KO_DEFAULTENV: "Variables for go, NAME=VALUE, separated by blanks. Overrides defaultEnv in .ko.yaml.",
+  KO_DEFAULTFLAGS: "Flags of go build, separated by blanks. Overrides defaultFlags in .ko.yaml.",
+  KO_DEFAULTLDFLAGS: "Flags of the Go linker, separated by blanks. Overrides defaultLdflags in .ko.yaml.",
   KO_CONFIG_PATH: "Configuration file, or the directory of .ko.yaml. (default: the working directory)",
   COSIGN_REPOSITORY: "Repository for the SBOMs, instead of that of their image.",
   KO_GO_PATH: "The go command. (default: go)",
@@ -129,7 +132,7 @@ IMPORTPATH is an import path, a relative path such as ./cmd/app, or a pattern su
 
 Images are named KO_DOCKER_REPO/LAST-MD5: LAST is the last element of the import path, MD5 the hash of the whole path. -P, -B and --bare choose other names; -P takes precedence over -B, and -B over --bare.
 
-The file .ko.yaml in the working directory sets the base image, base images by import path, and the platforms: defaultBaseImage, baseImageOverrides, defaultPlatforms.`,
+The file .ko.yaml in the working directory sets base images and platforms (defaultBaseImage, baseImageOverrides, defaultPlatforms), and the environment and flags of go: for all programs (defaultEnv, defaultFlags, defaultLdflags), and for single ones (builds).`,
     examples: [
       [
         "Build the program in the working directory, and push the image",
@@ -141,6 +144,10 @@ The file .ko.yaml in the working directory sets the base image, base images by i
         "ko build -B -t v1.2.3,latest --image-refs images.txt ./...",
       ],
       ["Load the image into the local Docker daemon, again on every change", "ko build -L -W ./cmd/api"],
+      [
+        "Leave out symbols, and set a variable of the program",
+        "ko build --ldflags=-s,-w,-X=main.version=1.2.3 ./cmd/api",
+      ],
       ["Write an OCI layout, without a registry", "ko build --push=false --oci-layout-path dist ./cmd/api"],
     ],
     flags: BUILD_COMMAND_FLAGS,

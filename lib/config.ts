@@ -267,6 +267,11 @@ function collectOverrides(
   const collected = new Map<string, string>();
   for (const { value, where } of overrides) {
     const [importPath, image] = value;
+    if (/^(?:ko:\/\/)?(?:\.{0,2}\/|\.{1,2}$)/.test(importPath)) {
+      throw new UsageError(
+        `Cannot use ${where}: "${importPath}" in baseImageOverrides is a path, wanted an import path`,
+      );
+    }
     checkBase({ value: image, where }, { cwd, setting: `baseImageOverrides["${importPath}"]` });
     const key = overrideKey(importPath);
     const before = collected.get(key);

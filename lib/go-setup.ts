@@ -144,7 +144,7 @@ export class BuildSetups {
     const env = buildEnvironment(platform, host.env, variables);
     checkPlatform(words.env, { platform, env: buildEnvironment(platform, {}) });
     const dir = placed?.dir ?? host.cwd;
-    this.#renderer.warnOfMistakes(words.replaced);
+    await this.#renderer.warnOfMistakes(words.replaced);
     const { hasGit, hasTime, texts } = await this.#renderer.render([...words.flags, ...words.ldflags], { dir, env });
     const flags = texts.slice(0, words.flags.length).filter((text) => text !== "");
     const args = buildArguments({ flags, ldflags: texts.slice(words.flags.length), disableOptimizations });

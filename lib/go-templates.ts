@@ -8,8 +8,7 @@ import { KoError, KoErrors, throwAll } from "./errors.ts";
 import { readGitInfo } from "./git.ts";
 import { type GoOptions, readGoEnv } from "./go.ts";
 import type { TemplateData, TemplateRoot } from "./template-data.ts";
-import { parseTemplate, type Template } from "./template-parse.ts";
-import { render } from "./template.ts";
+import type { Template } from "./template-parse.ts";
 
 export interface TemplateRendererOptions extends GoOptions {
   /** `SOURCE_DATE_EPOCH`, in seconds since 1970. @default the time of the first template */
@@ -39,7 +38,9 @@ export interface RenderedWords {
   readonly hasGit: boolean;
 }
 
-/** One for each run. */
+type Parser = typeof import("./template-parse.ts");
+
+/** One for each run. The template language is loaded if a word has an action. */
 export class TemplateRenderer {
   readonly #options: TemplateRendererOptions;
   readonly #git = new Map<string, ReturnType<typeof readGitInfo>>();
@@ -65,8 +66,9 @@ export class TemplateRenderer {
     if (!words.some(isTemplate)) {
       return { texts: words.map(({ value }) => value), hasTime: false, hasGit: false };
     }
+    const [parser, { render }] = await Promise.all([import("./template-parse.ts"), import("./template.ts")]);
     const errors: KoError[] = [];
-    const templates = words.map((word) => collect(errors, () => parse(word)));
+    const templates = words.map((word) => collect(errors, () => parse(word, parser)));
     const data = await this.#dataFor(templates, options);
     let hasTime = false;
     let hasGit = false;
@@ -85,9 +87,11 @@ export class TemplateRenderer {
   }
 
   /** Warns of templates that are not valid, and that another setting replaces. */
-  warnOfMistakes(words: readonly Word[]): void {
+  async warnOfMistakes(words: readonly Word[]): Promise<void> {
+    if (!words.some(isTemplate)) return;
+    const parser = await import("./template-parse.ts");
     const errors: KoError[] = [];
-    for (const word of words) collect(errors, () => parse(word));
+    for (const word of words) collect(errors, () => parse(word, parser));
     for (const error of errors)
       this.#warnings.add(`${error.message.replace(/^Cannot use /, "")}; --ldflags replaces it`);
   }
@@ -121,10 +125,11 @@ export class TemplateRenderer {
   #readGit(dir: string): ReturnType<typeof readGitInfo> {
     return once(this.#git, dir, async () => {
       const { all, host } = this.#options;
+      const parser = await import("./template-parse.ts");
       const fields = new Set<string>();
       let isWhole = false;
       for (const word of all.flatMap((each) => (each.dir === dir ? each.words : []))) {
-        const read = collect([], () => parse(word))?.reads.get("Git");
+        const read = collect([], () => parse(word, parser))?.reads.get("Git");
         if (read === "all") isWhole = true;
         else for (const field of read ?? []) fields.add(field);
       }
@@ -145,7 +150,7 @@ function isTemplate({ value }: Word): boolean {
   return value.includes("{{");
 }
 
-function parse({ file, marks, setting, value }: Word): Template {
+function parse({ file, marks, setting, value }: Word, { parseTemplate }: Parser): Template {
   return parseTemplate(value, { setting, file, ...(marks === undefined ? {} : { marks }) });
 }
 

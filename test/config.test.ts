@@ -206,6 +206,11 @@ describe("loadConfig()", () => {
     ],
     ["baseImageOverrides:\n  a.io/b:\n", '.ko.yaml:2:3: baseImageOverrides["a.io/b"] has no value'],
     ["baseImageOverrides:\n  a.io/b: x y\n", '.ko.yaml:2:11: baseImageOverrides["a.io/b"] is not an image name'],
+    [
+      "baseImageOverrides: {./cmd/web: x}",
+      '.ko.yaml:1:33: "./cmd/web" in baseImageOverrides is a path, wanted an import path',
+    ],
+    ["baseImageOverrides: {ko://./cmd: x}", '"ko://./cmd" in baseImageOverrides is a path, wanted an import path'],
     ["baseImageOverrides: a=b", ".ko.yaml:1:21: baseImageOverrides is a string, wanted a map"],
     ["baseImageOverrides: {a: [x]}", '.ko.yaml:1:25: baseImageOverrides["a"] is a list, wanted a string'],
     ["baseImageOverrides: {a: x, A: y}", '.ko.yaml:1:31: baseImageOverrides already has "x" for "A"'],

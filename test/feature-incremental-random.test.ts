@@ -488,6 +488,9 @@ test(
         if (outcome === "failed" && !dice.once(3)) {
           history.push("    write everything anew");
           await writeAnew(scene);
+          play.builds.clear();
+          play.defaults = "";
+          configure(play);
           play.right = undefined;
         }
       } catch (error) {
