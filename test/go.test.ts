@@ -6,6 +6,7 @@ import { Interrupted } from "../lib/host.ts";
 import { failuresOf, rejectionOf } from "./helpers/failures.ts";
 import { goWorld } from "./helpers/go.ts";
 import { writeTree } from "./helpers/world-folders.ts";
+import { waitUntil } from "./helpers/world-programs.ts";
 
 describe("buildEnvironment()", () => {
   const amd64 = { CGO_ENABLED: "0", GOOS: "linux", GOARCH: "amd64" };
@@ -121,7 +122,9 @@ describe("runGo()", () => {
       env: world.host.env,
     });
     expect(await rejectionOf(running)).toBeInstanceOf(Interrupted);
-    expect(isRunning(readFileSync(tree.at("pid"), "utf8").trim())).toBe(false);
+    // The sleeper has the signal by then, and ends in a moment of its own.
+    const pid = readFileSync(tree.at("pid"), "utf8").trim();
+    await waitUntil(() => !isRunning(pid));
   });
 
   test("refuses -toolexec that was set for good with go env -w", async () => {
