@@ -20,7 +20,7 @@ const FOREIGN_KEYS: ReadonlySet<string> = new Set(
   ].flatMap((line) => line.split(" ")),
 );
 
-/** What to write instead of keys that people have tried. */
+/** The right settings for keys that people have tried. */
 const INSTEAD: Readonly<Record<"ko" | "builds", Readonly<Record<string, string>>>> = {
   ko: {
     baseimage: "defaultBaseImage",

@@ -13,7 +13,7 @@ import { isInside, look, readEntries, readNames } from "./file.ts";
 import { matchesImportPath, matchesFolder, type ParsedArgument, showPath } from "./go-arguments.ts";
 import { findModuleDir, readModulePath } from "./go-modules.ts";
 
-/** An entry and what it is for. */
+/** An entry with its folder and its program. */
 export interface PlacedEntry {
   readonly entry: BuildEntry;
   /** Absolute: the folder in which go and git run, as the user sees it. */

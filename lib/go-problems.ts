@@ -182,7 +182,7 @@ async function explainExcluded(
   const files = found.ignoredGoFiles.join(", ");
   return new KoError(
     `Cannot build "${text}" for ${platform}: ${prefix}build constraints exclude all its Go files (${files})`,
-    { hint: "Choose another --platform, or set build tags: GOFLAGS=-tags=NAME" },
+    { hint: "Choose another --platform, or set build tags: flags: [-tags=NAME] in .ko.yaml" },
   );
 }
 

@@ -82,7 +82,7 @@ export async function findPrograms(args: readonly string[], options: FindProgram
   return new Search(options).run(args);
 }
 
-/** What go is asked: the packages that `target` names. */
+/** A question to go: the packages that `target` names. */
 interface Question {
   /** The argument that gets the answer. */
   readonly argument: Argument;
@@ -144,8 +144,9 @@ class Search {
     const { entries } = this.#options.setups;
     if (argument.kind !== "pattern") return this.#questionOf(entries.findFor(argument), { argument, target: argument });
     const setup = await this.#plain();
+    const below = entries.findBelow(argument).filter(({ folder }) => this.#mayMatch(argument, folder));
     const hidden = await Promise.all(
-      entries.findBelow(argument).map((placed) => {
+      below.map((placed) => {
         const target = { dir: placed.folder, rest: placed.folder === undefined ? (placed.importPath ?? "") : "" };
         return this.#questionOf(placed, { argument, target, isOwn: true });
       }),
@@ -153,6 +154,13 @@ class Search {
     const workDir = this.#placeOf(argument.dir);
     const others = hidden.flat().filter((question) => listKey(question.setup) !== listKey(setup));
     return [{ argument, target: argument, workDir, setup }, ...others];
+  }
+
+  /** Wildcards match no packages of a module inside of another; those of import paths match all of a workspace. */
+  #mayMatch({ dir }: Argument, folder: string | undefined): boolean {
+    const { modules, workspace } = this.#here;
+    if (!modules || folder === undefined || (dir === undefined && workspace !== undefined)) return true;
+    return findModuleDir(folder) === findModuleDir(dir ?? this.#options.host.cwd);
   }
 
   /** The setup of programs without an entry. If it cannot be made, only such programs fail. */

@@ -145,7 +145,9 @@ export class BuildSetups {
     checkPlatform(words.env, { platform, env: buildEnvironment(platform, {}) });
     const dir = placed?.dir ?? host.cwd;
     await this.#renderer.warnOfMistakes(words.replaced);
-    const { hasGit, hasTime, texts } = await this.#renderer.render([...words.flags, ...words.ldflags], { dir, env });
+    const all = [...words.flags, ...words.ldflags];
+    const { hasGit, hasTime, texts } = await this.#renderer.render(all, { dir, env });
+    for (const [i, word] of all.entries()) refuseToolexec(splitQuoted(texts[i] ?? ""), nameWord(word));
     const flags = texts.slice(0, words.flags.length).filter((text) => text !== "");
     const args = buildArguments({ flags, ldflags: texts.slice(words.flags.length), disableOptimizations });
     return {

@@ -52,7 +52,7 @@ export class TemplateRenderer {
     this.#options = options;
   }
 
-  /** What users should know about the data that templates have read so far. */
+  /** Warnings about the data that templates have read so far. */
   get warnings(): readonly string[] {
     return [...this.#warnings];
   }

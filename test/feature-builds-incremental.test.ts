@@ -99,7 +99,10 @@ describe("go runs", () => {
   });
 
   test("with the tags of an entry, for an argument and for a pattern", async () => {
-    const of = await open("builds:\n- main: ./cmd/tagged\n  flags: [-tags, special]\n");
+    const tool = "- dir: tool\n  main: ./cmd/x\n  flags: [-tags=other]\n";
+    const of = await open(`builds:\n- main: ./cmd/tagged\n  flags: [-tags, special]\n${tool}`);
+    // A pattern does not match programs of a module inside.
+    expect((await of.run({ args: buildOf("./...") })).images).not.toContain("/x:");
     for (const arg of ["./cmd/tagged", "example.com/app/cmd/tagged", "./...", "./cmd/...", "example.com/app/..."]) {
       expect((await run(of, { args: buildOf(arg) })).images).toContain("/tagged:latest@sha256:");
     }
@@ -306,19 +309,19 @@ describe("a run refuses", () => {
       "-toolexec in flags",
       "builds:\n- main: ./cmd/one\n  flags: [-toolexec=x]\n",
       ["./cmd/one"],
-      "Cannot use -toolexec in the flags of go build",
+      "Cannot use -toolexec in flags of builds[0] at CONFIG:4:11: it runs any program",
     ],
     [
       "--toolexec as two words",
       "defaultFlags: --toolexec x\n",
       ["./cmd/one"],
-      "Cannot use -toolexec in the flags of go build",
+      "Cannot use -toolexec in defaultFlags at CONFIG:2:",
     ],
     [
       "-toolexec of a template",
       "defaultFlags: ['{{.Env.EVIL}}']\n",
       ["./cmd/one"],
-      "Cannot use -toolexec in the flags of go build",
+      "Cannot use -toolexec in defaultFlags at CONFIG:2:",
     ],
     [
       "-toolexec in GOFLAGS of env",

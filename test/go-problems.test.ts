@@ -154,7 +154,7 @@ describe("explainPackage()", () => {
   });
 
   const CGO = "Set CGO_ENABLED=1 and CC to a C compiler for linux/amd64, and use a base image with its C library.";
-  const TAGS = "Choose another --platform, or set build tags: GOFLAGS=-tags=NAME";
+  const TAGS = "Choose another --platform, or set build tags: flags: [-tags=NAME] in .ko.yaml";
 
   test.each([
     ["./win", "build constraints exclude all its Go files (main_windows.go)", TAGS],
