@@ -42,9 +42,9 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
     const { complete, formatCompletion } = await import("./cli-completion.ts");
     return print(host, formatCompletion(await complete(words, host)));
   }
-  // The original has login and logout below a hidden command too.
-  const isHidden = hidden === "auth" && (words[0] === "login" || words[0] === "logout");
-  const invocation = parseCommandLine(isHidden ? words : argv);
+  const auth = findAuth(argv);
+  if (auth?.isOwn === true) return (await import("./cli-auth.ts")).runAuth(auth.words, host);
+  const invocation = parseCommandLine(auth?.words ?? argv);
   if (invocation.command === "help") return print(host, invocation.text);
   const log = createLog(logLevelOf(invocation.flags), (text) => host.err(text));
   switch (invocation.command) {
@@ -87,6 +87,20 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
       return print(host, `${await koVersion(host)}\n`);
     }
   }
+}
+
+/**
+ * The words after `ko auth`, a hidden command of the original, with the flags before it. `ko auth login` and `logout` are
+ * `ko login` and `logout`; the others are its own.
+ */
+function findAuth(argv: readonly string[]): { readonly words: readonly string[]; readonly isOwn: boolean } | undefined {
+  const [first, second, ...rest] = argv;
+  if (first === "help" && second === "auth") return { words: [...rest, "--help"], isOwn: true };
+  const at = argv.findIndex((word) => !/^-(?:[vqh]+|-(?:verbose|quiet|help)(?:=.*)?)$/.test(word));
+  if (argv[at] !== "auth") return undefined;
+  const words = [...argv.slice(0, at), ...argv.slice(at + 1)];
+  const name = words.find((word) => !word.startsWith("-"));
+  return { words, isOwn: name !== "login" && name !== "logout" };
 }
 
 async function print(host: Host, text: string): Promise<number> {

@@ -11,7 +11,7 @@ import { nameWord, type Word } from "./config-file.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import { isInside, look, readEntries, readNames } from "./file.ts";
 import { matchesImportPath, matchesFolder, type ParsedArgument, showPath } from "./go-arguments.ts";
-import { findModuleDir, readModulePath } from "./go-modules.ts";
+import { findModuleDir, findSurroundings, readModulePath, type Surroundings } from "./go-modules.ts";
 
 /** An entry with its folder and its program. */
 export interface PlacedEntry {
@@ -89,16 +89,31 @@ export class BuildEntries {
    * Tells which entries are for no program, and which are there twice.
    *
    * @param programs those of the run, whose entries need no look
+   * @param env the environment of go, but for the variables of entries
    */
-  warnings(programs: readonly ProgramPlace[]): readonly string[] {
+  warnings(programs: readonly ProgramPlace[], env: Readonly<Record<string, string>>): readonly string[] {
     const used = new Set(programs.map((program) => this.find(program)));
     const idle = this.all.flatMap((placed) => {
-      const why = used.has(placed) || placed.folder === undefined ? undefined : whyNoProgram(placed.folder);
+      const { dir, entry, folder, importPath = "" } = placed;
+      if (used.has(placed)) return [];
+      const own = { ...env, ...Object.fromEntries((entry.env ?? []).map(({ value }) => value.split(/=(.*)/s, 2))) };
+      const why =
+        folder === undefined ? this.#whyForeign(importPath, findSurroundings(dir, own)) : whyNoProgram(folder, own);
       if (why === undefined) return [];
-      const { name, where } = placed.entry;
-      return [`${where}: ${name} is for no program: ${showPath(placed.folder ?? "", this.#cwd)} ${why}`];
+      const shown = folder === undefined ? importPath : showPath(folder, this.#cwd);
+      return [`${entry.where}: ${entry.name} is for no program: ${shown} ${why}`];
     });
     return [...this.#twins, ...idle];
+  }
+
+  /** Why an import path is of no module that go knows, as far as `go.mod` tells; undefined if it may be of one. */
+  #whyForeign(importPath: string, { moduleDir, modules, workspace }: Surroundings): string | undefined {
+    if (!modules || workspace !== undefined || moduleDir === undefined) return undefined;
+    const file = join(moduleDir, "go.mod");
+    const words = readText(file).split(/[\s"`]+/);
+    // Whatever stands in the file: a comment may hide a warning, but never cause one.
+    if (words.some((word) => word !== "" && `${importPath}/`.startsWith(`${word}/`))) return undefined;
+    return `is of no module that ${showPath(file, this.#cwd)} requires`;
   }
 }
 
@@ -213,7 +228,9 @@ function missing(
 }
 
 /** Why a folder holds no program; undefined if it may hold one. */
-function whyNoProgram(folder: string): string | undefined {
+function whyNoProgram(folder: string, env: Readonly<Record<string, string>>): string | undefined {
+  const { moduleDir, modules } = findSurroundings(folder, env);
+  if (modules && moduleDir === undefined) return "is in no Go module";
   const names = readNames(folder).filter((name) => name.endsWith(".go") && !name.endsWith("_test.go"));
   if (names.length === 0) return "has no Go files";
   let other = "";
@@ -224,6 +241,15 @@ function whyNoProgram(folder: string): string | undefined {
     other = found;
   }
   return `is package ${other}, wanted package main`;
+}
+
+/** The text of a file; empty if it cannot be read. */
+function readText(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return "";
+  }
 }
 
 /** The name in the package clause of a Go file. */

@@ -133,7 +133,9 @@ export class BuildSetups {
 
   /** Warnings about `.ko.yaml` that are known so far. @param programs those that the arguments of the run name */
   warnings(programs: readonly ProgramPlace[]): readonly string[] {
-    return [...this.entries.warnings(programs), ...this.#renderer.warnings];
+    const { config, host } = this.#options;
+    const env = { ...host.env, ...readVariables(config.defaults.env ?? []) };
+    return [...this.entries.warnings(programs, env), ...this.#renderer.warnings];
   }
 
   async #make(placed: PlacedEntry | undefined, wanted: Platform | undefined): Promise<BuildSetup> {

@@ -4,7 +4,7 @@
  * The tokens are fetched in registry-token.ts. Rules: docs/rules.md A1.4, A2.6-A2.10, A2.16, B7.1.
  */
 import { once } from "./async.ts";
-import { RegistryError } from "./errors.ts";
+import { KoError, RegistryError } from "./errors.ts";
 import type { Http, HttpResponse } from "./http.ts";
 import { readRefusal, type RefusedRequest } from "./registry-errors.ts";
 import type { Credential, FindOptions, FoundCredential, Keychain } from "./registry-credential.ts";
@@ -14,8 +14,8 @@ import { whyWithheld } from "./url.ts";
 
 /** The rights that a request needs. */
 export interface Scope extends RefusedRequest {
-  /** Path of another repository of this registry that must be readable too: the source of a mount. */
-  readonly from?: string;
+  /** Paths of other repositories of this registry that must be readable too: the sources of mounts. */
+  readonly from?: readonly string[];
 }
 
 /** The authorization of one request. */
@@ -71,6 +71,25 @@ export class Authorizer {
     const challenge = this.#challenge;
     if (challenge === undefined) return anonymous(scope);
     return this.#answer(scope, { challenge, refused: undefined, effort: this.#effortFor(scope, challenge) });
+  }
+
+  /**
+   * A new token for other programs, with all sources of credentials.
+   *
+   * @throws {KoError} If the registry wants no token, or the token server refuses, or must not be asked.
+   */
+  async token(scope: Scope): Promise<Token> {
+    const challenge = this.#challenge;
+    if (challenge?.scheme !== "bearer") {
+      const wants = challenge === undefined ? "nothing" : `${challenge.scheme} authentication`;
+      throw new KoError(`Cannot ${scope.action}: ${this.#options.host} wants ${wants}, not a token`);
+    }
+    const request: ProofRequest = { challenge, refused: undefined, effort: "all" };
+    const search = await this.#find(scope, "all");
+    if (search.found?.credential.kind === "bearer") {
+      return { value: search.found.credential.token, refreshToken: undefined, refreshAt: Infinity, expiresIn: 0 };
+    }
+    return (await this.#findToken(scope, { ...request, ...search })).token;
   }
 
   /**
@@ -186,7 +205,16 @@ export class Authorizer {
     return { ...anonymous(scope), reasons: [why], effort };
   }
 
-  async #proveByToken(scope: Scope, { challenge, effort, found, reasons, refused }: Proof): Promise<Authorization> {
+  async #proveByToken(scope: Scope, proof: Proof): Promise<Authorization> {
+    const { reasons, source, token } = await this.#findToken(scope, proof);
+    return { scope, header: `Bearer ${token.value}`, source, reasons, effort: proof.effort };
+  }
+
+  /** Returns a token, cached or new, and where its credential is from, or why none was sent. */
+  async #findToken(
+    scope: Scope,
+    { challenge, effort, found, reasons, refused }: Proof,
+  ): Promise<{ readonly token: Token } & Pick<Authorization, "source" | "reasons">> {
     const { endpoint, host, http, trusted } = this.#options;
     const { action, repository } = scope;
     const origin = endpoint.base;
@@ -223,7 +251,7 @@ export class Authorizer {
     if (token.refreshToken !== undefined && source !== undefined) {
       this.#refreshTokens.set(repository.path, token.refreshToken);
     }
-    return { scope, header: `Bearer ${token.value}`, source, reasons: why, effort };
+    return { token, source, reasons: why };
   }
 
   /** A cached token that is fresh and is not the one that was refused, else a new one. */
@@ -296,7 +324,7 @@ function scopesOf({ parameters }: Challenge): readonly string[] {
 
 function neededScopes({ from, push, repository }: Scope): readonly string[] {
   const own = `repository:${repository.path}:${push ? "push,pull" : "pull"}`;
-  return from === undefined ? [own] : [own, `repository:${from}:pull`];
+  return [own, ...(from ?? []).map((path) => `repository:${path}:pull`)];
 }
 
 /** Whether one of `scopes` names the same resource and allows all that `scope` does. */

@@ -16,6 +16,8 @@ export interface Token {
   readonly value: string;
   /** Milliseconds since the epoch at which a new one is fetched: after 80 % of its life. */
   readonly refreshAt: number;
+  /** Seconds, as the token server sent it; 0 if it sent none. */
+  readonly expiresIn: number;
   /** Replaces the credential for later tokens; never written to disk. */
   readonly refreshToken: string | undefined;
 }
@@ -172,9 +174,11 @@ async function readToken(response: HttpResponse, { action, http }: TokenRequest)
   const refreshToken = value["refresh_token"];
   http.secrets.add(token, ...(typeof refreshToken === "string" ? [refreshToken] : []));
   if (!/^[\x21-\x7e]+$/.test(token)) throw fail("with a token that is not valid in a header");
-  const life = Math.max(MIN_LIFE_S, Number(value["expires_in"] ?? MIN_LIFE_S) || MIN_LIFE_S);
+  const expiresIn = Number(value["expires_in"] ?? 0) || 0;
+  const life = Math.max(MIN_LIFE_S, expiresIn);
   return {
     value: token,
+    expiresIn,
     refreshAt: http.clock.now() + life * 800,
     refreshToken: typeof refreshToken === "string" && refreshToken !== "" ? refreshToken : undefined,
   };

@@ -11,6 +11,7 @@ import { anonymous, type Authorization, Authorizer, type Scope } from "./registr
 import { readRefusal } from "./registry-errors.ts";
 import type { Keychain } from "./registry-credential.ts";
 import { ApiProbe, type ApiProbeOptions, type Endpoint, isSameEndpoint } from "./registry-ping.ts";
+import type { Token } from "./registry-token.ts";
 import { redactUrl, whyForbidden } from "./url.ts";
 
 export interface ConnectionOptions extends ApiProbeOptions {
@@ -49,6 +50,15 @@ export class Connection {
   /** `https://host/`: where the registry answers, or answered in an earlier run. */
   async base(action: string): Promise<URL> {
     return (await this.#probe.find(action)).base;
+  }
+
+  /**
+   * Fetches a token for other programs.
+   *
+   * @throws {KoError} If the registry wants no token, does not answer, or refuses.
+   */
+  async token(scope: Scope): Promise<Token> {
+    return this.#authorizerFor(await this.#probe.find(scope.action)).token(scope);
   }
 
   /**

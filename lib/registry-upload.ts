@@ -185,7 +185,7 @@ export class Uploader {
         repository,
         action,
         push: true,
-        from: source.path,
+        from: [source.path],
         accept: [201, 202],
       });
       await response.discard();

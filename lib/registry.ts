@@ -18,6 +18,7 @@ import { formatRepository, type Repository } from "./reference.ts";
 import type { Keychain } from "./registry-credential.ts";
 import { claimError, downloadBlob, findInlined, type ManifestContent, readManifestAnswer } from "./registry-pull.ts";
 import { manifestName, Pusher, type PushResult } from "./registry-push.ts";
+import type { Token } from "./registry-token.ts";
 import { Connection } from "./registry-transport.ts";
 import { Uploader } from "./registry-upload.ts";
 import { Secrets } from "./url.ts";
@@ -49,6 +50,12 @@ export interface GetManifestOptions {
 export interface FindManifestOptions {
   /** Asks with a token that can push: saves a second token if a push follows. @default false */
   readonly push?: boolean;
+}
+
+export interface TokenOptions {
+  readonly push: boolean;
+  /** Paths of repositories of the same registry that must be readable too. */
+  readonly from: readonly string[];
 }
 
 export type { PushResult } from "./registry-push.ts";
@@ -216,6 +223,16 @@ export class Registry implements AsyncDisposable {
    */
   pushManifest(repository: Repository, reference: string, manifest: ManifestContent): Promise<void> {
     return this.#host(repository.host).pusher.pushManifest(repository, reference, manifest);
+  }
+
+  /**
+   * Fetches a token for other programs that ask this registry.
+   *
+   * @throws {KoError} If the registry wants no token, does not answer, or refuses.
+   */
+  token(repository: Repository, options: TokenOptions): Promise<Token> {
+    const action = `get a token for "${formatRepository(repository)}"`;
+    return this.#retry(() => this.#host(repository.host).connection.token({ repository, action, ...options }));
   }
 
   /** Ends all requests and closes idle connections, so that the process need not wait for them. */

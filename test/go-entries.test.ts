@@ -176,17 +176,50 @@ describe("BuildEntries", () => {
       { main: "cmd/web" },
     );
     const program = { dir: tree.at("app/lib"), importPath: "example.com/app/lib" };
-    expect(entries.warnings([])).toEqual([
+    expect(entries.warnings([], {})).toEqual([
       ".ko.yaml:0:1: builds[0] is for no program: ./lib is package lib, wanted package main",
       ".ko.yaml:1:1: builds[1] is for no program: ./cmd/tests has no Go files",
       ".ko.yaml:2:1: builds[2] is for no program: ./cmd has no Go files",
+      ".ko.yaml:5:1: builds[5] is for no program: example.org/z/z is of no module that ./go.mod requires",
     ]);
-    expect(entries.warnings([program])).toHaveLength(2);
+    expect(entries.warnings([program], {})).toHaveLength(3);
+  });
+
+  test("warns of entries in no module, and of import paths that go.mod does not know", () => {
+    tree.write({
+      "app/go.mod": goMod("example.com/app", {
+        more: '\nrequire (\n\texample.org/dep v1.0.0\n\t"example.org/two/v2" v2.0.0\n)\n',
+      }),
+    });
+    const entries = place(
+      { dir: "../loose" },
+      { main: "example.org/else/cmd/z" },
+      { main: "example.org/dep/cmd/z" },
+      { main: "example.org/two/v2/z" },
+      { main: "example.org/depth/cmd/z" },
+      { dir: "tool", main: "example.org/dep/cmd/y" },
+    ).warnings([], {});
+    expect(entries).toEqual([
+      ".ko.yaml:0:1: builds[0] is for no program: ../loose is in no Go module",
+      ".ko.yaml:1:1: builds[1] is for no program: example.org/else/cmd/z is of no module that ./go.mod requires",
+      ".ko.yaml:4:1: builds[4] is for no program: example.org/depth/cmd/z is of no module that ./go.mod requires",
+      ".ko.yaml:5:1: builds[5] is for no program: example.org/dep/cmd/y is of no module that ./tool/go.mod requires",
+    ]);
+  });
+
+  test("knows programs without modules, and leaves import paths of a workspace to go", () => {
+    const entries = place({ dir: "../loose" }, { main: "example.org/else/cmd/z" });
+    expect(entries.warnings([], { GO111MODULE: "off" })).toEqual([]);
+    expect(entries.warnings([], { GOWORK: tree.at("go.work") })).toHaveLength(1);
+    const off: Word = { value: "GO111MODULE=off", setting: "env", where: "here" };
+    const [own] = place({ dir: "../loose" }).all;
+    if (own === undefined) throw new Error("no entry");
+    expect(BuildEntries.place([{ ...own.entry, env: [off] }], tree.at("app")).warnings([], {})).toEqual([]);
   });
 
   test("takes two entries that say the same for one", () => {
     const entries = place({ main: "cmd/web", flags: ["-v"] }, { main: "./cmd/web/", flags: ["-v"] });
-    expect(entries.warnings([])).toEqual([
+    expect(entries.warnings([], {})).toEqual([
       ".ko.yaml:1:1: builds[1] is for ./cmd/web, as is builds[0] at .ko.yaml:0:1; they say the same",
     ]);
   });

@@ -1,7 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { relative } from "node:path";
-import { parseArgument } from "../lib/go-arguments.ts";
 import { failuresOf } from "./helpers/failures.ts";
 import { countingGo, goMod, type GoWorld, goWorld, listPrograms, mainGo } from "./helpers/go.ts";
 import { type Tree, writeTree } from "./helpers/world-folders.ts";
@@ -38,28 +37,6 @@ function writeApp(): Tree {
     "app/.git/HEAD": "",
   });
 }
-
-describe("parseArgument()", () => {
-  test.each([
-    ["example.com/app", "import", undefined, "example.com/app"],
-    ["ko://example.com/app/", "import", undefined, "example.com/app"],
-    ["cmd/./app", "import", undefined, "cmd/app"],
-    ["example.com/...", "pattern", undefined, "example.com/..."],
-    ["all", "pattern", undefined, "all"],
-    ["...", "pattern", undefined, "..."],
-    [".", "path", "/work", ""],
-    ["ko://./cmd/app/", "path", "/work/cmd/app", ""],
-    ["..", "path", "/", ""],
-    ["/abs/app", "path", "/abs/app", ""],
-    [".hidden/app", "import", undefined, ".hidden/app"],
-    ["./...", "pattern", "/work", "/..."],
-    ["ko://./cmd/.../app/", "pattern", "/work/cmd", "/.../app"],
-    ["./cmd/a...", "pattern", "/work/cmd", "/a..."],
-    ["/...", "pattern", "/", "/..."],
-  ] as const)("%s is a %s", (text, kind, dir, rest) => {
-    expect(parseArgument(text, "/work")).toEqual({ kind, dir, rest });
-  });
-});
 
 describe("findPrograms() and choosePrograms()", () => {
   const A = "example.com/app/cmd/a app/cmd/a @ app";
