@@ -92,6 +92,8 @@ const KINDS: Readonly<Record<ContainerKind, ContainerClusterKind>> = {
 /** kind's own setting for the program that runs its nodes. */
 const PROVIDER = "KIND_EXPERIMENTAL_PROVIDER";
 const PROVIDERS: readonly string[] = ["docker", "nerdctl", "finch", "nerdctl.lima", "podman"];
+/** Names of clusters, profiles and containers: words of command lines, and of commands that errors say to type. */
+const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,253}$/;
 /** For programs that read no stdin. */
 const TIMEOUT_MS = 60_000;
 
@@ -263,7 +265,7 @@ async function listContainers(
 function readContainer(value: unknown): Container {
   const { Names, Status, Labels }: Readonly<Record<string, unknown>> = isObject(value) ? value : {};
   const name: unknown = Array.isArray(Names) ? Names[0] : Names;
-  if (typeof name !== "string" || name === "") {
+  if (typeof name !== "string" || !NAME.test(name)) {
     throw new KoError(`${quoteJson(value)} is not a container with a name`);
   }
   return { name, status: typeof Status === "string" ? Status : "", labels: readLabels(Labels) };
@@ -284,9 +286,18 @@ function readLabels(value: unknown): ReadonlyMap<string, string> {
 function chooseCluster(kind: ContainerKind, containers: readonly Container[], env: Host["env"]): string | undefined {
   const { variable, defaultName } = KINDS[kind];
   const chosen = env[variable] || defaultName;
-  if (chosen !== undefined) return chosen;
+  if (chosen !== undefined) return checkName(chosen, variable);
   const [only, ...others] = listClusters(kind, containers);
-  return others.length === 0 ? only : undefined;
+  return others.length === 0 && only !== undefined
+    ? checkName(only, `the label ${KINDS[kind].clusterLabel}`)
+    : undefined;
+}
+
+/** @param source the setting that holds the name, for the error */
+function checkName(name: string, source: string): string {
+  if (NAME.test(name)) return name;
+  const wanted = "wanted letters, digits and ._-, a letter or a digit first";
+  throw new KoError(`Cannot use "${printable(name, 100)}" of ${source} as the name of a cluster: ${wanted}`);
 }
 
 function listClusters(kind: ContainerKind, containers: readonly Container[]): readonly string[] {
@@ -323,17 +334,22 @@ function noCluster(kind: ContainerKind, containers: readonly Container[], env: H
   const wanted = env[variable] || defaultName;
   const all = clusters.map((cluster) => `"${cluster}"`).join(", ");
   return wanted === undefined
-    ? new KoError(`Cannot choose a ${kind} cluster: there are ${all}`, { hint: `export ${variable}=${first}` })
+    ? new KoError(`Cannot choose a ${kind} cluster: there are ${all}`, {
+        hint: NAME.test(first) ? `export ${variable}=${first}` : list,
+      })
     : new KoError(`Cannot find a node of the ${kind} cluster "${wanted}": there is ${all}`, {
         transient: true,
-        hint: clusters.length === 1 && first !== wanted ? `export ${variable}=${first}` : list,
+        hint: clusters.length === 1 && first !== wanted && NAME.test(first) ? `export ${variable}=${first}` : list,
       });
 }
 
 async function findProfile(options: ClusterOptions): Promise<MinikubeProfile> {
   const { env } = options.host;
   const home = minikubeHome(env);
-  const name = env["MINIKUBE_PROFILE"] || (await readChosenProfile(home)) || "minikube";
+  const config = join(home, "config", "config.json");
+  const chosen = env["MINIKUBE_PROFILE"] || undefined;
+  const source = chosen === undefined ? `"${config}"` : "MINIKUBE_PROFILE";
+  const name = checkName(chosen ?? ((await readChosenProfile(config)) || "minikube"), source);
   const withoutDaemon: MinikubeProfile = { kind: "minikube", name, dockerEnv: undefined };
   // Not run for containerd: newer versions of docker-env then start services in the node and add keys to the SSH agent.
   if (!(await mayHaveDaemon(join(home, "profiles", name, "config.json")))) return withoutDaemon;
@@ -361,8 +377,8 @@ function minikubeHome(env: Host["env"]): string {
 }
 
 /** The profile that `minikube profile NAME` has chosen. */
-async function readChosenProfile(home: string): Promise<string | undefined> {
-  const profile = (await readJson(join(home, "config", "config.json")))["profile"];
+async function readChosenProfile(config: string): Promise<string | undefined> {
+  const { profile } = await readJson(config);
   return typeof profile === "string" ? profile : undefined;
 }
 

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import type { Socket } from "bun";
 import { CommandError, KoError, messageOf } from "./errors.ts";
 import type { Host } from "./host.ts";
+import { findLiteral } from "./url.ts";
 
 export interface SshBridge extends AsyncDisposable {
   /** The path of the local socket. */
@@ -16,6 +17,12 @@ export interface SshBridge extends AsyncDisposable {
   lastWords(): string | undefined;
 }
 
+/**
+ * Users and hosts. Others could reach a shell: ssh puts both into `ProxyCommand` and the kin of the user's configuration,
+ * and takes a leading dash for an option (docs/rules.md C1.5).
+ */
+const USER = /^[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,254}$/;
+const HOST_NAME = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$/;
 /** Bytes that wait for ssh before the socket is paused. */
 const HIGH_WATER_BYTES = 256 * 1024;
 
@@ -23,16 +30,18 @@ const HIGH_WATER_BYTES = 256 * 1024;
  * The command that connects stdin and stdout to the daemon at `ssh://[user@]host[:port][/path/of/socket]`.
  *
  * @param fail makes the error to throw
- * @throws {KoError} If the URL has another form, or ssh would take a part of it for an option.
+ * @throws {KoError} If the URL has another form, or a part of it has characters that no user, host or socket has.
  */
 export function sshCommand(text: string, fail: (why: string) => KoError): readonly [string, ...string[]] {
   if (!URL.canParse(text)) throw fail("wanted ssh://user@host");
   const url = new URL(text);
-  const [user, hostname] = [decode(url.username), url.hostname.replace(/^\[(.*)\]$/, "$1")];
+  const [user, hostname] = [decode(url.username), findLiteral(url.hostname) ?? url.hostname];
   if (url.password !== "") throw fail("it holds a password; ssh takes keys");
   if (url.search !== "" || url.hash !== "") throw fail('it holds a "?" or a "#"');
-  if (hostname === "" || hostname.startsWith("-")) throw fail("its host is not a host name");
-  if (user.startsWith("-")) throw fail("its user is not a user name");
+  if (findLiteral(hostname) === undefined && !HOST_NAME.test(hostname)) {
+    throw fail("its host is not a host name, wanted letters, digits and ._-");
+  }
+  if (user !== "" && !USER.test(user)) throw fail("its user is not a user name, wanted letters, digits and ._-@+");
   const path = url.pathname === "/" ? "" : decode(url.pathname);
   // The remote shell would expand other characters.
   if (!/^[\w./@:+-]*$/.test(path)) throw fail("the path of the socket may hold letters, digits and ./_-@:+");

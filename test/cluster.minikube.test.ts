@@ -145,6 +145,17 @@ describe("findCluster() for minikube", () => {
     expect(readFileSync(tree.at("calls"), "utf8").split("\n").length - 1).toBe(asked);
   });
 
+  test.each([
+    ["MINIKUBE_PROFILE", "--delete-on-failure", {}, { MINIKUBE_PROFILE: "--delete-on-failure" }],
+    ["MINIKUBE_PROFILE", "../x", {}, { MINIKUBE_PROFILE: "../x" }],
+    ["minikube's configuration", "a;id", { ".minikube/config/config.json": '{"profile":"a;id"}' }, {}],
+  ])("refuses %s with %s, before minikube is run", async (_what, name, files, env) => {
+    using tree = writeMinikube({ "docker-env": dockerEnv(), "docker-env.err": "", ...files });
+    const { message } = await failureOf(findCluster("minikube", optionsFor(tree, env)));
+    expect(message).toStartWith(`Cannot use "${name}" of `);
+    expect(readFileSync(tree.at("calls"), "utf8")).toBe("");
+  });
+
   test("reports minikube's message if the profile does not run", async () => {
     using tree = writeMinikube({ "docker-env.err": NOT_RUNNING });
     expect(await failureOf(findCluster("minikube", optionsFor(tree)))).toEqual({

@@ -217,6 +217,36 @@ describe("findCluster()", () => {
       {},
       { error: expect.stringContaining('Cannot read the output of "docker ps": '), hint: undefined },
     ],
+    ...["-kind", "$(id)", "a b", "kind;id", "..", "kind\n"].map(
+      (name) =>
+        [
+          `KIND_CLUSTER_NAME=${JSON.stringify(name)}`,
+          { docker: kind },
+          { KIND_CLUSTER_NAME: name },
+          {
+            error: `Cannot use "${name}" of KIND_CLUSTER_NAME as the name of a cluster: wanted letters, digits and ._-, a letter or a digit first`,
+            hint: undefined,
+          },
+        ] as const,
+    ),
+    ...["--privileged=false", "a$(id)", "a node"].map(
+      (name) =>
+        [
+          `a container named ${name}`,
+          { docker: kindNode(name) },
+          {},
+          { error: expect.stringMatching(/^Cannot look for .* is not a container with a name$/), hint: undefined },
+        ] as const,
+    ),
+    [
+      "to say which strange name to type",
+      { docker: kindNode("a", { cluster: "$(id)" }) },
+      {},
+      {
+        error: 'Cannot find a node of the kind cluster "kind": there is "$(id)"',
+        hint: "kind get clusters",
+      },
+    ],
   ])("refuses %s", async (_what, programs, env, outcome) => {
     expect(await find("kind", programs, env)).toEqual(outcome);
   });
@@ -249,6 +279,16 @@ describe("findCluster()", () => {
       { error: 'Cannot choose a k3d cluster: there are "dev", "prod"', hint: "export K3D_CLUSTER=dev" },
     ],
     ["none", { docker: "" }, {}, { error: "Cannot find a k3d cluster: there is none", hint: "k3d cluster create" }],
+    [
+      "no cluster whose name a shell would read",
+      { docker: k3dNode("k3d-a", { cluster: "`id`", role: "server" }) },
+      {},
+      {
+        error:
+          'Cannot use "`id`" of the label k3d.cluster as the name of a cluster: wanted letters, digits and ._-, a letter or a digit first',
+        hint: undefined,
+      },
+    ],
   ])("finds in k3d %s", async (_what, programs, env, outcome) => {
     expect(await find("k3d", programs, env)).toEqual(outcome);
   });

@@ -14,11 +14,40 @@ describe("sshCommand()", () => {
     ["ssh://me@far", ["-l", "me", "--", "far", "docker"]],
     ["ssh://m%40e@far:2222/", ["-l", "m@e", "-p", "2222", "--", "far", "docker"]],
     ["ssh://[::1]/run/a%2Bb.sock", ["--", "::1", "docker", "--host=unix:///run/a+b.sock"]],
-    // Not a valid encoding: taken as it is.
-    ["ssh://%zz@far", ["-l", "%zz", "--", "far", "docker"]],
+    ["ssh://first.last+ci@build_host-1.example", ["-l", "first.last+ci", "--", "build_host-1.example", "docker"]],
+    ["ssh://_svc@10.0.0.2", ["-l", "_svc", "--", "10.0.0.2", "docker"]],
   ])("of %s", (url, own) => {
     const argv = sshCommand(url, (why) => new KoError(why));
     expect(argv).toEqual(["ssh", "-o", "ConnectTimeout=30", "-T", ...own, "system", "dial-stdio"]);
+  });
+});
+
+describe("sshCommand() refuses", () => {
+  const user = "its user is not a user name, wanted letters, digits and ._-@+";
+  const host = "its host is not a host name, wanted letters, digits and ._-";
+  test.each([
+    ["ssh://$(touch%20x)@far", user],
+    ["ssh://a%60id%60@far", user],
+    ["ssh://a%3Bid@far", user],
+    ["ssh://a'b@far", user],
+    ["ssh://CORP%5Cme@far", user],
+    ["ssh://a%0Ab@far", user],
+    ["ssh://%2DoProxyCommand%3Dx@far", user],
+    // Not a valid encoding: taken as it is.
+    ["ssh://%zz@far", user],
+    ["ssh://me@a%24(id)", host],
+    ["ssh://me@a$(id)", host],
+    ["ssh://me@a`id`", host],
+    ["ssh://me@a;id", host],
+    ["ssh://me@a&b", host],
+    ["ssh://me@a'b", host],
+    ["ssh://me@-oProxyCommand=x", host],
+    ["ssh://me@%2DoProxyCommand", host],
+    ["ssh://me@far%20away", host],
+    ["ssh://me@", "wanted ssh://user@host"],
+    ["ssh://me@far/$(id)", "the path of the socket may hold letters, digits and ./_-@:+"],
+  ])("%s", (url, why) => {
+    expect(() => sshCommand(url, (reason) => new KoError(reason))).toThrow(new KoError(why));
   });
 });
 
