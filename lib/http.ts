@@ -35,6 +35,8 @@ export interface HttpRequest {
   readonly deadline?: number;
   /** True lets the request outlive the run's signal: for clean-up. @default false */
   readonly detached?: boolean;
+  /** True shows the host of the URL alone: a credential endpoint has named it, and its path may be a secret. @default false */
+  readonly isSecret?: boolean;
 }
 
 /** The most redirects that one request follows. */
@@ -109,7 +111,7 @@ export class Http implements Disposable {
         tls: { rejectUnauthorized: !this.isInsecure(url) },
       });
       guard.disarm();
-      log.debug(`${request.method} ${redactUrl(url)}: ${response.status} after ${clock.now() - started} ms`);
+      log.debug(`${request.method} ${showUrl(request, url)}: ${response.status} after ${clock.now() - started} ms`);
       return new HttpResponse(response, { request, url, guard, http: this });
     } catch (error) {
       guard.end();
@@ -127,9 +129,9 @@ export class Http implements Disposable {
   explain(error: unknown, { request, url, guard }: Pick<Exchange, "request" | "url" | "guard">): unknown {
     if (guard.aborted) return guard.signal.reason;
     const fail = (why: string, retry: "never" | "once" | "often", hint?: string): RegistryError =>
-      new RegistryError(`Cannot ${request.action}: ${request.method} ${redactUrl(url)}: ${why}`, {
+      new RegistryError(`Cannot ${request.action}: ${request.method} ${showUrl(request, url)}: ${why}`, {
         method: request.method,
-        url: redactUrl(url),
+        url: showUrl(request, url),
         retry,
         hint,
       });
@@ -199,9 +201,14 @@ export class HttpResponse {
     return this.#exchange.request.method;
   }
 
-  /** The URL of the request, without userinfo. It may hold secrets: see `redactUrl`. */
+  /** The URL of the request, without userinfo. It may hold secrets: see {@link HttpResponse.shownUrl}. */
   get url(): URL {
     return this.#exchange.url;
+  }
+
+  /** The URL for messages, without secrets. */
+  get shownUrl(): string {
+    return showUrl(this.#exchange.request, this.url);
   }
 
   /** `Content-Length` in bytes; undefined if it is missing or malformed. */
@@ -272,6 +279,10 @@ export class HttpResponse {
       await this.bytes(64 * 1024).catch(() => undefined);
     }
   }
+}
+
+function showUrl({ isSecret }: HttpRequest, url: URL): string {
+  return isSecret === true ? `${url.protocol}//${url.host}/…` : redactUrl(url);
 }
 
 /** Whether a status is a redirect. */

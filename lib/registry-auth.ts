@@ -135,7 +135,9 @@ export class Authorizer {
       credential: undefined,
       origin,
       action,
-      refuse: (answer) => readRefusal(answer, { request: scope, host, http, source: undefined, reasons: [] }),
+      refuse: (answer) => {
+        return readRefusal(answer, { request: scope, host, http, source: undefined, reasons: [], isSecret: true });
+      },
     });
     return `Bearer ${token.value}`;
   }
@@ -239,7 +241,7 @@ export class Authorizer {
         const request = { ...scope, action: `${action}: get a token for ${host}` };
         // All sources are asked now, so that the error has their reasons.
         const all = found === undefined && effort !== "all" ? (await this.#find(scope, "all")).reasons : why;
-        return readRefusal(response, { request, host, http, source, reasons: all });
+        return readRefusal(response, { request, host, http, source, reasons: all, isSecret: true });
       },
     };
     const key = [repository.path, source ?? "anonymous", ...own].join(" ");

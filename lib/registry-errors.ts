@@ -1,8 +1,9 @@
 /**
  * Turns a registry's refusal into an error: status, error codes, a few lines of its text, and a hint.
  *
- * The body of a refusal is foreign text: it is bounded, and secrets and control characters are taken out.
- * Rules: docs/rules.md A2.5, A7.2, A7.7, E6, E7.
+ * The body of a refusal is foreign text: it is bounded, and secrets and control characters are taken out. Of the bodies of
+ * endpoints that give out credentials only well-known error codes are shown. Rules: docs/rules.md A2.5, A7.2, A7.7, B6.4,
+ * E6, E7.
  *
  * https://github.com/opencontainers/distribution-spec/blob/main/spec.md#error-codes
  */
@@ -12,7 +13,7 @@ import type { Http, HttpResponse } from "./http.ts";
 import { isObject, parseJson } from "./json.ts";
 import type { Repository } from "./reference.ts";
 import { loginCommand } from "./registry-clouds.ts";
-import { redactUrl, type Secrets } from "./url.ts";
+import type { Secrets } from "./url.ts";
 
 /** The part of a request that its refusal mentions. */
 export interface RefusedRequest {
@@ -32,6 +33,8 @@ export interface RefusalOptions {
   readonly source: string | undefined;
   /** Why there was no credential, or why it was not sent. */
   readonly reasons: readonly string[];
+  /** True for an endpoint that gives out credentials: the body may hold one that nothing knows. @default false */
+  readonly isSecret?: boolean;
 }
 
 const MAX_ERROR_BYTES = 64 * 1024;
@@ -40,14 +43,45 @@ const TRANSIENT: readonly number[] = [408, 425, 429, 499];
 const FINAL_SERVER_ERRORS: readonly number[] = [501, 505, 507];
 const TRANSIENT_CODES: readonly string[] = ["BLOB_UPLOAD_INVALID", "TOOMANYREQUESTS", "UNKNOWN", "UNAVAILABLE"];
 
+/** The codes of errors that may be shown, whatever else the body of a credential endpoint holds. */
+const KNOWN_CODES: ReadonlySet<string> = new Set(
+  [
+    // OAuth 2.0: RFC 6749 (4.1.2.1, 5.2), RFC 8628 (3.5), RFC 8693 (2.2.2), RFC 6750 (3.1).
+    "invalid_request invalid_client invalid_grant unauthorized_client unsupported_grant_type invalid_scope",
+    "access_denied unsupported_response_type server_error temporarily_unavailable invalid_target invalid_token",
+    "authorization_pending slow_down expired_token insufficient_scope interaction_required invalid_resource",
+    "admin_policy_enforced disabled_client deleted_client org_internal consent_required login_required",
+    // The distribution spec, and what registries add to it.
+    "BLOB_UNKNOWN DENIED NAME_INVALID NAME_UNKNOWN TOOMANYREQUESTS UNAUTHORIZED UNAVAILABLE UNKNOWN UNSUPPORTED",
+    "FORBIDDEN NOT_FOUND METHOD_NOT_ALLOWED BAD_REQUEST",
+    // google.rpc.Code.
+    "ABORTED ALREADY_EXISTS CANCELLED DEADLINE_EXCEEDED FAILED_PRECONDITION INTERNAL INVALID_ARGUMENT OUT_OF_RANGE",
+    "PERMISSION_DENIED RESOURCE_EXHAUSTED UNAUTHENTICATED UNIMPLEMENTED",
+    // AWS: errors common to all services, of STS, of the container and instance services, of single sign-on.
+    "AccessDenied AccessDeniedException ExpiredToken ExpiredTokenException IDPCommunicationError IDPRejectedClaim",
+    "IncompleteSignature InternalFailure InvalidAction InvalidAuthorizationMessageException InvalidClientTokenId",
+    "InvalidIdentityToken InvalidIdentityTokenException InvalidParameterException InvalidParameterValue",
+    "InvalidSignatureException MalformedPolicyDocument MissingAction MissingAuthenticationToken",
+    "MissingAuthenticationTokenException NotAuthorized OptInRequired PackedPolicyTooLarge RegionDisabledException",
+    "RequestExpired ResourceNotFoundException ServerException ServiceUnavailable SignatureDoesNotMatch Throttling",
+    "ThrottlingException TooManyRequestsException UnauthorizedException UnrecognizedClientException ValidationError",
+    "ForbiddenException InvalidRequestException InternalServerException",
+  ].flatMap((line) => line.split(" ")),
+);
+
+/** Whether a text from the body of a credential endpoint is an error code, and so no secret. */
+export function isKnownCode(text: string): boolean {
+  return KNOWN_CODES.has(text) || /^AADSTS\d{4,9}$/.test(text);
+}
+
 /** Reads the body of a refusal and returns the error for it. */
 export async function readRefusal(response: HttpResponse, options: RefusalOptions): Promise<RegistryError> {
   const { status, method } = response;
   const { http, request } = options;
-  const { codes, text } = await readBody(response, http.secrets);
+  const { codes, text } = await (options.isSecret === true ? readCodes(response) : readBody(response, http.secrets));
   const said = [codes.join(", "), text].filter((part) => part !== "").join(": ");
   const who = status === 401 || status === 403 || status === 404 ? describeCredential(options) : "";
-  const url = redactUrl(response.url);
+  const url = response.shownUrl;
   const message = `Cannot ${request.action}: ${method} ${url} answered ${status}${said === "" ? "" : ` (${said})`}${who}`;
   return new RegistryError(message, {
     method,
@@ -95,6 +129,16 @@ async function readBody(response: HttpResponse, secrets: Secrets): Promise<Error
   const codes = errors.map(({ code }) => code).filter((code) => /^[A-Z][A-Z0-9_]{0,63}$/.test(code));
   const messages = errors.map(({ message }) => message).filter((message) => message !== "");
   return { codes: [...new Set(codes)].slice(0, 5), text: secrets.excerpt([...new Set(messages)].join("\n")) };
+}
+
+/** Reads the well-known error codes alone: `{"error"}` of OAuth, `{"errors":[{"code"}]}` of registries. */
+async function readCodes(response: HttpResponse): Promise<ErrorBody> {
+  const bytes = (await response.bytes(MAX_ERROR_BYTES).catch(() => undefined)) ?? new Uint8Array(0);
+  const body = new TextDecoder().decode(bytes);
+  const value = parseJson(body);
+  const error = isObject(value) ? value["error"] : undefined;
+  const all = [...(parseErrors(body) ?? []).map(({ code }) => code), ...(typeof error === "string" ? [error] : [])];
+  return { codes: [...new Set(all.filter(isKnownCode))].slice(0, 5), text: "" };
 }
 
 function parseErrors(body: string): readonly { code: string; message: string }[] | undefined {

@@ -317,7 +317,7 @@ async function askInstance({ search }: Scope): Promise<Identity | NoCredential> 
   const list = at("/latest/meta-data/iam/security-credentials/", { headers });
   const roles = await search.send(list);
   const role = roles.status === 200 ? (roles.text.split("\n")[0]?.trim() ?? "") : "";
-  if (!/^[\w+=,.@-]+$/.test(role)) return { none: ["the instance has no role"] };
+  if (!/^[\w+=,.@-]{1,64}$/.test(role)) return { none: ["the instance has no role"] };
   const request = at(`/latest/meta-data/iam/security-credentials/${encodeURIComponent(role)}`, { headers });
   return readKeys(await search.json(request), { search, source: `the instance role ${role}` });
 }

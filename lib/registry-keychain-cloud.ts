@@ -13,6 +13,7 @@ import { Http, type HttpOptions } from "./http.ts";
 import { isObject, parseJson } from "./json.ts";
 import type { Log } from "./log.ts";
 import type { FoundCredential } from "./registry-credential.ts";
+import { isKnownCode } from "./registry-errors.ts";
 import { redactUrl, Secrets } from "./url.ts";
 
 export interface CloudOptions {
@@ -211,7 +212,7 @@ export class CloudSearch implements Disposable {
 
   /** The error for a refused request: its status and the code of its error. The body of the response is not shown. */
   refusal({ method, sent, url }: CloudRequest, { status, text }: CloudResponse): KoError {
-    const code = this.secrets.hide(findCode(text) ?? "");
+    const code = findCode(text) ?? "";
     const answer = `${method} ${redactUrl(url)} answered ${status}${code === "" ? "" : ` (${code})`}`;
     return this.fail(sent === undefined ? answer : `${answer}, ${sent}`);
   }
@@ -332,5 +333,5 @@ function findCode(text: string): string | undefined {
     codes.push(aad, nested, error, typeof type === "string" ? type.replace(/^.*#/, "") : undefined, code, upper);
     if (isObject(first)) codes.push(first["code"]);
   }
-  return codes.find((each): each is string => typeof each === "string" && /^[A-Za-z][\w.-]{0,63}$/.test(each));
+  return codes.find((each): each is string => typeof each === "string" && isKnownCode(each));
 }

@@ -1,7 +1,8 @@
 /**
  * Fetches tokens from the token server that a registry names.
  *
- * Requests and responses hold secrets and are never shown. Rules: docs/rules.md A2.2-A2.5, A2.12-A2.15.
+ * Requests and responses hold secrets and are never shown, nor are the paths of redirects. Rules: docs/rules.md A2.2-A2.5,
+ * A2.12-A2.15, B6.4.
  *
  * https://distribution.github.io/distribution/spec/auth/token/
  * https://distribution.github.io/distribution/spec/auth/oauth/
@@ -62,7 +63,7 @@ export async function readRealm(
   realm.password = "";
   realm.hash = "";
   if (realm.protocol !== "https:" && !(realm.protocol === "http:" && origin.protocol === "http:")) {
-    throw fail(`${redactUrl(realm)} is not an https URL`);
+    throw fail(`${realm.protocol}//${realm.host} is not an https URL`);
   }
   if (realm.host === origin.host || http.isInsecure(realm)) return realm;
   const literal = findLiteral(realm.hostname);
@@ -101,14 +102,14 @@ async function getToken(request: TokenRequest): Promise<HttpResponse> {
   let authorization = credential === undefined ? undefined : basicOf(credential);
   for (let hops = 0; ; hops++) {
     const headers = authorization === undefined ? {} : { authorization };
-    const response = await http.send({ method: "GET", url, action, headers });
+    const response = await http.send({ method: "GET", url, action, headers, isSecret: hops > 0 });
     const location = response.headers.get("location");
     if (!isRedirect(response.status) || location === null) return response;
     await response.discard();
     const fail = (): RegistryError =>
       new RegistryError(`Cannot ${action}: ${url.host} redirects in circles, or away from https`, {
         method: "GET",
-        url: redactUrl(url),
+        url: response.shownUrl,
       });
     if (hops === MAX_REDIRECTS) throw fail();
     const target = URL.canParse(location, url.href) ? new URL(location, url).href : undefined;
@@ -156,7 +157,7 @@ function withQuery(realm: URL, parameters: readonly (readonly string[])[]): URL 
 }
 
 async function readToken(response: HttpResponse, { action, http }: TokenRequest): Promise<Token> {
-  const url = redactUrl(response.url);
+  const url = response.shownUrl;
   const fail = (why: string): RegistryError =>
     new RegistryError(`Cannot ${action}: the token server ${response.url.host} answered 200, but ${why}`, {
       method: response.method,

@@ -190,9 +190,8 @@ describe.skipIf(missing)("a refused login", () => {
       status: 401,
     });
     expect(message).toContain("get a token for");
-    expect(message).toEndWith(
-      "(UNAUTHORIZED: no such account: Basic REDACTED REDACTED), with the credential from the test",
-    );
+    // The text of the body echoes what was sent.
+    expect(message).toEndWith(" answered 401 (UNAUTHORIZED), with the credential from the test");
   });
 
   test("has a reason when there is no credential", async () => {
@@ -236,7 +235,7 @@ describe.skipIf(missing)("a token server", () => {
   };
 
   test.each([
-    ["ftp://127.0.0.1/token", "ftp://127.0.0.1/token is not an https URL"],
+    ["ftp://127.0.0.1/token", "ftp://127.0.0.1 is not an https URL"],
     ["not a URL", "its realm is not a URL"],
     ["http://127.0.0.1:1/token", "127.0.0.1:1 is a loopback address other than the registry's own"],
     ["http://169.254.169.254/token", "169.254.169.254 is a link-local address other than the registry's own"],
@@ -304,6 +303,62 @@ describe.skipIf(missing)("a token server", () => {
     const { message, said } = await ask({ realm: `http://${proxy.host}/odd` });
     expect(message).toEndWith(`the token server ${proxy.host} answered 200, but ${why} (after 2 attempts)`);
     expect(message + said).not.toContain("s3cret-canary");
+  });
+
+  test.each<[string, number, string | Uint8Array, string]>([
+    ["a token with 500", 500, '{"token":"s3cret-canary"}', "500"],
+    ["plain text with 503", 503, "the token is s3cret-canary", "503"],
+    ["a page with 500", 500, "<title>s3cret-canary</title>", "500"],
+    ["a page with 403", 403, "<title>s3cret-canary</title>", "403, with the credential from the test"],
+    [
+      "a code and a text with 401",
+      401,
+      '{"errors":[{"code":"UNAUTHORIZED","message":"s3cret-canary"}]}',
+      "401 (UNAUTHORIZED), with the credential from the test",
+    ],
+    ["a token as a code", 400, '{"errors":[{"code":"S3CRET_CANARY","message":"s3cret-canary"}]}', "400"],
+    ["an error of OAuth", 400, '{"error":"invalid_grant","error_description":"s3cret-canary"}', "400 (invalid_grant)"],
+    ["a token as an error of OAuth", 400, '{"error":"s3cret-canary"}', "400"],
+    ["a refresh token with 201", 201, '{"refresh_token":"s3cret-canary"}', "201"],
+    ["broken JSON with 502", 502, '{"access_token":"s3cret-canary', "502"],
+    ["too much with 500", 500, `s3cret-canary${"x".repeat(65 * 1024)}`, "500"],
+  ])("that refuses with %s is not quoted", async (_, status, body, end) => {
+    proxy.reset([{ path: /^\/odd/, fault: { kind: "answer", status, body } }]);
+    const { message, said } = await ask({ realm: `http://${proxy.host}/odd` });
+    expect(message.replace(/ \(after \d attempts\)$/, "")).toEndWith(` answered ${end}`);
+    expect(`${message}${said}`.toLowerCase()).not.toMatch(/s3cret.canary/);
+  });
+
+  test.each([
+    ["refuses", { status: 403, body: "s3cret-canary" }],
+    ["answers without a token", { status: 200, body: "s3cret-canary" }],
+    ["redirects away from https", { status: 307, headers: { location: "ftp://127.0.0.1/s3cret-canary" } }],
+    ["redirects in circles", { status: 307, headers: { location: "/session/s3cret-canary?s3cret-canary" } }],
+  ])("whose redirect %s does not show where it led", async (_, answer) => {
+    const location = `/session/s3cret-canary?state=s3cret-canary`;
+    proxy.reset([
+      { path: /^\/session/, fault: { kind: "answer", ...answer } },
+      { path: /^\/odd/, fault: { kind: "answer", status: 302, headers: { location } } },
+    ]);
+    const { message, said } = await ask({ realm: `http://${proxy.host}/odd` });
+    expect(message).toContain(proxy.host);
+    expect(message + said).not.toContain("s3cret-canary");
+  });
+
+  test("that gets an identity token does not have it quoted, nor the form around it", async () => {
+    proxy.reset([
+      {
+        method: "POST",
+        path: /^\/odd/,
+        fault: { kind: "answer", status: 400, body: "bad form: grant_type=refresh_token&refresh_token=s3cret-canary" },
+      },
+    ]);
+    proxy.demand = { kind: "bearer", credential: account, realm: `http://${proxy.host}/odd` };
+    const keychain = fixedKeychain({ kind: "identity", token: "refresh-1" });
+    await using client = makeClient({ keychain, deadlines: SHORT });
+    const { message } = await failureOf(client.registry.getManifest(repository, "v1"));
+    expect(message).toEndWith(` answered 400`);
+    expect(client.said.join("\n")).not.toContain("grant_type");
   });
 
   test("that hangs does not hang us", async () => {

@@ -51,6 +51,25 @@ describe("a service of a cloud", () => {
       `AWS gave none: ${API} answered 400, with the keys of AWS_ACCESS_KEY_ID`,
       1,
     ],
+    ...[
+      { error: "canary-body" },
+      { error: "canarybody" },
+      { error: { status: "CANARY_BODY" } },
+      { __type: "com.amazon#CanaryBody", code: "canary.body" },
+      { errors: [{ code: "CANARYBODY" }] },
+      { error_description: "AADSTScanary" },
+    ].map((body): [string, Service, string, number] => [
+      `that puts a secret into ${JSON.stringify(body)} is not quoted`,
+      () => json(body, 400),
+      `AWS gave none: ${API} answered 400, with the keys of AWS_ACCESS_KEY_ID`,
+      1,
+    ]),
+    [
+      "that puts a secret into XML is not quoted",
+      () => new Response("<Error><Code>CanaryBody</Code></Error>", { status: 403 }),
+      `AWS gave none: ${API} answered 403, with the keys of AWS_ACCESS_KEY_ID`,
+      1,
+    ],
     [
       "that redirects is not followed",
       () => Response.redirect("https://evil.example/", 307),

@@ -353,7 +353,7 @@ describe("Google gives none", () => {
     [
       "Google echoes a secret as a code",
       { ...with_(JSON.stringify(user)), services: { [TOKEN]: () => refuse(canaries.secret) } },
-      `${file}; Google gave none: ${TOKEN} answered 400 (REDACTED), with the login in $ROOT/key.json`,
+      `${file}; Google gave none: ${TOKEN} answered 400, with the login in $ROOT/key.json`,
     ],
     [
       "Google may not impersonate",
