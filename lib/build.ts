@@ -34,6 +34,7 @@ import {
   type Published,
 } from "./image.ts";
 import { binaryEntries, kodataEntries } from "./kodata.ts";
+import { logIgnored } from "./kodata-links.ts";
 import { LayerStore } from "./layer-cache.ts";
 import { retypeLayer } from "./layer.ts";
 import {
@@ -308,14 +309,21 @@ class ImageBuild {
     const { context, image, layers } = this.#options;
     const { program, sink } = this.#plan;
     const kind = platform.os === "windows" ? "windows kodata" : "kodata";
-    const list = (): Iterable<TarEntry> =>
-      kodataEntries({
-        directory: join(program.dir, "kodata"),
+    const { host, log } = context;
+    const directory = join(program.dir, "kodata");
+    const list = async (): Promise<readonly TarEntry[]> => {
+      const entries = kodataEntries({
+        directory,
         os: platform.os,
         mtime: image.kodataCreated ?? 0,
-        allowedRoot: context.host.env["KO_DATA_PATH_ALLOWED_ROOT"] || undefined,
-        log: context.log,
+        allowedRoot: host.env["KO_DATA_PATH_ALLOWED_ROOT"] || undefined,
+        log,
       });
+      // Listed once, so that its warnings are logged once.
+      const listed = [...entries];
+      await logIgnored(listed, { directory, host, log });
+      return listed;
+    };
     const { layer } = await layers.kodata(`${program.importPath} ${kind}`, list, sink);
     return layer;
   }

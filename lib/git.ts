@@ -1,14 +1,13 @@
 /**
  * The state of a work tree: as the Go tool stamps it into a binary (`-buildvcs`), and as templates read it (`.Git`).
  *
- * Also reads the `.git` files of linked work trees and submodules (https://git-scm.com/docs/gitrepository-layout).
- * Version control systems other than git are recognized, and left to the Go tool.
+ * The folders of a repository: git-folder.ts. Version control systems other than git are recognized, and left to the Go tool.
  */
-import { existsSync, readFileSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import { join } from "node:path";
 import { CommandError } from "./errors.ts";
 import { ancestors, look, readEntries } from "./file.ts";
 import type { InputPlan } from "./fingerprint-inputs.ts";
+import { readCommonFolder, readGitFile } from "./git-folder.ts";
 import type { Host } from "./host.ts";
 import type { GitInfo } from "./template-data.ts";
 
@@ -172,27 +171,6 @@ export function listRefs(root: string): { readonly files: readonly string[]; rea
   return { files: [join(own, "HEAD"), join(shared, "packed-refs")], folders };
 }
 
-/**
- * Reads the folder that a `.git` file of a linked work tree or submodule names; undefined if it names none.
- *
- * @throws If the file cannot be read.
- */
-export function readGitFile(file: string): string | undefined {
-  const pointer = /^gitdir: (.+?)[\r\n]*$/.exec(readFileSync(file, "utf8"))?.[1];
-  return pointer === undefined ? undefined : resolve(dirname(file), pointer);
-}
-
-/**
- * Reads which folder all work trees of a repository share (`$GIT_COMMON_DIR`).
- *
- * @param own the work tree's own git folder; it is the shared one, too, where there are no linked work trees
- * @throws If the file that names the shared folder cannot be read.
- */
-export function readCommonFolder(own: string): string {
-  const file = join(own, "commondir");
-  return existsSync(file) ? resolve(own, readFileSync(file, "utf8").trim()) : own;
-}
-
 /** The git folder of the work tree `root` alone; undefined if it cannot be found, as git cannot then either. */
 function ownFolder(root: string): string | undefined {
   const path = join(root, ".git");
@@ -211,6 +189,34 @@ function sharedFolder(root: string): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/**
+ * The files that git ignores, of those given. None if git fails: it is asked for a message only.
+ *
+ * @param paths absolute, in the work tree `root`
+ */
+export async function listIgnored(
+  root: string,
+  paths: readonly string[],
+  { host, env }: ReadGitOptions,
+): Promise<readonly string[]> {
+  const answer = await host
+    .run(["git", "check-ignore", "-z", "--stdin"], {
+      cwd: root,
+      env: { ...env, GIT_OPTIONAL_LOCKS: "0", LC_ALL: "C" },
+      stdin: new TextEncoder().encode(paths.map((path) => `${path}\0`).join("")),
+      anyExitCode: true,
+    })
+    .catch((error: unknown) => {
+      host.signal.throwIfAborted();
+      if (error instanceof CommandError) return undefined;
+      throw error;
+    });
+  return new TextDecoder()
+    .decode(answer?.stdout)
+    .split("\0")
+    .filter((path) => path !== "");
 }
 
 interface GitAnswer {

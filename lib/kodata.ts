@@ -1,15 +1,14 @@
 /**
  * The entries of ko's two layers: the files of a program's kodata folder, and the binary (docs/rules.md D2).
  *
- * Names, order and modes are those of the original, so that the diffIDs are too. A symlink in kodata must end inside
- * `KO_DATA_PATH_ALLOWED_ROOT` or the git work tree, so that no other file of the build machine gets into an image.
+ * Names, order and modes are those of the original, so that the diffIDs are too. Where symlinks may lead: kodata-links.ts.
  */
-import { existsSync, lstatSync, readdirSync, readlinkSync, realpathSync, type Stats, statSync } from "node:fs";
-import { dirname, isAbsolute, join, parse, resolve, sep } from "node:path";
-import { codeOf, isMissing, KoError, messageOf } from "./errors.ts";
+import { lstatSync, readdirSync, realpathSync, type Stats } from "node:fs";
+import { join } from "node:path";
+import { KoError, messageOf } from "./errors.ts";
 import { isInside, realPath } from "./file.ts";
-import { readCommonFolder, readGitFile } from "./git.ts";
 import { compareBytes } from "./json.ts";
+import { findLinkRules, findLinkTarget, isHiddenFolder, type LinkRules } from "./kodata-links.ts";
 import type { Log } from "./log.ts";
 import type { TarEntry } from "./tar.ts";
 
@@ -39,23 +38,6 @@ export interface BinaryOptions {
   readonly capabilities?: Uint8Array | undefined;
 }
 
-/** Where the symlinks of a kodata folder may lead. */
-export interface LinkRules {
-  /** Real path of the kodata folder. */
-  readonly kodata: string;
-  /** Real path of the folder that symlinks may not leave. */
-  readonly root: string;
-  /** The value of `KO_DATA_PATH_ALLOWED_ROOT` if it is ignored, because it is not a folder above kodata. */
-  readonly ignoredRoot: string | undefined;
-}
-
-/** The file or folder at the end of a symlink. */
-export interface LinkTarget {
-  /** Real path. */
-  readonly path: string;
-  readonly info: Stats;
-}
-
 /** The mode of all entries: readable and executable by all, as in the original. */
 const MODE = 0o555;
 
@@ -67,8 +49,7 @@ const WINDOWS_OWNER: Readonly<Record<string, string>> = {
 /** The extended attribute of a file with capabilities, as Go's archive/tar writes it. */
 const CAPABILITY_RECORD = "SCHILY.xattr.security.capability";
 
-/** The most symlinks in a row that Linux follows. */
-const MAX_HOPS = 40;
+const RUN_AGAIN = "Run ko again when nothing writes to the folder.";
 
 /**
  * The entries of the layer below `/var/run/ko`: each folder before its entries, which are sorted by bytes.
@@ -78,7 +59,7 @@ const MAX_HOPS = 40;
  * has no warning). The tree is walked while the entries are taken.
  *
  * @throws {KoError} (from the iteration) If an entry cannot be read, is neither file nor folder nor symlink, or is a
- * symlink that leads out of the allowed root or to a folder that contains it.
+ * symlink that leads out of the allowed root, to a secret of a repository, or to a folder that contains it.
  */
 export function* kodataEntries(options: KodataOptions): Generator<TarEntry, void, void> {
   const { directory, os, mtime, allowedRoot, log } = options;
@@ -116,53 +97,6 @@ export function binaryEntries(options: BinaryOptions): readonly TarEntry[] {
   ];
 }
 
-/**
- * Finds where the symlinks of a kodata folder may lead: inside `allowedRoot` if that is above kodata, else inside the
- * git work tree around kodata, else inside kodata.
- *
- * @param kodata real path of the folder
- * @param allowedRoot the value of `KO_DATA_PATH_ALLOWED_ROOT`, if it is set
- */
-export function findLinkRules(kodata: string, allowedRoot: string | undefined): LinkRules {
-  if (allowedRoot !== undefined) {
-    const root = realPath(resolve(allowedRoot));
-    if (root !== undefined && isInside(kodata, root)) return { kodata, root, ignoredRoot: undefined };
-  }
-  let root = kodata;
-  for (let at = dirname(kodata); ; at = dirname(at)) {
-    if (existsSync(join(at, ".git"))) root = at;
-    if (root !== kodata || at === dirname(at)) break;
-  }
-  return { kodata, root, ignoredRoot: allowedRoot };
-}
-
-/**
- * Follows a symlink to its end; undefined if that does not exist.
- *
- * The way may lead through `.git` where that is a file, as in linked work trees and submodules: then the end is the
- * file that git means (https://git-scm.com/docs/gitrepository-layout), though it lies outside the allowed root.
- *
- * @throws {KoError} If the symlink leads out of the allowed root, or symlinks form a circle.
- */
-export function findLinkTarget(link: string, rules: LinkRules): LinkTarget | undefined {
-  let path: string;
-  try {
-    path = realpathSync(link);
-  } catch (cause) {
-    if (isMissing(cause)) {
-      const target = followGitFile(link, rules);
-      return target === undefined ? undefined : { path: target, info: statSync(target) };
-    }
-    const why = codeOf(cause) === "ELOOP" ? "the symlinks form a circle" : messageOf(cause);
-    throw new KoError(`Cannot follow the symlink "${link}": ${why}`, {
-      cause,
-      hint: "Remove the symlink, or make it lead to a file or a folder.",
-    });
-  }
-  if (!isInside(path, rules.root)) throw outside(link, { path, rules });
-  return { path, info: statSync(path) };
-}
-
 interface KodataFolder {
   /** Real path. */
   readonly directory: string;
@@ -178,10 +112,15 @@ interface WalkOptions extends KodataOptions {
 
 function* walk(folder: KodataFolder, options: WalkOptions): Generator<TarEntry, void, void> {
   const { directory, chain } = folder;
-  for (const file of sortByBytes(reading(directory, () => readdirSync(directory)))) {
-    const name = `${folder.name}/${file}`;
+  const found = sortByBytes(reading(directory, () => readdirSync(directory))).map((file) => {
     const path = join(directory, file);
-    const info = reading(path, () => lstatSync(path));
+    return { path, name: `${folder.name}/${file}`, info: reading(path, () => lstatSync(path)) };
+  });
+  // If a symlink took the place of the folder meanwhile, these files are others than those that may be packed.
+  if (realPath(directory) !== directory) {
+    throw new KoError(`Cannot pack "${directory}": it was replaced while it was read`, { hint: RUN_AGAIN });
+  }
+  for (const { path, name, info } of found) {
     if (info.isSymbolicLink()) yield* followLink({ path, name, folder }, options);
     else yield* pack({ path, name, info, chain }, options);
   }
@@ -226,9 +165,13 @@ interface KodataItem {
 
 function* pack({ path, name, info, chain }: KodataItem, options: WalkOptions): Generator<TarEntry, void, void> {
   if (info.isDirectory()) {
+    if (isHiddenFolder(path, { isLinked: chain.length > 0 })) {
+      options.log.warn(`The folder "${path}" is left out: a git repository may hold secrets such as tokens.`);
+      return;
+    }
     yield folderEntry(name, options.mtime);
     yield* walk({ directory: path, name, chain }, options);
-  } else if (info.isFile()) yield fileEntry({ name, path, size: info.size }, options);
+  } else if (info.isFile()) yield fileEntry({ name, path, size: info.size, found: info }, options);
   else throw new KoError(`Cannot pack "${path}": it is a ${kindOf(info)}, wanted a file or a folder`);
 }
 
@@ -240,12 +183,15 @@ interface FileContent {
   readonly name: string;
   readonly path: string;
   readonly size: number;
+  /** The file that was found there, if another one must not take its place. */
+  readonly found?: Pick<Stats, "dev" | "ino">;
 }
 
 function fileEntry(file: FileContent, { os, mtime }: { readonly os: string; readonly mtime: number }): TarEntry {
-  const { name, path, size } = file;
+  const { found, name, path, size } = file;
   const pax = os === "windows" ? { pax: WINDOWS_OWNER } : {};
-  return { name, type: "file", mode: MODE, mtime, size, ...pax, content: { path } };
+  const content = found === undefined ? { path } : { path, found: { dev: found.dev, ino: found.ino } };
+  return { name, type: "file", mode: MODE, mtime, size, ...pax, content };
 }
 
 function kindOf(info: Stats): string {
@@ -268,71 +214,4 @@ function reading<T>(path: string, work: () => T): T {
     const why = path.includes("\ufffd") ? "its name is not valid UTF-8" : messageOf(cause);
     throw new KoError(`Cannot read "${path}": ${why}`, { cause });
   }
-}
-
-function outside(link: string, options: { readonly path: string; readonly rules: LinkRules }): KoError {
-  const { path, rules } = options;
-  let common = dirname(rules.kodata);
-  while (!isInside(path, common) && common !== dirname(common)) common = dirname(common);
-  const ignored =
-    rules.ignoredRoot === undefined
-      ? ""
-      : ` (KO_DATA_PATH_ALLOWED_ROOT is "${rules.ignoredRoot}", which is not a folder above kodata)`;
-  return new KoError(
-    `Cannot pack the symlink "${link}": it leads to "${path}", wanted a path inside "${rules.root}"${ignored}`,
-    { hint: `Set KO_DATA_PATH_ALLOWED_ROOT=${common}, a folder that contains both, or copy the file.` },
-  );
-}
-
-/**
- * Follows a symlink that the kernel cannot, part by part, in case its way leads through a `.git` file inside the root.
- *
- * @returns the real path; undefined if it does not exist, or git would not look there
- */
-function followGitFile(link: string, rules: LinkRules): string | undefined {
-  const split = (path: string): string[] => path.split(sep === "/" ? "/" : /[\\/]/);
-  let at = parse(link).root;
-  let parts = split(link.slice(at.length));
-  for (let hops = 0; ;) {
-    const part = parts.shift();
-    if (part === undefined) return undefined;
-    if (part === "" || part === ".") continue;
-    const next = part === ".." ? dirname(at) : join(at, part);
-    const info = lstatSync(next, { throwIfNoEntry: false });
-    if (info === undefined) return undefined;
-    if (info.isSymbolicLink()) {
-      if (++hops > MAX_HOPS) return undefined;
-      const text = readlinkSync(next);
-      if (isAbsolute(text)) at = parse(text).root;
-      parts = [...split(text.slice(isAbsolute(text) ? at.length : 0)), ...parts];
-      continue;
-    }
-    const rest = parts.filter((name) => name !== "" && name !== ".");
-    if (info.isFile() && rest.length > 0) {
-      return part === ".git" && isInside(next, rules.root) ? findInGitFolder(next, rest) : undefined;
-    }
-    at = next;
-  }
-}
-
-/** The file that git reads as `.git/<rest>`, if `file` is a `.git` file (`gitdir: ` and a path). */
-function findInGitFolder(file: string, rest: readonly string[]): string | undefined {
-  if (rest.includes("..")) return undefined;
-  const named = readGitFile(file);
-  const own = named === undefined ? undefined : realPath(named);
-  if (own === undefined) return undefined;
-  const shared = realPath(readCommonFolder(own));
-  // A `.git` file of a download could name any folder, so that folder must be a repository.
-  if (shared === undefined || !existsSync(join(own, "HEAD"))) return undefined;
-  if (!["HEAD", "objects", "refs"].every((name) => existsSync(join(shared, name)))) return undefined;
-  const target = realPath(join(isShared(rest) ? shared : own, ...rest));
-  return target !== undefined && (isInside(target, own) || isInside(target, shared)) ? target : undefined;
-}
-
-/** Reports whether all work trees of a repository share `.git/<rest>` (gitrepository-layout, "$GIT_COMMON_DIR"). */
-function isShared([first = "", second = ""]: readonly string[]): boolean {
-  if (first === "refs") return second !== "bisect" && second !== "worktree" && second !== "rewritten";
-  if (first === "logs") return second !== "HEAD";
-  const names = "branches common config description hooks info modules objects packed-refs remotes shallow worktrees";
-  return names.split(" ").includes(first);
 }

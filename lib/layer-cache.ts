@@ -117,11 +117,10 @@ export class LayerStore {
    * @param key identifies the layer in this run
    * @param list returns the entries; called once per key
    */
-  kodata(key: string, list: () => Iterable<TarEntry>, sink?: LayerSink): Promise<StoredLayer> {
+  kodata(key: string, list: () => Promise<readonly TarEntry[]>, sink?: LayerSink): Promise<StoredLayer> {
     return once(this.#made, key, async () => {
       const { cache, host } = this.#options.context;
-      // Listed once, so that its warnings are logged once.
-      const entries = [...list()];
+      const entries = await list();
       if (cache === undefined) return this.#make(key, () => entries, { sink });
       const window = new Window(host.now().getTime(), host.now().getTime());
       const before = this.#treeKey(entries, window);

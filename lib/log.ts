@@ -12,6 +12,8 @@ export interface Log {
   warn(message: string): void;
   /** Details: requests (without secrets), commands. Shown with `-v`. */
   debug(message: string): void;
+  /** Whether details are shown, for those that take time to find out. @default false */
+  readonly isVerbose?: boolean;
 }
 
 export type LogLevel = "quiet" | "normal" | "verbose";
@@ -27,6 +29,7 @@ export function createLog(level: LogLevel, write: (text: string) => void): Log {
     info: level === "quiet" ? () => {} : put,
     warn: (message) => put(`Warning: ${message}`),
     debug: level === "verbose" ? put : () => {},
+    isVerbose: level === "verbose",
   };
 }
 

@@ -5,7 +5,7 @@
  * owners are numbers without names (docs/rules.md D2). tar-stream cannot be used: it writes PAX values as UTF-8 only
  * (docs/rules.md, Bun 7).
  */
-import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, realpathSync, type Stats } from "node:fs";
 import { posix } from "node:path";
 import { KoError, messageOf } from "./errors.ts";
 
@@ -28,7 +28,14 @@ export interface TarEntry {
   /** Additional PAX records. Those for the fields above are made of the fields. */
   readonly pax?: Readonly<Record<string, string | Uint8Array>>;
   /** The bytes of a file, the path of a file that has them, or a stream that is opened when the entry is written. */
-  readonly content?: Uint8Array | { readonly path: string } | { open(signal: AbortSignal): AsyncIterable<Uint8Array> };
+  readonly content?: Uint8Array | FileContent | { open(signal: AbortSignal): AsyncIterable<Uint8Array> };
+}
+
+/** A file that has the bytes of an entry. */
+export interface FileContent {
+  readonly path: string;
+  /** The file that was found at the path, which has no symlinks: no other may be read in its place. @default any */
+  readonly found?: { readonly dev: number; readonly ino: number };
 }
 
 export interface PackTarOptions {
@@ -36,6 +43,8 @@ export interface PackTarOptions {
   /** True yields all chunks in the same memory, which saves garbage. A chunk is valid until the next. @default false */
   readonly reuse?: boolean;
 }
+
+const RUN_AGAIN = "Run ko again when nothing writes to the file.";
 
 /** The length of all chunks of {@link packTar} except the last: 1 MiB. */
 export const TAR_BLOCK_BYTES: number = 1024 * 1024;
@@ -83,7 +92,7 @@ export async function* packTar(
     } else if ("open" in content) {
       yield* putStream(out, { source: content.open(signal), name: entry.name, size });
     } else {
-      for (const block of putFile(out, { path: content.path, size })) {
+      for (const block of putFile(out, { ...content, size })) {
         yield block;
         signal.throwIfAborted();
       }
@@ -192,18 +201,23 @@ async function* putStream(
   if (rest !== 0) throw new TypeError(`the content of the tar entry ${name} is not ${size} bytes long`);
 }
 
-interface PutFileOptions {
-  readonly path: string;
+interface PutFileOptions extends FileContent {
   /** Bytes, as in the header. */
   readonly size: number;
 }
 
 /** Reads a file synchronously, which is several times as fast for small files. The caller awaits after each block. */
-function* putFile(out: BlockWriter, { path, size }: PutFileOptions): Generator<Uint8Array<ArrayBuffer>, void, void> {
+function* putFile(out: BlockWriter, options: PutFileOptions): Generator<Uint8Array<ArrayBuffer>, void, void> {
+  const { found, path, size } = options;
   const file = reading(path, () => openSync(path, constants.O_RDONLY | NONBLOCK));
   try {
     const info = reading(path, () => fstatSync(file));
     if (!info.isFile()) throw new KoError(`Cannot pack "${path}": it is not a regular file any more`);
+    if (found !== undefined && !isSame(info, found) && !isAt(path, info)) {
+      throw new KoError(`Cannot pack "${path}": a symlink took the place of a part of the path since it was found`, {
+        hint: RUN_AGAIN,
+      });
+    }
     if (info.size !== size) throw changed(path, { size, now: info.size });
     for (let rest = size; rest > 0;) {
       const { free } = out;
@@ -220,6 +234,15 @@ function* putFile(out: BlockWriter, { path, size }: PutFileOptions): Generator<U
   }
 }
 
+/** Whether an open file is the one at a path without symlinks: an editor may replace a file in the meantime. */
+function isAt(path: string, info: Stats): boolean {
+  return reading(path, () => realpathSync(path) === path && isSame(lstatSync(path), info));
+}
+
+function isSame(a: Required<FileContent>["found"], b: Required<FileContent>["found"]): boolean {
+  return a.dev === b.dev && a.ino === b.ino;
+}
+
 /** Calls the file system. Its failures become errors that name the file. */
 function reading<T>(path: string, work: () => T): T {
   try {
@@ -231,7 +254,7 @@ function reading<T>(path: string, work: () => T): T {
 
 function changed(path: string, sizes: { readonly size: number; readonly now: number }): KoError {
   return new KoError(`Cannot pack "${path}": it had ${sizes.size} bytes when it was found and has ${sizes.now} now`, {
-    hint: "Run ko again when nothing writes to the file.",
+    hint: RUN_AGAIN,
   });
 }
 

@@ -14,7 +14,7 @@ import { parseArgument } from "./go-arguments.ts";
 import type { Program } from "./go-programs.ts";
 import { embedFolders, isImmutable, planModuleFiles } from "./go-sources.ts";
 import type { GoPackage } from "./go.ts";
-import { findLinkRules, findLinkTarget, type LinkRules } from "./kodata.ts";
+import { findLinkRules, findLinkTarget, isHiddenFolder, type LinkRules } from "./kodata-links.ts";
 import { joinPlaces, NOWHERE, type Places, type WatchedKind } from "./watch-places.ts";
 import { type InputRequest, isUrl } from "./yaml-inputs.ts";
 
@@ -94,8 +94,9 @@ export function planKodata(dir: string, { env }: Pick<PlanOptions, "env">): Plac
     folders.set(folder, { dir: folder, kind: "all" });
     for (const entry of readEntries(folder)) {
       const path = join(folder, entry.name);
-      if (entry.isDirectory()) visit(path);
-      else if (entry.isSymbolicLink()) {
+      if (entry.isDirectory()) {
+        if (!isHiddenFolder(path, { isLinked: false })) visit(path);
+      } else if (entry.isSymbolicLink()) {
         const target = followLink(path, rules);
         if (target === undefined) continue;
         if (target.info.isDirectory()) visit(target.path);

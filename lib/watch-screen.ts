@@ -128,6 +128,7 @@ export class WatchScreen {
         this.#warned.add(message);
       },
       debug: (message) => (this.#level === "verbose" ? put(message) : undefined),
+      isVerbose: this.#level === "verbose",
     };
   }
 

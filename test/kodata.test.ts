@@ -1,9 +1,19 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { chmodSync, mkdirSync, mkdtempSync, realpathSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  realpathSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { type KodataOptions, binaryEntries, kodataEntries } from "../lib/kodata.ts";
-import type { TarEntry } from "../lib/tar.ts";
+import type { FileContent, TarEntry } from "../lib/tar.ts";
+import { failureOf } from "./helpers/failures.ts";
 import { kodataOptions, type Walked, walkFailure, walkKodata } from "./helpers/world-folders.ts";
 
 /** Holds `repo`, with a `.git` folder, and whatever else a test puts beside it. Without links in its path. */
@@ -160,6 +170,19 @@ describe("kodataEntries()", () => {
     });
   });
 
+  test("refuses a folder that a symlink replaces while it is read", async () => {
+    tree({ "sub/f": "1" });
+    tree({ "secrets/f": "s" }, folder);
+    const { message } = await failureOf(() => {
+      for (const { name } of kodataEntries(options())) {
+        if (name !== "/var/run/ko/sub") continue;
+        rmSync(join(kodata, "sub"), { recursive: true });
+        symlinkSync(join(folder, "secrets"), join(kodata, "sub"));
+      }
+    });
+    expect(message).toBe(`Cannot pack "${kodata}/sub": it was replaced while it was read`);
+  });
+
   describe("ends where links go in circles", () => {
     test.each([
       ["to its own folder", "."],
@@ -268,7 +291,7 @@ describe("kodataEntries()", () => {
         name: "Files/var/run/ko/d/f",
         size: 1,
         pax: OWNER,
-        content: { path: join(kodata, "d/f") },
+        content: found(join(kodata, "d/f")),
       },
     ]);
     expect(warnings).toEqual([
@@ -310,8 +333,13 @@ function file(entry: { readonly name: string; readonly content: string; readonly
     name: `/var/run/ko/${name}`,
     mtime,
     size: Buffer.byteLength(content),
-    content: { path: join(kodata, name) },
+    content: found(join(kodata, name)),
   };
+}
+
+function found(path: string): FileContent {
+  const { dev, ino } = lstatSync(path);
+  return { path, found: { dev, ino } };
 }
 
 function contents(some: Partial<KodataOptions> = {}): Walked["contents"] {

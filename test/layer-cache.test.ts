@@ -68,9 +68,10 @@ async function startRun(box: CacheBox, options: RunOptions = {}): Promise<Run> {
       return store.program("app", { entries, known: known?.tar });
     },
     kodata: (tree) =>
-      store.kodata("kodata", () =>
-        kodataEntries({ directory: tree.at("kodata"), os: "linux", mtime: 0, allowedRoot: undefined, log: silentLog }),
-      ),
+      store.kodata("kodata", async () => {
+        const directory = tree.at("kodata");
+        return [...kodataEntries({ directory, os: "linux", mtime: 0, allowedRoot: undefined, log: silentLog })];
+      }),
     [Symbol.asyncDispose]: async () => {
       await cache?.[Symbol.asyncDispose]();
       await own?.[Symbol.asyncDispose]();

@@ -1,5 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { appendFileSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { extract } from "tar-stream";
@@ -216,6 +227,29 @@ describe("packTar()", () => {
         "had 5000000 bytes when it was found and has ",
       );
     }
+  });
+
+  test("refuses another file where a symlink took the place of a part of the path, not one that an editor wrote", async () => {
+    const root = realpathSync(folder);
+    for (const name of ["data", "secrets"]) mkdirSync(join(root, name));
+    for (const name of ["data/f", "secrets/f"]) writeFileSync(join(root, name), name.slice(0, 4));
+    const path = join(root, "data/f");
+    const { dev, ino } = lstatSync(path);
+    const packAll = (): Promise<Buffer> =>
+      pack([{ ...FILE, name: "a", size: 4, content: { path, found: { dev, ino } } }]);
+    expect((await packAll()).toString("latin1", 512, 516)).toBe("data");
+    writeFileSync(`${path}.new`, "edit");
+    renameSync(`${path}.new`, path);
+    expect((await packAll()).toString("latin1", 512, 516)).toBe("edit");
+    renameSync(join(root, "data"), join(root, "before"));
+    symlinkSync("secrets", join(root, "data"));
+    const message = `Cannot pack "${path}": a symlink took the place of a part of the path since it was found`;
+    expect((await failureOf(packAll())).message).toBe(message);
+    rmSync(join(root, "data"));
+    renameSync(join(root, "before"), join(root, "data"));
+    rmSync(path);
+    symlinkSync("../secrets/f", path);
+    expect((await failureOf(packAll())).message).toBe(message);
   });
 
   test("stops in the middle of a file when aborted", async () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { readCommonFolder, readGitFile } from "../lib/git.ts";
+import { readCommonFolder, readGitFile } from "../lib/git-folder.ts";
 import { writeTree } from "./helpers/world-folders.ts";
 
 const NAMED: readonly (readonly [string, string, string | undefined])[] = [
