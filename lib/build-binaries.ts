@@ -21,6 +21,7 @@ import {
   outputPaths,
   planGoBuild,
 } from "./go-build.ts";
+import type { DelveBuilds, MissingDelve } from "./go-delve.ts";
 import type { Outdated } from "./go-programs-cache.ts";
 import type { Program } from "./go-programs.ts";
 import { type BuildSetup, compileKey, listKey, type Reason } from "./go-setup.ts";
@@ -53,6 +54,8 @@ export interface BinariesOptions {
   readonly lister: PackageLister;
   /** The run's own folder, absolute. */
   readonly folder: string;
+  /** Delve for the setups that want it. @default no setup wants it */
+  readonly delve?: DelveBuilds | undefined;
 }
 
 /** A program that is compiled for a platform. */
@@ -115,20 +118,22 @@ export async function* makeBinaries(
   }
   if (misses.length === 0) return;
   const groups = groupMisses(misses);
-  const jobs = await chooseJobs(groups, options);
+  const delves = (await options.delve?.missing(misses.filter(({ setup }) => setup.isDebugged))) ?? [];
+  const jobs = await chooseJobs(groups, { ...options, delves });
   const failed = new AbortController();
   const signal = AbortSignal.any([options.context.signal, failed.signal]);
   const context = { ...options.context, signal };
   const events = new Channel<BinaryEvent>();
   const limit = createLimit(jobs.atOnce);
-  const groupsDone = groups.map((group, index) =>
+  const compiled: Promise<unknown>[] = groups.map((group, index) =>
     limit(async () => {
       for await (const event of compileGroup(group, { ...options, context, jobs, index })) events.push(event);
     }),
   );
+  compiled.push(...delves.map((delve) => delve.compile({ limit, jobs: jobs.compilers, signal })));
   // The first failure ends the other compilers.
-  for (const done of groupsDone) done.catch((error: unknown) => failed.abort(error));
-  events.endAfter(Promise.allSettled(groupsDone).then(() => failed.signal.throwIfAborted()));
+  for (const done of compiled) done.catch((error: unknown) => failed.abort(error));
+  events.endAfter(Promise.allSettled(compiled).then(() => failed.signal.throwIfAborted()));
   yield* events;
 }
 
@@ -142,10 +147,14 @@ export async function keepBinary(
   if (binary !== undefined) await recording.commit(program, { binary, tarSize: tar.size });
 }
 
-async function chooseJobs(groups: readonly Group[], { compile, context }: BinariesOptions): Promise<JobPlan> {
+async function chooseJobs(
+  groups: readonly Group[],
+  { compile, context, delves }: BinariesOptions & { readonly delves: readonly MissingDelve[] },
+): Promise<JobPlan> {
   const { planJobs, readMachine } = await import("./build-jobs.ts");
   const programs = Math.max(...groups.map(({ misses }) => misses.length));
-  return planJobs({ requested: compile.jobs, machine: readMachine(context.host), builds: groups.length, programs });
+  const builds = groups.length + delves.length;
+  return planJobs({ requested: compile.jobs, machine: readMachine(context.host), builds, programs });
 }
 
 /** The binary of a build from the cache, or why there is none. */

@@ -14,6 +14,7 @@ import {
   makeBinaries,
   type ProgramBuild,
 } from "./build-binaries.ts";
+import { type DebuggerFile, makeDebugger } from "./build-debug.ts";
 import type { Explanation, ListDigest } from "./build-inputs.ts";
 import type { Compression, CompressionPool } from "./compress.ts";
 import { KoError, KoErrors, throwAll } from "./errors.ts";
@@ -25,8 +26,10 @@ import {
   assembleImage,
   assembleIndex,
   type Built,
+  type DebugSettings,
   type Image,
   type ImageContent,
+  type ImageDebugger,
   type ImageSink,
   type IndexChild,
   type Layer,
@@ -59,6 +62,8 @@ export interface ImageSettings {
   readonly created: number | undefined;
   /** Seconds since 1970. */
   readonly kodataCreated: number | undefined;
+  /** How Delve starts the programs whose setups want it. @default none wants it */
+  readonly debug?: DebugSettings | undefined;
 }
 
 export interface BuildImagesOptions extends BinariesOptions {
@@ -279,6 +284,8 @@ class ImageBuild {
     const { context, layers } = this.#options;
     const { program, sink } = this.#plan;
     const { known, why } = binary;
+    const debugging = inBackground(this.#makeDebugger(binary));
+    this.#keeping.push(debugging.then(() => undefined));
     const stored = await layers.program(layerKey(binary), {
       entries: () => programEntries(binary, Bun.file(binary.path).size),
       known: known === undefined ? undefined : { diffId: known.binary.digest, size: known.tarSize },
@@ -286,12 +293,27 @@ class ImageBuild {
       changed: why?.file !== undefined,
     });
     this.#keeping.push(keepBinary(binary, { cache: context.cache, tar: stored.tar }));
+    const debug = await debugging;
     const [base, kodata] = await Promise.all([this.#bases[i], this.#kodata[i]]);
     if (base === undefined || kodata === undefined) throw new RangeError(`no base for ${program.importPath}`);
     this.#warnOfCapabilities(binary, base);
-    const image = onBase(base, { plan: this.#plan, target, kodata, program: stored.layer, image: this.#options.image });
-    const content = { platform: target.platform, files: [binary.path] };
+    const image = onBase(base, {
+      plan: this.#plan,
+      target,
+      kodata,
+      program: stored.layer,
+      debugger: debug?.image,
+      image: this.#options.image,
+    });
+    const files = [binary.path, ...(debug === undefined ? [] : [debug.path])];
+    const content = { platform: target.platform, files };
     return { image, content, why, list: await binary.listDigest };
+  }
+
+  async #makeDebugger(binary: Binary): Promise<DebuggerFile | undefined> {
+    const { context, delve, image, layers } = this.#options;
+    if (delve === undefined || image.debug === undefined || binary.setup.isDebugged !== true) return undefined;
+    return makeDebugger(binary, { context, delve, debug: image.debug, layers, sink: this.#plan.sink });
   }
 
   /** The kernel does not start a program that may not have its effective capabilities. Root may have all. */
@@ -369,19 +391,21 @@ interface OnBaseOptions {
   readonly target: BasePlatform;
   readonly kodata: Layer;
   readonly program: Layer;
+  readonly debugger: ImageDebugger | undefined;
   readonly image: ImageSettings;
 }
 
-function onBase(base: Image, { plan, target, kodata, program, image }: OnBaseOptions): Image {
+function onBase(base: Image, options: OnBaseOptions): Image {
+  const { debugger: delve, image, kodata, plan, program, target } = options;
   const { importPath } = plan.program;
   const { compression } = image;
   const mediaType = layerTypeFor(base.descriptor.mediaType, { compression, base: plan.base.text });
   return assembleImage(base, {
     importPath,
-    app: appName(importPath),
     os: target.platform.os,
     kodata: retypeLayer(kodata, mediaType),
     program: retypeLayer(program, mediaType),
+    debugger: delve && { ...delve, layer: retypeLayer(delve.layer, mediaType) },
     labels: Object.fromEntries(image.labels),
     annotations: {
       ...Object.fromEntries(image.annotations),

@@ -179,6 +179,23 @@ const BUILD_FLAGS = {
     default: false,
     help: "Compile for a debugger, without optimizations and inlining.",
   },
+  debug: {
+    kind: "bool",
+    default: false,
+    help: "Start the program by the Delve debugger, which is added to the image and waits for a client on port 40000. Implies --disable-optimizations. Delve is compiled from the module proxy, once for each version of Go and platform.",
+  },
+  "debug-continue": {
+    kind: "bool",
+    default: false,
+    help: "With --debug: run the program at once. A client can connect at any time.",
+  },
+  "debug-port": {
+    kind: "int",
+    default: 40000,
+    min: 1,
+    placeholder: "PORT",
+    help: "With --debug: the port that Delve listens to. It is named in the image configuration if this flag is given.",
+  },
   compression: {
     kind: "text",
     default: "gzip",

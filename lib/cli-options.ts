@@ -7,6 +7,7 @@ import { type Compression, FAST_GZIP, type GzipLevel } from "./compress.ts";
 import { endOfAction } from "./config-builds.ts";
 import type { Word } from "./config-file.ts";
 import { findNearest, UsageError } from "./errors.ts";
+import type { DebugSettings } from "./image.ts";
 import { checkPlatforms } from "./oci.ts";
 import type { FilePlace, PublishFlags, SbomFlags } from "./publish-destination.ts";
 import { type Naming, whyBadTag } from "./reference.ts";
@@ -19,6 +20,8 @@ export interface BuildOptions {
   /** Maximum number of compilers, linkers and layers at work at once; 0 chooses by the machine. */
   readonly jobs: number;
   readonly disableOptimizations: boolean;
+  /** `--debug`; undefined if not given. */
+  readonly debug: DebugSettings | undefined;
   /** `--ldflags`, which replaces that of `.ko.yaml`; undefined if not given. */
   readonly ldflags: readonly Word[] | undefined;
   readonly labels: ReadonlyMap<string, string>;
@@ -41,14 +44,15 @@ export interface ChoosePlatformsOptions {
 }
 
 const FALLBACK = "linux/amd64";
+const MAX_PORT = 65_535;
 const GZIP_LEVELS: readonly GzipLevel[] = [1, 2, 3, 4, 5, 6, 7, 8, 9];
 
 /**
  * Checks the flags of a build against each other.
  *
  * @param given the flags that the user wrote
- * @throws {UsageError} If a tag, a platform, a label, an annotation, the compression or the kind of SBOM is malformed, or
- * flags contradict each other.
+ * @throws {UsageError} If a tag, a platform, a label, an annotation, the compression, the port or the kind of SBOM is
+ * malformed, or flags contradict each other.
  */
 export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>): BuildOptions {
   const tags = [...new Set(flags.tags)];
@@ -71,6 +75,7 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     platforms: flags.platform,
     jobs: flags.jobs,
     disableOptimizations: flags["disable-optimizations"],
+    debug: readDebugFlags(flags, given),
     ldflags: given.has("ldflags") ? readLdflags(flags.ldflags) : undefined,
     labels: readPairs(flags["image-label"], "--image-label"),
     annotations: readPairs(flags["image-annotation"], "--image-annotation"),
@@ -213,6 +218,19 @@ function readSbomFlags(flags: BuildFlags, given: ReadonlySet<string>): SbomFlags
       throw new UsageError(`Cannot use --sbom="${flags.sbom}": wanted spdx or none${near}`);
     }
   }
+}
+
+function readDebugFlags(flags: BuildFlags, given: ReadonlySet<string>): DebugSettings | undefined {
+  const { debug, "debug-continue": isContinuing, "debug-port": port } = flags;
+  if (!debug) {
+    const [alone] = [isContinuing ? ["debug-continue"] : [], given.has("debug-port") ? ["debug-port"] : []].flat();
+    if (alone === undefined) return undefined;
+    throw new UsageError(`Cannot use --${alone}: it is for a debugger, and --debug is not set`, {
+      hint: "Add --debug.",
+    });
+  }
+  if (port > MAX_PORT) throw new UsageError(`Cannot use --debug-port="${port}": wanted 1 to ${MAX_PORT}`);
+  return { isContinuing, port: given.has("debug-port") ? port : undefined };
 }
 
 /**

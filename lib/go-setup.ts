@@ -13,6 +13,7 @@ import type { Config } from "./config.ts";
 import { UsageError } from "./errors.ts";
 import { findWorkTree } from "./git.ts";
 import { BuildEntries, type PlacedEntry, type ProgramPlace } from "./go-entries.ts";
+import { hasLinkerPaths, keepSymbols, type LinkerWords } from "./go-ldflags.ts";
 import { findSurroundings } from "./go-modules.ts";
 import { TemplateRenderer } from "./go-templates.ts";
 import { buildEnvironment, DEFAULT_PLATFORM, type GoOptions, readVariable, refuseToolexec, splitQuoted } from "./go.ts";
@@ -34,6 +35,8 @@ export interface BuildSetup {
   readonly gitDir?: string | undefined;
   /** Why another run makes other bytes though nothing has changed. @default it makes the same */
   readonly unrepeatable?: string | undefined;
+  /** `--debug`: the program is for Delve, which goes into the image with it. @default false */
+  readonly isDebugged?: boolean;
 }
 
 export interface BuildFlags {
@@ -52,6 +55,8 @@ export interface BuildSetupsOptions extends GoOptions {
   /** `--ldflags`; undefined if not given. */
   readonly ldflags?: readonly Word[] | undefined;
   readonly disableOptimizations?: boolean;
+  /** Reports for which platforms programs are compiled for Delve. @default for none */
+  readonly isDebugged?: (platform: Platform) => boolean;
 }
 
 /** Why a program is compiled again: the first input that changed. */
@@ -89,6 +94,8 @@ export class BuildSetups {
   readonly #options: BuildSetupsOptions;
   readonly #renderer: TemplateRenderer;
   readonly #made = new Map<string, Promise<BuildSetup>>();
+  /** Warnings that are no renderer's. */
+  readonly #warnings = new Set<string>();
 
   /** @throws {UsageError} If an entry names a folder that does not exist, or two entries are for one program. */
   constructor(options: BuildSetupsOptions) {
@@ -135,11 +142,16 @@ export class BuildSetups {
   warnings(programs: readonly ProgramPlace[]): readonly string[] {
     const { config, host } = this.#options;
     const env = { ...host.env, ...readVariables(config.defaults.env ?? []) };
-    return [...this.entries.warnings(programs, env), ...this.#renderer.warnings];
+    return [...this.entries.warnings(programs, env), ...this.flagWarnings];
+  }
+
+  /** Those about the flags of the setups that were made so far. */
+  get flagWarnings(): readonly string[] {
+    return [...this.#renderer.warnings, ...this.#warnings];
   }
 
   async #make(placed: PlacedEntry | undefined, wanted: Platform | undefined): Promise<BuildSetup> {
-    const { disableOptimizations = false, host } = this.#options;
+    const { disableOptimizations = false, host, isDebugged: isDebuggable } = this.#options;
     const words = this.#wordsOf(placed);
     const variables = readVariables(words.env);
     const platform = wanted ?? choosePlatform(variables);
@@ -150,8 +162,13 @@ export class BuildSetups {
     const all = [...words.flags, ...words.ldflags];
     const { hasGit, hasTime, texts } = await this.#renderer.render(all, { dir, env });
     for (const [i, word] of all.entries()) refuseToolexec(splitQuoted(texts[i] ?? ""), nameWord(word));
-    const flags = texts.slice(0, words.flags.length).filter((text) => text !== "");
-    const args = buildArguments({ flags, ldflags: texts.slice(words.flags.length), disableOptimizations });
+    const isDebugged = isDebuggable?.(platform) ?? false;
+    const written = {
+      flags: texts.slice(0, words.flags.length).filter((text) => text !== ""),
+      ldflags: texts.slice(words.flags.length),
+    };
+    const linked = isDebugged ? this.#keepSymbols(written, env) : written;
+    const args = buildArguments({ ...linked, disableOptimizations: disableOptimizations || isDebugged });
     return {
       env,
       args,
@@ -160,7 +177,15 @@ export class BuildSetups {
       workDir: placed === undefined ? undefined : this.#workDir(placed, { env, args }),
       gitDir: hasGit ? dir : undefined,
       unrepeatable: hasTime ? "its flags hold the time of the build; SOURCE_DATE_EPOCH would set it" : undefined,
+      isDebugged,
     };
+  }
+
+  #keepSymbols(words: LinkerWords, env: Readonly<Record<string, string>>): LinkerWords {
+    const kept = keepSymbols(words, splitQuoted(readVariable("GOFLAGS", env, this.#options.host.platform)));
+    if (kept === undefined) return words;
+    this.#warnings.add("--debug leaves -s and -w out of ldflags: without symbols no breakpoint works");
+    return kept;
   }
 
   /** The words of an entry, or the default ones where it has none. */
@@ -314,17 +339,4 @@ function hasPaths({ args, env }: BuildSetup, platform: string): boolean {
       /^--?(ldflags|gcflags|asmflags|gccgoflags)(?:=(.*))?$/s.exec(word) ?? [];
     return name !== undefined && (name === "ldflags" ? hasLinkerPaths(value) : /[/\\]/.test(value));
   });
-}
-
-/** Reports whether `-ldflags` has more than well-known flags without paths: such a flag may name a file. */
-function hasLinkerPaths(text: string): boolean {
-  const words = splitQuoted(text);
-  for (let i = 0; i < words.length; i++) {
-    const word = words[i] ?? "";
-    if (/^--?(?:s|w|X=.*|buildid=.*|(?:linkmode|extldflags)=[^/\\]*)$/s.test(word)) continue;
-    const next = words[++i] ?? "";
-    if (/^--?(?:X|buildid)$/.test(word) || (/^--?(?:linkmode|extldflags)$/.test(word) && !/[/\\]/.test(next))) continue;
-    return true;
-  }
-  return false;
 }

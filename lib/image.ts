@@ -146,14 +146,14 @@ export interface Published {
 
 export interface AssembleImageOptions {
   readonly importPath: string;
-  /** The file name of the program: {@link appName} of the import path. */
-  readonly app: string;
   /** `windows` has other paths than all other systems. */
   readonly os: string;
   /** The files of `$KO_DATA_PATH`. */
   readonly kodata: Layer;
   /** The program in `/ko-app`. */
   readonly program: Layer;
+  /** Delve, which starts the program. @default the program starts itself */
+  readonly debugger?: ImageDebugger | undefined;
   readonly labels: Readonly<Record<string, string>>;
   /** Annotations of the manifest. They replace those of the base with the same key. */
   readonly annotations: Readonly<Record<string, string>>;
@@ -163,6 +163,20 @@ export interface AssembleImageOptions {
   readonly created: number | undefined;
   /** Seconds since 1970, for the history entry of the kodata layer. */
   readonly kodataCreated: number | undefined;
+}
+
+/** `--debug`: how Delve starts a program. */
+export interface DebugSettings {
+  /** The program runs at once. Otherwise it waits for a client, as in the original. */
+  readonly isContinuing: boolean;
+  /** The TCP port that Delve listens to, and that the configuration names. @default {@link DEBUG_PORT}, not named there */
+  readonly port: number | undefined;
+}
+
+/** Delve in an image. */
+export interface ImageDebugger extends DebugSettings {
+  /** The file {@link debuggerName} in `/ko-app`. */
+  readonly layer: Layer;
 }
 
 export interface IndexChild {
@@ -183,9 +197,13 @@ const LAYER_TYPES: Readonly<Record<string, Readonly<Partial<Record<Compression["
 
 const AUTHOR = "github.com/ko-build/ko";
 
-/** Adds the two layers to a base image, and makes the configuration that starts the program. */
+/** The port that Delve listens to, as in the original. */
+export const DEBUG_PORT = 40000;
+
+/** Adds the layers to a base image, and makes the configuration that starts the program. */
 export function assembleImage(base: Image, options: AssembleImageOptions): Image {
-  const { kodata, program } = options;
+  const { debugger: delve, kodata, program } = options;
+  const layers = [kodata, program, ...(delve === undefined ? [] : [delve.layer])];
   const config = makeConfig(base.config, options);
   const configBytes = encodeConfig(config);
   const { config: baseConfig } = base.manifest;
@@ -196,7 +214,7 @@ export function assembleImage(base: Image, options: AssembleImageOptions): Image
       ...describe(baseConfig.mediaType, configBytes),
       ...(baseConfig.data === undefined ? {} : { data: Buffer.from(configBytes).toString("base64") }),
     },
-    layers: [...base.manifest.layers, kodata.descriptor, program.descriptor],
+    layers: [...base.manifest.layers, ...layers.map(({ descriptor }) => descriptor)],
     annotations: { ...base.manifest.annotations, ...options.annotations },
   };
   const bytes = encodeManifest(manifest);
@@ -207,7 +225,7 @@ export function assembleImage(base: Image, options: AssembleImageOptions): Image
     manifest,
     configBytes,
     config,
-    layers: [...base.layers, kodata, program],
+    layers: [...base.layers, ...layers],
   };
 }
 
@@ -249,6 +267,11 @@ export function assembleIndex(
 export function appName(importPath: string): string {
   const last = importPath.replace(/\/+$/, "").split("/").at(-1) ?? "";
   return last === "" || last === "." ? "ko-app" : last;
+}
+
+/** Returns the file name of Delve in an image. */
+export function debuggerName(os: string): string {
+  return os === "windows" ? "dlv.exe" : "dlv";
 }
 
 /**
@@ -296,7 +319,7 @@ export function platformOf(image: Image): {
 }
 
 function makeConfig(base: ImageConfig, options: AssembleImageOptions): ImageConfig {
-  const { kodata, program, created } = options;
+  const { debugger: delve, kodata, program, created } = options;
   const history = (when: number | undefined, comment: string): History => ({
     author: "ko",
     created: timeOf(when),
@@ -310,19 +333,33 @@ function makeConfig(base: ImageConfig, options: AssembleImageOptions): ImageConf
     history: [
       ...(base.history ?? []),
       history(options.kodataCreated, "kodata contents, at $KO_DATA_PATH"),
-      history(created, `go build output, at /ko-app/${options.app}`),
+      history(created, `go build output, at /ko-app/${appName(options.importPath)}`),
+      ...(delve === undefined ? [] : [history(created, `Delve debugger, at /ko-app/${debuggerName(options.os)}`)]),
     ],
-    rootfs: { type: base.rootfs.type, diff_ids: [...base.rootfs.diff_ids, kodata.diffId, program.diffId] },
+    rootfs: {
+      type: base.rootfs.type,
+      diff_ids: [
+        ...base.rootfs.diff_ids,
+        kodata.diffId,
+        program.diffId,
+        ...(delve === undefined ? [] : [delve.layer.diffId]),
+      ],
+    },
     config: makeContainerConfig(base.config, options),
   };
 }
 
 function makeContainerConfig(base: ContainerConfig, options: AssembleImageOptions): ContainerConfig {
   const windows = options.os === "windows";
+  const { debugger: delve } = options;
   const { Cmd: _, ...kept } = base;
+  const locate = (file: string): string => (windows ? `C:\\ko-app\\${file}` : `/ko-app/${file}`);
+  const program = locate(appName(options.importPath));
   return {
     ...kept,
-    Entrypoint: [windows ? `C:\\ko-app\\${options.app}` : `/ko-app/${options.app}`],
+    ...(delve?.port === undefined ? {} : { ExposedPorts: { ...base.ExposedPorts, [`${delve.port}/tcp`]: {} } }),
+    Entrypoint:
+      delve === undefined ? [program] : [locate(debuggerName(options.os)), ...debuggerArguments(delve), program],
     Env: [
       ...addToPath(base.Env ?? [], windows ? "C:\\ko-app" : "/ko-app"),
       `KO_DATA_PATH=${windows ? "C:\\var\\run\\ko" : "/var/run/ko"}`,
@@ -330,6 +367,20 @@ function makeContainerConfig(base: ContainerConfig, options: AssembleImageOption
     Labels: { ...base.Labels, ...options.labels },
     ...(options.user === undefined || options.user === "" ? {} : { User: options.user }),
   };
+}
+
+/** The words between Delve and the program, in the order of the original. */
+function debuggerArguments({ isContinuing, port = DEBUG_PORT }: DebugSettings): readonly string[] {
+  return [
+    "exec",
+    ...(isContinuing ? ["--continue"] : []),
+    `--listen=:${port}`,
+    "--headless",
+    "--log",
+    "--accept-multiclient",
+    "--api-version=2",
+    "--",
+  ];
 }
 
 /** Appends `folder` to the first PATH, or adds a PATH at the end. The original, too, separates by `:` on Windows. */

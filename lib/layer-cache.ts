@@ -138,12 +138,12 @@ export class LayerStore {
    *
    * @param name with the version of the code that makes the content
    */
-  async fixed(name: string, entries: Entries): Promise<Layer> {
+  async fixed(name: string, entries: Entries, sink?: LayerSink): Promise<Layer> {
     const { layer } = await once(this.#made, name, async () => {
       const key = keyOf([FORMAT, Bun.version, this.#options.compression, name]);
       const recorded = this.#recall(key, entries);
       if (recorded !== undefined) return recorded;
-      const made = await this.#make(name, entries);
+      const made = await this.#make(name, entries, { sink });
       this.#record(key, made);
       return made;
     });

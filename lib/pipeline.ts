@@ -17,7 +17,8 @@ import {
 import type { Cache, LazyCache, RunContext } from "./cache.ts";
 import { type BuildOptions, choosePlatforms } from "./cli-options.ts";
 import { baseFor, type Config } from "./config.ts";
-import { KoError, UsageError } from "./errors.ts";
+import { KoError } from "./errors.ts";
+import type { DelveBuilds } from "./go-delve.ts";
 import { type Found, ProgramFinder } from "./go-programs-cache.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import { BuildSetups } from "./go-setup.ts";
@@ -25,7 +26,8 @@ import type { GoPackage } from "./go.ts";
 import type { Host } from "./host.ts";
 import type { ImageSink, Published } from "./image.ts";
 import { type Log, RunWarnings } from "./log.ts";
-import { ALL_PLATFORMS, createPlatformMatcher, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
+import { ALL_PLATFORMS, parsePlatform, type Platform } from "./oci.ts";
+import { checkDebugged, checkTarball, fitPlans } from "./pipeline-plans.ts";
 import { platformOf, Resources } from "./pipeline-resources.ts";
 import {
   type Destination,
@@ -35,7 +37,6 @@ import {
   planDestination,
   wantsPlainLayers,
 } from "./publish-destination.ts";
-import type { LocalPlace } from "./publish-local.ts";
 import { type Publisher, writeImageRefs } from "./publish.ts";
 import { nameAll } from "./reference.ts";
 import type { Timing } from "./timing.ts";
@@ -114,8 +115,10 @@ export class Pipeline implements AsyncDisposable {
     const { build, config, host, log } = options;
     const destination = await planDestination(build.publish, { dockerRepo: config.dockerRepo, cwd: host.cwd });
     for (const warning of destination.warnings) log.warn(warning);
-    const { disableOptimizations, ldflags } = build;
-    const setups = new BuildSetups({ host, log, go: config.goPath, config, ldflags, disableOptimizations });
+    const { debug, disableOptimizations, ldflags } = build;
+    const isDebugged = debug === undefined ? undefined : (await import("./go-delve.ts")).isDebuggable;
+    const flags = { ldflags, disableOptimizations, ...(isDebugged === undefined ? {} : { isDebugged }) };
+    const setups = new BuildSetups({ host, log, go: config.goPath, config, ...flags });
     const shared = { destination, setups, warnings: options.warnings ?? new RunWarnings(log) };
     const attempt = await Attempt.start(attemptOptions(options, { ...shared, cache: options.cache.get() }));
     return new Pipeline(options, { attempt, shared });
@@ -233,6 +236,7 @@ class Attempt implements AsyncDisposable {
   /** By image name: a second turn with other programs does not ask for existing manifests again. */
   readonly #sinks = new Map<string, ImageSink>();
   #publisher: Promise<Publisher> | undefined;
+  #delve: DelveBuilds | undefined;
   /** Platforms of the programs that were planned, by import path. */
   readonly #platformsOf = new Map<string, readonly Platform[]>();
 
@@ -332,6 +336,7 @@ class Attempt implements AsyncDisposable {
       builds: this.#builds,
       lister: { list: (compiled, programs) => this.finder.list(found, compiled, programs) },
       folder: await this.#resources.folder(),
+      delve: build.debug === undefined ? undefined : await this.#openDelve(),
       image: {
         compression: destination.compression,
         labels: build.labels,
@@ -339,9 +344,16 @@ class Attempt implements AsyncDisposable {
         user: build.user,
         created: config.sourceDateEpoch,
         kodataCreated: config.koDataDateEpoch,
+        debug: build.debug,
       },
       pool: this.#resources.pool,
     };
+  }
+
+  async #openDelve(): Promise<DelveBuilds> {
+    const [{ DelveBuilds: Opened }, folder] = await Promise.all([import("./go-delve.ts"), this.#resources.folder()]);
+    const { config, context } = this.#options;
+    return (this.#delve ??= new Opened({ context, folder, go: config.goPath }));
   }
 
   /** Names, bases, platforms: everything that can be refused before the compiler starts. */
@@ -349,7 +361,7 @@ class Attempt implements AsyncDisposable {
     programs: readonly Program[],
     { options, publisher }: { options: BuildImagesOptions; publisher: Publisher },
   ): Promise<readonly Plan[]> {
-    const { config, context, destination } = this.#options;
+    const { build, config, context, destination, setups, warnings } = this.#options;
     const importPaths = programs.map(({ importPath }) => importPath);
     const names = nameAll(destination.repository, importPaths, destination.naming);
     if (destination.sbom?.dir !== undefined) {
@@ -370,6 +382,9 @@ class Attempt implements AsyncDisposable {
       local === undefined
         ? planned
         : await fitPlans(planned, { log: context.log, all, place: this.#resources.place(local) });
+    if (build.debug !== undefined) warnings.warn(await checkDebugged(plans));
+    // Those of setups that were not made yet when the programs were found.
+    warnings.warn(setups.flagWarnings);
     for (const { program, targets } of plans) {
       const platforms = targets.map(({ platform }) => platform);
       this.#platformsOf.set(program.importPath, platforms);
@@ -404,44 +419,4 @@ class Attempt implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#resources[Symbol.asyncDispose]();
   }
-}
-
-/** `docker load` reads one platform: an index is refused before anything is built. */
-function checkTarball(plans: readonly Plan[], { places }: Destination): void {
-  const several = plans.find(({ targets }) => targets.length > 1);
-  if (several === undefined || !places.some(({ kind }) => kind === "tarball")) return;
-  throw new UsageError(
-    `Cannot write --tarball: ${several.program.importPath} has ${several.targets.length} platforms, a tarball holds one`,
-    { hint: "Use --oci-archive FILE, or --platform with one platform." },
-  );
-}
-
-/**
- * Drops the platforms that a local target cannot run, unless another place gets the images of all platforms.
- *
- * @throws {UsageError} If a program has several platforms, and the target can run none of them.
- */
-async function fitPlans(
-  plans: readonly Plan[],
-  options: { readonly log: Log; readonly all: boolean; readonly place: Promise<LocalPlace> },
-): Promise<readonly Plan[]> {
-  if (plans.every(({ targets }) => targets.length === 1)) return plans;
-  const own = await platformOf(options.place);
-  const matches = createPlatformMatcher([own]);
-  return plans.map((plan) => {
-    if (plan.targets.length === 1) return plan;
-    const { importPath } = plan.program;
-    const [fitting] = plan.targets.filter((target) => matches(target.platform));
-    if (fitting === undefined) {
-      const has = plan.targets.map(({ platform }) => formatPlatform(platform)).join(", ");
-      throw new UsageError(`Cannot load ${importPath}: it is for ${has}, the local target runs ${own}`, {
-        hint: `Add ${own} to --platform, or name one platform.`,
-      });
-    }
-    if (options.all) return plan;
-    options.log.warn(
-      `${importPath}: of ${plan.targets.length} platforms only ${own}, which the local target runs, is built`,
-    );
-    return { ...plan, targets: [fitting] };
-  });
 }

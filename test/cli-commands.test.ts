@@ -29,6 +29,9 @@ const BUILD_DEFAULTS = {
   jobs: 0,
   ldflags: [],
   "disable-optimizations": false,
+  debug: false,
+  "debug-continue": false,
+  "debug-port": 40000,
   compression: "gzip",
   "image-label": [],
   "image-annotation": [],
@@ -183,14 +186,10 @@ describe("parseCommandLine()", () => {
     [["--platfrom=x", "build"], 'Cannot use --platfrom: "ko" has no such flag, the nearest is --platform'],
     [["build", "--plaform=x"], 'Cannot use --plaform: "ko build" has no such flag, the nearest is --platform'],
     [["build", "-j", "-1"], 'Cannot use --jobs="-1": wanted a number of at least 0'],
-    // What the original has and ko has not yet is no special case.
     [["login"], 'Cannot run "ko login" without SERVER: it takes exactly 1 argument'],
     [["logout", "a", "b"], 'Cannot use "b": "ko logout" takes at most 1 argument'],
     ...["auth", "deps"].map((word): [string[], string] => [[word], `Cannot run "ko ${word}": ko has no such command`]),
-    ...["debug"].map((flag): [string[], string] => [
-      ["build", `--${flag}`],
-      `Cannot use --${flag}: "ko build" has no such flag`,
-    ]),
+    [["build", "--debug-wait"], 'Cannot use --debug-wait: "ko build" has no such flag'],
   ])("refuses %j as wrong usage", (argv, message) => {
     const parse = (): unknown => parseCommandLine(argv);
     expect(parse).toThrow(UsageError);

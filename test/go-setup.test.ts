@@ -1,7 +1,9 @@
 import { describe, expect, test } from "bun:test";
+import { NO_WORDS } from "../lib/config-builds.ts";
 import type { Word } from "../lib/config-file.ts";
 import { UsageError } from "../lib/errors.ts";
-import { type BuildSetup, buildArguments, compileKey, listArguments, listKey } from "../lib/go-setup.ts";
+import { type BuildSetup, BuildSetups, buildArguments, compileKey, listArguments, listKey } from "../lib/go-setup.ts";
+import { parsePlatform, type Platform } from "../lib/oci.ts";
 import { goMod, goWorld, mainGo, openSetups } from "./helpers/go.ts";
 import { writeTree } from "./helpers/world-folders.ts";
 
@@ -114,5 +116,24 @@ describe("BuildSetups", () => {
     expect((await setups.for(setups.entries.all[0], undefined)).workDir).toBeUndefined();
     const workspace = openSetups(goWorld(tree.path, { GOWORK: tree.at("go.work") }), { builds: [entry] });
     expect((await workspace.for(workspace.entries.all[0], undefined)).workDir).toBe(tree.path);
+  });
+
+  test("of a debugged platform have symbols and no optimizations, and tell it once", async () => {
+    using tree = writeTree({ "go.mod": goMod("a"), "main.go": mainGo() });
+    const world = goWorld(tree.path, { GOFLAGS: "-ldflags=-w" });
+    const isDebugged = ({ architecture }: Platform): boolean => architecture === "amd64";
+    const config = { builds: [], defaults: NO_WORDS, sourceDateEpoch: undefined };
+    const setups = new BuildSetups({ ...world, config, isDebugged });
+    const [amd64, arm] = [parsePlatform("linux/amd64"), parsePlatform("linux/arm/v7")];
+    const program = { importPath: "a", dir: tree.path };
+    expect(await setups.of(program, arm)).toMatchObject({ args: ["-trimpath"], isDebugged: false });
+    expect(setups.flagWarnings).toEqual([]);
+    const args = ["-trimpath", "-gcflags", "all=-N -l", "-ldflags="];
+    expect(await setups.of(program, amd64)).toMatchObject({ args, isDebugged: true });
+    const both = new BuildSetups({ ...world, config, isDebugged, disableOptimizations: true });
+    expect((await both.of(program, arm)).args).toEqual(["-trimpath", "-gcflags", "all=-N -l"]);
+    expect(setups.flagWarnings).toEqual([
+      "--debug leaves -s and -w out of ldflags: without symbols no breakpoint works",
+    ]);
   });
 });

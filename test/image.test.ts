@@ -4,6 +4,7 @@ import {
   assembleImage,
   type AssembleImageOptions,
   assembleIndex,
+  type DebugSettings,
   type Image,
   type Layer,
   layerTypeFor,
@@ -69,7 +70,6 @@ function makeBase(options: BaseOptions = {}): Image {
 
 const OPTIONS: AssembleImageOptions = {
   importPath: "example.com/cmd/app",
-  app: "app",
   os: "linux",
   kodata: KODATA,
   program: PROGRAM,
@@ -89,6 +89,67 @@ function configOf(base: BaseOptions, options: Partial<AssembleImageOptions> = {}
 function containerOf(config: ContainerConfig, options: Partial<AssembleImageOptions> = {}): unknown {
   return configOf({ config: { config } }, options)["config"];
 }
+
+describe("a debugger", () => {
+  const DELVE = layer("delve");
+
+  test.each<[Partial<DebugSettings>, string, object]>([
+    [
+      {},
+      "linux",
+      {
+        Entrypoint: [
+          "/ko-app/dlv",
+          "exec",
+          "--listen=:40000",
+          "--headless",
+          "--log",
+          "--accept-multiclient",
+          "--api-version=2",
+          "--",
+          "/ko-app/app",
+        ],
+        ExposedPorts: { "80/tcp": {} },
+      },
+    ],
+    [
+      { port: 81, isContinuing: true },
+      "windows",
+      {
+        Entrypoint: [
+          "C:\\ko-app\\dlv.exe",
+          "exec",
+          "--continue",
+          "--listen=:81",
+          "--headless",
+          "--log",
+          "--accept-multiclient",
+          "--api-version=2",
+          "--",
+          "C:\\ko-app\\app",
+        ],
+        ExposedPorts: { "80/tcp": {}, "81/tcp": {} },
+      },
+    ],
+  ])("with %j on %s is the entrypoint, and the last layer", (settings, os, want) => {
+    const base = { config: { config: { Cmd: ["x"], ExposedPorts: { "80/tcp": {} } } } };
+    const delve = { layer: DELVE, isContinuing: false, port: undefined, ...settings };
+    const image = assembleImage(makeBase(base), { ...OPTIONS, os, created: 1, debugger: delve });
+    expect(image.config.config).toMatchObject(want);
+    expect(image.config.config).not.toHaveProperty("Cmd");
+    expect(image.layers.map(({ diffId }) => diffId)).toEqual(
+      [BASE_LAYER, KODATA, PROGRAM, DELVE].map((each) => each.diffId),
+    );
+    expect(image.config.rootfs.diff_ids).toEqual(image.layers.map(({ diffId }) => diffId));
+    expect(image.manifest.layers).toEqual(image.layers.map(({ descriptor }) => descriptor));
+    expect(image.config.history?.at(-1)).toEqual({
+      author: "ko",
+      created: "1970-01-01T00:00:01Z",
+      created_by: "ko build ko://example.com/cmd/app",
+      comment: os === "windows" ? "Delve debugger, at /ko-app/dlv.exe" : "Delve debugger, at /ko-app/dlv",
+    });
+  });
+});
 
 describe("appName()", () => {
   test.each([

@@ -1,14 +1,19 @@
 /** Go modules and programs for tests, and the Go tool of this machine without the network. */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
+import { Cache } from "../../lib/cache.ts";
 import { NO_WORDS } from "../../lib/config-builds.ts";
+import { DelveBuilds } from "../../lib/go-delve.ts";
 import { choosePrograms, findPrograms, type FindProgramsOptions, type Program } from "../../lib/go-programs.ts";
 import { BuildSetups, type BuildSetupsOptions } from "../../lib/go-setup.ts";
-import type { GoOptions, GoPackage } from "../../lib/go.ts";
+import { buildEnvironment, type GoOptions, type GoPackage } from "../../lib/go.ts";
 import type { Host } from "../../lib/host.ts";
-import type { Log } from "../../lib/log.ts";
+import { type Log, silentLog } from "../../lib/log.ts";
+import { noTiming } from "../../lib/timing.ts";
+import { cacheFolder } from "./counterparts.ts";
 import type { Files, Tree } from "./world-folders.ts";
-import { hostAt } from "./world-host.ts";
+import { hostAt, realHost } from "./world-host.ts";
+import { output } from "./world-programs.ts";
 
 export interface GoModOptions {
   /** The Go version that it asks for. @default "1.21" */
@@ -132,10 +137,10 @@ export function readGoBuilds(work: Tree, folder: string): readonly string[] {
   const lines = names.flatMap((name) => {
     const args = read(name);
     const env = read(name.replace(/args$/, "env")).filter((line) => !OWN_VARIABLES.test(line));
-    const output = args.lastIndexOf("-o");
+    const outputAt = args.lastIndexOf("-o");
     // Ours limits the compilers of each go.
-    const end = args[output - 2] === "-p" && (args[output + 1] ?? "").endsWith("/") ? output - 2 : output;
-    return args.slice(output + 2).map((program) => JSON.stringify([program, args.slice(0, end), env.sort()]));
+    const end = args[outputAt - 2] === "-p" && (args[outputAt + 1] ?? "").endsWith("/") ? outputAt - 2 : outputAt;
+    return args.slice(outputAt + 2).map((program) => JSON.stringify([program, args.slice(0, end), env.sort()]));
   });
   // The original compiles a program once for each version of Windows.
   return [...new Set(lines)].sort();
@@ -151,4 +156,39 @@ export async function listPrograms(
     programs: choosePrograms(found),
     packages: new Map(found.listings.map((each) => [each.workDir, each.packages])),
   };
+}
+
+/**
+ * A binary of Delve for linux/amd64 and the Go of this machine. It is compiled once, and kept between runs of the tests.
+ *
+ * @returns undefined, said on stderr, where its modules cannot be had; in CI that is a failure
+ */
+export async function findDelve(): Promise<string | undefined> {
+  const folder = join(cacheFolder(), "delve");
+  mkdirSync(folder, { recursive: true });
+  const host = hostAt(folder, { env: { ...realHost.env, KOCACHE: join(folder, "cache") } });
+  try {
+    await using cache = Cache.open(host, silentLog);
+    if (cache === undefined) throw new Error("there is no cache");
+    const context = { host, log: silentLog, timing: noTiming, signal: host.signal, cache };
+    const builds = new DelveBuilds({ context, go: "go", folder: await cache.work() });
+    const platform = { os: "linux", architecture: "amd64" };
+    const debugged = {
+      program: { importPath: "example.com/tests", workDir: folder },
+      platform,
+      setup: { env: buildEnvironment(platform, host.env), args: [] },
+    };
+    const goVersion = (await output(["go", "env", "GOVERSION"], { cwd: folder, env: process.env })).trim();
+    const { digest, path } = await builds.of(debugged, { goVersion, signal: host.signal });
+    const kept = join(folder, `dlv-${digest.slice(7)}`);
+    if (!existsSync(kept)) {
+      copyFileSync(path, `${kept}.new`);
+      renameSync(`${kept}.new`, kept);
+    }
+    return kept;
+  } catch (error) {
+    if (process.env["CI"]) throw error;
+    console.warn(`skipped: there is no Delve: ${error instanceof Error ? error.message : String(error)}`);
+    return undefined;
+  }
 }

@@ -132,6 +132,13 @@ at() {
 }
 word=$1
 at "before-$word"
+# A Delve that was compiled before stands for the one of \`go install\`.
+if [ "$word" = install ] && [ -n "$TEST_DELVE" ]; then
+  env | sort > "${folder}/install-env"
+  name=dlv
+  if [ "$GOOS" = windows ]; then name=dlv.exe; fi
+  mkdir -p "$GOPATH/bin" && exec cp "$TEST_DELVE" "$GOPATH/bin/$name"
+fi
 ${QUICK_GO}'${go}' "$@"
 code=$?
 at "after-$word"
