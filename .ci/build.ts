@@ -1,20 +1,20 @@
 /**
- * Compiles ko: `./ko` for this machine, or with `--release` one executable per system into dist/, with SHA256SUMS.
+ * Compiles ko: `./ko` for this machine. The executables of a release are made by .ci/release.ts.
  *
  * Same commit, same Bun: same bytes, wherever the folder is. What the executable must not do in the folder that it runs
  * in (load .env, bunfig.toml, tsconfig.json, package.json) is switched off here; test/feature-compile.test.ts shows it.
  *
- * usage: bun .ci/build.ts [--release] [--outfile FILE]
+ * usage: bun .ci/build.ts [--outfile FILE]
  */
-import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
+import { mkdtemp, rename, rm } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { describeError, exitCodeOf } from "../lib/errors.ts";
 import { createHost, type Host } from "../lib/host.ts";
 import { findSourceVersion, type SourceVersion } from "../lib/version.ts";
 
-/** As Bun names it. */
-type Target = `bun-${"linux" | "darwin" | "windows"}-${"x64" | "arm64"}`;
+/** A system, as Bun names it. */
+export type Target = Bun.Build.CompileTarget;
 
 export interface CompileOptions {
   /** Folder with ko.ts, absolute. */
@@ -23,25 +23,19 @@ export interface CompileOptions {
   readonly outfile: string;
   /** @default this machine */
   readonly target?: Target | undefined;
+  /** The path of the target's Bun. @default the Bun that runs */
+  readonly runtime?: string | undefined;
   readonly source: SourceVersion;
 }
 
 const ENTRIES = ["ko.ts", "lib/compress.worker.ts"];
-
-const RELEASE: readonly { readonly name: string; readonly target: Target }[] = [
-  { name: "ko-linux-x64", target: "bun-linux-x64" },
-  { name: "ko-linux-arm64", target: "bun-linux-arm64" },
-  { name: "ko-darwin-x64", target: "bun-darwin-x64" },
-  { name: "ko-darwin-arm64", target: "bun-darwin-arm64" },
-  { name: "ko-windows-x64.exe", target: "bun-windows-x64" },
-];
 
 /**
  * Compiles one executable.
  *
  * @throws {Error} If the sources do not compile, or the runtime of the target cannot be had.
  */
-export async function compile({ folder, outfile, target, source }: CompileOptions): Promise<void> {
+export async function compile({ folder, outfile, target, runtime, source }: CompileOptions): Promise<void> {
   // The bytes hold the paths of the sources, as seen from the working directory.
   process.chdir(folder);
   // Made elsewhere and renamed: a half-written executable is never there, and one that runs just now can be replaced.
@@ -62,6 +56,7 @@ export async function compile({ folder, outfile, target, source }: CompileOption
       define: { KO_VERSION: JSON.stringify(source.version ?? ""), KO_COMMIT: JSON.stringify(source.commit ?? "") },
       compile: {
         ...(target === undefined ? {} : { target }),
+        ...(runtime === undefined ? {} : { executablePath: runtime }),
         outfile: join(temporary, "ko"),
         autoloadDotenv: false,
         autoloadBunfig: false,
@@ -90,22 +85,6 @@ export async function compileHere(host: Host, folder: string, outfile?: string):
   return file;
 }
 
-async function compileRelease(host: Host, folder: string): Promise<void> {
-  const source = await findSourceVersion(host, folder);
-  const dist = join(folder, "dist");
-  await mkdir(dist, { recursive: true });
-  const sums: string[] = [];
-  for (const { name, target } of RELEASE) {
-    const outfile = join(dist, name);
-    await compile({ folder, outfile, target, source });
-    const hash = new Bun.CryptoHasher("sha256");
-    for await (const chunk of Bun.file(outfile).stream()) hash.update(chunk);
-    sums.push(`${hash.digest("hex")}  ${name}\n`);
-    host.err(`Compiled ${outfile} (${show(source)}, ${(Bun.file(outfile).size / 1e6).toFixed(1)} MB)\n`);
-  }
-  await Bun.write(join(dist, "SHA256SUMS"), sums.join(""));
-}
-
 function show({ version, commit }: SourceVersion): string {
   return version ?? commit ?? "unknown version";
 }
@@ -113,10 +92,9 @@ function show({ version, commit }: SourceVersion): string {
 async function main(host: Host): Promise<void> {
   const { values } = parseArgs({
     args: Bun.argv.slice(2),
-    options: { release: { type: "boolean", default: false }, outfile: { type: "string" } },
+    options: { outfile: { type: "string" } },
   });
   const folder = dirname(import.meta.dir);
-  if (values.release) return compileRelease(host, folder);
   // A relative path is seen from where the command was typed.
   await compileHere(host, folder, values.outfile === undefined ? undefined : resolve(host.cwd, values.outfile));
 }

@@ -4,7 +4,7 @@
  * The folders of a repository: git-folder.ts. Version control systems other than git are recognized, and left to the Go tool.
  */
 import { join } from "node:path";
-import { CommandError } from "./errors.ts";
+import { CommandError, printable } from "./errors.ts";
 import { ancestors, look, readEntries } from "./file.ts";
 import type { InputPlan } from "./fingerprint-inputs.ts";
 import { readCommonFolder, readGitFile } from "./git-folder.ts";
@@ -141,6 +141,32 @@ export async function readGitInfo(dir: string, options: ReadGitInfoOptions): Pro
   return { info, warnings };
 }
 
+/**
+ * Explains why Go cannot stamp a work tree: asks git as Go does, whose message go does not show.
+ *
+ * @returns the first line of git's message, and its command that makes it trust the repository, if it offers one;
+ *   undefined if git has nothing to say
+ */
+export async function explainNoStamp(
+  root: string,
+  options: ReadGitOptions,
+): Promise<{ readonly why: string; readonly trust: string | undefined } | undefined> {
+  for (const args of [
+    ["status", "--porcelain"],
+    ["log", "-1", "--format=%H:%ct"],
+  ]) {
+    const { isOk, stderr } = await askGit(args, { ...options, dir: root });
+    if (isOk) continue;
+    const why =
+      stderr
+        .trim()
+        .split("\n", 1)[0]
+        ?.replace(/^(?:fatal|error): /, "") || `git ${args[0]} failed`;
+    return { why: printable(why), trust: findTrust(stderr) };
+  }
+  return undefined;
+}
+
 /** The files and folders that decide the version of a commit: tags, the ends of a shallow history, settings. */
 export function planTags(root: string): InputPlan {
   const shared = sharedFolder(root);
@@ -245,12 +271,17 @@ async function askGit(
 }
 
 function explainNoCommit({ isOk, lines, stderr }: GitAnswer, commit: GitAnswer | undefined): string {
-  const trust = /^\s*(git config --global --add safe\.directory .+)$/m.exec(stderr)?.[1];
+  const trust = findTrust(stderr);
   if (trust !== undefined) return `another user owns the repository; to trust it, type: ${trust}`;
   const isInside = lines[0] === "true";
   if (!isInside && (isOk || stderr.includes("not a git repository"))) return "it is not in a git work tree";
   if (isInside && stderr.includes("ambiguous argument 'HEAD'")) return "there is no commit yet";
   return (stderr || commit?.stderr || "git failed").trim().split("\n", 1)[0] ?? "";
+}
+
+/** Finds git's offer in its refusal of a repository of another user. */
+function findTrust(stderr: string): string | undefined {
+  return /^\s*(git config --global --add safe\.directory .+)$/m.exec(stderr)?.[1];
 }
 
 /** The original drops single quotes from branches and tags, and scripts may count on it. */

@@ -12,12 +12,14 @@ import { Channel } from "./async.ts";
 import { countOomKills } from "./build-jobs.ts";
 import { CommandError, KoError, printable } from "./errors.ts";
 import { isInside, look, readNames } from "./file.ts";
+import { explainNoStamp, findWorkTree } from "./git.ts";
 import { cgoHint, findCgoFiles } from "./go-problems.ts";
 import type { Program } from "./go-programs.ts";
 import {
   goMessages,
   type GoOptions,
   type GoPackage,
+  hintFor,
   looksKilled,
   readVariable,
   type RunGoOptions,
@@ -142,7 +144,7 @@ async function* buildRound(
   } catch (error) {
     (options.signal ?? host.signal).throwIfAborted();
     const isOutOfMemory = (countKills() ?? 0) > (killsBefore ?? Infinity);
-    throw explainBuildFailure(error, programs, { ...options, isOutOfMemory });
+    throw await explainStamping(explainBuildFailure(error, programs, { ...options, isOutOfMemory }), programs, options);
   }
 }
 
@@ -210,7 +212,7 @@ function explainBuildFailure(error: unknown, programs: readonly Program[], optio
     code: error.code,
     signal: error.signal,
     stderr: error.stderr,
-    hint: isKilled ? jobsHint(options) : flagsHint(said, options.args),
+    hint: isKilled ? jobsHint(options) : (flagsHint(said, options.args) ?? hintFor(said)),
   });
 }
 
@@ -223,6 +225,31 @@ function flagsHint(said: string, args: readonly string[]): string | undefined {
   }
   if (!/usage: link |-X flag requires argument|for flag -ldflags/.test(said)) return undefined;
   return "Check ldflags: quotes count only at the start of a word, so a value with a blank is -X 'main.version=1 2'.";
+}
+
+/** Adds the reason of git, and how to build all the same, if Go could not stamp the commit: Go shows git's exit code only. */
+async function explainStamping(
+  error: unknown,
+  programs: readonly Program[],
+  { host, plan: { env } }: Pick<ExplainOptions, "host" | "plan">,
+): Promise<unknown> {
+  if (!(error instanceof CommandError) || !error.message.includes("error obtaining VCS status: ")) return error;
+  const { argv, code, message, signal, stderr } = error;
+  const isSet = env["GOFLAGS"] !== undefined && env["GOFLAGS"] !== "";
+  const skip = `export GOFLAGS=${isSet ? '"$GOFLAGS -buildvcs=false"' : "-buildvcs=false"}`;
+  // Go's own advice is about a flag that ko does not have.
+  const shown = message.replace(/\n\tUse -buildvcs=false to disable VCS stamping\.$/m, "");
+  for (const dir of new Set(programs.map((program) => program.dir))) {
+    const tree = findWorkTree(dir);
+    const found = tree.kind === "git" ? await explainNoStamp(tree.root, { host, env }) : undefined;
+    if (found === undefined) continue;
+    const hint =
+      found.trust === undefined
+        ? `Build without the commit: ${skip}`
+        : `${found.trust}\nOr build without the commit: ${skip}`;
+    return new CommandError(`${shown}\ngit: ${found.why}`, { argv, code, signal, stderr, hint });
+  }
+  return new CommandError(shown, { argv, code, signal, stderr, hint: `Build without the commit: ${skip}` });
 }
 
 /** Go reports a kill of the processes that it started; of its own it prints nothing. */

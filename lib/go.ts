@@ -427,9 +427,12 @@ function explainListError(error: unknown, cwd: string): unknown {
   });
 }
 
-function hintFor(said: string): string | undefined {
+/** The hint for a message of `go list` or `go build`. */
+export function hintFor(said: string): string | undefined {
   if (said.includes("go.mod file not found")) return "Run ko where the go.mod file is, or make one: go mod init";
   if (said.includes("GOTOOLCHAIN=local")) return "Let go fetch that version: GOTOOLCHAIN=auto";
   if (said.includes("go mod tidy") || said.includes("go.sum")) return "Run: go mod tidy";
+  // Without HOME, or with one that cannot be written to.
+  if (/build cache is required|failed to initialize build cache/.test(said)) return "export GOCACHE=$(mktemp -d)";
   return undefined;
 }
