@@ -15,7 +15,7 @@ import { findWorkTree } from "./git.ts";
 import { BuildEntries, type PlacedEntry, type ProgramPlace } from "./go-entries.ts";
 import { hasLinkerPaths, keepSymbols, type LinkerWords } from "./go-ldflags.ts";
 import { findSurroundings } from "./go-modules.ts";
-import { TemplateRenderer } from "./go-templates.ts";
+import { type GitReads, TemplateRenderer } from "./go-templates.ts";
 import { buildEnvironment, DEFAULT_PLATFORM, type GoOptions, readVariable, refuseToolexec, splitQuoted } from "./go.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 
@@ -31,8 +31,8 @@ export interface BuildSetup {
   readonly capabilities?: Capabilities | undefined;
   /** Absolute: the working directory of go. @default where the program's module is found */
   readonly workDir?: string | undefined;
-  /** Absolute: the folder whose git state `args` hold. @default none */
-  readonly gitDir?: string | undefined;
+  /** The state of git that `args` hold. @default none */
+  readonly git?: GitReads | undefined;
   /** Why another run makes other bytes though nothing has changed. @default it makes the same */
   readonly unrepeatable?: string | undefined;
   /** `--debug`: the program is for Delve, which goes into the image with it. @default false */
@@ -160,7 +160,7 @@ export class BuildSetups {
     const dir = placed?.dir ?? host.cwd;
     await this.#renderer.warnOfMistakes(words.replaced);
     const all = [...words.flags, ...words.ldflags];
-    const { hasGit, hasTime, texts } = await this.#renderer.render(all, { dir, env });
+    const { git, hasTime, texts } = await this.#renderer.render(all, { dir, env });
     for (const [i, word] of all.entries()) refuseToolexec(splitQuoted(texts[i] ?? ""), nameWord(word));
     const isDebugged = isDebuggable?.(platform) ?? false;
     const written = {
@@ -175,7 +175,7 @@ export class BuildSetups {
       variables,
       capabilities: platform.os === "linux" ? placed?.entry.capabilities : undefined,
       workDir: placed === undefined ? undefined : this.#workDir(placed, { env, args }),
-      gitDir: hasGit ? dir : undefined,
+      git,
       unrepeatable: hasTime ? "its flags hold the time of the build; SOURCE_DATE_EPOCH would set it" : undefined,
       isDebugged,
     };

@@ -34,9 +34,20 @@ export interface RenderedWords {
   readonly texts: readonly string[];
   /** True if a text depends on the time of the run. */
   readonly hasTime: boolean;
-  /** True if a text depends on the state of git. */
-  readonly hasGit: boolean;
+  /** The state of git that texts depend on; undefined if they do not. */
+  readonly git: GitReads | undefined;
 }
+
+/** The state of git that the flags of a program depend on. */
+export interface GitReads {
+  /** Absolute. */
+  readonly dir: string;
+  /** True if it includes changes that are not committed. */
+  readonly hasChanges: boolean;
+}
+
+/** The fields of `.Git` that tell a changed work tree from a clean one. */
+const CHANGE_FIELDS = ["IsDirty", "IsClean", "TreeState"] as const;
 
 type Parser = typeof import("./template-parse.ts");
 
@@ -64,18 +75,18 @@ export class TemplateRenderer {
    */
   async render(words: readonly Word[], options: RenderWordsOptions): Promise<RenderedWords> {
     if (!words.some(isTemplate)) {
-      return { texts: words.map(({ value }) => value), hasTime: false, hasGit: false };
+      return { texts: words.map(({ value }) => value), hasTime: false, git: undefined };
     }
     const [parser, { render }] = await Promise.all([import("./template-parse.ts"), import("./template.ts")]);
     const errors: KoError[] = [];
     const templates = words.map((word) => collect(errors, () => parse(word, parser)));
     const data = await this.#dataFor(templates, options);
     let hasTime = false;
-    let hasGit = false;
+    const fields = new Set<string>();
     const texts = templates.map((template, i) => {
       const rendered = template && collect(errors, () => render(template, data));
       const names = rendered?.reads.map(([name]) => name) ?? [];
-      hasGit ||= names.some((name) => name.startsWith("Git."));
+      for (const name of names) if (name.startsWith("Git.")) fields.add(name.slice(4));
       if (names.some((name) => name === "Date" || name === "Timestamp") && this.#options.epoch === undefined) {
         hasTime = true;
         this.#warnings.add(describeTime(words[i]));
@@ -83,7 +94,8 @@ export class TemplateRenderer {
       return rendered?.text ?? "";
     });
     throwAll(errors);
-    return { texts, hasTime, hasGit };
+    const hasChanges = CHANGE_FIELDS.some((field) => fields.has(field));
+    return { texts, hasTime, git: fields.size === 0 ? undefined : { dir: options.dir, hasChanges } };
   }
 
   /** Warns of templates that are not valid, and that another setting replaces. */

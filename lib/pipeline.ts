@@ -22,6 +22,7 @@ import type { DelveBuilds } from "./go-delve.ts";
 import { type Found, ProgramFinder } from "./go-programs-cache.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import { BuildSetups } from "./go-setup.ts";
+import type { GitReads } from "./go-templates.ts";
 import type { GoPackage } from "./go.ts";
 import type { Host } from "./host.ts";
 import type { ImageSink, Published } from "./image.ts";
@@ -58,8 +59,8 @@ export interface PublishedProgram extends Published {
   readonly program: Program;
   /** Of all its platforms; undefined if it is not known. */
   readonly listDigest: ListDigest | undefined;
-  /** Absolute: the folder whose git state its flags hold. @default none */
-  readonly gitDir?: string | undefined;
+  /** The state of git that its flags hold. @default none */
+  readonly git?: GitReads | undefined;
 }
 
 /** The programs to publish, out of all that the arguments name. */
@@ -403,8 +404,8 @@ class Attempt implements AsyncDisposable {
     const { build, context, destination } = this.#options;
     const published = results.map(({ lists, program, published: names, setups }): PublishedProgram => {
       const listDigest = lists.includes(undefined) ? undefined : lists.join(" ");
-      const gitDir = setups.values().find((setup) => setup.gitDir !== undefined)?.gitDir;
-      return { program, listDigest, gitDir, ...names };
+      const git = Array.from(setups.values()).flatMap((setup) => setup.git ?? []);
+      return { program, listDigest, git: git.find(({ hasChanges }) => hasChanges) ?? git[0], ...names };
     });
     if (destination.imageRefs !== undefined) {
       const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));

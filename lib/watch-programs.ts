@@ -239,10 +239,15 @@ export class WatchedPrograms {
         : this.#places.get(importPath);
       if (known !== undefined) this.#places.set(importPath, { ...known, kodata: planKodata(dir, host) });
     }
+    const own = new Map(
+      Array.from(this.#places, ([importPath, { kodata, sources }]) => [importPath, joinPlaces([sources, kodata])]),
+    );
     const programs = new Map(
-      Array.from(this.#places, ([importPath, { kodata, sources }]) => {
-        const gitDir = this.#published.get(importPath)?.gitDir;
-        return [importPath, joinPlaces([sources, kodata, ...(gitDir === undefined ? [] : [planGit(gitDir)])])];
+      Array.from(own, ([importPath, places]) => {
+        const git = this.#published.get(importPath)?.git;
+        if (git === undefined) return [importPath, places];
+        // Any save may be the one after which the work tree is not clean any more.
+        return [importPath, joinPlaces([planGit(git.dir), ...(git.hasChanges ? own.values() : [places])])];
       }),
     );
     if (all.length === 0) {

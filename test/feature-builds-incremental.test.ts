@@ -3,7 +3,7 @@
  * image is that of a build without the cache.
  */
 import { afterEach, describe, expect, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { goMod } from "./helpers/go.ts";
 import { makeScene, openScene, type Outcome, type RunOptions, type Scene, SETTLED_MS } from "./helpers/world-bench.ts";
 import type { Files } from "./helpers/world-folders.ts";
@@ -420,18 +420,44 @@ describe("a run says", () => {
 
   test("no secret of env, flags or templates", async () => {
     const of = await open(
-      "builds:\n- main: ./cmd/one\n  env: [TOKEN=s3cret]\n  ldflags: -X main.version={{.Env.TOKEN}}\n",
+      "builds:\n- main: ./cmd/one\n  env: [TOKEN=s3cret, 'GOFLAGS=-buildvcs=false -tags=s3cret']\n  flags: [-tags=s3cret]\n  ldflags: -X main.version={{.Env.TOKEN}}\n- main: ./cmd/two\n  env: [TOKEN=s3cret]\n",
     );
-    const good = await of.run({
-      args: ["build", "-v", "--push=false", "-B", "--explain", `--timing=${of.work.at("trace")}`, "./cmd/one"],
+    const argv = of.work.at("argv");
+    const record = `printf '%s\\n' "$*" >> '${argv}'`;
+    of.work.write({
+      argv: "",
+      "spy/go": { executable: `#!/bin/sh\n${record}\nexec '${of.work.at("bin/go")}' "$@"\n` },
     });
+    const env = { KO_GO_PATH: of.work.at("spy/go") };
+    const report = ["-v", "--push=false", "-B", "--explain", "--timing"];
+    const good = await of.run({ args: ["build", ...report, "./cmd/one", "./cmd/two"], env });
+    const trace = [`--timing=${of.work.at("trace")}`, `--oci-layout-path=${of.work.at("layout")}`, "--sbom=spdx"];
+    const traced = await of.run({ args: ["build", ...report.slice(0, -1), ...trace, "./cmd/one"], env });
     of.tree.write({ "app/cmd/one/main.go": "package main\n\nfunc main() { nothing() }\n" });
-    const bad = await of.run({ args: ["build", "-v", "--push=false", "-B", "./cmd/one"] });
-    expect([good.code, bad.code]).toEqual([0, 1]);
-    const records = await Array.fromAsync(new Bun.Glob("v1/records/*").scan(of.cache), (name) =>
-      Bun.file(`${of.cache}/${name}`).text(),
+    const bad = await of.run({ args: ["build", ...report, "./cmd/one"], env });
+    configure(
+      of,
+      "builds:\n- main: ./cmd/two\n  env: [TOKEN=s3cret]\n  ldflags: -X main.version={{.Env.TOKEN.x}} {{.Env.NOPE}}\n",
     );
-    const trace = await Bun.file(of.work.at("trace")).text();
-    expect([good.stderr, good.images, bad.stderr, trace, ...records].join("\n")).not.toContain("s3cret");
+    const broken = await of.run({ args: ["build", ...report, "./cmd/two"], env });
+    expect([good, traced, bad, broken].map(({ code }) => code > 0)).toEqual([false, false, true, true]);
+    const said = [good, traced, bad, broken].flatMap(({ images, stderr }) => [images, stderr]);
+    // Programs and layers hold what -X puts into them.
+    const kept = await Array.fromAsync(new Bun.Glob("**").scan({ cwd: of.cache, dot: true }), (name) =>
+      name.startsWith("v1/content/") ? "" : `${name} ${readFileSync(`${of.cache}/${name}`, "latin1")}`,
+    );
+    const manifests = await Array.fromAsync(new Bun.Glob("layout/blobs/sha256/*").scan(of.work.path), (name) =>
+      readFileSync(of.work.at(name), "latin1"),
+    );
+    const written = [await Bun.file(of.work.at("trace")).text(), ...manifests.filter((text) => text.startsWith("{"))];
+    expect([kept.filter((text) => text !== "").length > 2, written.length > 4]).toEqual([true, true]);
+    expect([...said, ...kept, ...written].filter((text) => text.includes("s3cret"))).toEqual([]);
+    // The linker's words are those of go build, and nobody else's.
+    const lines = readFileSync(argv, "utf8").trimEnd().split("\n");
+    const telling = lines.filter((line) => line.includes("s3cret") && !line.startsWith("build "));
+    expect(telling.map((line) => line.replaceAll(/-tags=\S+/g, "")).filter((line) => line.includes("s3cret"))).toEqual(
+      [],
+    );
+    expect(lines.filter((line) => line.includes("TOKEN"))).toEqual([]);
   });
 });

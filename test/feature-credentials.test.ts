@@ -14,6 +14,7 @@ const PATIENCE = 120_000;
 const ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com";
 const GOOGLE = "europe-west1-docker.pkg.dev";
 const AZURE = "me.azurecr.io";
+const GITHUB = "ghcr.io";
 
 const canaries = {
   login: "canary-login/pass&word",
@@ -27,6 +28,7 @@ const canaries = {
   googleSecret: "canary-google-secret",
   googleRefresh: "canary-google-refresh",
   googleToken: "canary.google.token",
+  github: "canary_github_token",
 };
 
 let folder: Folder;
@@ -83,6 +85,7 @@ const sites: Readonly<Record<string, Site>> = {
     const isPublic = url.searchParams.get("scope") === "repository:public/app:pull";
     return isPublic || headers.get("authorization") === basic("_token", canaries.googleToken);
   }),
+  [GITHUB]: bearerSite(GITHUB, ({ headers }) => headers.get("authorization") === basic("joe", canaries.github)),
   "oauth2.googleapis.com": ({ body }) =>
     new URLSearchParams(body).get("refresh_token") === canaries.googleRefresh
       ? json({ access_token: canaries.googleToken, expires_in: 3599 })
@@ -140,9 +143,14 @@ interface User extends Disposable {
   ): Promise<Result>;
 }
 
-/** A user without any login, but with go's own cache. */
+/** A user without any login, but with go's own cache. The words of each child process go into a file of the user. */
 function makeUser(env: Readonly<Record<string, string>> = {}): User {
-  const home = writeTree({});
+  const home = writeTree({ argv: "" });
+  for (const name of ["go", "git"]) {
+    const real = Bun.which(name) ?? `/nowhere/${name}`;
+    const record = `printf '%s\\n' "${name} $*" >> '${home.at("argv")}'`;
+    home.write({ [`bin/${name}`]: { executable: `#!/bin/sh\n${record}\nexec '${real}' "$@"\n` } });
+  }
   const cache = process.env["GOCACHE"] ?? join(homedir(), ".cache", "go-build");
   return {
     home,
@@ -151,7 +159,7 @@ function makeUser(env: Readonly<Record<string, string>> = {}): User {
         cwd: app.path,
         env: {
           HOME: home.path,
-          PATH: dirname(Bun.which("go") ?? "/nowhere/go"),
+          PATH: home.at("bin"),
           GOCACHE: cache,
           GOFLAGS: "-buildvcs=false",
           CGO_ENABLED: "0",
@@ -165,7 +173,10 @@ function makeUser(env: Readonly<Record<string, string>> = {}): User {
   };
 }
 
-/** No secret is in an output, nor in a file of the user, but for the files that are for secrets. */
+/**
+ * No secret is in an output, nor in a file of the user, but for the files that are for secrets: cache, trace and the words
+ * of child processes are files.
+ */
 function expectNoSecret(user: User, results: readonly Result[]): void {
   const texts = results.flatMap(({ stderr, stdout }) => [stderr, stdout]);
   for (const name of readdirSync(user.home.path, { recursive: true, encoding: "utf8" })) {
@@ -243,14 +254,25 @@ describe.skipIf(missing)("without a login", () => {
       azure,
       ["POST https://login.microsoftonline.com/tenant/oauth2/token", `POST https://${AZURE}/oauth2/exchange`],
     ],
+    [
+      "GitHub's registry",
+      GITHUB,
+      { GITHUB_TOKEN: canaries.github, GITHUB_ACTOR: "joe" },
+      [`GET https://${GITHUB}/v2/token`],
+    ],
   ])(
     "pushes to %s",
     async (_, host, env, wanted) => {
       using me = makeUser();
       me.home.write({ "secrets/google.json": JSON.stringify(user) });
       internet.visits.length = 0;
-      const result = await me.run(["build", "-v", "."], { env: { ...reach(me, env), KO_DOCKER_REPO: `${host}/team` } });
+      const report = ["--explain", `--timing=${me.home.at("trace.json")}`];
+      const result = await me.run(["build", "-v", ...report, "."], {
+        env: { ...reach(me, env), KO_DOCKER_REPO: `${host}/team` },
+      });
       expect({ code: result.code, stderr: result.code === 0 ? "" : result.stderr }).toEqual({ code: 0, stderr: "" });
+      expect(readFileSync(me.home.at("trace.json"), "utf8")).toContain(host);
+      expect(readFileSync(me.home.at("argv"), "utf8")).toContain("go build ");
       expect(result.stdout).toStartWith(`${host}/team/app-`);
       const asked = internet.visits.map(({ method, url }) => `${method} ${url.origin}${url.pathname}`);
       for (const name of wanted) expect(asked.filter((each) => each === name)).toHaveLength(1);

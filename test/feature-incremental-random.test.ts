@@ -25,7 +25,7 @@ import { goMod, mainGo } from "./helpers/go.ts";
 import { type Moment, openScene, type Outcome, remove, type Scene, SETTLED_MS } from "./helpers/world-bench.ts";
 import type { Files } from "./helpers/world-folders.ts";
 
-const ALL_STEPS = 200;
+const ALL_STEPS = 300;
 const STEPS = Number(process.env["KO_RANDOM_STEPS"] || (process.env["CI"] ? ALL_STEPS : 50));
 const SEED = Number(process.env["KO_RANDOM_SEED"] || Date.now() % 1_000_000);
 

@@ -1,7 +1,8 @@
 /**
  * Real input: the whole `config/` of `knative.dev/serving`, 41 files with CRDs of hundreds of kilobytes and ten
  * references. Resolved beside the original, checked byte for byte, and applied to a real API server; and its nine
- * programs, built in one call by the original ko and by ours, compared as in `feature-parity.test.ts`.
+ * programs, built in one call by the original ko and by ours, compared as in `feature-parity.test.ts`; two of them once
+ * more with `ldflags` that are templates.
  *
  * Ours links the programs once, for all tests: half a minute of CPU.
  */
@@ -11,7 +12,16 @@ import { basename, join, relative } from "node:path";
 import { type ApiServer, startApiServer } from "./helpers/cluster.ts";
 import { findCounterparts, findKnativePrograms, KNATIVE, prepareKnative } from "./helpers/counterparts.ts";
 import { type Base, pushBases } from "./helpers/oracle-bases.ts";
-import { compareOutcomes, keepOriginal, keepOutcome, type Request, runKo, validateAll } from "./helpers/oracle.ts";
+import {
+  compareOutcomes,
+  keepOriginal,
+  keepOutcome,
+  type Outcome,
+  type Request,
+  runKo,
+  validateAll,
+} from "./helpers/oracle.ts";
+import { pullLayer } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { type Bench, makeBench } from "./helpers/world-bench.ts";
 import { writeTree } from "./helpers/world-folders.ts";
@@ -106,40 +116,38 @@ describe.skipIf(programs === undefined)("on Knative Serving", () => {
   test(
     "ko build: nine programs, one of them a dependency's, equal the original's",
     async () => {
-      if (programs === undefined) throw new Error("no counterparts");
-      const { ko, crane } = programs;
-      using work = writeTree({});
       const args = await findKnativePrograms(tree);
       expect(args).toHaveLength(9);
-      const config = `defaultBaseImage: ${base.reference}\n`;
-      const request: Request = {
-        id: "serving",
-        tree,
-        args,
-        base,
-        env: { KOCACHE: bench.env["KOCACHE"] ?? "" },
-        config,
-      };
-      const options = { request, host: registry.host, work, cwd: tree };
-      const { outcome: original } = await keepOutcome(
-        () => runKo([ko, "build", "--sbom=none", ...args], { ...options, prefix: "original" }),
-        { ko, host: registry.host, inputs: [KNATIVE, base.digest, config, ...args] },
-      );
-      // With the cache, and what it takes for the same go.
-      const { KOCACHE = "", KO_GO_PATH = "" } = bench.env;
-      const env = { KOCACHE, KO_GO_PATH };
-      const ours = await runKo([...ourCommand(), "build", "--sbom=none", ...args], {
-        ...options,
-        request: { ...request, env },
-        prefix: "ours",
-      });
-
+      const ours = await buildBeside(args, { id: "serving", builds: "" });
       expect(ours.references.map((reference) => reference.replace(/-[0-9a-f]{32}@/, "@"))).toEqual(
         args.map((path) => `serving/${basename(path)}@DIGEST`),
       );
-      // crane reads the layers.
-      expect(await compareOutcomes(ours, original, { base, withLayers: false })).toEqual([]);
-      await validateAll(crane, ours);
+    },
+    TIMEOUT,
+  );
+
+  test(
+    "ko build: two programs whose ldflags are templates equal the original's, and hold the values",
+    async () => {
+      const version = "k8s.io/client-go/pkg/version";
+      const entry = (name: string, ldflags: string): string =>
+        `- id: ${name}\n  main: ./cmd/${name}\n  env: [CGO_ENABLED=0]\n  ldflags:\n  - -s -w\n  - ${ldflags}\n`;
+      const builds = [
+        "builds:\n",
+        entry("default-domain", `-X ${version}.gitVersion={{.Git.Tag}}-{{ slice .Git.FullCommit 0 12 }}`),
+        entry("autoscaler-hpa", `-X '${version}.gitCommit={{ .Env.WHO }} at {{.Git.CommitDate}}'`),
+      ].join("");
+      const args = ["./cmd/default-domain", "./cmd/autoscaler-hpa"];
+      const env = { WHO: "the test" };
+      const ours = await buildBeside(args, { id: "templates", builds, env });
+      const commit = (await output(["git", "rev-parse", "HEAD"], { cwd: tree, env: process.env })).trim();
+      const texts = [`v0.0.0-${commit.slice(0, 12)}`, "the test at 2024-01-02T03:04:05Z"];
+      for (const [i, text] of texts.entries()) {
+        const [image, repository] = [ours.pulled[i], ours.repositories?.[i]];
+        if (image?.kind !== "image" || repository === undefined) throw new Error("no image was pushed");
+        const layer = await pullLayer(repository, image.layers.at(-1)?.digest ?? "");
+        expect([i, Buffer.from(layer).includes(text)]).toEqual([i, true]);
+      }
     },
     TIMEOUT,
   );
@@ -180,6 +188,48 @@ describe.skipIf(programs === undefined)("on Knative Serving", () => {
     },
     TIMEOUT,
   );
+
+  interface Built {
+    readonly id: string;
+    /** More of `.ko.yaml`. */
+    readonly builds: string;
+    readonly env?: Readonly<Record<string, string>>;
+  }
+
+  /** Builds with both, which must come to the same, and gives what ours pushed. */
+  async function buildBeside(args: readonly string[], { id, builds, env = {} }: Built): Promise<Outcome> {
+    if (programs === undefined) throw new Error("no counterparts");
+    const { ko, crane } = programs;
+    using work = writeTree({});
+    const config = `defaultBaseImage: ${base.reference}\n${builds}`;
+    const request: Request = {
+      id,
+      tree,
+      args,
+      base,
+      env: { KOCACHE: bench.env["KOCACHE"] ?? "", ...env },
+      config,
+    };
+    const options = { request, host: registry.host, work, cwd: tree };
+    const { outcome: original } = await keepOutcome(
+      () => runKo([ko, "build", "--sbom=none", ...args], { ...options, prefix: "original" }),
+      {
+        ...{ ko, host: registry.host },
+        inputs: [KNATIVE, base.digest, config, ...args, ...Object.entries(env).map((pair) => pair.join("="))],
+      },
+    );
+    // With the cache, and what it takes for the same go.
+    const { KOCACHE = "", KO_GO_PATH = "" } = bench.env;
+    const ours = await runKo([...ourCommand(), "build", "--sbom=none", ...args], {
+      ...options,
+      request: { ...request, env: { KOCACHE, KO_GO_PATH, ...env } },
+      prefix: "ours",
+    });
+    // crane reads the layers.
+    expect(await compareOutcomes(ours, original, { base, withLayers: false })).toEqual([]);
+    await validateAll(crane, ours);
+    return ours;
+  }
 
   async function countKinds(server: ApiServer): Promise<{ readonly crds: number; readonly deployments: number }> {
     const count = async (kind: string): Promise<number> => {

@@ -49,7 +49,7 @@ const at = (name: string, env: Readonly<Record<string, string>> = {}) => ({ dir:
 describe("TemplateRenderer", () => {
   test("passes words without actions on, and starts nothing", async () => {
     const words = ["-s", "-X a.b={ {}", "}}"];
-    expect(await open().render(words.map(word), at("repo"))).toEqual({ texts: words, hasTime: false, hasGit: false });
+    expect(await open().render(words.map(word), at("repo"))).toEqual({ texts: words, hasTime: false, git: undefined });
     expect([calls("git"), calls("go")]).toEqual([[], []]);
   });
 
@@ -70,8 +70,9 @@ describe("TemplateRenderer", () => {
       renderer.render(words.toReversed(), at("repo", { GOARCH: "arm64" })),
       renderer.render(words, at("plain")),
     ]);
-    expect([a?.texts[0], a?.hasGit, a?.texts.toReversed()]).toEqual(["v1.2.3", true, [...(b?.texts ?? [])]]);
-    expect([plain?.texts, plain?.hasGit]).toEqual([["", ""], true]);
+    const git = { dir: tree.at("repo"), hasChanges: false };
+    expect([a?.texts[0], a?.git, a?.texts.toReversed()]).toEqual(["v1.2.3", git, [...(b?.texts ?? [])]]);
+    expect([plain?.texts, plain?.git]).toEqual([["", ""], { dir: tree.at("plain"), hasChanges: false }]);
     const asked = calls("git").length;
     await renderer.render(words, at("repo"));
     expect(calls("git")).toHaveLength(asked);
@@ -86,11 +87,17 @@ describe("TemplateRenderer", () => {
     expect(calls("git").filter((line) => / (?:status|describe) /.test(line))).toEqual([]);
   });
 
+  test.each(["IsDirty", "IsClean", "TreeState"])("knows that .Git.%s depends on changes", async (field) => {
+    const words = [word("{{.Git.Tag}}"), word(`{{.Git.${field}}}`)];
+    const { git } = await open({ all: [{ dir: tree.at("repo"), words }] }).render(words, at("repo"));
+    expect(git).toEqual({ dir: tree.at("repo"), hasChanges: true });
+  });
+
   test("asks go env once, in the working directory", async () => {
     const renderer = open();
     const words = [word("{{.GoEnv.GOVERSION}}")];
     const [a, b] = await Promise.all([renderer.render(words, at("repo")), renderer.render(words, at("plain"))]);
-    expect([a?.texts, a?.hasGit]).toEqual([b?.texts ?? [], false]);
+    expect([a?.texts, a?.git]).toEqual([b?.texts ?? [], undefined]);
     expect(a?.texts[0]).toStartWith("go1.");
     expect(calls("go")).toHaveLength(1);
   });
@@ -106,15 +113,15 @@ describe("TemplateRenderer", () => {
     expect(await fixed.render(words, at("repo"))).toEqual({
       texts: ["2023-11-14T22:13:20Z", "1700000000"],
       hasTime: false,
-      hasGit: false,
+      git: undefined,
     });
     expect(fixed.warnings).toEqual([]);
   });
 
   test("depends on what a template reads, not on what it could read", async () => {
     const words = [word("{{ if .Env.CI }}{{.Date}}{{.Git.Tag}}{{ else }}dev{{ end }}")];
-    const { hasGit, hasTime, texts } = await open().render(words, at("repo", { CI: "" }));
-    expect([texts, hasGit, hasTime]).toEqual([["dev"], false, false]);
+    const { git, hasTime, texts } = await open().render(words, at("repo", { CI: "" }));
+    expect([texts, git, hasTime]).toEqual([["dev"], undefined, false]);
   });
 
   test("reports all failures, not only the first", async () => {

@@ -22,6 +22,8 @@ export interface Measured {
   readonly name: string;
   /** Median of the whole process. */
   readonly ms: number;
+  /** Median of the processor time, in milliseconds: of the process and the children that it waited for. */
+  readonly cpu: number;
   /** Peak resident memory of the process itself, without its children. */
   readonly megabytes: number;
 }
@@ -41,23 +43,31 @@ export interface Row {
  */
 export async function compare(contenders: readonly Contender[], rounds: number): Promise<readonly Measured[]> {
   const times = contenders.map((): number[] => []);
+  const works = contenders.map((): number[] => []);
   const peaks = contenders.map(() => 0);
   for (let round = 0; round < rounds; round++) {
     for (const [i, contender] of contenders.entries()) {
       if (round >= (contender.rounds ?? rounds)) continue;
       await contender.prepare?.(round);
-      const { ms, megabytes, stdout } = await runOnce(contender, round);
+      const { cpu, ms, megabytes, stdout } = await runOnce(contender, round);
       contender.check?.(stdout);
       console.error(`  ${contender.name}: ${formatTime(ms)}, ${megabytes.toFixed(0)} MB`);
       times[i]?.push(ms);
+      works[i]?.push(cpu);
       peaks[i] = Math.max(peaks[i] ?? 0, megabytes);
     }
   }
-  return contenders.map(({ name }, i) => ({ name, ms: median(times[i] ?? []), megabytes: peaks[i] ?? 0 }));
+  return contenders.map(({ name }, i) => ({
+    name,
+    ms: median(times[i] ?? []),
+    cpu: median(works[i] ?? []),
+    megabytes: peaks[i] ?? 0,
+  }));
 }
 
 interface Run {
   readonly ms: number;
+  readonly cpu: number;
   readonly megabytes: number;
   readonly stdout: string;
 }
@@ -86,7 +96,8 @@ async function runOnce(contender: Contender, round: number): Promise<Run> {
   clearInterval(timer);
   const ms = (Bun.nanoseconds() - start) / 1e6;
   if (code !== 0) throw new Error(`${contender.name}: exit code ${code}\n${stderr}`);
-  return { ms, megabytes: peak / 1024, stdout };
+  const cpu = Number(child.resourceUsage()?.cpuTime.total ?? Number.NaN) / 1000;
+  return { ms, cpu, megabytes: peak / 1024, stdout };
 }
 
 export function median(values: readonly number[]): number {
@@ -137,6 +148,6 @@ export function formatRows(title: string, { rows, unit, ours }: FormatRowsOption
   return [`### ${title}`, "", ...table, ""].join("\n");
 }
 
-function formatTime(ms: number): string {
+export function formatTime(ms: number): string {
   return ms < 1000 ? `${ms.toFixed(1)} ms` : `${(ms / 1000).toFixed(2)} s`;
 }
