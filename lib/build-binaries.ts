@@ -163,7 +163,8 @@ async function lookup(
   options: BinariesOptions,
 ): Promise<Binary | (ProgramBuild & { readonly miss: Miss })> {
   const { platform, program, setup } = build;
-  const what = `${program.importPath} ${formatPlatform(platform)}`;
+  const { importPath } = program;
+  const what = { text: `${importPath} ${formatPlatform(platform)}`, importPaths: [importPath] };
   const found = await options.context.timing.time("check", what, async () => options.builds?.lookup(program, setup));
   const binary = found?.kind === "hit" ? lend(build, { found, options }) : undefined;
   return binary ?? { ...build, miss: found?.kind === "miss" ? found : unknown(build) };
@@ -253,7 +254,8 @@ async function* runGoBuild(
 ): AsyncGenerator<GoBuildEvent, void, undefined> {
   const { args, compile, context, jobs, tmpDir } = options;
   const { host, log, signal, timing } = context;
-  const end = timing.start("compile", Array.from(outputPaths(build).keys(), ({ importPath }) => importPath).join(" "));
+  const importPaths = Array.from(outputPaths(build).keys(), ({ importPath }) => importPath);
+  const end = timing.start("compile", { text: importPaths.join(" "), importPaths });
   try {
     yield* goBuild(build, {
       host,

@@ -258,6 +258,9 @@ class ImageBuild {
     const contents = made.map(({ content }) => content);
     const { importPath } = plan.program;
     const published = await plan.sink.publish(built, { reused, importPath, contents });
+    const { reference, wasThere = false } = published;
+    const { timing } = this.#options.context;
+    timing.report({ type: "result", importPath, reference, digest: built.descriptor.digest, wasThere });
     await Promise.all(this.#keeping);
     return { ...plan, published, reasons, lists: made.map(({ list }) => list) };
   }

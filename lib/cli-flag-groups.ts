@@ -224,6 +224,13 @@ const BUILD_FLAGS = {
 } as const;
 
 const REPORT_FLAGS = {
+  progress: {
+    kind: "text",
+    default: "auto",
+    placeholder: "MODE",
+    values: ["auto", "tty", "plain", "none"],
+    help: "How to show progress: tty (a live block), plain (lines), none, or auto: tty on terminals, else plain.",
+  },
   explain: {
     kind: "bool",
     default: false,

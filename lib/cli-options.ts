@@ -8,6 +8,7 @@ import { endOfAction } from "./config-builds.ts";
 import type { Word } from "./config-file.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import type { DebugSettings } from "./image.ts";
+import { PROGRESS_MODES, type ProgressMode } from "./log.ts";
 import { checkPlatforms } from "./oci.ts";
 import type { FilePlace, PublishFlags, SbomFlags } from "./publish-destination.ts";
 import { type Naming, whyBadTag } from "./reference.ts";
@@ -29,6 +30,7 @@ export interface BuildOptions {
   readonly user: string | undefined;
   /** Report for each image whether it was reused, and if not, why. */
   readonly explain: boolean;
+  readonly progress: ProgressMode;
   /** Where to report the time that each step took; undefined: nowhere. */
   readonly timing: TimingOutput | undefined;
   /** Notes about the choice of flags, to be logged. */
@@ -81,6 +83,7 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     annotations: readPairs(flags["image-annotation"], "--image-annotation"),
     user: flags["image-user"] || undefined,
     explain: flags.explain,
+    progress: readProgress(flags.progress),
     timing: readTimingOutput(flags),
     warnings:
       sbom === undefined && flags["sbom-dir"] !== ""
@@ -146,6 +149,12 @@ function readTimingOutput({ timing }: Pick<BuildFlags, "timing">): TimingOutput 
   }
   if (typeof timing === "string") return { file: timing };
   return timing ? "table" : undefined;
+}
+
+function readProgress(text: string): ProgressMode {
+  const mode = PROGRESS_MODES.find((each) => each === text);
+  if (mode !== undefined) return mode;
+  throw new UsageError(`Cannot use --progress="${text}": wanted ${PROGRESS_MODES.join(", ")}`);
 }
 
 function checkTags(tags: readonly string[], flags: BuildFlags): void {

@@ -54,9 +54,7 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
     case "create":
     case "run": {
       const build = await checkFlags(invocation);
-      return isWatching(invocation)
-        ? watch(invocation, { host, log, build })
-        : runOnce(invocation, { host, log, build });
+      return isWatching(invocation) ? watch(invocation, { host, log, build }) : runOnce(invocation, { host, build });
     }
     case "delete": {
       const { runKubectl } = await import("./kubectl.ts");
@@ -139,10 +137,17 @@ function isWatching(invocation: Building): invocation is Watching {
 }
 
 /** Runs a building command once; `--timing` is reported at its end. */
-async function runOnce(invocation: Building, options: Pick<Run, "host" | "log" | "build">): Promise<number> {
-  const { host, log, build } = options;
-  const [{ withTiming }, { LazyCache }] = await Promise.all([import("./timing.ts"), import("./cache.ts")]);
-  const work = async (timing: Timing): Promise<number> => {
+async function runOnce(invocation: Building, options: Pick<Run, "host" | "build">): Promise<number> {
+  const { build } = options;
+  const [{ openReport }, { withTiming }, { LazyCache }] = await Promise.all([
+    import("./progress-report.ts"),
+    import("./timing.ts"),
+    import("./cache.ts"),
+  ]);
+  using report = await openReport(options.host, { level: logLevelOf(invocation.flags), progress: build.progress });
+  const { host, log } = report;
+  const work = async (inner: Timing): Promise<number> => {
+    const timing = report.timing(inner);
     await using cache = new LazyCache(host, log);
     const run = { host, log, timing, cache, build };
     switch (invocation.command) {
@@ -157,7 +162,7 @@ async function runOnce(invocation: Building, options: Pick<Run, "host" | "log" |
         return await runProgram(invocation, run);
     }
   };
-  return withTiming(work, { to: build.timing, host });
+  return await withTiming(work, { to: build.timing, host });
 }
 
 /** `build`: publishes programs and prints their references. */

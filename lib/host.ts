@@ -68,6 +68,8 @@ export interface Host {
   readonly stderrIsTerminal: boolean;
   /** Columns of the terminal; undefined if stderr is not a terminal, or the terminal does not report them. */
   readonly stderrColumns: number | undefined;
+  /** Rows of the terminal; undefined in the same cases. */
+  readonly stderrRows: number | undefined;
   now(): Date;
   /** Milliseconds, with fractions, since the start of the runtime: monotonic, without the load of the executable. */
   monotonic(): number;
@@ -148,6 +150,9 @@ export function createHost(): Host {
     },
     get stderrColumns() {
       return process.stderr.isTTY ? process.stderr.columns : undefined;
+    },
+    get stderrRows() {
+      return process.stderr.isTTY ? process.stderr.rows : undefined;
     },
     now: () => new Date(),
     monotonic: () => performance.now(),

@@ -138,6 +138,8 @@ export interface ImageContent {
 
 /** The names of a published image. */
 export interface Published {
+  /** The place had the image already. @default false */
+  readonly wasThere?: boolean;
   /** The reference to print, or to put into YAML. */
   readonly reference: string;
   /** The lines for `--image-refs`: the image, or the index and each of its images. */

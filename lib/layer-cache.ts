@@ -164,7 +164,9 @@ export class LayerStore {
     const { signal, timing } = context;
     return this.#limit(async () => {
       signal.throwIfAborted();
-      return timing.time("layer", key, async () => {
+      // A key begins with the import path.
+      const subject = { text: key, importPaths: [key.replace(/ .*/, "")] };
+      return timing.time("layer", subject, async () => {
         if (compression.kind === "none") {
           const layer = await measureLayer(entries, { mediaType: MEDIA_TYPES.ociTarLayer, signal });
           return { layer, tar: { diffId: layer.diffId, size: layer.descriptor.size } };

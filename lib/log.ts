@@ -18,6 +18,11 @@ export interface Log {
 
 export type LogLevel = "quiet" | "normal" | "verbose";
 
+/** The values of `--progress`. */
+export const PROGRESS_MODES = ["auto", "tty", "plain", "none"] as const;
+
+export type ProgressMode = (typeof PROGRESS_MODES)[number];
+
 /**
  * Makes a log.
  *

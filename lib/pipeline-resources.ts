@@ -100,13 +100,13 @@ export class Resources implements AsyncDisposable {
       case "registry":
         return registryPublisher({ tags, registry: this.registry(), log, timing });
       case "layout":
-        return layoutPublisher(place.path, { tags, host, log });
+        return layoutPublisher(place.path, { tags, host, log, timing });
       case "tarball":
       case "oci-archive":
-        return archivePublisher(place, { tags, host, log });
+        return archivePublisher(place, { tags, host, log, timing });
       default: {
         const { localPublisher } = await import("./publish-local.ts");
-        return localPublisher({ tags, place: this.place(place.kind), log });
+        return localPublisher({ tags, place: this.place(place.kind), log, timing });
       }
     }
   }

@@ -27,7 +27,7 @@ import type { GoPackage } from "./go.ts";
 import type { Host } from "./host.ts";
 import type { ImageSink, Published } from "./image.ts";
 import { type Log, RunWarnings } from "./log.ts";
-import { ALL_PLATFORMS, parsePlatform, type Platform } from "./oci.ts";
+import { ALL_PLATFORMS, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
 import { checkDebugged, checkTarball, fitPlans } from "./pipeline-plans.ts";
 import { platformOf, Resources } from "./pipeline-resources.ts";
 import {
@@ -386,9 +386,13 @@ class Attempt implements AsyncDisposable {
     if (build.debug !== undefined) warnings.warn(await checkDebugged(plans));
     // Those of setups that were not made yet when the programs were found.
     warnings.warn(setups.flagWarnings);
-    for (const { program, targets } of plans) {
+    for (const { base, program, targets } of plans) {
+      const { importPath } = program;
       const platforms = targets.map(({ platform }) => platform);
-      this.#platformsOf.set(program.importPath, platforms);
+      this.#platformsOf.set(importPath, platforms);
+      const image = names.get(importPath) ?? "";
+      const shown = platforms.map(formatPlatform);
+      context.timing.report({ type: "program", importPath, image, platforms: shown, base: base.text });
     }
     return plans;
   }

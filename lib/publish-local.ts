@@ -17,6 +17,7 @@ import { type Digest, formatPlatform, hexOf, type Platform } from "./oci.ts";
 import type { LocalTarget, TagRule } from "./publish-destination.ts";
 import { publishedReference, type Publisher, wholeImageSink } from "./publish.ts";
 import { formatRepository, parseReference } from "./reference.ts";
+import type { Timing } from "./timing.ts";
 
 /** A local target that was found: a daemon or a cluster. */
 export interface LocalPlace extends AsyncDisposable {
@@ -34,6 +35,7 @@ export interface LocalPublisherOptions {
   readonly tags: TagRule;
   readonly place: Promise<LocalPlace>;
   readonly log: Log;
+  readonly timing: Timing;
 }
 
 export interface LocalPlaceOptions {
@@ -131,7 +133,7 @@ export async function loadImage(
 }
 
 async function loadBuilt(built: Built, name: string, options: LocalPublisherOptions): Promise<Published> {
-  const { log, tags } = options;
+  const { log, tags, timing } = options;
   const place = await options.place;
   const image = built.kind === "image" ? built : pickImage(built, await place.platform());
   if (built.kind === "index") {
@@ -141,9 +143,10 @@ async function loadBuilt(built: Built, name: string, options: LocalPublisherOpti
   const { digest } = image.descriptor;
   const content = `${name}:${hexOf(digest)}`;
   const reference = tags.only ? publishedReference(name, { digest, tags }) : content;
-  const done = await place.load(image, [content, ...tags.names.map((tag) => `${name}:${tag}`)]);
+  const names = [content, ...tags.names.map((tag) => `${name}:${tag}`)];
+  const done = await timing.time("load", { text: name, image: name }, () => place.load(image, names));
   log.info(done === "present" ? `Already there: ${reference}` : `Loaded ${reference}`);
-  return { reference, all: [reference] };
+  return { reference, wasThere: done === "present", all: [reference] };
 }
 
 /** Returns the image of an index for the target's platform. */

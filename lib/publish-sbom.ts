@@ -76,7 +76,8 @@ export function sbomPublisher(publisher: Publisher, options: SbomPublisherOption
         publish: async (built, hint) => {
           const { importPath } = hint;
           const { dir, layout } = plan;
-          const timed = (work: () => Promise<void>): Promise<void> => timing.time("sbom", importPath, work);
+          const timed = (work: () => Promise<void>): Promise<void> =>
+            timing.time("sbom", { text: importPath, importPaths: [importPath] }, work);
           let made: Promise<readonly Sbom[]> | undefined;
           const make = (): Promise<readonly Sbom[]> => (made ??= makeDocuments(built, hint, options));
           if (dir !== undefined) {
@@ -272,7 +273,7 @@ async function pushMissing(subject: Digest, options: PushSbomOptions): Promise<D
   const { digest } = whole.image.descriptor;
   if (existing?.digest === digest) return digest;
   const push = async ({ image, tag }: typeof whole): Promise<void> => {
-    await pushContent(registry, repository, image);
+    await pushContent(registry, { repository, built: image });
     await registry.pushManifest(repository, tag, image);
   };
   await Promise.all(images.map(push));

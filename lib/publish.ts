@@ -12,6 +12,7 @@ import { type Descriptor, type Digest, isForeignLayer } from "./oci.ts";
 import type { FilePlace, TagRule } from "./publish-destination.ts";
 import { formatRepository, parseRepository, type Repository } from "./reference.ts";
 import type { Registry } from "./registry.ts";
+import { Transfers } from "./publish-transfer.ts";
 import type { Timing } from "./timing.ts";
 
 /** Takes the images of a run to one place. */
@@ -40,6 +41,7 @@ export interface FilePublisherOptions {
   readonly tags: TagRule;
   readonly host: Host;
   readonly log: Log;
+  readonly timing: Timing;
 }
 
 export interface PublishedReferenceOptions {
@@ -133,16 +135,22 @@ class RegistrySink implements ImageSink {
   readonly #options: RegistryPublisherOptions;
   /** The manifest that the first tag names now, asked for before the image is built. */
   readonly #existing: Promise<Descriptor | undefined>;
+  readonly #transfers: Transfers;
 
   constructor(name: string, options: RegistryPublisherOptions) {
     this.#name = name;
     this.#options = options;
+    this.#transfers = new Transfers({ timing: options.timing, host: parseRepository(name).host, image: name });
     this.#existing = inBackground(this.#findExisting());
   }
 
   addLayer(layer: BlobStream, { changed }: { readonly changed: boolean }): void {
     const { timing } = this.#options;
-    void inBackground(timing.time("upload", `a layer of ${this.#name}`, () => this.#sendLayer(layer, changed)));
+    void inBackground(
+      timing.time("upload", { text: `a layer of ${this.#name}`, image: this.#name }, () =>
+        this.#sendLayer(layer, changed),
+      ),
+    );
   }
 
   async publish(image: Built, { reused }: PublishHint): Promise<Published> {
@@ -153,17 +161,26 @@ class RegistrySink implements ImageSink {
     const { digest } = image.descriptor;
     const [first, ...others] = this.#tags;
     // An answer from before the build may be outdated.
-    const existing = await timing.time("manifest", name, () => (reused ? this.#existing : this.#findExisting()));
+    const existing = await timing.time("manifest", { text: name, image: name }, () =>
+      reused ? this.#existing : this.#findExisting(),
+    );
     if (existing?.digest !== digest) {
-      await timing.time("upload", name, () => pushContent(registry, repository, image));
-      await timing.time("manifest", `${name}:${first}`, () => registry.pushManifest(repository, first, image));
+      await timing.time("upload", { text: name, image: name }, () =>
+        pushContent(registry, { repository, built: image, transfers: this.#transfers }),
+      );
+      await timing.time("manifest", { text: `${name}:${first}`, image: name }, () =>
+        registry.pushManifest(repository, first, image),
+      );
     }
     for (const tag of others) {
-      await timing.time("manifest", `${name}:${tag}`, () => registry.pushManifest(repository, tag, image));
+      await timing.time("manifest", { text: `${name}:${tag}`, image: name }, () =>
+        registry.pushManifest(repository, tag, image),
+      );
     }
     const reference = publishedReference(name, { digest, tags, show: "unless latest" });
     log.info(`Published ${reference}`);
-    return { reference, all: listAll(image, reference, formatRepository(repository)) };
+    const wasThere = existing?.digest === digest;
+    return { reference, wasThere, all: listAll(image, reference, formatRepository(repository)) };
   }
 
   get #tags(): readonly [string, ...string[]] {
@@ -180,18 +197,27 @@ class RegistrySink implements ImageSink {
     const [registry, existing] = await Promise.all([this.#options.registry, this.#existing]);
     const repository = parseRepository(this.#name);
     // The existing image may hold an unchanged layer: only its digest, known at its end, can tell.
-    if (changed || existing === undefined) await registry.streamBlob(repository, layer);
-    else await registry.pushBlob(repository, await layer.done);
+    if (changed || existing === undefined) await registry.streamBlob(repository, this.#transfers.stream(layer));
+    else await registry.pushBlob(repository, this.#transfers.blob(await layer.done));
   }
 }
 
+export interface PushContentOptions {
+  readonly repository: Repository;
+  readonly built: Built;
+  /** Reports the layers. @default no report */
+  readonly transfers?: Transfers;
+}
+
 /** Pushes everything that the top manifest names: blobs first, then the manifests of an index's images. */
-export async function pushContent(registry: PushTarget, repository: Repository, built: Built): Promise<void> {
+export async function pushContent(registry: PushTarget, options: PushContentOptions): Promise<void> {
+  const { built, repository, transfers } = options;
   const images = built.kind === "image" ? [built] : built.children;
   const blobs = new Map<Digest, Blob>();
   for (const image of images) {
     for (const layer of image.layers) {
-      if (!isForeignLayer(layer.descriptor.mediaType)) blobs.set(layer.descriptor.digest, layer);
+      if (isForeignLayer(layer.descriptor.mediaType)) continue;
+      blobs.set(layer.descriptor.digest, transfers?.blob(layer) ?? layer);
     }
     blobs.set(image.manifest.config.digest, configBlob(image));
   }
@@ -211,13 +237,15 @@ function configBlob(image: Image): Blob {
 }
 
 /** Adds each image to the layout in `path`, under its names. */
-export function layoutPublisher(path: string, { tags, host, log }: FilePublisherOptions): Publisher {
+export function layoutPublisher(path: string, { tags, host, log, timing }: FilePublisherOptions): Publisher {
   return {
     open: (name) =>
       wholeImageSink(async (built) => {
         const items = tagNames(name, tags).map((tagged) => ({ built, name: tagged }));
         const { writeToLayout } = await import("./layout.ts");
-        await writeToLayout(resolve(host.cwd, path), items, { signal: host.signal });
+        await timing.time("write", { text: path, image: name }, () =>
+          writeToLayout(resolve(host.cwd, path), items, { signal: host.signal }),
+        );
         const folder = path.replace(/(?<=.)\/+$/, "");
         const reference = publishedReference(folder, { digest: built.descriptor.digest });
         log.info(`Saved ${name} in ${path}`);
@@ -228,7 +256,7 @@ export function layoutPublisher(path: string, { tags, host, log }: FilePublisher
 }
 
 /** Collects the images of the run and writes them into one archive at its end. */
-export function archivePublisher(archive: Archive, { tags, host, log }: FilePublisherOptions): Publisher {
+export function archivePublisher(archive: Archive, { tags, host, log, timing }: FilePublisherOptions): Publisher {
   const items: ArchiveItem[] = [];
   return {
     open: (name) =>
@@ -242,7 +270,9 @@ export function archivePublisher(archive: Archive, { tags, host, log }: FilePubl
       const { signal } = host;
       const { file } = archive;
       const sorted = items.toSorted((a, b) => ((a.names[0] ?? "") < (b.names[0] ?? "") ? -1 : 1));
-      await writeArchiveFile(file, await pack(archive, sorted, signal), { host, signal });
+      await timing.time("write", file, async () =>
+        writeArchiveFile(file, await pack(archive, sorted, signal), { host, signal }),
+      );
       const count = items.length === 1 ? "the image" : `${items.length} images`;
       log.info(`Saved ${count} in ${file === "-" ? "standard output" : file}`);
     },

@@ -6,6 +6,7 @@
  */
 import { resolve } from "node:path";
 import { printable } from "./errors.ts";
+import type { Event, ProgramEvent, ResultEvent, StageSubject, TransferEvent } from "./events.ts";
 import { checkWritableFile, writeOutputFile } from "./file.ts";
 import type { Host } from "./host.ts";
 
@@ -41,16 +42,18 @@ export type Stage =
   | "sbom"
   | "kubectl";
 
-/** Records spans of time. */
+/** Records what a run does: spans of time, and progress within them. */
 export interface Timing {
   /**
    * Runs work and records how long it took, also if it fails.
    *
-   * @param what the name of the span: an import path, a platform, a digest. It is shown, so it must not hold secrets.
+   * @param what names the span. It is shown, so it must not hold secrets.
    */
-  time<T>(stage: Stage, what: string, work: () => Promise<T>): Promise<T>;
+  time<T>(stage: Stage, what: string | StageSubject, work: () => Promise<T>): Promise<T>;
   /** Starts a span, and returns the function that ends it. A span that is never ended ends with the run. */
-  start(stage: Stage, what: string): () => void;
+  start(stage: Stage, what: string | StageSubject): () => void;
+  /** Reports progress to the live block and to the file of `--events`. */
+  report(event: ProgramEvent | TransferEvent | ResultEvent): void;
 }
 
 /** A {@link Timing} that reports its spans. A span that has not ended counts until now. */
@@ -73,6 +76,7 @@ export type TimingOutput = "table" | { readonly file: string };
 export const noTiming: Timing = {
   time: (_stage, _what, work) => work(),
   start: () => () => {},
+  report: () => {},
 };
 
 /** Labels of the stages that are not shown by their names. */
@@ -120,8 +124,8 @@ export async function withTiming<T>(work: (timing: Timing) => Promise<T>, option
  */
 export function createTiming(now: () => number): Recorder {
   const spans: Span[] = [{ stage: "start", what: "", start: 0, end: now() }];
-  const start = (stage: Stage, what: string): (() => void) => {
-    const span: Span = { stage, what: oneLine(what), start: now(), end: undefined };
+  const start = (stage: Stage, what: string | StageSubject): (() => void) => {
+    const span: Span = { stage, what: oneLine(subjectOf(what).text), start: now(), end: undefined };
     spans.push(span);
     return () => {
       span.end ??= now();
@@ -129,14 +133,8 @@ export function createTiming(now: () => number): Recorder {
   };
   return {
     start,
-    time: async (stage, what, work) => {
-      const end = start(stage, what);
-      try {
-        return await work();
-      } finally {
-        end();
-      }
-    },
+    time: (stage, what, work) => within(start(stage, what), work),
+    report: () => {},
     stageTimes: () => {
       const { stages } = measure(spans.slice(1), now());
       return Array.from(stages, ([stage, { busy }]) => [stage, busy] as const);
@@ -144,6 +142,40 @@ export function createTiming(now: () => number): Recorder {
     formatTable: () => formatTable(spans, now()),
     formatTrace: () => formatTrace(spans, now()),
   };
+}
+
+/**
+ * A timing that reports its spans as events as well.
+ *
+ * @param report gets the events of this timing
+ */
+export function reportingTiming(timing: Timing, report: (event: Event) => void): Timing {
+  let ids = 0;
+  const start = (stage: Stage, what: string | StageSubject): (() => void) => {
+    const id = ids++;
+    const subject = subjectOf(what);
+    const end = timing.start(stage, subject);
+    report({ type: "stage", state: "begin", stage, id, subject });
+    let isOpen = true;
+    return () => {
+      end();
+      if (isOpen) report({ type: "stage", state: "end", stage, id, subject });
+      isOpen = false;
+    };
+  };
+  return { start, time: (stage, what, work) => within(start(stage, what), work), report };
+}
+
+function subjectOf(what: string | StageSubject): StageSubject {
+  return typeof what === "string" ? { text: what } : what;
+}
+
+async function within<T>(end: () => void, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } finally {
+    end();
+  }
 }
 
 /** Times are milliseconds. */

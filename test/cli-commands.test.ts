@@ -37,6 +37,7 @@ const BUILD_DEFAULTS = {
   "image-annotation": [],
   "image-user": "",
   explain: false,
+  progress: "auto",
   timing: false,
   watch: false,
   verbose: false,

@@ -32,6 +32,7 @@ const DEFAULTS: Omit<BuildOptions, "publish"> = {
   annotations: new Map(),
   user: undefined,
   explain: false,
+  progress: "auto",
   timing: undefined,
   warnings: [],
 };

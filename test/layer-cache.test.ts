@@ -50,7 +50,10 @@ async function startRun(box: CacheBox, options: RunOptions = {}): Promise<Run> {
       cache,
       log: silentLog,
       signal: new AbortController().signal,
-      timing: { ...noTiming, time: (_, what, work) => (made.push(what), work()) },
+      timing: {
+        ...noTiming,
+        time: (_, what, work) => (made.push(typeof what === "string" ? what : what.text), work()),
+      },
     },
     pool: options.pool ?? pool,
     compression,

@@ -4,6 +4,7 @@ import { describeError } from "../lib/errors.ts";
 import { type LocalPlace, localPublisher } from "../lib/publish-local.ts";
 import type { Log } from "../lib/log.ts";
 import { hexOf, type Platform } from "../lib/oci.ts";
+import { noTiming } from "../lib/timing.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { NEW, randomImage, randomIndex } from "./helpers/images.ts";
 
@@ -30,7 +31,7 @@ function makeWorld(
     },
     [Symbol.asyncDispose]: async () => {},
   };
-  return { publisher: localPublisher({ tags, place: Promise.resolve(found), log }), loaded, said };
+  return { publisher: localPublisher({ timing: noTiming, tags, place: Promise.resolve(found), log }), loaded, said };
 }
 
 describe("localPublisher()", () => {

@@ -200,7 +200,7 @@ describe.skipIf(whyNoRegistry() !== undefined)("pushSbom()", () => {
     await using client = makeClient();
     const image = await describedImage();
     const { built } = image;
-    await pushContent(client.registry, repository, built);
+    await pushContent(client.registry, { repository, built });
     await client.registry.pushManifest(repository, "latest", built);
     proxy.reset([{ method: "PUT", path: /\.sbom$/, fault: REFUSAL }]);
     const error = await rejectionOf(push(image, client));

@@ -61,7 +61,7 @@ async function publish(built: Built, place: Place | undefined, tags: TagRule, cw
       load: async () => "present",
       [Symbol.asyncDispose]: async () => {},
     };
-    return localPublisher({ tags, place: Promise.resolve(found), log: silentLog })
+    return localPublisher({ timing: noTiming, tags, place: Promise.resolve(found), log: silentLog })
       .open(NAME)
       .publish(built, REUSED);
   }

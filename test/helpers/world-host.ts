@@ -50,6 +50,34 @@ export async function runKoHere(args: readonly string[], { cwd, env, host: more 
   return { code, stdout: Buffer.concat(stdout).toString(), stderr };
 }
 
+/** A terminal without a window: it takes the output of a program, and says what a person sees. */
+export interface Screen {
+  write(text: string | Uint8Array): Promise<void>;
+  resize(columns: number, rows: number): void;
+  /** The lines on the screen, without blanks and empty lines at the end. */
+  lines(): readonly string[];
+  /** All lines, also those that have scrolled away. */
+  history(): readonly string[];
+}
+
+/** Opens an empty terminal, with the size that {@link Screen.resize} changes. */
+export async function openScreen(columns = 80, rows = 24): Promise<Screen> {
+  const { Terminal } = await import("@xterm/headless");
+  const terminal = new Terminal({ cols: columns, rows, allowProposedApi: true, convertEol: true, scrollback: 1000 });
+  const read = (from: number): readonly string[] => {
+    const { active } = terminal.buffer;
+    const count = active.length - from;
+    const lines = Array.from({ length: count }, (_, i) => active.getLine(from + i)?.translateToString(true) ?? "");
+    return lines.slice(0, lines.findLastIndex((line) => line !== "") + 1);
+  };
+  return {
+    write: (text) => new Promise((resolve) => terminal.write(text, resolve)),
+    resize: (width, height) => terminal.resize(width, height),
+    lines: () => read(terminal.buffer.active.baseY),
+    history: () => read(0),
+  };
+}
+
 /** A task of the program; each shows something that only a whole process shows. */
 async function perform(task: string, number: number): Promise<void> {
   const host = realHost;

@@ -120,6 +120,7 @@ export function fakeHost(changes: Partial<Host> = {}): FakeHost {
     signal: controller.signal,
     stderrIsTerminal: false,
     stderrColumns: undefined,
+    stderrRows: undefined,
     now: () => new Date(Date.UTC(2024, 0, 1) + time),
     monotonic: () => (time += 10),
     out: async (data) => void (stdout += typeof data === "string" ? data : new TextDecoder().decode(data)),
