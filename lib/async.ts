@@ -109,6 +109,13 @@ export function createLimit(size: number): <T>(work: () => Promise<T>) => Promis
   };
 }
 
+/** Calls `work` again and again, until the returned function is called. It does not keep ko alive. */
+export function repeat(milliseconds: number, work: () => void): () => void {
+  const timer = setInterval(work, milliseconds);
+  timer.unref();
+  return () => clearInterval(timer);
+}
+
 /** Returns the promise stored under `key`; calls `work` and stores its promise if there is none yet. */
 export function once<T>(known: Map<string, Promise<T>>, key: string, work: () => Promise<T>): Promise<T> {
   let value = known.get(key);

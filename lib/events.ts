@@ -1,9 +1,39 @@
 /**
- * Events of a run: what lines on stderr, the live block of a terminal and the file of `--events` are made from.
+ * Events of a run: lines on stderr and the live block of a terminal are made from them.
  *
  * An event is a plain value without secrets. The JSON form is in docs/schemas/events.v1.json.
  */
-import type { Stage } from "./timing.ts";
+/**
+ * A stage of a run:
+ *
+ * - `start`: the start of ko, until the flags are parsed
+ * - `read`: reading the YAML of `-f` and `-k`
+ * - `list`: `go list`
+ * - `base`: pulling base images
+ * - `check`: proving that cached results are still valid
+ * - `compile`: `go build`, which compiles and links
+ * - `layer`: tar, digest, compression
+ * - `upload`: pushing blobs to a registry
+ * - `manifest`: pushing manifests and tags to a registry
+ * - `load`: loading images into a daemon or cluster nodes
+ * - `write`: writing layouts and archives
+ * - `sbom`: making, writing and pushing SBOMs
+ * - `kubectl`: `kubectl`
+ */
+export type Stage =
+  | "start"
+  | "read"
+  | "list"
+  | "base"
+  | "check"
+  | "compile"
+  | "layer"
+  | "upload"
+  | "manifest"
+  | "load"
+  | "write"
+  | "sbom"
+  | "kubectl";
 
 /** A line for people. */
 export interface MessageEvent {

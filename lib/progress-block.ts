@@ -4,7 +4,7 @@
  * progress-terminal.ts puts it on the screen.
  */
 import type { ActiveStage, Progress, ProgressRow } from "./progress.ts";
-import type { Stage } from "./timing.ts";
+import type { Stage } from "./events.ts";
 
 export interface BlockOptions {
   /** Of the terminal. A line has at most one column less, so that no terminal wraps it. */
@@ -109,6 +109,28 @@ export function formatDuration(milliseconds: number): string {
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+}
+
+/** Programs that {@link describeWait} names. */
+const MOST_NAMES = 3;
+
+/** Returns what a run waits for: `compiling web, worker; uploading 3.1 MB of 7.4 MB to localhost:5000`. Empty if nothing. */
+export function describeWait({ rows, stages }: Progress): string {
+  const names = shortNames(rows.map(({ importPath }) => importPath));
+  const busy = rows.filter(({ result }) => result === undefined);
+  const parts = new Map<string, string[]>();
+  for (const row of busy) {
+    const stage = heaviest(row.stages);
+    if (stage === undefined) continue;
+    const what = describeStage(stage, row);
+    parts.set(what, [...(parts.get(what) ?? []), names.get(row.importPath) ?? row.importPath]);
+  }
+  for (const { stage, text } of stages) parts.set(WORDS[stage], [...(parts.get(WORDS[stage]) ?? []), text]);
+  const list = (all: readonly string[]): string => {
+    const more = all.length > MOST_NAMES ? ` and ${all.length - MOST_NAMES} more` : "";
+    return `${all.slice(0, MOST_NAMES).join(", ")}${more}`;
+  };
+  return Array.from(parts, ([what, all]) => `${what} ${list(all)}`.trim()).join("; ");
 }
 
 /** Returns the line of a finished program: `332a585b7d0e  built, 0.9 s`. */

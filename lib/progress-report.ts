@@ -6,6 +6,7 @@
 import { printable } from "./errors.ts";
 import type { Host, RunOptions } from "./host.ts";
 import { createLog, type Log, type LogLevel, type ProgressMode } from "./log.ts";
+import type { SilenceNotes } from "./progress-notes.ts";
 import type { TerminalProgress } from "./progress-terminal.ts";
 import { reportingTiming, type Timing } from "./timing.ts";
 
@@ -23,27 +24,47 @@ export interface ReportOptions {
 
 /** Opens the report of a run. Dispose of it before anything else writes to stderr, such as the error of the run. */
 export async function openReport(host: Host, { level, progress }: ReportOptions): Promise<Report> {
-  if (chooseMode(progress, { host, level }) === "tty") {
+  const mode = chooseMode(progress, { host, level });
+  if (mode === "block") {
     const { TerminalProgress: Opened } = await import("./progress-terminal.ts");
     return terminalReport(host, new Opened({ host }));
+  }
+  if (mode === "lines with notes") {
+    const { SilenceNotes: Opened } = await import("./progress-notes.ts");
+    return notedReport(host, { level, notes: new Opened({ host }) });
   }
   const log = createLog(progress === "none" && level === "normal" ? "quiet" : level, (text) => host.err(text));
   return { host, log, timing: (inner) => inner, [Symbol.dispose]: () => {} };
 }
 
-/** Chooses lines unless stderr is a terminal that can rewrite them, and a person probably watches. */
-function chooseMode(
-  progress: ProgressMode,
-  { host, level }: { readonly host: Host; readonly level: LogLevel },
-): Exclude<ProgressMode, "auto"> {
-  if (level !== "normal") return "plain";
-  if (progress !== "auto") return progress;
+type Mode = "block" | "lines with notes" | "lines";
+
+/** Chooses the block if a person watches a terminal that can rewrite lines, and notes if a person may watch lines. */
+function chooseMode(progress: ProgressMode, { host, level }: { readonly host: Host; readonly level: LogLevel }): Mode {
   const { env, stderrIsTerminal } = host;
-  return stderrIsTerminal && env["TERM"] !== "dumb" && !isSet(env["CI"]) ? "tty" : "plain";
+  if (level === "quiet" || progress === "none") return "lines";
+  if (level === "verbose" || progress === "plain") return "lines with notes";
+  if (progress === "tty") return "block";
+  const isCi = isSet(env["CI"]);
+  if (stderrIsTerminal && env["TERM"] !== "dumb" && !isCi) return "block";
+  return stderrIsTerminal || isCi ? "lines with notes" : "lines";
 }
 
 function isSet(value: string | undefined): boolean {
   return value !== undefined && value !== "" && value !== "false" && value !== "0";
+}
+
+function notedReport(host: Host, { level, notes }: { readonly level: LogLevel; readonly notes: SilenceNotes }): Report {
+  const err = (text: string): void => {
+    notes.restart();
+    host.err(text);
+  };
+  return {
+    host: { ...host, err },
+    log: createLog(level, err),
+    timing: (inner) => reportingTiming(inner, (event) => notes.add(event)),
+    [Symbol.dispose]: () => notes[Symbol.dispose](),
+  };
 }
 
 function terminalReport(host: Host, screen: TerminalProgress): Report {

@@ -3,6 +3,7 @@
  *
  * Lines that stay go above the block. It is redrawn ten times a second, and at once when a line is written.
  */
+import { repeat } from "./async.ts";
 import type { Event } from "./events.ts";
 import type { Host } from "./host.ts";
 import { Progress } from "./progress.ts";
@@ -121,10 +122,4 @@ function summarize({ rows }: Progress, took: number): string {
     formatDuration(took),
   ];
   return `${lines.join("")}${parts.join(", ")}\n`;
-}
-
-function repeat(milliseconds: number, draw: () => void): () => void {
-  const timer = setInterval(draw, milliseconds);
-  timer.unref();
-  return () => clearInterval(timer);
 }

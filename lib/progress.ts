@@ -4,7 +4,7 @@
  * It is computed from events; progress-block.ts draws it. It reads no clock: each call gets the time.
  */
 import type { Event, StageEvent, TransferEvent } from "./events.ts";
-import type { Stage } from "./timing.ts";
+import type { Stage } from "./events.ts";
 
 /** A program in the block. */
 export interface ProgressRow {

@@ -146,7 +146,7 @@ async function loadBuilt(built: Built, name: string, options: LocalPublisherOpti
   const names = [content, ...tags.names.map((tag) => `${name}:${tag}`)];
   const done = await timing.time("load", { text: name, image: name }, () => place.load(image, names));
   log.info(done === "present" ? `Already there: ${reference}` : `Loaded ${reference}`);
-  return { reference, wasThere: done === "present", all: [reference] };
+  return { reference, all: [reference], ...(done === "present" ? { wasThere: true } : {}) };
 }
 
 /** Returns the image of an index for the target's platform. */

@@ -6,41 +6,9 @@
  */
 import { resolve } from "node:path";
 import { printable } from "./errors.ts";
-import type { Event, ProgramEvent, ResultEvent, StageSubject, TransferEvent } from "./events.ts";
+import type { Event, ProgramEvent, ResultEvent, Stage, StageSubject, TransferEvent } from "./events.ts";
 import { checkWritableFile, writeOutputFile } from "./file.ts";
 import type { Host } from "./host.ts";
-
-/**
- * A stage of a run:
- *
- * - `start`: the start of ko, until the flags are parsed
- * - `read`: reading the YAML of `-f` and `-k`
- * - `list`: `go list`
- * - `base`: pulling base images
- * - `check`: proving that cached results are still valid
- * - `compile`: `go build`, which compiles and links
- * - `layer`: tar, digest, compression
- * - `upload`: pushing blobs to a registry
- * - `manifest`: pushing manifests and tags to a registry
- * - `load`: loading images into a daemon or cluster nodes
- * - `write`: writing layouts and archives
- * - `sbom`: making, writing and pushing SBOMs
- * - `kubectl`: `kubectl`
- */
-export type Stage =
-  | "start"
-  | "read"
-  | "list"
-  | "base"
-  | "check"
-  | "compile"
-  | "layer"
-  | "upload"
-  | "manifest"
-  | "load"
-  | "write"
-  | "sbom"
-  | "kubectl";
 
 /** Records what a run does: spans of time, and progress within them. */
 export interface Timing {

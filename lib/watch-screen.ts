@@ -8,7 +8,8 @@ import { describeError, printable } from "./errors.ts";
 import { isInside } from "./file.ts";
 import type { Host } from "./host.ts";
 import type { Log, LogLevel } from "./log.ts";
-import type { Recorder, Stage } from "./timing.ts";
+import type { Stage } from "./events.ts";
+import type { Recorder } from "./timing.ts";
 
 /** A program that a round published. */
 export interface ProgramChange {

@@ -139,6 +139,7 @@ const UNTESTED: Readonly<Record<string, string>> = {
   "cli-parse": "cli-commands.test.ts parses command lines with the tables of cli-commands.ts",
   "compress.worker": "compress.test.ts starts it",
   "config-file": "config.test.ts reads files through config.ts",
+  events: "types",
   "pipeline-plans": "feature-local-base.test.ts and build-debug.test.ts run whole builds that it refuses or adapts",
   "pipeline-resources": "publish.test.ts opens publishers with it, pipeline.test.ts whole runs",
   "registry-credential": "types, and the one header that registry-auth.test.ts reads",

@@ -7,10 +7,10 @@ interface World {
   readonly progress: TerminalProgress;
   readonly screen: Screen;
   /** Lets time pass, and draws. Milliseconds. */
-  pass(milliseconds: number): Promise<void>;
-  resize(columns: number, rows: number): void;
+  readonly pass: (milliseconds: number) => Promise<void>;
+  readonly resize: (columns: number, rows: number) => void;
   /** Waits until the terminal shows everything that was written. */
-  shown(): Promise<readonly string[]>;
+  readonly shown: () => Promise<readonly string[]>;
 }
 
 async function open(columns = 80, rows = 24): Promise<World> {

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import type { Event, StageEvent, TransferEvent } from "../lib/events.ts";
 import { Progress } from "../lib/progress.ts";
-import type { Stage } from "../lib/timing.ts";
+import type { Stage } from "../lib/events.ts";
 
 const WEB = "example.com/app/cmd/web";
 const IMAGE = "registry.example.com/web";

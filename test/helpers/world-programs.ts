@@ -137,7 +137,7 @@ export function ourCommand(): string[] {
 /** The environment of both programs: this machine's, without what would steer a build, in UTC. */
 export function cleanEnvironment(work: string): Record<string, string> {
   const steering =
-    /^(KO_|KOCACHE$|KIND_|DOCKER_|REGISTRY_AUTH_FILE$|SOURCE_DATE_EPOCH$|GOOS$|GOARCH$|GOARM$|GOAMD64$|CGO_ENABLED$|TZ$)/;
+    /^(CI$|KO_|KOCACHE$|KIND_|DOCKER_|REGISTRY_AUTH_FILE$|SOURCE_DATE_EPOCH$|GOOS$|GOARCH$|GOARM$|GOAMD64$|CGO_ENABLED$|TZ$)/;
   const env: Record<string, string> = {};
   for (const [key, value] of Object.entries(process.env)) {
     if (value !== undefined && !steering.test(key)) env[key] = value;
