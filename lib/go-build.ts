@@ -218,10 +218,11 @@ function explainBuildFailure(error: unknown, programs: readonly Program[], optio
 
 /** The hint for flags that go or the linker does not understand. */
 function flagsHint(said: string, args: readonly string[]): string | undefined {
-  const unknown = /^flag provided but not defined: (-\S+ .*)$/m.exec(said)?.[1];
+  const unknown = /^flag provided but not defined: (-\S* .*)$/m.exec(said)?.[1];
   if (unknown !== undefined && args.some((word) => word.replace(/^-/, "") === unknown.replace(/^-/, ""))) {
-    const [name, ...rest] = unknown.split(" ");
-    return `Each item of flags is one word: write [${name}, ${rest.join(" ")}] instead of ["${unknown}"].`;
+    // A second dash is that of a list, written twice.
+    const words = unknown.split(" ").filter((word) => word !== "" && word !== "-");
+    return `Each item of flags is one word: write [${words.join(", ")}] instead of ["${unknown}"].`;
   }
   if (!/usage: link |-X flag requires argument|for flag -ldflags/.test(said)) return undefined;
   return "Check ldflags: quotes count only at the start of a word, so a value with a blank is -X 'main.version=1 2'.";

@@ -396,6 +396,8 @@ describe("a run says", () => {
   test("how to split an item of flags, and how to quote ldflags", async () => {
     const of = await open("defaultFlags: ['-tags special']\n");
     expect((await of.run()).stderr).toContain('write [-tags, special] instead of ["-tags special"]');
+    configure(of, "defaultFlags: ['- -tags netgo  -v']\n");
+    expect((await of.run()).stderr).toContain('write [-tags, netgo, -v] instead of ["- -tags netgo  -v"]');
     configure(of, "defaultLdflags: ['-X main.version=a s3cret']\n");
     expect((await of.run()).stderr).toContain("-X 'main.version=1 2'");
     configure(of, 'defaultLdflags: ["-X \'main.version=s3cret"]\n');
