@@ -172,6 +172,7 @@ async function buildPrograms(invocation: Of<"build">, run: Run): Promise<number>
   const { choosePrograms } = await import("./go-programs.ts");
   const { published } = await pipeline.publish(argsOf(invocation), (found) => ({ programs: choosePrograms(found) }));
   const text = published.map(({ reference }) => `${reference}\n`).join("");
+  if (build.debug !== undefined) (await import("./resolve-debug.ts")).logPrograms(published, log);
   // stdout holds the archive: the references go to stderr.
   if (writesArchiveToStdout(build)) log.info(text.trimEnd());
   else await host.out(text);
@@ -181,7 +182,7 @@ async function buildPrograms(invocation: Of<"build">, run: Run): Promise<number>
 /** `run`: publishes one program and runs it in a new Pod. */
 async function runProgram(invocation: Of<"run">, run: Run): Promise<number> {
   const { host, log, timing } = run;
-  const { findKubectl, kubectlArguments, runPod } = await import("./kubectl.ts");
+  const { findKubectl, kubectlArguments, podName, runPod } = await import("./kubectl.ts");
   findKubectl(host);
   await using pipeline = await openPipeline(run);
   const { choosePrograms } = await import("./go-programs.ts");
@@ -198,15 +199,12 @@ async function runProgram(invocation: Of<"run">, run: Run): Promise<number> {
   });
   const [only] = published;
   if (only === undefined) throw new RangeError("nothing was published");
-  return await timing.time("kubectl", "run", () =>
-    runPod(host, {
-      importPath: only.program.importPath,
-      reference: only.reference,
-      afterDashes: invocation.afterDashes,
-      kubectl: kubectlArguments(invocation.flags, invocation.given),
-      log,
-    }),
-  );
+  const name = podName(only.program.importPath, crypto.randomUUID().slice(0, 5));
+  const { afterDashes } = invocation;
+  const kubectl = kubectlArguments(invocation.flags, invocation.given);
+  if (only.debug !== undefined) (await import("./resolve-debug.ts")).logPod(name, only, { afterDashes, kubectl, log });
+  const { reference } = only;
+  return await timing.time("kubectl", "run", () => runPod(host, { name, reference, afterDashes, kubectl, log }));
 }
 
 /** `apply` and `create`: resolves the YAML, then runs one kubectl with all of it on stdin. */
@@ -224,7 +222,7 @@ async function feedKubectl(invocation: Of<"apply" | "create">, run: Run): Promis
 
 /** Returns the YAML that `-f` and `-k` name, with image references; throws before anything is written. */
 async function resolveYaml(invocation: ReadingYaml, run: Run): Promise<string> {
-  const { host, log, timing, cache } = run;
+  const { build, host, log, timing, cache } = run;
   const [{ readInputs }, { resolveInputs }] = await Promise.all([import("./yaml-inputs.ts"), import("./resolve.ts")]);
   const request = requestOf(invocation);
   const inputs = await timing.time("read", [...request.files, request.kustomize ?? ""].join(" ").trim(), () =>
@@ -232,11 +230,22 @@ async function resolveYaml(invocation: ReadingYaml, run: Run): Promise<string> {
   );
   return resolveInputs(inputs, {
     log,
+    place: build.debug === undefined ? undefined : await placeOf(invocation),
     records: cache.get(),
     selector: invocation.flags.selector,
     strict: invocation.flags.strict,
     openPipeline: () => openPipeline(run),
   });
+}
+
+/** The arguments of kubectl that say where objects are. */
+async function placeOf(invocation: ReadingYaml): Promise<readonly string[]> {
+  if (invocation.command === "resolve") return [];
+  const [{ kubectlArguments }, { placeArguments }] = await Promise.all([
+    import("./kubectl.ts"),
+    import("./kubectl-forward.ts"),
+  ]);
+  return placeArguments([...kubectlArguments(invocation.flags, invocation.given), ...invocation.afterDashes]);
 }
 
 /** Opens the pipeline of a building command. The configuration is read here: YAML without references needs none. */
@@ -260,6 +269,7 @@ async function watch(invocation: Watching, { host, log, build }: Pick<Run, "host
   const job = new YamlJob({
     build,
     request: requestOf(invocation),
+    place: build.debug === undefined ? undefined : await placeOf(invocation),
     selector: flags.selector,
     strict: flags.strict,
     verb: command === "resolve" ? "printed" : command === "apply" ? "applied" : "created",

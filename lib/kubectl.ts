@@ -156,7 +156,8 @@ export function showArguments(args: readonly string[]): string {
 }
 
 export interface PodOptions {
-  readonly importPath: string;
+  /** Of the pod: {@link podName}. */
+  readonly name: string;
   /** The published image. */
   readonly reference: string;
   /** Arguments of `kubectl run`: its flags, arguments of the program, and after another `--` flags of the program. */
@@ -176,8 +177,7 @@ export interface PodOptions {
  * @throws {KoError} If kubectl cannot be run.
  */
 export async function runPod(host: Host, options: PodOptions): Promise<number> {
-  const { log, afterDashes } = options;
-  const name = podName(options.importPath, crypto.randomUUID().slice(0, 5));
+  const { log, name, afterDashes } = options;
   log.info(`Running ${options.reference} as pod ${name}`);
   try {
     return await runKubectl(host, runArguments(name, options), { log, stdin: "inherit" });
@@ -198,7 +198,7 @@ export function podName(importPath: string, suffix: string): string {
 }
 
 /** Returns the arguments of `kubectl run`; those of the user come last and take precedence. */
-export function runArguments(name: string, options: Omit<PodOptions, "importPath" | "log">): readonly string[] {
+export function runArguments(name: string, options: Omit<PodOptions, "name" | "log">): readonly string[] {
   return [
     "run",
     name,
@@ -212,11 +212,10 @@ export function runArguments(name: string, options: Omit<PodOptions, "importPath
   ];
 }
 
-/** Returns the flags of {@link KUBECTL_FLAGS}, with their values, among arguments of kubectl. */
-export function clusterArguments(words: readonly string[]): readonly string[] {
+/** Returns the flags of a table, with their values, among arguments of kubectl. */
+export function clusterArguments(words: readonly string[], table: FlagTable = KUBECTL_FLAGS): readonly string[] {
   const end = words.indexOf("--");
   const own = end < 0 ? words : words.slice(0, end);
-  const table: FlagTable = KUBECTL_FLAGS;
   return own.flatMap((word, i) => {
     const found = Object.entries(table).find(([name, { short }]) => {
       return word.split("=", 1)[0] === `--${name}` || (short !== undefined && word.startsWith(`-${short}`));

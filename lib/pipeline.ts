@@ -25,7 +25,7 @@ import { BuildSetups } from "./go-setup.ts";
 import type { GitReads } from "./go-templates.ts";
 import type { GoPackage } from "./go.ts";
 import type { Host } from "./host.ts";
-import type { ImageSink, Published } from "./image.ts";
+import type { DebugSettings, ImageSink, Published } from "./image.ts";
 import { type Log, RunWarnings } from "./log.ts";
 import { ALL_PLATFORMS, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
 import { checkDebugged, checkTarball, fitPlans } from "./pipeline-plans.ts";
@@ -61,6 +61,8 @@ export interface PublishedProgram extends Published {
   readonly listDigest: ListDigest | undefined;
   /** The state of git that its flags hold. @default none */
   readonly git?: GitReads | undefined;
+  /** How Delve starts the program, on one platform at least. @default the program starts itself */
+  readonly debug?: DebugSettings | undefined;
 }
 
 /** The programs to publish, out of all that the arguments name. */
@@ -409,7 +411,9 @@ class Attempt implements AsyncDisposable {
     const published = results.map(({ lists, program, published: names, setups }): PublishedProgram => {
       const listDigest = lists.includes(undefined) ? undefined : lists.join(" ");
       const git = Array.from(setups.values()).flatMap((setup) => setup.git ?? []);
-      return { program, listDigest, git: git.find(({ hasChanges }) => hasChanges) ?? git[0], ...names };
+      const isDebugged = setups.values().some((setup) => setup.isDebugged === true);
+      const debug = isDebugged ? build.debug : undefined;
+      return { program, listDigest, git: git.find(({ hasChanges }) => hasChanges) ?? git[0], debug, ...names };
     });
     if (destination.imageRefs !== undefined) {
       const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));

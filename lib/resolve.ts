@@ -23,6 +23,8 @@ export interface ResolveOptions {
   readonly strict: boolean;
   /** A cache of the references of documents. */
   readonly records: Records | undefined;
+  /** For the commands of `--debug`: arguments of kubectl, of `placeArguments()`. @default none */
+  readonly place?: readonly string[] | undefined;
   /** Called only if there is a reference. */
   readonly openPipeline: () => Promise<Pipeline>;
 }
@@ -75,6 +77,7 @@ export async function resolveInputs(inputs: readonly Input[], options: ResolveOp
   await using pipeline = await options.openPipeline();
   const images = await publishReferences(reading, { ...options, pipeline, values: [...occurrences.keys()] });
   if (pipeline.sideLoads) await warnOfPulls(referring, options.log);
+  await logDebugged(referring, { ...options, images });
   return joinDocuments(referring.map((each) => putReferences(each, (value) => images.get(value)?.reference)));
 }
 
@@ -138,6 +141,16 @@ export async function warnOfPulls(referring: readonly Referring[], log: Log): Pr
       );
     }
   }
+}
+
+/** Tells how to connect a debugger, if a program is built for one. */
+export async function logDebugged(
+  referring: readonly Referring[],
+  options: Pick<ResolveOptions, "log" | "place"> & { readonly images: ReadonlyMap<string, PublishedProgram> },
+): Promise<void> {
+  if (!options.images.values().some(({ debug }) => debug !== undefined)) return;
+  const { logWorkloads } = await import("./resolve-debug.ts");
+  await logWorkloads(referring, options);
 }
 
 export interface PublishReferencesOptions extends Pick<ResolveOptions, "strict"> {

@@ -65,6 +65,7 @@ export class BuildJob implements WatchJob<readonly PublishedProgram[]> {
     const changed = published.filter(({ program, reference }) => this.#printed.get(program.importPath) !== reference);
     if (changed.length === 0) return published.length > 0 ? "nothing new" : "";
     await context.host.out(changed.map(({ reference }) => `${reference}\n`).join(""));
+    if (this.#options.build.debug !== undefined) (await import("./resolve-debug.ts")).logPrograms(changed, context.log);
     for (const { program, reference } of changed) this.#printed.set(program.importPath, reference);
     return `printed ${formatCount(changed.length, "reference")}`;
   }

@@ -9,6 +9,7 @@ import { findKubectl, type KUBECTL_FLAGS, kubectlArguments, runKubectl } from ".
 import type { Log } from "./log.ts";
 import type { PublishedProgram } from "./pipeline.ts";
 import {
+  logDebugged,
   publishReferences,
   putReferences,
   type Reading,
@@ -29,6 +30,8 @@ export interface YamlJobOptions extends JobOptions {
   readonly request: InputRequest;
   readonly selector: string;
   readonly strict: boolean;
+  /** As in `ResolveOptions`. @default none */
+  readonly place?: readonly string[] | undefined;
   /** For the summary of a round. "printed" documents leave nothing behind in a cluster. */
   readonly verb: "printed" | "applied" | "created";
   readonly handOver: HandOver;
@@ -108,6 +111,10 @@ export class YamlJob implements WatchJob<YamlResult> {
   async deliver({ reading, published, sideLoads }: YamlResult, context: RoundContext): Promise<string> {
     context.showPrograms(this.#programs.note(published));
     if (sideLoads) await warnOfPulls(reading.referring, context.log);
+    const isNew = ([, { program }]: readonly [string, PublishedProgram]): boolean =>
+      published.some((each) => each.program.importPath === program.importPath);
+    const images = new Map([...this.#images].filter(isNew));
+    await logDebugged(reading.referring, { images, log: context.log, place: this.#options.place });
     this.#keepOnly([...reading.occurrences.keys()]);
     return this.#handOver(reading, context);
   }

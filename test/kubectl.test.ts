@@ -210,10 +210,10 @@ describe("runPod()", () => {
         "run.ts": `
         import { createHost } from ${JSON.stringify(join(LIB, "host.ts"))};
         import { createLog } from ${JSON.stringify(join(LIB, "log.ts"))};
-        import { runPod } from ${JSON.stringify(join(LIB, "kubectl.ts"))};
+        import { podName, runPod } from ${JSON.stringify(join(LIB, "kubectl.ts"))};
         const host = createHost();
         process.exitCode = await runPod(host, {
-          importPath: "example.com/cmd/My_App",
+          name: podName("example.com/cmd/My_App", "0a1b2"),
           reference: ${JSON.stringify(reference)},
           kubectl: ["--server=${api.url}", "--namespace=web"],
           afterDashes: ["--env=A=b", "word", "--", "-v", "x y"],
@@ -251,7 +251,7 @@ describe("runPod()", () => {
       const env = { PATH: process.env["PATH"] ?? "", HOME: tree.path };
       const host = hostAt(tree.path, { env, signal: controller.signal });
       const running = runPod(host, {
-        importPath: "example.com/cmd/app",
+        name: "app-0a1b2",
         reference,
         kubectl: [`--server=${api.url}`],
         afterDashes: ["-n", "batch", ...more],
@@ -270,7 +270,7 @@ describe("runPod()", () => {
 
   test("does not hide why kubectl cannot run", async () => {
     const host = hostAt("/", { env: { PATH: "/nowhere" } });
-    const options = { importPath: "x", reference, kubectl: [], afterDashes: [], log: silentLog };
+    const options = { name: "x", reference, kubectl: [], afterDashes: [], log: silentLog };
     expect(runPod(host, options)).rejects.toThrow(new KoError("Cannot find kubectl: it is not on PATH"));
   });
 });
