@@ -15,23 +15,18 @@ import {
   type ProgramBuild,
 } from "./build-binaries.ts";
 import { type DebuggerFile, makeDebugger } from "./build-debug.ts";
+import { combine, contentOf, describeImage, type ImageSettings, onBase } from "./build-image.ts";
 import type { Explanation, ListDigest } from "./build-inputs.ts";
-import type { Compression, CompressionPool } from "./compress.ts";
+import type { CompressionPool } from "./compress.ts";
 import { KoError, KoErrors, throwAll } from "./errors.ts";
 import type { Outdated } from "./go-programs-cache.ts";
 import type { Program } from "./go-programs.ts";
 import type { BuildSetup, BuildSetups, Reason } from "./go-setup.ts";
 import {
   appName,
-  assembleImage,
-  assembleIndex,
-  type Built,
-  type DebugSettings,
   type Image,
   type ImageContent,
-  type ImageDebugger,
   type ImageSink,
-  type IndexChild,
   type Layer,
   layerTypeFor,
   type Published,
@@ -39,32 +34,9 @@ import {
 import { binaryEntries, kodataEntries } from "./kodata.ts";
 import { logIgnored } from "./kodata-links.ts";
 import { LayerStore } from "./layer-cache.ts";
-import { retypeLayer } from "./layer.ts";
-import {
-  ALL_PLATFORMS,
-  createPlatformMatcher,
-  type Digest,
-  formatPlatform,
-  parsePlatform,
-  type Platform,
-} from "./oci.ts";
+import { ALL_PLATFORMS, createPlatformMatcher, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
 import type { RunWarnings } from "./log.ts";
 import type { TarEntry } from "./tar.ts";
-
-/** What goes into images besides programs and bases. */
-export interface ImageSettings {
-  /** Of the two layers that are made here; local daemons want plain tars. */
-  readonly compression: Compression;
-  readonly labels: ReadonlyMap<string, string>;
-  readonly annotations: ReadonlyMap<string, string>;
-  readonly user: string | undefined;
-  /** Seconds since 1970. */
-  readonly created: number | undefined;
-  /** Seconds since 1970. */
-  readonly kodataCreated: number | undefined;
-  /** How Delve starts the programs whose setups want it. @default none wants it */
-  readonly debug?: DebugSettings | undefined;
-}
 
 export interface BuildImagesOptions extends BinariesOptions {
   readonly setups: BuildSetups;
@@ -97,9 +69,6 @@ export interface BuildResult extends Plan {
   /** By target; undefined if it is not known. */
   readonly lists: readonly (ListDigest | undefined)[];
 }
-
-const BASE_DIGEST = "org.opencontainers.image.base.digest";
-const BASE_NAME = "org.opencontainers.image.base.name";
 
 /**
  * Finds each program's base, platforms and setups.
@@ -253,14 +222,22 @@ class ImageBuild {
     const made = await Promise.all(plan.targets.map((target) => this.#imageOf(target)));
     const reasons = made.map(({ why }) => why);
     const images = made.map(({ image }) => image);
-    const built = combine(plan, images, this.#options.image.annotations);
+    const built = combine(images, { ...plan, annotations: this.#options.image.annotations });
     const reused = reasons.every((reason) => reason === undefined);
     const contents = made.map(({ content }) => content);
     const { importPath } = plan.program;
     const published = await plan.sink.publish(built, { reused, importPath, contents });
     const { reference, wasThere = false } = published;
-    const { timing } = this.#options.context;
-    timing.report({ type: "result", importPath, reference, digest: built.descriptor.digest, wasThere });
+    const descriptor = contentOf(built.descriptor);
+    const results = made.map(({ content: { platform }, image, why }) => describeImage({ image, platform, why }));
+    this.#options.context.timing.report({
+      type: "result",
+      importPath,
+      reference,
+      descriptor,
+      images: results,
+      wasThere,
+    });
     await Promise.all(this.#keeping);
     return { ...plan, published, reasons, lists: made.map(({ list }) => list) };
   }
@@ -301,7 +278,8 @@ class ImageBuild {
     if (base === undefined || kodata === undefined) throw new RangeError(`no base for ${program.importPath}`);
     this.#warnOfCapabilities(binary, base);
     const image = onBase(base, {
-      plan: this.#plan,
+      importPath: program.importPath,
+      on: this.#plan.base,
       target,
       kodata,
       program: stored.layer,
@@ -387,58 +365,6 @@ function programEntries(
 
 function layerKey({ platform, program }: Pick<Binary, "platform" | "program">): string {
   return `${program.importPath} ${platformKey(platform)}`;
-}
-
-interface OnBaseOptions {
-  readonly plan: Plan;
-  readonly target: BasePlatform;
-  readonly kodata: Layer;
-  readonly program: Layer;
-  readonly debugger: ImageDebugger | undefined;
-  readonly image: ImageSettings;
-}
-
-function onBase(base: Image, options: OnBaseOptions): Image {
-  const { debugger: delve, image, kodata, plan, program, target } = options;
-  const { importPath } = plan.program;
-  const { compression } = image;
-  const mediaType = layerTypeFor(base.descriptor.mediaType, { compression, base: plan.base.text });
-  return assembleImage(base, {
-    importPath,
-    os: target.platform.os,
-    kodata: retypeLayer(kodata, mediaType),
-    program: retypeLayer(program, mediaType),
-    debugger: delve && { ...delve, layer: retypeLayer(delve.layer, mediaType) },
-    labels: Object.fromEntries(image.labels),
-    annotations: {
-      ...Object.fromEntries(image.annotations),
-      ...baseAnnotations(plan.base, target.entry?.digest ?? plan.base.digest),
-    },
-    user: image.user,
-    created: image.created,
-    kodataCreated: image.kodataCreated,
-  });
-}
-
-/** One image stays an image; several become an index of the base's kind. */
-function combine(plan: Plan, images: readonly Image[], annotations: ReadonlyMap<string, string>): Built {
-  const [only] = images;
-  if (images.length === 1 && only !== undefined) return only;
-  const children = plan.targets.flatMap(({ entry }, i): readonly IndexChild[] => {
-    const image = images[i];
-    return entry === undefined || image === undefined ? [] : [{ entry, image }];
-  });
-  return assembleIndex(children, {
-    mediaType: plan.base.mediaType,
-    annotations: { ...Object.fromEntries(annotations), ...baseAnnotations(plan.base, plan.base.digest) },
-  });
-}
-
-function baseAnnotations(base: Base, digest: Digest | undefined): Readonly<Record<string, string>> {
-  return {
-    ...(digest === undefined || base.digest === undefined ? {} : { [BASE_DIGEST]: digest }),
-    ...(base.name === undefined ? {} : { [BASE_NAME]: base.name }),
-  };
 }
 
 /** Platforms that the compiler cannot tell apart have one key: Windows versions share a binary. */

@@ -224,6 +224,20 @@ const BUILD_FLAGS = {
 } as const;
 
 const REPORT_FLAGS = {
+  "metadata-file": {
+    kind: "text",
+    default: "",
+    placeholder: "FILE",
+    completes: "file",
+    help: "Write digests, tags, platforms, layers and reasons as JSON to FILE at the end, also after a failure.",
+  },
+  events: {
+    kind: "text",
+    default: "",
+    placeholder: "FILE",
+    completes: "file",
+    help: "Write what happens as lines of JSON to FILE, or with - to stderr in place of messages.",
+  },
   progress: {
     kind: "text",
     default: "auto",

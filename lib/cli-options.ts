@@ -31,6 +31,10 @@ export interface BuildOptions {
   /** Report for each image whether it was reused, and if not, why. */
   readonly explain: boolean;
   readonly progress: ProgressMode;
+  /** The file of `--metadata-file`. */
+  readonly metadata: string | undefined;
+  /** The file of `--events`; `-` is stderr. */
+  readonly events: string | undefined;
   /** Where to report the time that each step took; undefined: nowhere. */
   readonly timing: TimingOutput | undefined;
   /** Notes about the choice of flags, to be logged. */
@@ -84,6 +88,8 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     user: flags["image-user"] || undefined,
     explain: flags.explain,
     progress: readProgress(flags.progress),
+    metadata: readMetadataFile(flags),
+    events: flags.events || undefined,
     timing: readTimingOutput(flags),
     warnings:
       sbom === undefined && flags["sbom-dir"] !== ""
@@ -149,6 +155,14 @@ function readTimingOutput({ timing }: Pick<BuildFlags, "timing">): TimingOutput 
   }
   if (typeof timing === "string") return { file: timing };
   return timing ? "table" : undefined;
+}
+
+/** @throws {UsageError} If the metadata would go to stdout, where the results are. */
+function readMetadataFile({ "metadata-file": file }: Pick<BuildFlags, "metadata-file">): string | undefined {
+  if (file !== "-") return file || undefined;
+  throw new UsageError('Cannot use --metadata-file="-": stdout is for the results, a file is wanted', {
+    hint: "On Linux and macOS, /dev/stderr is a file too.",
+  });
 }
 
 function readProgress(text: string): ProgressMode {

@@ -7,6 +7,7 @@ import type { LazyCache } from "./cache.ts";
 import type { BuildOptions } from "./cli-options.ts";
 import { type Invocation, logLevelOf, parseCommandLine } from "./cli-parse.ts";
 import { UsageError } from "./errors.ts";
+import type { RecordOptions, RunRecord } from "./events-record.ts";
 import type { Host } from "./host.ts";
 import { createLog, type Log } from "./log.ts";
 import type { Pipeline } from "./pipeline.ts";
@@ -120,6 +121,11 @@ async function checkFlags(invocation: Building): Promise<BuildOptions> {
       : `Cannot write an archive to stdout: "ko ${invocation.command}" writes there itself`;
     throw new UsageError(why, { hint: "Name a file: --tarball FILE, --oci-archive FILE" });
   }
+  if (isWatching(invocation) && build.events === "-") {
+    throw new UsageError("Cannot write --events to stderr with --watch: the rounds are shown there", {
+      hint: "Name a file or a pipe: --events FILE",
+    });
+  }
   if (invocation.command === "build" || invocation.command === "run") return build;
   const { checkRequest } = await import("./yaml-inputs.ts");
   checkRequest(requestOf(invocation));
@@ -137,32 +143,35 @@ function isWatching(invocation: Building): invocation is Watching {
 }
 
 /** Runs a building command once; `--timing` is reported at its end. */
-async function runOnce(invocation: Building, options: Pick<Run, "host" | "build">): Promise<number> {
-  const { build } = options;
-  const [{ openReport }, { withTiming }, { LazyCache }] = await Promise.all([
-    import("./progress-report.ts"),
-    import("./timing.ts"),
-    import("./cache.ts"),
-  ]);
-  using report = await openReport(options.host, { level: logLevelOf(invocation.flags), progress: build.progress });
-  const { host, log } = report;
-  const work = async (inner: Timing): Promise<number> => {
-    const timing = report.timing(inner);
-    await using cache = new LazyCache(host, log);
-    const run = { host, log, timing, cache, build };
-    switch (invocation.command) {
-      case "build":
-        return await buildPrograms(invocation, run);
-      case "resolve":
-        return await print(host, await resolveYaml(invocation, run));
-      case "apply":
-      case "create":
-        return await feedKubectl(invocation, run);
-      case "run":
-        return await runProgram(invocation, run);
-    }
-  };
-  return await withTiming(work, { to: build.timing, host });
+async function runOnce(invocation: Building, { build, host }: Pick<Run, "host" | "build">): Promise<number> {
+  const [{ withReport }, { withTiming }] = await Promise.all([import("./cli-report.ts"), import("./timing.ts")]);
+  const { command } = invocation;
+  return withReport(
+    (report) =>
+      withTiming((timing) => runReported(invocation, { ...report, timing: report.timing(timing), build }), {
+        to: build.timing,
+        host: report.host,
+      }),
+    { host, command, level: logLevelOf(invocation.flags), build },
+  );
+}
+
+async function runReported(invocation: Building, options: Omit<Run, "cache">): Promise<number> {
+  const { host, log } = options;
+  const { LazyCache } = await import("./cache.ts");
+  await using cache = new LazyCache(host, log);
+  const run = { ...options, cache };
+  switch (invocation.command) {
+    case "build":
+      return await buildPrograms(invocation, run);
+    case "resolve":
+      return await print(host, await resolveYaml(invocation, run));
+    case "apply":
+    case "create":
+      return await feedKubectl(invocation, run);
+    case "run":
+      return await runProgram(invocation, run);
+  }
 }
 
 /** `build`: publishes programs and prints their references. */
@@ -259,10 +268,15 @@ async function openPipeline({ host, log, timing, cache, build }: Run): Promise<P
 async function watch(invocation: Watching, { host, log, build }: Pick<Run, "host" | "log" | "build">): Promise<number> {
   const { watchAndRun } = await import("./watch.ts");
   for (const warning of build.warnings) log.warn(warning);
-  const options = { host, level: logLevelOf(invocation.flags), timing: build.timing };
+  const { events, metadata } = build;
+  using record =
+    events === undefined && metadata === undefined
+      ? undefined
+      : await openRecord({ host, command: invocation.command, events, metadata });
+  const options = { host, level: logLevelOf(invocation.flags), timing: build.timing, record };
   if (invocation.command === "build") {
     const { BuildJob } = await import("./watch-programs.ts");
-    return watchAndRun(new BuildJob({ build, args: argsOf(invocation) }), options);
+    return await watchAndRun(new BuildJob({ build, args: argsOf(invocation) }), options);
   }
   const { createFeeder, createPrinter, YamlJob } = await import("./watch-yaml.ts");
   const { command, flags } = invocation;
@@ -275,7 +289,12 @@ async function watch(invocation: Watching, { host, log, build }: Pick<Run, "host
     verb: command === "resolve" ? "printed" : command === "apply" ? "applied" : "created",
     handOver: invocation.command === "resolve" ? createPrinter() : createFeeder(host, { ...invocation, log }),
   });
-  return watchAndRun(job, options);
+  return await watchAndRun(job, options);
+}
+
+async function openRecord(options: RecordOptions): Promise<RunRecord> {
+  const { RunRecord: Opened } = await import("./events-record.ts");
+  return Opened.open(options);
 }
 
 function argsOf({ positionals }: Of<"build">): readonly string[] {

@@ -1,7 +1,7 @@
 /**
- * Events of a run: lines on stderr and the live block of a terminal are made from them.
+ * Events of a run: the live block of a terminal, `--events` and `--metadata-file` are made from them.
  *
- * An event is a plain value without secrets. The JSON form is in docs/schemas/events.v1.json.
+ * An event is a plain value without secrets. Its JSON form is docs/schemas/events.v1.json.
  */
 /**
  * A stage of a run:
@@ -47,10 +47,14 @@ export interface ProgramEvent {
   readonly importPath: string;
   /** Its name, without tag. */
   readonly image: string;
+  /** In the order given; empty if the image gets no tag of the user's. */
+  readonly tags: readonly string[];
   /** As {@link formatPlatform} of oci.ts writes them. */
   readonly platforms: readonly string[];
   /** As the user gave it, such as `gcr.io/distroless/static:nonroot`. */
   readonly base: string;
+  /** Of the base's manifest or index. */
+  readonly baseDigest?: string;
 }
 
 /** A stage of the run, or of some of its programs, begins or ends. */
@@ -98,16 +102,60 @@ export interface ResultEvent {
   readonly importPath: string;
   /** As printed on stdout or put into YAML. */
   readonly reference: string;
-  readonly digest: string;
+  /** Of the manifest or index. */
+  readonly descriptor: Content;
+  /** One, or those of the index in its order. */
+  readonly images: readonly ResultImage[];
   /** The place had the image already. */
   readonly wasThere: boolean;
 }
 
+/** The image of one platform. */
+export interface ResultImage {
+  readonly platform: string;
+  readonly manifest: Content;
+  readonly config: string;
+  readonly layers: readonly ResultLayer[];
+  /** Why the program was compiled; undefined if its binary was reused. */
+  readonly why?: { readonly reason: string; readonly file?: string };
+}
+
+export interface ResultLayer extends Content {
+  readonly diffId: string;
+}
+
+/** The part of an OCI descriptor that identifies content. */
+export interface Content {
+  readonly mediaType: string;
+  readonly digest: string;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/** The SBOMs of a program's images were published. */
+export interface SbomEvent {
+  readonly type: "sbom";
+  readonly importPath: string;
+  readonly references: readonly string[];
+}
+
+/**
+ * The kind of a failure:
+ *
+ * - `usage`: the command line or the configuration is not valid
+ * - `compile`: an error of the compiler, with its place
+ * - `command`: another failure of a program that ko started
+ * - `registry`: a request to a registry failed
+ * - `interrupted`: a signal ended ko
+ * - `failure`: anything else that the user or the outside caused
+ * - `internal`: a bug of ko
+ */
+export type ErrorCode = "usage" | "compile" | "command" | "registry" | "interrupted" | "failure" | "internal";
+
 /** A failure, one for each line `Error: …`. */
 export interface ErrorEvent {
   readonly type: "error";
-  /** The kind of failure, in lower case with hyphens: `usage`, `compile`, `registry`, … */
-  readonly code: string;
+  readonly code: ErrorCode;
   readonly message: string;
   readonly hint?: string;
   readonly file?: string;
@@ -116,13 +164,17 @@ export interface ErrorEvent {
   readonly importPath?: string;
 }
 
-/** The first and the last event of a run, and of each round of `--watch`. */
+/** The first and the last event of a run, and of each round of `--watch`: a round that a change ends has no last one. */
 export interface RunEvent {
   readonly type: "run";
   readonly state: "begin" | "end";
   readonly command: string;
+  readonly koVersion: string;
   /** At the end. */
   readonly exitCode?: number;
 }
 
-export type Event = MessageEvent | ProgramEvent | StageEvent | TransferEvent | ResultEvent | ErrorEvent | RunEvent;
+/** An event that code below the command line reports. */
+export type ReportedEvent = ProgramEvent | TransferEvent | ResultEvent | SbomEvent;
+
+export type Event = MessageEvent | ReportedEvent | StageEvent | ErrorEvent | RunEvent;

@@ -394,7 +394,9 @@ class Attempt implements AsyncDisposable {
       this.#platformsOf.set(importPath, platforms);
       const image = names.get(importPath) ?? "";
       const shown = platforms.map(formatPlatform);
-      context.timing.report({ type: "program", importPath, image, platforms: shown, base: base.text });
+      const ofBase = { base: base.text, ...(base.digest === undefined ? {} : { baseDigest: base.digest }) };
+      const { names: tags } = destination.tags;
+      context.timing.report({ type: "program", importPath, image, tags, platforms: shown, ...ofBase });
     }
     return plans;
   }

@@ -4,8 +4,9 @@
  * Everything that writes to stderr during the run uses the host, the log and the timing of the report.
  */
 import { printable } from "./errors.ts";
+import type { Event } from "./events.ts";
 import type { Host, RunOptions } from "./host.ts";
-import { createLog, type Log, type LogLevel, type ProgressMode } from "./log.ts";
+import { createLog, type Log, type LogLevel, type ProgressMode, silentLog } from "./log.ts";
 import type { SilenceNotes } from "./progress-notes.ts";
 import type { TerminalProgress } from "./progress-terminal.ts";
 import { reportingTiming, type Timing } from "./timing.ts";
@@ -20,10 +21,37 @@ export interface Report extends Disposable {
 export interface ReportOptions {
   readonly level: LogLevel;
   readonly progress: ProgressMode;
+  /** Gets every event. @default no record */
+  readonly record?: (event: Event) => void;
+  /** Nothing is written to stderr: events take its place. @default false */
+  readonly isSilent?: boolean;
 }
 
 /** Opens the report of a run. Dispose of it before anything else writes to stderr, such as the error of the run. */
-export async function openReport(host: Host, { level, progress }: ReportOptions): Promise<Report> {
+export async function openReport(host: Host, options: ReportOptions): Promise<Report> {
+  const { record } = options;
+  const report = await openScreen(host, options);
+  if (record === undefined) return report;
+  const { recordingLog } = await import("./events-record.ts");
+  return {
+    host: {
+      ...report.host,
+      err: (text) => {
+        record({ type: "info", message: printable(text.trimEnd(), 64 * 1024) });
+        report.host.err(text);
+      },
+    },
+    log: recordingLog(report.log, record),
+    timing: (inner) => reportingTiming(report.timing(inner), record),
+    [Symbol.dispose]: () => report[Symbol.dispose](),
+  };
+}
+
+async function openScreen(host: Host, { isSilent = false, level, progress }: ReportOptions): Promise<Report> {
+  if (isSilent) {
+    const log = { ...silentLog, isVerbose: level === "verbose" };
+    return { host: { ...host, err: () => {} }, log, timing: (inner) => inner, [Symbol.dispose]: () => {} };
+  }
   const mode = chooseMode(progress, { host, level });
   if (mode === "block") {
     const { TerminalProgress: Opened } = await import("./progress-terminal.ts");

@@ -105,8 +105,8 @@ export class Progress {
       case "result": {
         const row = this.#rows.get(event.importPath);
         if (row === undefined) break;
-        const { digest, reference, wasThere } = event;
-        row.result = { digest, reference, wasThere, took: now - (row.since ?? now) };
+        const { descriptor, reference, wasThere } = event;
+        row.result = { digest: descriptor.digest, reference, wasThere, took: now - (row.since ?? now) };
         break;
       }
       case "info":
@@ -115,6 +115,7 @@ export class Progress {
       case "warning":
       case "debug":
       case "error":
+      case "sbom":
       case "run":
         break;
     }

@@ -90,7 +90,11 @@ export function sbomPublisher(publisher: Publisher, options: SbomPublisherOption
           if (registry !== undefined) {
             const { reference } = published;
             const where = { registry, repository: shared ?? parseRepository(name), reference };
-            pushes.push(inBackground(timed(() => pushRemembered(built, { ...options, ...where, make }))));
+            const push = async (): Promise<void> => {
+              await pushRemembered(built, { ...options, ...where, make });
+              timing.report({ type: "sbom", importPath, references: sbomReferences(built, where.repository) });
+            };
+            pushes.push(inBackground(timed(push)));
           }
           return published;
         },
@@ -122,12 +126,15 @@ export async function pushSbom(built: Built, options: PushSbomOptions): Promise<
       hint: "Use --sbom=none to publish images without an SBOM.",
     });
   }
-  const subjects = built.kind === "image" ? [built] : [...built.children, built];
-  const references = subjects.map((subject) => {
-    return `${formatRepository(repository)}:${sbomTag(subject.descriptor.digest)}`;
-  });
+  const references = sbomReferences(built, repository);
   for (const pushed of references) log.info(`Published SBOM ${pushed}`);
   return { references, digest };
+}
+
+/** The references of the SBOMs of an image, or of an index's images and then its own. */
+function sbomReferences(built: Built, repository: Repository): readonly string[] {
+  const subjects = built.kind === "image" ? [built] : [...built.children, built];
+  return subjects.map(({ descriptor: { digest } }) => `${formatRepository(repository)}:${sbomTag(digest)}`);
 }
 
 /**

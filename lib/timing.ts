@@ -6,7 +6,7 @@
  */
 import { resolve } from "node:path";
 import { printable } from "./errors.ts";
-import type { Event, ProgramEvent, ResultEvent, Stage, StageSubject, TransferEvent } from "./events.ts";
+import type { Event, ReportedEvent, Stage, StageSubject } from "./events.ts";
 import { checkWritableFile, writeOutputFile } from "./file.ts";
 import type { Host } from "./host.ts";
 
@@ -21,7 +21,7 @@ export interface Timing {
   /** Starts a span, and returns the function that ends it. A span that is never ended ends with the run. */
   start(stage: Stage, what: string | StageSubject): () => void;
   /** Reports progress to the live block and to the file of `--events`. */
-  report(event: ProgramEvent | TransferEvent | ResultEvent): void;
+  report(event: ReportedEvent): void;
 }
 
 /** A {@link Timing} that reports its spans. A span that has not ended counts until now. */
@@ -113,9 +113,9 @@ export function createTiming(now: () => number): Recorder {
 }
 
 /**
- * A timing that reports its spans as events as well.
+ * Returns a timing that reports its spans as events as well.
  *
- * @param report gets the events of this timing
+ * @param report gets those events, and all that are reported to the timing
  */
 export function reportingTiming(timing: Timing, report: (event: Event) => void): Timing {
   let ids = 0;
@@ -131,7 +131,14 @@ export function reportingTiming(timing: Timing, report: (event: Event) => void):
       isOpen = false;
     };
   };
-  return { start, time: (stage, what, work) => within(start(stage, what), work), report };
+  return {
+    start,
+    time: (stage, what, work) => within(start(stage, what), work),
+    report: (event) => {
+      timing.report(event);
+      report(event);
+    },
+  };
 }
 
 function subjectOf(what: string | StageSubject): StageSubject {

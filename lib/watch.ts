@@ -8,10 +8,11 @@ import { join, resolve } from "node:path";
 import { type Clock, inBackground, systemClock, until } from "./async.ts";
 import { LazyCache } from "./cache.ts";
 import { describeError, KoError } from "./errors.ts";
+import { recordingLog, type RunRecord } from "./events-record.ts";
 import { checkWritableFile, readNames, writeOutputFile } from "./file.ts";
 import { type Host, withSignal } from "./host.ts";
 import type { Log, LogLevel } from "./log.ts";
-import { createTiming, type Recorder, type Timing, type TimingOutput } from "./timing.ts";
+import { createTiming, type Recorder, reportingTiming, type Timing, type TimingOutput } from "./timing.ts";
 import { Watcher, type WatcherOptions, type WatchLimit } from "./watch-files.ts";
 import {
   type Affected,
@@ -73,6 +74,8 @@ export interface WatchOptions {
   readonly level: LogLevel;
   /** `--timing`, for each round. */
   readonly timing: TimingOutput | undefined;
+  /** Of `--events` and `--metadata-file`: each round is a run. @default none */
+  readonly record?: RunRecord | undefined;
   /** For the waits before retries. @default the system's */
   readonly clock?: Pick<Clock, "sleep">;
   /** @default {@link Watcher} */
@@ -228,12 +231,18 @@ class WatchLoop<R> implements AsyncDisposable {
     if (!isRetry) screen.status(`${cause}: …`);
     this.#building = new AbortController();
     const changed = this.#building.signal;
+    const { record } = this.#options;
+    record?.begin();
     try {
       await this.#work({ changed, since: host.now().getTime(), isRetry, recorder, report });
       await this.#reportTiming(recorder);
+      await record?.end(0);
       this.#rest();
       return "done";
     } catch (error) {
+      // A round that a change has ended has no end in the record.
+      if (host.signal.aborted) await record?.fail(host.signal.reason);
+      else if (!changed.aborted) await record?.fail(error);
       host.signal.throwIfAborted();
       if (error instanceof FatalError) throw error;
       if (changed.aborted) return "superseded";
@@ -249,6 +258,7 @@ class WatchLoop<R> implements AsyncDisposable {
   /** The three phases of a round. */
   async #work({ changed, since, isRetry, recorder, report }: Round): Promise<void> {
     const screen = this.#screen;
+    const { record } = this.#options;
     const host = withSignal(endingHost(screen.host), AbortSignal.any([screen.host.signal, changed]));
     await using cache = new LazyCache(screen.host, screen.log);
     await using resources = new AsyncDisposableStack();
@@ -259,8 +269,8 @@ class WatchLoop<R> implements AsyncDisposable {
     };
     const context: RoundContext = {
       host,
-      log: screen.log,
-      timing: recorder,
+      log: record === undefined ? screen.log : recordingLog(screen.log, record.add),
+      timing: record === undefined ? recorder : reportingTiming(recorder, record.add),
       cache,
       resources,
       isRetry,

@@ -37,6 +37,8 @@ const BUILD_DEFAULTS = {
   "image-annotation": [],
   "image-user": "",
   explain: false,
+  "metadata-file": "",
+  events: "",
   progress: "auto",
   timing: false,
   watch: false,

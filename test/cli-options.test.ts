@@ -33,6 +33,8 @@ const DEFAULTS: Omit<BuildOptions, "publish"> = {
   user: undefined,
   explain: false,
   progress: "auto",
+  metadata: undefined,
+  events: undefined,
   timing: undefined,
   warnings: [],
 };

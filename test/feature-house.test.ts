@@ -135,10 +135,13 @@ describe("modules", () => {
 
 /** Modules without a test file of their own, and where they are tested. */
 const UNTESTED: Readonly<Record<string, string>> = {
+  "build-image": "build.test.ts makes images and indexes with it",
   "cli-flag-groups": "a table: cli-commands.test.ts parses its flags, and compares docs/reference.md with it",
   "cli-parse": "cli-commands.test.ts parses command lines with the tables of cli-commands.ts",
+  "cli-report": "feature-events.test.ts runs commands with it",
   "compress.worker": "compress.test.ts starts it",
   "config-file": "config.test.ts reads files through config.ts",
+  "events-record": "feature-events.test.ts reads the files of whole runs",
   events: "types",
   "pipeline-plans": "feature-local-base.test.ts and build-debug.test.ts run whole builds that it refuses or adapts",
   "pipeline-resources": "publish.test.ts opens publishers with it, pipeline.test.ts whole runs",

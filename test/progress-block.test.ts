@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import type { Event } from "../lib/events.ts";
 import { formatDuration, formatSize, renderBlock, shortNames } from "../lib/progress-block.ts";
+import type { Digest } from "../lib/oci.ts";
 import { Progress } from "../lib/progress.ts";
 
 describe("shortNames()", () => {
@@ -64,7 +65,7 @@ function nine(): Progress {
   const add = (event: Event, now = 0): void => progress.add(event, now);
   for (const name of NAMES) {
     const platforms = name === "queue" ? ["linux/amd64", "linux/arm64", "linux/s390x"] : ["linux/amd64"];
-    add({ type: "program", importPath: `example.com/cmd/${name}`, image: `r/${name}`, platforms, base: "b" });
+    add({ type: "program", importPath: `example.com/cmd/${name}`, image: `r/${name}`, platforms, tags: [], base: "b" });
   }
   const subject = (name: string): { text: string; importPaths: string[] } => ({
     text: name,
@@ -85,11 +86,19 @@ function nine(): Progress {
   add({ ...sent, bytes: 1_000_000, total: 7_400_000, state: "moving" }, 10_300);
   add({ ...sent, bytes: 3_100_000, total: 7_400_000, state: "moving" }, 11_300);
   begin(6, "layer", "webhook", 5000);
-  const digest = `sha256:${"332a585b7d0e".padEnd(64, "0")}`;
+  const digest: Digest = `sha256:${"332a585b7d0e".padEnd(64, "0")}`;
+  const descriptor = { mediaType: "m", digest, size: 1 };
   for (const name of ["autoscaler", "cleanup"]) {
     begin(7, "check", name, 200);
     add(
-      { type: "result", importPath: `example.com/cmd/${name}`, reference: "r", digest, wasThere: name === "cleanup" },
+      {
+        type: "result",
+        importPath: `example.com/cmd/${name}`,
+        reference: "r",
+        descriptor,
+        images: [],
+        wasThere: name === "cleanup",
+      },
       280,
     );
   }

@@ -31,6 +31,7 @@ const PROGRAMS: readonly Event[] = ["web", "worker"].map((name) => ({
   importPath: `example.com/${name}`,
   image: `r/${name}`,
   platforms: ["linux/amd64"],
+  tags: [],
   base: "b",
 }));
 const COMPILING: Event = {

@@ -55,9 +55,11 @@ describe("openReport()", () => {
     using report = await openReport(host, { level: "normal", progress: "tty" });
     const timing = report.timing(noTiming);
     const about = { importPath: "example.com/web", image: "r/web" };
-    timing.report({ type: "program", ...about, platforms: ["linux/amd64"], base: "b" });
+    timing.report({ type: "program", ...about, platforms: ["linux/amd64"], tags: [], base: "b" });
     await report.host.run(["git"]);
-    timing.report({ type: "result", ...about, reference: "r", digest: `sha256:${"0".repeat(64)}`, wasThere: true });
+    const descriptor = { mediaType: "m", digest: `sha256:${"0".repeat(64)}`, size: 1 } as const;
+    const { importPath } = about;
+    timing.report({ type: "result", importPath, reference: "r", descriptor, images: [], wasThere: true });
     await report.host.run(["kubectl"], { stdout: "inherit" });
     await report.host.out("r\n");
     report.log.info("after");

@@ -52,6 +52,7 @@ function program(name: string): Event {
     importPath: `example.com/${name}`,
     image: `r/${name}`,
     platforms: ["linux/amd64"],
+    tags: [],
     base: "b",
   };
 }
@@ -62,8 +63,8 @@ function compiling(id: number, ...names: readonly string[]): Event {
 }
 
 function result(name: string): Event {
-  const digest = `sha256:${"c6".repeat(32)}`;
-  return { type: "result", importPath: `example.com/${name}`, reference: "r", digest, wasThere: true };
+  const descriptor = { mediaType: "m", digest: `sha256:${"c6".repeat(32)}`, size: 1 } as const;
+  return { type: "result", importPath: `example.com/${name}`, reference: "r", descriptor, images: [], wasThere: true };
 }
 
 const DONE = "c6c6c6c6c6c6  unchanged";

@@ -7,7 +7,7 @@ const WEB = "example.com/app/cmd/web";
 const IMAGE = "registry.example.com/web";
 
 function program(importPath = WEB, image = IMAGE): Event {
-  return { type: "program", importPath, image, platforms: ["linux/amd64"], base: "ko.builtin/static" };
+  return { type: "program", importPath, image, platforms: ["linux/amd64"], tags: [], base: "ko.builtin/static" };
 }
 
 function stage(
@@ -83,8 +83,10 @@ describe("Progress", () => {
   });
 
   test("a result has the time since the program's first stage", () => {
-    const result: Event = { type: "result", importPath: WEB, reference: "r", digest: "d", wasThere: false };
+    const descriptor = { mediaType: "m", digest: `sha256:${"0".repeat(64)}`, size: 1 } as const;
+    const more = { descriptor, images: [], wasThere: false };
+    const result: Event = { type: "result", importPath: WEB, reference: "r", ...more };
     const { rows } = after(program(), stage("begin", 1, "check", { importPaths: [WEB] }), result);
-    expect(rows[0]?.result).toEqual({ reference: "r", digest: "d", wasThere: false, took: 100 });
+    expect(rows[0]?.result).toEqual({ reference: "r", digest: descriptor.digest, wasThere: false, took: 100 });
   });
 });

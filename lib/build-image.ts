@@ -1,0 +1,124 @@
+/**
+ * Assembles the image of a program: base, kodata layer, program layer, and the index of several platforms.
+ */
+import type { Base, BasePlatform } from "./base.ts";
+import type { Compression } from "./compress.ts";
+import type { Content, ResultImage } from "./events.ts";
+import type { Reason } from "./go-setup.ts";
+import {
+  assembleImage,
+  assembleIndex,
+  type Built,
+  type DebugSettings,
+  type Image,
+  type ImageDebugger,
+  type IndexChild,
+  type Layer,
+  layerTypeFor,
+} from "./image.ts";
+import { retypeLayer } from "./layer.ts";
+import { type Descriptor, type Digest, formatPlatform, type Platform } from "./oci.ts";
+
+/** What goes into images besides programs and bases. */
+export interface ImageSettings {
+  /** Of the two layers that are made here; local daemons want plain tars. */
+  readonly compression: Compression;
+  readonly labels: ReadonlyMap<string, string>;
+  readonly annotations: ReadonlyMap<string, string>;
+  readonly user: string | undefined;
+  /** Seconds since 1970. */
+  readonly created: number | undefined;
+  /** Seconds since 1970. */
+  readonly kodataCreated: number | undefined;
+  /** How Delve starts the programs whose setups want it. @default none wants it */
+  readonly debug?: DebugSettings | undefined;
+}
+
+export interface BuiltImage {
+  readonly platform: Platform;
+  readonly image: Image;
+  /** Why its program was compiled; undefined if it was reused. */
+  readonly why: Reason | undefined;
+}
+
+const BASE_DIGEST = "org.opencontainers.image.base.digest";
+const BASE_NAME = "org.opencontainers.image.base.name";
+
+export interface OnBaseOptions {
+  readonly importPath: string;
+  readonly on: Base;
+  readonly target: BasePlatform;
+  readonly kodata: Layer;
+  readonly program: Layer;
+  readonly debugger: ImageDebugger | undefined;
+  readonly image: ImageSettings;
+}
+
+/** Puts the layers of a program on the image of a base. */
+export function onBase(base: Image, options: OnBaseOptions): Image {
+  const { debugger: delve, image, importPath, kodata, on, program, target } = options;
+  const { compression } = image;
+  const mediaType = layerTypeFor(base.descriptor.mediaType, { compression, base: on.text });
+  return assembleImage(base, {
+    importPath,
+    os: target.platform.os,
+    kodata: retypeLayer(kodata, mediaType),
+    program: retypeLayer(program, mediaType),
+    debugger: delve && { ...delve, layer: retypeLayer(delve.layer, mediaType) },
+    labels: Object.fromEntries(image.labels),
+    annotations: {
+      ...Object.fromEntries(image.annotations),
+      ...baseAnnotations(on, target.entry?.digest ?? on.digest),
+    },
+    user: image.user,
+    created: image.created,
+    kodataCreated: image.kodataCreated,
+  });
+}
+
+export interface CombineOptions {
+  readonly base: Base;
+  /** One for each image. */
+  readonly targets: readonly BasePlatform[];
+  readonly annotations: ReadonlyMap<string, string>;
+}
+
+/** One image stays an image; several become an index of the base's kind. */
+export function combine(images: readonly Image[], { annotations, base, targets }: CombineOptions): Built {
+  const [only] = images;
+  if (images.length === 1 && only !== undefined) return only;
+  const children = targets.flatMap(({ entry }, i): readonly IndexChild[] => {
+    const image = images[i];
+    return entry === undefined || image === undefined ? [] : [{ entry, image }];
+  });
+  return assembleIndex(children, {
+    mediaType: base.mediaType,
+    annotations: { ...Object.fromEntries(annotations), ...baseAnnotations(base, base.digest) },
+  });
+}
+
+function baseAnnotations(base: Base, digest: Digest | undefined): Readonly<Record<string, string>> {
+  return {
+    ...(digest === undefined || base.digest === undefined ? {} : { [BASE_DIGEST]: digest }),
+    ...(base.name === undefined ? {} : { [BASE_NAME]: base.name }),
+  };
+}
+
+/** The image of one platform, for the events of the run. */
+export function describeImage({ image, platform, why }: BuiltImage): ResultImage {
+  const { descriptor, layers, manifest } = image;
+  return {
+    platform: formatPlatform(platform),
+    manifest: contentOf(descriptor),
+    config: manifest.config.digest,
+    layers: layers.map(({ descriptor: layer, diffId }) => ({ ...contentOf(layer), diffId })),
+    ...(why === undefined
+      ? {}
+      : { why: { reason: why.reason, ...(why.file === undefined ? {} : { file: why.file }) } }),
+  };
+}
+
+/** A descriptor without the URLs, annotations and platform that it may have. */
+export function contentOf({ digest, mediaType, size }: Descriptor): Content {
+  return { mediaType, digest, size };
+}

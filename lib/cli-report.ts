@@ -1,0 +1,50 @@
+/**
+ * Runs a building command with its report: what stderr shows, the file of `--events`, the file of `--metadata-file`.
+ */
+import type { BuildOptions } from "./cli-options.ts";
+import type { Host } from "./host.ts";
+import type { LogLevel } from "./log.ts";
+import { openReport, type Report } from "./progress-report.ts";
+
+export interface WithReportOptions {
+  readonly host: Host;
+  readonly command: string;
+  readonly level: LogLevel;
+  readonly build: Pick<BuildOptions, "events" | "metadata" | "progress">;
+}
+
+/**
+ * Runs work with a report, and ends the report: the metadata is written after a failure too.
+ *
+ * @returns the exit code of the work; with `--events=-` also that of its failure, which is an event then
+ * @throws {UsageError} If a file cannot be written. It is checked before the work begins.
+ * @throws {KoError} If the metadata cannot be written after the work.
+ * @throws Errors of `work`.
+ */
+export async function withReport(
+  work: (report: Report) => Promise<number>,
+  options: WithReportOptions,
+): Promise<number> {
+  const { build, command, host, level } = options;
+  const { events, metadata, progress } = build;
+  if (events === undefined && metadata === undefined) {
+    using report = await openReport(host, { level, progress });
+    return await work(report);
+  }
+  const { RunRecord } = await import("./events-record.ts");
+  using record = await RunRecord.open({ host, command, events, metadata });
+  const isSilent = events === "-";
+  record.begin();
+  let exitCode: number;
+  try {
+    using report = await openReport(host, { level, progress, record: record.add, isSilent });
+    exitCode = await work(report);
+  } catch (error) {
+    // After Ctrl-C everything fails somehow: the signal is the reason.
+    const code = await record.fail(host.signal.aborted ? host.signal.reason : error);
+    if (isSilent) return code;
+    throw error;
+  }
+  await record.end(exitCode);
+  return exitCode;
+}

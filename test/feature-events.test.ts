@@ -1,0 +1,161 @@
+/**
+ * `--events` and `--metadata-file` in whole runs: both fit their schemas, and agree with each other and with the screen.
+ */
+import { describe, expect, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
+import { Ajv2020 } from "ajv/dist/2020.js";
+import { findCounterparts } from "./helpers/counterparts.ts";
+import { goMod, mainGo } from "./helpers/go.ts";
+import { registrySuite } from "./helpers/registry-fault-proxy.ts";
+import { type Bench, makeBench } from "./helpers/world-bench.ts";
+import { startWatching } from "./helpers/world-watch.ts";
+import { waitUntil } from "./helpers/world-programs.ts";
+
+const programs = findCounterparts(["docker-registry"]);
+
+const TWO = {
+  "go.mod": goMod("example.com/app"),
+  "cmd/web/main.go": mainGo("web"),
+  "cmd/worker/main.go": mainGo("worker"),
+};
+
+interface Line {
+  readonly type: string;
+  readonly [key: string]: unknown;
+}
+
+function schema(name: string): (value: unknown) => readonly unknown[] {
+  const text = readFileSync(`${import.meta.dir}/../docs/schemas/${name}.v1.json`, "utf8");
+  const document: object = JSON.parse(text);
+  const validate = new Ajv2020({ allErrors: true, strictTypes: false, strictRequired: false }).compile(document);
+  return (value) => (validate(value) ? [] : (validate.errors ?? []));
+}
+
+const checkEvent = schema("events");
+const checkMetadata = schema("metadata");
+
+function readLines(text: string): readonly Line[] {
+  const lines = text
+    .trimEnd()
+    .split("\n")
+    .map((line): Line => JSON.parse(line));
+  expect(lines.flatMap((line) => checkEvent(line).map((error) => ({ line, error })))).toEqual([]);
+  return lines;
+}
+
+interface Metadata {
+  readonly exitCode: number;
+  readonly programs: readonly Readonly<Record<string, unknown>>[];
+  readonly errors: readonly Readonly<Record<string, unknown>>[];
+}
+
+function readMetadata(bench: Bench): Metadata {
+  const value: Metadata = JSON.parse(readFileSync(bench.work.at("metadata.json"), "utf8"));
+  expect(checkMetadata(value)).toEqual([]);
+  return value;
+}
+
+function ofType(lines: readonly Line[], type: string): readonly Line[] {
+  return lines.filter((line) => line.type === type);
+}
+
+describe.skipIf(programs === undefined)("--events and --metadata-file", () => {
+  const { proxy } = registrySuite();
+
+  function flags(bench: Bench): readonly string[] {
+    return ["--events", bench.work.at("events.jsonl"), "--metadata-file", bench.work.at("metadata.json")];
+  }
+
+  function readEvents(bench: Bench): readonly Line[] {
+    return readLines(readFileSync(bench.work.at("events.jsonl"), "utf8"));
+  }
+
+  test("agree with stdout, with stderr and with each other", async () => {
+    using bench = makeBench(TWO, { host: proxy.host });
+    const args = ["build", "-B", "-t", "v1,v2", "--platform=linux/amd64,linux/arm64", ...flags(bench)];
+    const first = await bench.ours([...args, "./cmd/worker", "./cmd/web"]);
+    expect(first.code).toBe(0);
+    const events = readEvents(bench);
+    const metadata = readMetadata(bench);
+    const references = first.stdout.trimEnd().split("\n");
+    expect(metadata.programs.map(({ reference }) => reference)).toEqual(references);
+    expect(new Set(ofType(events, "result").map(({ reference }) => reference))).toEqual(new Set(references));
+    expect(metadata.programs.map((program) => program["image.name"])).toEqual(
+      ["worker", "web"].map((name) => `${bench.repository}/${name}:v1,${bench.repository}/${name}:v2`),
+    );
+    for (const { "containerimage.digest": digest, reference } of metadata.programs)
+      expect(reference).toEndWith(`@${String(digest)}`);
+    const lines = ofType(events, "info").flatMap(({ message }) => String(message).split("\n"));
+    expect(lines).toEqual(first.stderr.trimEnd().split("\n"));
+    expect(new Map(ofType(events, "sbom").map(({ importPath, references: sboms }) => [importPath, sboms]))).toEqual(
+      new Map(metadata.programs.map(({ importPath, sboms }) => [importPath, sboms])),
+    );
+    expect(events[0]).toMatchObject({ type: "run", state: "begin", command: "build" });
+    expect(events.at(-1)).toMatchObject({ type: "run", state: "end", exitCode: 0 });
+    const stages = ofType(events, "stage");
+    const begun = stages.filter(({ state }) => state === "begin").map(({ id }) => id);
+    expect(new Set(stages.filter(({ state }) => state === "end").map(({ id }) => id))).toEqual(new Set(begun));
+    const second = await bench.ours([...args, "./cmd/worker", "./cmd/web"]);
+    expect(second.stdout).toBe(first.stdout);
+    expect(readMetadata(bench).programs).toMatchObject([{ wasThere: true }, { wasThere: true }]);
+  });
+
+  test("a compile error: the metadata has it, and what is known of the programs", async () => {
+    using bench = makeBench(
+      { ...TWO, "cmd/web/main.go": "package main\n\nfunc main() { x() }\n" },
+      { host: proxy.host },
+    );
+    const result = await bench.ours(["build", ...flags(bench), "./cmd/worker", "./cmd/web"]);
+    expect(result.code).toBe(1);
+    const { errors, exitCode, programs: known } = readMetadata(bench);
+    expect([exitCode, known.map(({ published }) => published)]).toEqual([1, [false, false]]);
+    expect(errors[0]).toEqual({
+      code: "compile",
+      message: "undefined: x",
+      file: "cmd/web/main.go",
+      line: 3,
+      column: 15,
+    });
+    expect(ofType(readEvents(bench), "error").map(({ message }) => message)).toEqual(
+      errors.map(({ message }) => message),
+    );
+    for (const { message } of errors) expect(result.stderr).toContain(String(message));
+  });
+
+  test("--events=- writes nothing but events to stderr, also for a failure", async () => {
+    using bench = makeBench(TWO, { host: proxy.host });
+    bench.tree.write({ "a.yaml": "image: ko://example.com/app/cmd/wbe\n" });
+    const result = await bench.ours(["resolve", "--events=-", "-f", "a.yaml"]);
+    expect([result.code, result.stdout]).toEqual([1, ""]);
+    const [error] = ofType(readLines(result.stderr), "error");
+    expect(error).toMatchObject({ file: "a.yaml", line: 1, column: 8, hint: expect.stringContaining("cmd/web") });
+  });
+
+  test.each([
+    ["--metadata-file=-", /Cannot use --metadata-file="-"/],
+    ["--metadata-file=no/such/file", /Cannot write --metadata-file/],
+    ["--events=.", /Cannot write --events/],
+  ])("%s is refused before anything is built", async (flag, message) => {
+    using bench = makeBench(TWO, { host: proxy.host });
+    const result = await bench.ours(["build", flag, "./cmd/web"]);
+    expect([result.code, result.stdout, bench.goCalls()]).toEqual([2, "", []]);
+    expect(result.stderr).toMatch(message);
+  });
+
+  test("each round of a watch is a run, and rewrites the metadata", async () => {
+    using bench = makeBench(TWO, { host: proxy.host });
+    await using watching = startWatching(bench, ["build", "-W", ...flags(bench), "./cmd/web"]);
+    const runs = (): readonly Line[] =>
+      existsSync(bench.work.at("events.jsonl")) && readFileSync(bench.work.at("events.jsonl"), "utf8") !== ""
+        ? ofType(readEvents(bench), "run")
+        : [];
+    const ended = (): number => runs().filter(({ state }) => state === "end").length;
+    await waitUntil(() => ended() === 1, watching.running);
+    const before = readMetadata(bench);
+    bench.tree.write({ "cmd/web/main.go": mainGo("another") });
+    await waitUntil(() => ended() === 2, watching.running);
+    const after = readMetadata(bench);
+    expect(after.programs).toMatchObject([{ platforms: [{ reused: false, why: { reason: "changed" } }] }]);
+    expect(after.programs[0]?.["reference"]).not.toEqual(before.programs[0]?.["reference"]);
+  });
+});
