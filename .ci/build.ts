@@ -28,7 +28,7 @@ export interface CompileOptions {
   readonly source: SourceVersion;
 }
 
-const ENTRIES = ["ko.ts", "lib/compress.worker.ts"];
+const ENTRIES = ["ko.ts", "lib/compress.worker.ts", "lib/yaml.worker.ts"];
 
 /**
  * Compiles one executable.

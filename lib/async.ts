@@ -50,6 +50,8 @@ const ATTEMPTS = 5;
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 30_000;
 const LONGEST_RETRY_AFTER_MS = 60_000;
+/** The longest time that a loop runs without a turn of the event loop. */
+const TURN_MS = 50;
 /** The sum of the waits of one call. */
 const ALL_WAITS_MS = 180_000;
 
@@ -114,6 +116,28 @@ export function repeat(milliseconds: number, work: () => void): () => void {
   const timer = setInterval(work, milliseconds);
   timer.unref();
   return () => clearInterval(timer);
+}
+
+/** Gives signals and other work a turn within a long loop: without one, Ctrl-C has no effect until the loop ends. */
+export class Pace {
+  readonly #signal: AbortSignal | undefined;
+  #last = systemClock.monotonic();
+
+  constructor(signal?: AbortSignal) {
+    this.#signal = signal;
+  }
+
+  /** Whether the loop has run long enough since the last turn. */
+  get isDue(): boolean {
+    return systemClock.monotonic() - this.#last > TURN_MS;
+  }
+
+  /** Waits for a turn of the event loop. @throws The signal's reason, if it has aborted. */
+  async turn(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    this.#signal?.throwIfAborted();
+    this.#last = systemClock.monotonic();
+  }
 }
 
 /** Returns the promise stored under `key`; calls `work` and stores its promise if there is none yet. */

@@ -1,8 +1,8 @@
 /**
  * Parses command line flags as Go's pflag does (https://github.com/spf13/pflag), and formats them for `--help`.
  *
- * Three differences from pflag: `-n=` is an empty value (pflag: "="), numbers are decimal, and a line end in a list is an
- * error (pflag drops the rest). The tables of ko's own flags are in cli-flag-groups.ts.
+ * Differences from pflag: `-n=` is an empty value (pflag: "="), numbers are decimal, a line end in a list is an error (pflag
+ * drops the rest), and empty words and list items count for nothing. The tables of ko's own flags are in cli-flag-groups.ts.
  */
 import { findNearest, UsageError } from "./errors.ts";
 
@@ -37,7 +37,10 @@ export interface IntFlag extends FlagBase {
   readonly min?: number;
 }
 
-/** Repeatable and comma-separated: each value is one CSV record. The first use replaces the default. */
+/**
+ * Repeatable and comma-separated: each value is one CSV record, whose empty fields count for nothing. The first use replaces
+ * the default.
+ */
 export interface ListFlag extends FlagBase {
   readonly kind: "list";
   readonly default: readonly string[];
@@ -134,6 +137,8 @@ export function parseFlags<T extends FlagTable>(
       afterDashes = argv.slice(next);
       break;
     }
+    // A variable of the shell that is empty, in quotes: `ko apply "$FLAGS" -f -`.
+    if (word === "") continue;
     if (word === "-" || !word.startsWith("-")) {
       positionals = [...positionals, word];
       if (options.interspersed ?? true) continue;
@@ -321,8 +326,9 @@ function readValue(flag: Flag, text: string, options: ReadValueOptions): FlagVal
     if (flag.min !== undefined && value < flag.min) throw fail(`wanted a number of at least ${flag.min}`);
     return value;
   }
-  const fields = flag.commas === false ? [text] : readCsv(text);
-  if ("why" in fields) throw fail(fields.why);
+  const read = flag.commas === false ? [text] : readCsv(text);
+  if ("why" in read) throw fail(read.why);
+  const fields = flag.commas === false ? read : read.filter((field) => field !== "");
   return Array.isArray(options.before) ? [...options.before, ...fields] : fields;
 }
 

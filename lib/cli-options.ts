@@ -75,7 +75,8 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
       push: given.has("push") ? flags.push : undefined,
       local: flags.local,
       insecureRegistry: flags["insecure-registry"],
-      compression: given.has("compression") ? readCompression(flags.compression) : undefined,
+      compression:
+        flags.compression !== "" && given.has("compression") ? readCompression(flags.compression) : undefined,
       sbom,
     },
     platforms: flags.platform,
@@ -177,12 +178,6 @@ function checkTags(tags: readonly string[], flags: BuildFlags): void {
     const why = whyBadTag(tag);
     if (why !== undefined) throw new UsageError(`Cannot use ${shown}: ${why}`);
   }
-  if (flags.push && tags.length === 0) {
-    // The original pushes nothing at all then, and reports success.
-    throw new UsageError(`Cannot use ${shown}: there is no tag, wanted at least one for a push`, {
-      hint: "Leave --tags out to push the tag latest.",
-    });
-  }
   if (!flags["tag-only"]) return;
   const hint = "Name the tag, as in --tag-only --tags v1.2.3";
   if (tags.length !== 1 && (flags.push || tags.length === 0)) {
@@ -233,8 +228,9 @@ function readSbomFlags(flags: BuildFlags, given: ReadonlySet<string>): SbomFlags
   switch (flags.sbom) {
     case "none":
       return undefined;
+    case "":
     case "spdx":
-      return { dir: flags["sbom-dir"] || undefined, isExplicit: given.has("sbom") };
+      return { dir: flags["sbom-dir"] || undefined, isExplicit: given.has("sbom") && flags.sbom !== "" };
     default: {
       const nearest = findNearest(flags.sbom, ["spdx", "none"]);
       const near = nearest === undefined ? "" : `, the nearest is "${nearest}"`;

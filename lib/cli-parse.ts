@@ -78,7 +78,9 @@ export function parseCommandLine(argv: readonly string[]): Invocation {
   if (parsed.help) return { command: "help", text: formatHelp(found) };
   const { values, given } = parsed;
   const own = (command.afterDashes ?? "own") === "own";
-  const positionals = own ? [...parsed.positionals, ...parsed.afterDashes] : parsed.positionals;
+  const positionals = own
+    ? [...parsed.positionals, ...parsed.afterDashes.filter((each) => each !== "")]
+    : parsed.positionals;
   checkWords(found, positionals);
   if (name === "help") {
     const [topic] = positionals;

@@ -55,6 +55,8 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
     case "create":
     case "run": {
       const build = await checkFlags(invocation);
+      // Fails if stdout is closed: nothing is pushed for a result that is lost.
+      if (invocation.command === "build" || invocation.command === "resolve") await host.out("");
       return isWatching(invocation) ? watch(invocation, { host, log, build }) : runOnce(invocation, { host, build });
     }
     case "delete": {
@@ -225,8 +227,13 @@ async function feedKubectl(invocation: Of<"apply" | "create">, run: Run): Promis
   const args = [invocation.command, "-f", "-", ...kubectlArguments(invocation.flags, invocation.given)];
   const stdin = new TextEncoder().encode(text);
   return timing.time("kubectl", invocation.command, () =>
-    runKubectl(host, [...args, ...invocation.afterDashes], { log, stdin }),
+    runKubectl(host, [...args, ...withoutEmpty(invocation.afterDashes)], { log, stdin }),
   );
+}
+
+/** Drops empty words, except where one can be the value of the flag before it. */
+function withoutEmpty(words: readonly string[]): readonly string[] {
+  return words.filter((word, i) => word !== "" || /^-[^=]*$/.test(words[i - 1] ?? ""));
 }
 
 /** Returns the YAML that `-f` and `-k` name, with image references; throws before anything is written. */
@@ -241,6 +248,7 @@ async function resolveYaml(invocation: ReadingYaml, run: Run): Promise<string> {
     log,
     place: build.debug === undefined ? undefined : await placeOf(invocation),
     records: cache.get(),
+    signal: host.signal,
     selector: invocation.flags.selector,
     strict: invocation.flags.strict,
     openPipeline: () => openPipeline(run),
@@ -301,7 +309,7 @@ function argsOf({ positionals }: Of<"build">): readonly string[] {
   return positionals.length > 0 ? positionals : ["."];
 }
 
-function requestOf({ flags, given }: ReadingYaml): InputRequest {
+function requestOf({ flags }: ReadingYaml): InputRequest {
   const { filename, recursive, kustomize } = flags;
-  return { files: filename, recursive, kustomize: given.has("kustomize") ? kustomize : undefined };
+  return { files: filename, recursive, kustomize: kustomize || undefined };
 }

@@ -73,7 +73,7 @@ export interface Host {
   now(): Date;
   /** Milliseconds, with fractions, since the start of the runtime: monotonic, without the load of the executable. */
   monotonic(): number;
-  /** Writes to stdout, after all earlier writes. @throws {KoError} If stdout is closed or full. */
+  /** Writes to stdout, after all earlier writes; nothing for "". @throws {KoError} If stdout is closed or full. */
   out(data: string | Uint8Array): Promise<void>;
   /** Writes to stderr, in the order of the calls. Failures are ignored. */
   err(text: string): void;
@@ -101,6 +101,9 @@ export interface Host {
   tempFolder(prefix: string, parent?: string): Promise<TempFolder>;
 }
 
+/** `O_CLOEXEC` of Linux: a stream that a process is started with never has it. */
+const CLOSE_ON_EXEC = 0o2000000;
+
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
 /** The exit codes of shells: 128 plus the signal's number. */
@@ -121,6 +124,7 @@ export function createHost(): Host {
   const folders = new Set<string>();
   const groups = new Set<number>();
   const write = createWriter();
+  const isClosed = isStdoutClosed();
   // Without stderr the work goes on.
   const writeStderr = (data: string | Uint8Array): Promise<unknown> => write(Bun.stderr, data).catch(() => {});
   for (const name of SIGNALS) {
@@ -158,6 +162,7 @@ export function createHost(): Host {
     monotonic: () => performance.now(),
     out: async (data) => {
       try {
+        if (isClosed) throw new Error("it is closed");
         const written = await write(Bun.stdout, data);
         if (written !== Buffer.byteLength(data)) throw new Error(`only ${written} bytes were taken`);
       } catch (cause) {
@@ -221,6 +226,16 @@ function isHangupIgnored(): boolean {
     return (Number.parseInt(ignored.slice(-1), 16) & 1) === 1;
   } catch {
     return true;
+  }
+}
+
+/** Reports whether the process was started without stdout: Bun has put /dev/null there (docs/rules.md, Bun 1). */
+function isStdoutClosed(): boolean {
+  try {
+    const [, flags = "0"] = /^flags:\s*([0-7]+)$/m.exec(readFileSync("/proc/self/fdinfo/1", "utf8")) ?? [];
+    return (Number.parseInt(flags, 8) & CLOSE_ON_EXEC) !== 0;
+  } catch {
+    return false;
   }
 }
 

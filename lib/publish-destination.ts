@@ -22,7 +22,7 @@ export type Place = { readonly kind: "registry" } | { readonly kind: LocalTarget
 
 /** The tags that images get. */
 export interface TagRule {
-  /** Each once, in the order given. Empty only if nothing is pushed. */
+  /** Each once, in the order given. Empty: a push is by digest alone, and local targets get the content tag only. */
   readonly names: readonly string[];
   /** `--tag-only`: published references show no digest. For a push there is exactly one tag then, and not `latest`. */
   readonly only: boolean;

@@ -133,7 +133,7 @@ export async function writeImageRefs(path: string, published: readonly Published
 class RegistrySink implements ImageSink {
   readonly #name: string;
   readonly #options: RegistryPublisherOptions;
-  /** The manifest that the first tag names now, asked for before the image is built. */
+  /** The manifest that the first tag names now, asked for before the image is built; undefined without a tag. */
   readonly #existing: Promise<Descriptor | undefined>;
   readonly #transfers: Transfers;
 
@@ -141,7 +141,8 @@ class RegistrySink implements ImageSink {
     this.#name = name;
     this.#options = options;
     this.#transfers = new Transfers({ timing: options.timing, host: parseRepository(name).host, image: name });
-    this.#existing = inBackground(this.#findExisting());
+    const [first] = options.tags.names;
+    this.#existing = first === undefined ? Promise.resolve(undefined) : inBackground(this.#find(first));
   }
 
   addLayer(layer: BlobStream, { changed }: { readonly changed: boolean }): void {
@@ -159,18 +160,18 @@ class RegistrySink implements ImageSink {
     const registry = await this.#options.registry;
     const repository = parseRepository(name);
     const { digest } = image.descriptor;
-    const [first, ...others] = this.#tags;
-    // An answer from before the build may be outdated.
+    const [first = digest, ...others] = tags.names;
+    // An answer from before the build may be outdated, and without a tag there is none.
+    const isKnown = reused && first !== digest;
     const existing = await timing.time("manifest", { text: name, image: name }, () =>
-      reused ? this.#existing : this.#findExisting(),
+      isKnown ? this.#existing : this.#find(first),
     );
     if (existing?.digest !== digest) {
       await timing.time("upload", { text: name, image: name }, () =>
         pushContent(registry, { repository, built: image, transfers: this.#transfers }),
       );
-      await timing.time("manifest", { text: `${name}:${first}`, image: name }, () =>
-        registry.pushManifest(repository, first, image),
-      );
+      const text = first === digest ? `${name}@${digest}` : `${name}:${first}`;
+      await timing.time("manifest", { text, image: name }, () => registry.pushManifest(repository, first, image));
     }
     for (const tag of others) {
       await timing.time("manifest", { text: `${name}:${tag}`, image: name }, () =>
@@ -183,21 +184,18 @@ class RegistrySink implements ImageSink {
     return { reference, wasThere, all: listAll(image, reference, formatRepository(repository)) };
   }
 
-  get #tags(): readonly [string, ...string[]] {
-    const [first = "latest", ...others] = this.#options.tags.names;
-    return [first, ...others];
-  }
-
-  async #findExisting(): Promise<Descriptor | undefined> {
+  /** @param reference a tag or a digest */
+  async #find(reference: string): Promise<Descriptor | undefined> {
     const registry = await this.#options.registry;
-    return registry.findManifest(parseRepository(this.#name), this.#tags[0], { push: true });
+    return registry.findManifest(parseRepository(this.#name), reference, { push: true });
   }
 
   async #sendLayer(layer: BlobStream, changed: boolean): Promise<void> {
     const [registry, existing] = await Promise.all([this.#options.registry, this.#existing]);
     const repository = parseRepository(this.#name);
-    // The existing image may hold an unchanged layer: only its digest, known at its end, can tell.
-    if (changed || existing === undefined) await registry.streamBlob(repository, this.#transfers.stream(layer));
+    // The registry may have an unchanged layer: only its digest, known at its end, can tell.
+    const isNew = existing === undefined && this.#options.tags.names.length > 0;
+    if (changed || isNew) await registry.streamBlob(repository, this.#transfers.stream(layer));
     else await registry.pushBlob(repository, this.#transfers.blob(await layer.done));
   }
 }

@@ -4,6 +4,7 @@
  * All bad references are reported together, with file, line and column, before anything is built. All other bytes and the
  * order of documents stay.
  */
+import { Pace } from "./async.ts";
 import type { Records } from "./cache.ts";
 import { KoError, KoErrors, messageOf, throwAll } from "./errors.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
@@ -12,8 +13,7 @@ import type { Choice, Pipeline, PublishedProgram } from "./pipeline.ts";
 import type { Input } from "./yaml-inputs.ts";
 import { filterDocuments, findAlwaysPulled } from "./yaml-objects.ts";
 import { findReferences, replaceReferences, type YamlReference } from "./yaml-references.ts";
-import { parseSelector } from "./yaml-selector.ts";
-import { joinDocuments, splitDocuments, type YamlDocument } from "./yaml.ts";
+import { joinDocuments, splitStream, type YamlDocument } from "./yaml.ts";
 
 export interface ResolveOptions {
   readonly log: Log;
@@ -25,6 +25,7 @@ export interface ResolveOptions {
   readonly records: Records | undefined;
   /** For the commands of `--debug`: arguments of kubectl, of `placeArguments()`. @default none */
   readonly place?: readonly string[] | undefined;
+  readonly signal?: AbortSignal | undefined;
   /** Called only if there is a reference. */
   readonly openPipeline: () => Promise<Pipeline>;
 }
@@ -76,30 +77,45 @@ export async function resolveInputs(inputs: readonly Input[], options: ResolveOp
   }
   await using pipeline = await options.openPipeline();
   const images = await publishReferences(reading, { ...options, pipeline, values: [...occurrences.keys()] });
-  if (pipeline.sideLoads) await warnOfPulls(referring, options.log);
+  if (pipeline.sideLoads) await warnOfPulls(referring, options);
   await logDebugged(referring, { ...options, images });
   return joinDocuments(referring.map((each) => putReferences(each, (value) => images.get(value)?.reference)));
 }
 
 /**
- * Splits inputs into documents and finds their `ko://` strings. A document that is not YAML becomes a problem of the
- * reading, so that it is reported together with bad references.
+ * Splits inputs into documents and finds their `ko://` strings. A file or document that is not YAML becomes a problem of
+ * the reading, so that it is reported together with bad references.
  *
- * @throws {KoError} If a file is not UTF-8 text, or the selector cannot be applied.
+ * @throws {KoError} If the selector cannot be applied.
  */
 export async function readReferences(
   inputs: readonly Input[],
-  { records, selector }: Pick<ResolveOptions, "records" | "selector">,
+  { records, selector, signal }: Pick<ResolveOptions, "records" | "selector" | "signal">,
 ): Promise<Reading> {
-  const documents = inputs.flatMap(({ name, bytes }) => splitDocuments(bytes, name));
-  const kept = selector === "" ? documents : await filterDocuments(documents, parseSelector(selector));
   const referring: Referring[] = [];
   const problems: Problem[] = [];
   const occurrences = new Map<string, Occurrence[]>();
+  const pace = new Pace(signal);
   let order = 0;
+  const note = (error: unknown): void => {
+    signal?.throwIfAborted();
+    if (!(error instanceof KoError)) throw error;
+    const errors = error instanceof KoErrors ? error.errors : [error];
+    problems.push(...errors.map((each) => ({ order: order++, error: each })));
+  };
+  const documents: YamlDocument[] = [];
+  for (const { name, bytes } of inputs) {
+    try {
+      for (const document of await splitStream({ bytes, file: name }, pace)) documents.push(document);
+    } catch (error) {
+      note(error);
+    }
+  }
+  const kept = selector === "" ? documents : await filterDocuments(documents, { selector, signal });
   for (const document of kept) {
     try {
-      const references = await findReferences(document, records);
+      if (pace.isDue) await pace.turn();
+      const references = await findReferences(document, { records, signal, pace });
       referring.push({ document, references });
       for (const reference of references) {
         const occurrence = { file: document.file, reference, order: order++ };
@@ -109,9 +125,7 @@ export async function readReferences(
       }
     } catch (error) {
       // All broken documents are reported, not only the first.
-      if (!(error instanceof KoError)) throw error;
-      const errors = error instanceof KoErrors ? error.errors : [error];
-      problems.push(...errors.map((each) => ({ order: order++, error: each })));
+      note(error);
       referring.push({ document, references: [] });
     }
   }
@@ -132,10 +146,13 @@ export function putReferences(
 }
 
 /** Warns of manifests that pull always: an image that is in no registry cannot be pulled. */
-export async function warnOfPulls(referring: readonly Referring[], log: Log): Promise<void> {
+export async function warnOfPulls(
+  referring: readonly Referring[],
+  { log, signal }: Pick<ResolveOptions, "log" | "signal">,
+): Promise<void> {
   for (const { document, references } of referring) {
     if (references.length === 0) continue;
-    for (const { line, column } of await findAlwaysPulled(document)) {
+    for (const { line, column } of await findAlwaysPulled(document, signal)) {
       log.warn(
         `${document.file}:${line}:${column}: "imagePullPolicy: Always" cannot find an image that is in no registry; use IfNotPresent`,
       );

@@ -110,7 +110,7 @@ export class YamlJob implements WatchJob<YamlResult> {
 
   async deliver({ reading, published, sideLoads }: YamlResult, context: RoundContext): Promise<string> {
     context.showPrograms(this.#programs.note(published));
-    if (sideLoads) await warnOfPulls(reading.referring, context.log);
+    if (sideLoads) await warnOfPulls(reading.referring, { log: context.log, signal: context.host.signal });
     const isNew = ([, { program }]: readonly [string, PublishedProgram]): boolean =>
       published.some((each) => each.program.importPath === program.importPath);
     const images = new Map([...this.#images].filter(isNew));
@@ -131,7 +131,7 @@ export class YamlJob implements WatchJob<YamlResult> {
     const inputs = await timing.time("read", request.files.join(" "), () =>
       readInputs(request, { host, log, signal: host.signal, kept: this.#kept }),
     );
-    const reading = await readReferences(inputs, { selector, records: cache.get() });
+    const reading = await readReferences(inputs, { selector, records: cache.get(), signal: host.signal });
     this.#inputs = inputs;
     if (reading.problems.length > 0) return reading;
     await this.#noteRemoved(reading, context);
@@ -171,9 +171,11 @@ export class YamlJob implements WatchJob<YamlResult> {
     if (gone.size === 0) return;
     const knownTexts = new Set(known.map(keyOf));
     const added = referring.filter(({ document }) => !knownTexts.has(keyOf(document)));
-    const present = new Set((await Promise.all(added.map(({ document }) => findObjects(document)))).flat());
+    const { signal } = context.host;
+    const present = new Set<string>();
+    for (const { document } of added) for (const object of await findObjects(document, signal)) present.add(object);
     for (const document of gone) {
-      for (const object of await findObjects(document)) {
+      for (const object of await findObjects(document, signal)) {
         if (present.has(object)) continue;
         context.showNote(`${object} is no longer in ${document.file}: it is left in the cluster`);
       }

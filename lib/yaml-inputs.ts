@@ -100,15 +100,13 @@ export async function readInputs(request: InputRequest, options: ReadInputsOptio
   return allOf(inputs);
 }
 
-/** @throws {UsageError} If the request is empty, or a name in it is. */
+/** @throws {UsageError} If the request is empty. */
 export function checkRequest({ files, kustomize }: InputRequest): void {
   if (files.length === 0 && kustomize === undefined) {
     throw new UsageError("Cannot read YAML: neither -f nor -k is given", {
       hint: "Name files, directories or URLs, as in -f config/",
     });
   }
-  if (files.includes("")) throw new UsageError("Cannot use --filename: one of its values is empty");
-  if (kustomize === "") throw new UsageError("Cannot use --kustomize: its value is empty");
 }
 
 /** Reports whether a value of `-f` is a URL. */

@@ -1,14 +1,19 @@
 /**
  * Finds `ko://` references in a YAML or JSON document and replaces them.
  *
- * A reference is any scalar, also a key, whose value begins with `ko://` after leading blanks, in every style and with
- * every tag. Only the bytes of these scalars change; whether a reference is valid, the caller checks.
+ * A reference is any scalar, also a key, whose value begins with `ko://`, in every style and with every tag. Only the bytes
+ * of these scalars change; whether a reference is valid, the caller checks.
  */
 import type { CST } from "yaml";
+import { Pace } from "./async.ts";
 import { keyOf, type Records } from "./cache.ts";
-import { isObject, parseJson } from "./json.ts";
+import { isObject } from "./json.ts";
+import { runExact } from "./yaml-exact.ts";
+import { mayBeReference, type ScannedBlock } from "./yaml-scan-text.ts";
+import { type ScannedScalar, YamlScanner } from "./yaml-scan.ts";
 import {
   composeTokens,
+  nestedTooDeeply,
   createLocator,
   loadYaml,
   readTokens,
@@ -20,7 +25,7 @@ import {
 
 /** A scalar that begins with `ko://`. */
 export interface YamlReference extends YamlPlace {
-  /** The unescaped value without blanks around it. A value with blanks inside is not valid. */
+  /** The unescaped value without the blanks behind it. A value with blanks inside is not valid. */
   readonly value: string;
   /** The range to replace: UTF-16 offsets in the document's text. */
   readonly start: number;
@@ -36,44 +41,47 @@ export interface YamlReference extends YamlPlace {
 type FoundReference = Omit<YamlReference, keyof YamlPlace> & { readonly at: number };
 
 /** The version of the cached records: raise it when references are found in another way. */
-const RECORD_VERSION = 1;
+const RECORD_VERSION = 2;
 
-/**
- * Matches `ko://` in a double-quoted scalar: each character can be escaped, and line continuations can stand between
- * them. https://yaml.org/spec/1.2.2/#57-escaped-characters
- */
-const MAY_HOLD = new RegExp(
-  ["k", "o", ":", "/", "/"]
-    .map((character) => {
-      const hex = character
-        .charCodeAt(0)
-        .toString(16)
-        .replace(/[a-f]/, (digit) => `[${digit}${digit.toUpperCase()}]`);
-      return `(?:\\\\?${character}|\\\\(?:x|u00|U000000)${hex})`;
-    })
-    .join("(?:\\\\\\r?\\n[ \\t]*)*"),
-);
+/** White space of Go's `unicode.IsSpace`, which the original trims. */
+const BLANK = /[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
 
-/** Matches `ko://` where a scalar can begin, but not behind a `#`. */
-const LOOKS_LIKE_REFERENCE = /^[^#\n]*(?:^|[\s"'[{,])ko:\/\//m;
+/** The same without line ends, at the start of a text. */
+const LEADING_BLANKS = /^[\t\v\f \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/;
 
-/** White space and line ends of YAML. */
-const BLANKS = " \t\r\n";
+/** Characters that are scanned between two looks at the clock. */
+const SLICE = 256 * 1024;
+/** Characters of a scalar whose value is read. */
+const MAX_SCALAR = 16 * 1024;
 
 /** Matches text that is one plain string in every context, also in flow collections and as a key. */
 const PLAIN = /^[A-Za-z0-9][A-Za-z0-9._@+:/-]*[A-Za-z0-9_/]$/;
 
+export interface FindReferencesOptions {
+  /** A cache of the references of documents that the yaml package has read, by their text. */
+  readonly records?: Records | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** The pace of the loop over documents. */
+  readonly pace?: Pace;
+}
+
 /**
  * Finds the references of a document, in order, except those within edits.
  *
- * Only documents that can hold a reference are parsed.
- *
- * @param records a cache of the references of parsed documents, by their text
- * @throws {KoError} If the document holds references and is not valid YAML; the message names file, line and column.
+ * @throws {KoError} If the document is not valid YAML; the message names file, line and column.
  */
-export async function findReferences(document: YamlDocument, records?: Records): Promise<readonly YamlReference[]> {
-  if (!mayHoldReference(document.text)) return [];
-  const found = findInJson(document) ?? (await findInCachedYaml(document, records));
+export async function findReferences(
+  document: YamlDocument,
+  options: FindReferencesOptions = {},
+): Promise<readonly YamlReference[]> {
+  const { signal, pace = new Pace(signal) } = options;
+  const scanner = new YamlScanner(document);
+  let result = scanner.run(SLICE);
+  for (; result === "more"; result = scanner.run(SLICE)) if (pace.isDue) await pace.turn();
+  const { offset, scalars } = scanner;
+  if (scanner.isTooDeep) throw nestedTooDeeply(document, offset);
+  const found =
+    result === "valid" ? await readScalars(document, scalars) : await findExactly(document, { ...options, offset });
   const locate = createLocator(document);
   return found
     .filter(({ start, end }) => !document.edits.some((edit) => edit.start <= start && end <= edit.end))
@@ -81,7 +89,7 @@ export async function findReferences(document: YamlDocument, records?: Records):
 }
 
 /**
- * Replaces references of a document, each with the blanks around it.
+ * Replaces references of a document, each with the blanks behind it.
  *
  * @param valueOf returns the replacement of a reference's value; undefined keeps the reference
  */
@@ -100,11 +108,6 @@ export function replaceReferences(
   return edits.length === 0 ? document : { ...document, edits: [...document.edits, ...edits] };
 }
 
-/** Reports whether a scalar of the text can begin with `ko://`. False saves the parser for most documents. */
-function mayHoldReference(text: string): boolean {
-  return text.includes("ko://") || (text.includes("\\") && MAY_HOLD.test(text));
-}
-
 function writeScalar(value: string, style: YamlReference["style"]): string {
   if (value === "" || /[^\x21-\x7e]/.test(value)) throw new RangeError(`"${value}" is not an image reference`);
   switch (style) {
@@ -120,42 +123,32 @@ function writeScalar(value: string, style: YamlReference["style"]): string {
   }
 }
 
-/**
- * Finds the references of a JSON document; returns undefined if the document is not JSON.
- *
- * The YAML parser reads JSON too, but needs a second for a megabyte on one line.
- */
-function findInJson({ text, marker }: YamlDocument): readonly FoundReference[] | undefined {
-  const head = marker === undefined ? (text.startsWith("\uFEFF") ? 1 : 0) : marker + 3;
-  const body = text.slice(head);
-  if (!/^[ \t\r\n]*[[{"]/.test(body)) return undefined;
-  if (parseJson(body) === undefined) return undefined;
-  // JSON has quotes only around strings, so each unescaped quote begins or ends one.
+async function readScalars(
+  document: YamlDocument,
+  scalars: readonly ScannedScalar[],
+): Promise<readonly FoundReference[]> {
+  const { text } = document;
   const found: FoundReference[] = [];
-  for (let start = text.indexOf('"', head); start !== -1;) {
-    let end = start + 1;
-    for (; text.charCodeAt(end) !== 0x22; end++) if (text.charCodeAt(end) === 0x5c) end++;
-    end++;
-    const source = text.slice(start, end);
-    if (mayHoldReference(source)) {
-      const value = parseJson(source);
-      if (typeof value === "string") pushFound(found, value, { source, start, end, style: "double" });
-    }
-    start = text.indexOf('"', end);
+  // Most values are what is written, and the yaml package takes 20 ms to load.
+  const isOdd = scalars.some(({ style, start, end }) => style === "block" || /[\\\n]/.test(text.slice(start, end)));
+  const yaml = isOdd ? await loadYaml() : undefined;
+  for (const scalar of scalars) {
+    if (scalar.style !== "block") findInFlow(text, { ...scalar, yaml, found });
+    else if (yaml !== undefined) findInBlock(text, { ...scalar, value: valueOfBlock(text, { yaml, scalar }), found });
   }
   return found;
 }
 
-async function findInCachedYaml(
+async function findExactly(
   document: YamlDocument,
-  records: Records | undefined,
+  { offset, records, signal }: FindReferencesOptions & { readonly offset: number },
 ): Promise<readonly FoundReference[]> {
-  if (records === undefined) return findInYaml(document, await loadYaml());
   const key = keyOf([RECORD_VERSION, document.text]);
-  const known = records.read("references", key);
+  const known = records?.read("references", key);
   if (isFound(known)) return known;
-  const found = findInYaml(document, await loadYaml());
-  records.write("references", key, found);
+  const work = async (): Promise<readonly FoundReference[]> => findInYaml(document, await loadYaml());
+  const found = await runExact({ task: "references", document }, { work, isValue: isFound, signal, offset });
+  records?.write("references", key, found);
   return found;
 }
 
@@ -164,16 +157,19 @@ function isFound(value: unknown): value is readonly FoundReference[] {
   return Array.isArray(value) && value.every((each) => isObject(each) && typeof each["value"] === "string");
 }
 
-function findInYaml(document: YamlDocument, yaml: Yaml): readonly FoundReference[] {
+/** Finds references with the yaml package. @throws {KoError} If the document is not valid YAML. */
+export function findInYaml(document: YamlDocument, yaml: Yaml): readonly FoundReference[] {
+  const { text } = document;
   const tokens = readTokens(yaml, document);
+  composeTokens(yaml, tokens, document);
   const found: FoundReference[] = [];
   for (const scalar of findScalars(tokens)) {
-    if (scalar.type === "block-scalar") findInBlock(scalar, { yaml, found });
-    else findInFlow(scalar, { yaml, found });
+    if (scalar.type === "block-scalar") findInBlockToken(text, { yaml, found, scalar });
+    else {
+      const style = scalar.type === "scalar" ? "plain" : scalar.type === "single-quoted-scalar" ? "single" : "double";
+      findInFlow(text, { yaml, found, style, start: scalar.offset, end: scalar.offset + scalar.source.length });
+    }
   }
-  // An invalid document without references is passed on: kubectl reports its errors. But the error may have hidden a
-  // reference from the parser.
-  if (found.length > 0 || LOOKS_LIKE_REFERENCE.test(document.text)) composeTokens(yaml, tokens, document);
   return found;
 }
 
@@ -202,75 +198,117 @@ function* findScalars(tokens: readonly CST.Token[]): Generator<CST.FlowScalar | 
   }
 }
 
-interface FindOptions {
-  readonly yaml: Yaml;
+interface FlowScalar {
+  /** Undefined if the scalar has no escapes and stands on one line. */
+  readonly yaml: Yaml | undefined;
   readonly found: FoundReference[];
-}
-
-function findInFlow(scalar: CST.FlowScalar, { yaml, found }: FindOptions): void {
-  const { source, offset: start } = scalar;
-  const style = scalar.type === "scalar" ? "plain" : scalar.type === "single-quoted-scalar" ? "single" : "double";
-  if (!mayHoldReference(source)) return;
-  const value = yaml.CST.resolveAsScalar(scalar, false, () => {})?.value;
-  if (value !== undefined) pushFound(found, value, { source, start, end: start + source.length, style });
-}
-
-interface ScalarSource {
-  readonly source: string;
+  readonly style: "plain" | "single" | "double";
   readonly start: number;
   readonly end: number;
-  readonly style: YamlReference["style"];
 }
 
-function pushFound(found: FoundReference[], raw: string, { source, ...range }: ScalarSource): void {
-  const value = trimBlanks(raw);
-  if (!value.startsWith("ko://")) return;
-  const at = range.start + Math.max(0, source.indexOf("ko://"));
-  found.push({ ...range, value, before: "", after: "", at });
+/** Notes a plain or quoted scalar, if it is a reference. */
+function findInFlow(text: string, { yaml, found, style, start, end }: FlowScalar): void {
+  if (!mayBeReference(text, start)) return;
+  const source = text.slice(start, Math.min(end, start + MAX_SCALAR));
+  const at = start + Math.max(0, source.indexOf("ko://"));
+  const value = end - start > MAX_SCALAR ? `${source.slice(0, 100)}…` : resolveSource(source, { yaml, style });
+  if (value.startsWith("ko://")) found.push({ start, end, style, value: trimEnd(value), before: "", after: "", at });
 }
 
-/** Removes blanks around a text. `trim()` removes more characters; a pattern takes quadratic time for many blanks. */
-function trimBlanks(text: string): string {
-  let [start, end] = [0, text.length];
-  while (start < end && BLANKS.includes(text.charAt(start))) start++;
-  while (end > start && BLANKS.includes(text.charAt(end - 1))) end--;
-  return text.slice(start, end);
+function resolveSource(source: string, { yaml, style }: Pick<FlowScalar, "yaml" | "style">): string {
+  if (yaml === undefined) {
+    if (style === "plain") return source;
+    return style === "single" ? source.slice(1, -1).replaceAll("''", "'") : source.slice(1, -1);
+  }
+  const type = style === "plain" ? "scalar" : style === "single" ? "single-quoted-scalar" : "double-quoted-scalar";
+  const token: CST.FlowScalar = { type, offset: 0, indent: 0, source };
+  return yaml.CST.resolveAsScalar(token, false, () => {})?.value ?? "";
+}
+
+/** Removes blanks behind a text. A pattern takes quadratic time for many blanks. */
+function trimEnd(text: string): string {
+  let end = text.length;
+  while (end > 0 && BLANK.test(text.charAt(end - 1))) end--;
+  return text.slice(0, end);
+}
+
+interface ScannedBlockOptions {
+  readonly yaml: Yaml;
+  readonly scalar: Extract<ScannedScalar, { readonly style: "block" }>;
+}
+
+/** The value of a block scalar without digits in its header, whose content does not depend on the block around it. */
+function valueOfBlock(text: string, { yaml, scalar }: ScannedBlockOptions): string {
+  const { start, headerEnd, bodyStart, end } = scalar;
+  if (end - bodyStart > MAX_SCALAR) return `${text.slice(bodyStart, bodyStart + 100).trim()} …`;
+  const header = {
+    type: "block-scalar-header",
+    offset: start,
+    indent: 0,
+    source: text.slice(start, headerEnd),
+  } as const;
+  const source = text.slice(bodyStart, end);
+  const token: CST.BlockScalar = { type: "block-scalar", offset: start, indent: 0, props: [header], source };
+  return yaml.CST.resolveAsScalar(token, false, () => {})?.value ?? "";
+}
+
+interface BlockTokenOptions {
+  readonly yaml: Yaml;
+  readonly found: FoundReference[];
+  readonly scalar: CST.BlockScalar;
+}
+
+function findInBlockToken(text: string, { yaml, found, scalar }: BlockTokenOptions): void {
+  const header = scalar.props.find(({ type }) => type === "block-scalar-header");
+  const last = scalar.props.at(-1);
+  if (header === undefined || last === undefined || !("source" in header) || !("source" in last)) return;
+  if (!/^ *ko:\/\//.test(scalar.source)) return;
+  const bodyStart = last.offset + last.source.length;
+  findInBlock(text, {
+    start: header.offset,
+    headerEnd: header.offset + header.source.length,
+    bodyStart,
+    end: bodyStart + scalar.source.length,
+    value: yaml.CST.resolveAsScalar(scalar, false, () => {})?.value ?? "",
+    found,
+  });
+}
+
+interface BlockScalar extends Omit<ScannedBlock, "style"> {
+  readonly found: FoundReference[];
+  readonly value: string;
 }
 
 /**
- * Finds a reference in a `|` or `>` scalar.
+ * Notes a `|` or `>` scalar, if it is a reference.
  *
  * The replacement must not end in a line end, so the range begins at the header, which gets a `-`. Blanks and blank lines
- * around the reference are removed.
+ * behind the reference are removed.
  */
-function findInBlock(scalar: CST.BlockScalar, { yaml, found }: FindOptions): void {
-  const { source } = scalar;
-  const header = scalar.props.find(({ type }) => type === "block-scalar-header");
-  const last = scalar.props.at(-1);
-  if (!/^[ \t\r\n]*ko:\/\//.test(source) || header === undefined || last === undefined) return;
-  if (!("source" in header) || !("source" in last)) return;
-  const raw = yaml.CST.resolveAsScalar(scalar, false, () => {})?.value ?? "";
-  const value = trimBlanks(raw);
-  const bodyStart = last.offset + last.source.length;
-  const headerEnd = header.offset + header.source.length;
-  const props = scalar.props.filter(({ offset }) => offset >= headerEnd);
-  const between = props.map((prop) => ("source" in prop ? prop.source : "")).join("");
-  const refStart = source.indexOf("ko://");
-  const range = { value, start: header.offset, end: bodyStart + source.length, at: bodyStart + refStart };
-  if (/[\r\n]/.test(source.slice(refStart, refStart + value.length))) {
+function findInBlock(text: string, { start, headerEnd, bodyStart, end, value: raw, found }: BlockScalar): void {
+  if (!raw.startsWith("ko://")) return;
+  const value = trimEnd(raw);
+  const between = text.slice(headerEnd, bodyStart);
+  const at = text.indexOf("ko://", bodyStart);
+  const range = { value, start, end, at };
+  if (/[\r\n]/.test(text.slice(at, at + value.length))) {
     // Folded from several lines, so the value has blanks inside and is not valid. A replacement is written as one string.
     found.push({ ...range, style: "double", before: "", after: between });
     return;
   }
-  const lineStart = source.lastIndexOf("\n", refStart) + 1;
-  // Blanks behind the block's indentation are part of the value.
-  const blanks = (/[^\n]*$/.exec(raw.slice(0, raw.indexOf("ko://")))?.[0] ?? "").length;
-  const indentation = source.slice(lineStart, refStart - blanks);
-  const tail = source.slice(refStart + value.length);
-  const after = tail.replace(/^[ \t]+/, "").replace(/[ \t]+(?=\r?\n|$)/g, (blank) => {
+  const indentation = text.slice(bodyStart, at);
+  const tail = text.slice(at + value.length, end);
+  // A blank line that is deeper than the text would be text.
+  const after = tail.replace(LEADING_BLANKS, "").replace(/[ \t]+(?=\r?\n|$)/g, (blank) => {
     return blank.length <= indentation.length ? blank : "";
   });
-  found.push({ ...range, style: "block", before: `${stripping(header.source)}${between}${indentation}`, after });
+  found.push({
+    ...range,
+    style: "block",
+    before: `${stripping(text.slice(start, headerEnd))}${between}${indentation}`,
+    after,
+  });
 }
 
 /** Returns the header of a block scalar with the chomping indicator that strips line ends: `|2` becomes `|2-`. */

@@ -5,7 +5,8 @@
  * (https://yaml.org/spec/1.2.2/#9-document-stream-productions), so a stream is split without parsing it. Text that is not
  * edited comes out as it was read.
  */
-import type { CST, Document } from "yaml";
+import type { Alias, CST, Document, Node } from "yaml";
+import type { Pace } from "./async.ts";
 import { KoError } from "./errors.ts";
 
 /** Replaces a range of {@link YamlDocument.text} with other text. */
@@ -43,6 +44,9 @@ export type Yaml = typeof import("yaml");
 
 const BOM = "\uFEFF";
 
+/** Characters that neither YAML nor JSON allows, not even in quotes. */
+const CONTROL = /[\0-\x08\x0b\x0c\x0e-\x1f]/;
+
 /** The first characters of a `---` or `...` line, with the line end and byte order mark before them. */
 const MARKER = /(?:^|\n)\uFEFF?(?:---|\.\.\.)(?=[ \t\r\n]|$)/g;
 
@@ -64,9 +68,28 @@ const DIRECTIVE = /(?:^|\n)\uFEFF?%/;
  * @throws {KoError} If the bytes are not text.
  */
 export function splitDocuments(bytes: Uint8Array, file: string): readonly YamlDocument[] {
+  const documents: YamlDocument[] = [];
+  for (const _ of splitInto(documents, { bytes, file })) continue;
+  return documents;
+}
+
+/** Does the same for a long stream. @throws The pace's reason. */
+export async function splitStream(
+  { bytes, file }: { readonly bytes: Uint8Array; readonly file: string },
+  pace: Pace,
+): Promise<readonly YamlDocument[]> {
+  const documents: YamlDocument[] = [];
+  for (const _ of splitInto(documents, { bytes, file })) if (pace.isDue) await pace.turn();
+  return documents;
+}
+
+/** Yields at each marker. */
+function* splitInto(
+  documents: YamlDocument[],
+  { bytes, file }: { readonly bytes: Uint8Array; readonly file: string },
+): Generator<void, void, void> {
   const shown = file === "-" ? "<stdin>" : file;
   const stream = decodeText(bytes, shown);
-  const documents: YamlDocument[] = [];
   const lines = createLineCounter(stream);
   // Comments of dropped documents, which move to the next document.
   let waiting = "";
@@ -91,6 +114,7 @@ export function splitDocuments(bytes: Uint8Array, file: string): readonly YamlDo
 
   let from = 0;
   for (const match of stream.matchAll(MARKER)) {
+    yield;
     const boundary = match.index + (match[0].startsWith("\n") ? 1 : 0);
     const at = match.index + match[0].length - 3;
     const segment = stream.slice(from, boundary);
@@ -119,7 +143,6 @@ export function splitDocuments(bytes: Uint8Array, file: string): readonly YamlDo
   else if (!inside && last !== undefined && last.text.length > 0 && !DIRECTIVE.test(rest)) {
     documents[documents.length - 1] = { ...last, text: last.text + rest };
   }
-  return documents;
 }
 
 /**
@@ -192,12 +215,14 @@ export function loadYaml(): Promise<Yaml> {
 
 /** Splits a document into tokens, which hold every byte. Errors are tokens, too: {@link composeTokens} reports them. */
 export function readTokens(yaml: Yaml, document: YamlDocument): readonly CST.Token[] {
-  // The package counts a byte order mark before a dash as indentation. A line end has the same length and no effect.
-  return [...new yaml.Parser().parse(document.text.replace(/^\uFEFF/, "\n"))];
+  // The package counts a byte order mark before a dash as indentation. A line end has the same length and no effect. It
+  // does not know the line ends of old Macs.
+  return [...new yaml.Parser().parse(document.text.replace(/^\uFEFF/, "\n").replace(/\r(?!\n)/g, "\n"))];
 }
 
 /**
- * Composes tokens to a document. Accepts duplicate keys and unknown tags; merge keys are plain keys.
+ * Composes tokens to a document. Accepts duplicate keys and unknown tags; merge keys are plain keys. Refuses an alias without
+ * its anchor, or within its anchor's node.
  *
  * @returns undefined if there are no tokens
  * @throws {KoError} If the tokens are not valid YAML; the message names file, line and column.
@@ -213,10 +238,61 @@ export function composeTokens(
   const [first] = composed;
   if (error !== undefined) {
     // The recursive composer reports that it ran out of stack.
-    const why = error.code === "RESOURCE_EXHAUSTION" ? "it is nested too deeply" : error.message;
-    throw new KoError(`Cannot read "${showPlace(document, error.pos[0])}" as YAML: ${why}`);
+    if (error.code === "RESOURCE_EXHAUSTION") throw nestedTooDeeply(document, error.pos[0]);
+    throw new KoError(`Cannot read "${showPlace(document, error.pos[0])}" as YAML: ${error.message}`);
+  }
+  if (first !== undefined && document.text.includes("*")) {
+    for (const [alias, target] of resolveAliases(yaml, first)) {
+      if (target !== undefined) continue;
+      const place = showPlace(document, alias.range?.[0] ?? 0);
+      throw new KoError(
+        `Cannot read "${place}" as YAML: the alias *${alias.source} has no anchor &${alias.source} that ends before it`,
+      );
+    }
   }
   return first;
+}
+
+/**
+ * Finds the nodes that the aliases of a document stand for, in one pass; undefined if there is none, or if it contains the
+ * alias. `resolve()` of the package walks through the document for each alias.
+ */
+export function resolveAliases(yaml: Yaml, document: Document): ReadonlyMap<Alias, Node | undefined> {
+  const targets = new Map<Alias, Node | undefined>();
+  const anchors = new Map<string, Node>();
+  const open = new Set<unknown>();
+  const stack: unknown[] = [document.contents];
+  while (stack.length > 0) {
+    const node = stack.pop();
+    if (node instanceof Closing) open.delete(node.node);
+    else if (yaml.isAlias(node)) {
+      const target = anchors.get(node.source);
+      targets.set(node, open.has(target) ? undefined : target);
+    } else if (yaml.isPair(node)) stack.push(node.value, node.key);
+    else if (yaml.isCollection(node) || yaml.isScalar(node)) {
+      if (node.anchor !== undefined) anchors.set(node.anchor, node);
+      if (!yaml.isCollection(node)) continue;
+      if (node.anchor !== undefined) {
+        open.add(node);
+        stack.push(new Closing(node));
+      }
+      for (let i = node.items.length - 1; i >= 0; i--) stack.push(node.items[i]);
+    }
+  }
+  return targets;
+}
+
+/** Stands on the stack of {@link resolveAliases} behind the items of a node. */
+class Closing {
+  readonly node: unknown;
+  constructor(node: unknown) {
+    this.node = node;
+  }
+}
+
+/** The error of collections within collections without end. */
+export function nestedTooDeeply(document: YamlDocument, offset: number): KoError {
+  return new KoError(`Cannot read "${showPlace(document, offset)}" as YAML: it is nested too deeply`);
 }
 
 function decodeText(bytes: Uint8Array, file: string): string {
@@ -232,10 +308,13 @@ function decodeText(bytes: Uint8Array, file: string): string {
     if (utf16 !== undefined) throw unreadable(file, `it is invalid ${utf16.toUpperCase()}, wanted UTF-8`);
     throw unreadable(`${file}:${lineOfBadByte(bytes)}`, "the line is not valid UTF-8, wanted text in UTF-8");
   }
-  const nul = text.indexOf("\0");
-  if (nul === -1) return text;
-  const line = 1 + countLineEnds(text.slice(0, nul));
-  throw unreadable(`${file}:${line}`, "the line has a NUL byte, wanted text in UTF-8");
+  const control = text.search(CONTROL);
+  if (control === -1) return text;
+  const line = 1 + countLineEnds(text.slice(0, control));
+  const code = text.charCodeAt(control);
+  const name =
+    code === 0 ? "a NUL byte" : `the control character U+${code.toString(16).toUpperCase().padStart(4, "0")}`;
+  throw unreadable(`${file}:${line}`, `the line has ${name}, wanted text in UTF-8`);
 }
 
 function unreadable(place: string, why: string): KoError {

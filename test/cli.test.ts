@@ -23,7 +23,6 @@ const BAD_FLAGS: readonly (readonly [flag: string, message: string])[] = [
   ["--compression=bogus", 'Cannot use --compression="bogus": wanted gzip, gzip:1 to gzip:9, zstd or none'],
   ["--compression=gzip:0", 'Cannot use --compression="gzip:0": the level is "0", wanted 1 (fast) to 9 (small)'],
   ["--tags=a b", 'Cannot use --tags="a b": '],
-  ["--tags=", 'Cannot use --tags="": there is no tag, wanted at least one for a push'],
   ["--tag-only", 'Cannot use --tag-only: the tag is "latest", wanted one that stays with its image'],
   ["--platform=linux/", "Cannot use --platform"],
   ["--image-label=x", 'Cannot use --image-label="x": there is no "=", wanted KEY=VALUE'],
@@ -39,8 +38,6 @@ const ARCHIVES: readonly (readonly [flag: string, message: string])[] = [
 const BAD_YAML_FLAGS: readonly (readonly [flag: string, message: string])[] = [
   ...ARCHIVES,
   ["--selector=a=b=c", 'Cannot read the selector "a=b=c" at character 4'],
-  ["--kustomize=", "Cannot use --kustomize: its value is empty"],
-  ["--filename=a,,b", "Cannot use --filename: one of its values is empty"],
 ];
 
 /** Runs ko where nothing can be read, run or found, so that each attempt shows. */
@@ -83,6 +80,20 @@ describe("ko resolve", () => {
 
   test("needs no destination for YAML without a reference", async () => {
     expect(await run(["resolve", "-f", "-"], stdin)).toEqual({ code: 0, stdout: PLAIN, stderr: "", used: [] });
+  });
+
+  test.each<[string, readonly string[]]>([
+    ["before the command", ["", "resolve", "-f", "-"]],
+    ["between flags", ["resolve", "", "-f", "-", ""]],
+    ["behind --", ["resolve", "-f", "-", "--", ""]],
+    ["as values", ["resolve", "-f", "", "-k", "", "-l", "", "--platform", "", "-f", "-"]],
+    ["as items", ["resolve", "-f", ",-,", "--tags=,", "--image-label=,,"]],
+  ])("takes empty words for nothing: %s", async (_where, args) => {
+    expect(await run(args, stdin)).toEqual({ code: 0, stdout: PLAIN, stderr: "", used: [] });
+  });
+
+  test("takes an empty -f alone for none", async () => {
+    expect(await run(["resolve", "-f", ""])).toMatchObject({ code: 2, stderr: expect.stringContaining("neither -f") });
   });
 
   test("wants a destination for a reference", async () => {

@@ -317,6 +317,18 @@ describe("Host.out() and Host.err() in a real process", () => {
     });
   });
 
+  test.each(["out 5", "out 5000000", "nothing"])("fail with one line if stdout is closed: %s", async (task) => {
+    expect(await inShell(`$KO ${task} >&-`)).toEqual({
+      code: 1,
+      out: "",
+      err: "Error: Cannot write to standard output: it is closed\n",
+    });
+  });
+
+  test.each(["> /dev/null", "1<> /dev/null", "< /dev/null > /dev/null"])("do not fail with %s", async (redirection) => {
+    expect(await inShell(`$KO out 5000000 ${redirection}`)).toEqual({ code: 0, out: "", err: "" });
+  });
+
   test("fail with one line if nobody reads any more", async () => {
     expect(await inShell("set -o pipefail; $KO out 5000000 | true")).toEqual({
       code: 1,

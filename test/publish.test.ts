@@ -86,6 +86,7 @@ describe("the reference of an image", () => {
       "a registry shows the only tag, if it is not latest",
       [REGISTRY],
       [
+        ["", "NAME@DIGEST"],
         ["latest", "NAME@DIGEST"],
         ["v1", "NAME:v1@DIGEST"],
         ["v1,v2", "NAME@DIGEST"],
@@ -328,6 +329,25 @@ describe.skipIf(whyNoRegistry() !== undefined)("registryPublisher()", () => {
     const children = index.children.map((child) => `PUT manifests/${digits(child)} 201`);
     expect(puts.slice(blobs, -2).toSorted()).toEqual(children.toSorted());
     expect(puts.slice(-2)).toEqual(["PUT manifests/v1 201", "PUT manifests/v2 201"]);
+  });
+
+  test("pushes by digest alone without a tag, and nothing that is there", async () => {
+    const image = await largeImage("untagged");
+    const index = await randomIndex();
+    await using client = makeClient();
+    expect((await openSink(client, []).publish(index, NEW)).reference).toBe(`${name}@${index.descriptor.digest}`);
+    const puts = requests().filter((line) => line.startsWith("PUT manifests"));
+    expect(puts.at(-1)).toBe(`PUT manifests/${digits(index)} 201`);
+    expect(puts).toHaveLength(index.children.length + 1);
+    await openSink(client, []).publish(image, NEW);
+    await using later = makeClient();
+    proxy.reset();
+    const sink = openSink(later, []);
+    const { stream, end } = makeStream(await onlyLayer("untagged"));
+    sink.addLayer(stream, { changed: false });
+    end();
+    await sink.publish(image, REUSED);
+    expect(requests().filter((line) => !line.startsWith("HEAD"))).toEqual([]);
   });
 
   test.each<[string, { readonly existing: boolean; readonly changed: boolean; readonly early: boolean }]>([

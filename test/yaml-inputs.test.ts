@@ -174,14 +174,13 @@ describe("readInputs()", () => {
     );
   });
 
-  test.each<[Partial<InputRequest>, string]>([
-    [{}, "Cannot read YAML: neither -f nor -k is given"],
-    [{ files: ["a", ""] }, "Cannot use --filename: one of its values is empty"],
-    [{ kustomize: "" }, "Cannot use --kustomize: its value is empty"],
-  ])("refuses %j as wrong usage", (request, message) => {
-    using tree = writeTree({});
-    expect(read(tree, request)).rejects.toThrow(new UsageError(message));
-  });
+  test.each<[Partial<InputRequest>, string]>([[{}, "Cannot read YAML: neither -f nor -k is given"]])(
+    "refuses %j as wrong usage",
+    (request, message) => {
+      using tree = writeTree({});
+      expect(read(tree, request)).rejects.toThrow(new UsageError(message));
+    },
+  );
 
   test("stops when ko is told to", async () => {
     using tree = writeTree({ "x.yaml": "x" });

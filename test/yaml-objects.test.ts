@@ -1,7 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { parseAllDocuments } from "yaml";
 import { filterDocuments, findAlwaysPulled, findObjects } from "../lib/yaml-objects.ts";
-import { parseSelector } from "../lib/yaml-selector.ts";
 import { joinDocuments, splitDocuments } from "../lib/yaml.ts";
 import { findReferences } from "../lib/yaml-references.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
@@ -19,7 +18,7 @@ interface Case {
 
 async function filter(input: string, selector: string): Promise<string> {
   const documents = splitDocuments(new TextEncoder().encode(input), "in.yaml");
-  return joinDocuments(await filterDocuments(documents, parseSelector(selector)));
+  return joinDocuments(await filterDocuments(documents, { selector }));
 }
 
 /** A line for each item: `- ` and an object in flow style with the name as its label `a`. */
@@ -340,7 +339,7 @@ describe("filterDocuments()", () => {
   test("keeps the places of references, and hides those that are cut", async () => {
     const input = `${LIST}items:\n${item("1")}- apiVersion: v1\n  kind: Pod\n  image: ko://b\n${item("ko://c")}`;
     const documents = splitDocuments(new TextEncoder().encode(input), "in.yaml");
-    const [document] = await filterDocuments(documents, parseSelector("!a"));
+    const [document] = await filterDocuments(documents, { selector: "!a" });
     if (document === undefined) throw new Error("nothing is left");
     expect(await findReferences(document)).toMatchObject([{ value: "ko://b", line: 7, column: 10 }]);
   });
@@ -421,7 +420,7 @@ describe("findAlwaysPulled()", () => {
   /** `line:column` of each policy in all documents of a text. */
   async function find(text: string): Promise<readonly string[]> {
     const documents = splitDocuments(new TextEncoder().encode(text), "a.yaml");
-    const places = await Promise.all(documents.map(findAlwaysPulled));
+    const places = await Promise.all(documents.map((document) => findAlwaysPulled(document)));
     return places.flat().map(({ line, column }) => `${line}:${column}`);
   }
 

@@ -74,6 +74,12 @@ describe("splitDocuments()", () => {
       [0x61, 0x0a, 0xc3, 0xa4, 0xe9, 0x0a],
       'Cannot read "a.yaml:2" as YAML: the line is not valid UTF-8',
     ],
+    [
+      "an escape character",
+      [0x61, 0x0a, 0x1b],
+      'Cannot read "a.yaml:2" as YAML: the line has the control character U+001B',
+    ],
+    ["a form feed", [0x61, 0x0c], 'Cannot read "a.yaml:1" as YAML: the line has the control character U+000C'],
     ["a NUL", [0x61, 0x0a, 0x0a, 0x62, 0], 'Cannot read "a.yaml:3" as YAML: the line has a NUL byte'],
     ["invalid UTF-16", [0xff, 0xfe, 0x3d, 0xd8], 'Cannot read "a.yaml" as YAML: it is invalid UTF-16LE'],
     ["UTF-32", [0xff, 0xfe, 0, 0, 0x61, 0, 0, 0], 'Cannot read "a.yaml" as YAML: it is UTF-32'],

@@ -6,7 +6,6 @@
  */
 import { readFileSync } from "node:fs";
 import { filterDocuments } from "../../lib/yaml-objects.ts";
-import { parseSelector } from "../../lib/yaml-selector.ts";
 import { joinDocuments, splitDocuments, type YamlDocument } from "../../lib/yaml.ts";
 import { findReferences, replaceReferences } from "../../lib/yaml-references.ts";
 
@@ -33,7 +32,7 @@ async function measure(what: string): Promise<void> {
   for (let i = 0; i < 3; i++) {
     const start = Bun.nanoseconds();
     let documents = splitDocuments(bytes, "bench.yaml");
-    if (what === "select") documents = await filterDocuments(documents, parseSelector("app!=none"));
+    if (what === "select") documents = await filterDocuments(documents, { selector: "app!=none" });
     if (what !== "split") documents = await replaceAll(documents);
     const text = joinDocuments(documents);
     const milliseconds = (Bun.nanoseconds() - start) / 1e6;

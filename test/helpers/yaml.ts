@@ -27,7 +27,7 @@ export function readDocuments(text: string, repository: string): readonly unknow
  */
 export interface GeneratedYaml {
   readonly input: string;
-  /** The input with every reference replaced, blanks and last line ends of references gone. */
+  /** The input with every reference replaced, blanks and line ends behind references gone. */
   readonly output: string;
   /** How many references the input has. */
   readonly references: number;
@@ -198,6 +198,8 @@ class Generator {
         "ünïcödé 🎉 text",
         "-x",
         '"#"',
+        '" ko://example.com/app"',
+        '"\\nko://example.com/app"',
       ]),
     );
   }
@@ -217,7 +219,10 @@ class Generator {
           `"${output}"`,
         );
       case 3:
-        return this.#emit(this.#pick([`" ${reference}"`, `"${reference}\\t"`, `"\\n${reference} "`]), `"${output}"`);
+        return this.#emit(
+          this.#pick([`"${reference} "`, `"${reference}\\t"`, `"${reference}\\u00a0\\n"`]),
+          `"${output}"`,
+        );
       default:
         return this.#emit(reference, output);
     }
