@@ -13,7 +13,7 @@ import type { Choice, Pipeline, PublishedProgram } from "./pipeline.ts";
 import type { Input } from "./yaml-inputs.ts";
 import { filterDocuments, findAlwaysPulled } from "./yaml-objects.ts";
 import { findReferences, replaceReferences, type YamlReference } from "./yaml-references.ts";
-import { joinDocuments, splitStream, type YamlDocument } from "./yaml.ts";
+import { addBroken, joinDocuments, splitStream, type YamlDocument } from "./yaml.ts";
 
 export interface ResolveOptions {
   readonly log: Log;
@@ -86,7 +86,7 @@ export async function resolveInputs(inputs: readonly Input[], options: ResolveOp
  * Splits inputs into documents and finds their `ko://` strings. A file or document that is not YAML becomes a problem of
  * the reading, so that it is reported together with bad references.
  *
- * @throws {KoError} If the selector cannot be applied.
+ * @throws {KoError} If the selector cannot be applied, or very many documents are broken.
  */
 export async function readReferences(
   inputs: readonly Input[],
@@ -95,13 +95,17 @@ export async function readReferences(
   const referring: Referring[] = [];
   const problems: Problem[] = [];
   const occurrences = new Map<string, Occurrence[]>();
+  const broken: KoError[] = [];
   const pace = new Pace(signal);
   let order = 0;
   const note = (error: unknown): void => {
     signal?.throwIfAborted();
     if (!(error instanceof KoError)) throw error;
     const errors = error instanceof KoErrors ? error.errors : [error];
-    problems.push(...errors.map((each) => ({ order: order++, error: each })));
+    for (const each of errors) {
+      addBroken(broken, each);
+      problems.push({ order: order++, error: each });
+    }
   };
   const documents: YamlDocument[] = [];
   for (const { name, bytes } of inputs) {

@@ -12,6 +12,7 @@ import { runExact } from "./yaml-exact.ts";
 import { cutItems } from "./yaml-objects-cut.ts";
 import { type Labels, parseSelector, type Selector } from "./yaml-selector.ts";
 import {
+  addBroken,
   composeTokens,
   createLocator,
   loadYaml,
@@ -74,7 +75,7 @@ export async function filterDocuments(
     } catch (error) {
       signal?.throwIfAborted();
       if (!(error instanceof KoError)) throw error;
-      errors.push(error);
+      addBroken(errors, error);
     }
   }
   throwAll(errors);

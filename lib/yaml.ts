@@ -7,7 +7,7 @@
  */
 import type { Alias, CST, Document, Node } from "yaml";
 import type { Pace } from "./async.ts";
-import { KoError } from "./errors.ts";
+import { KoError, KoErrors } from "./errors.ts";
 
 /** Replaces a range of {@link YamlDocument.text} with other text. */
 export interface YamlEdit {
@@ -288,6 +288,16 @@ class Closing {
   constructor(node: unknown) {
     this.node = node;
   }
+}
+
+/** The most broken documents that are reported: a file of another format can have a million. */
+const MAX_BROKEN = 100;
+
+/** Adds an error, if there are not too many. @throws {KoErrors} With all of them, if there are. */
+export function addBroken(errors: KoError[], error: KoError): void {
+  errors.push(error);
+  if (errors.length < MAX_BROKEN) return;
+  throw new KoErrors([...errors, new KoError(`Cannot read on: ${MAX_BROKEN} documents are broken`)]);
 }
 
 /** The error of collections within collections without end. */

@@ -113,6 +113,14 @@ describe("large YAML", () => {
     expect(await messageOfFailure(resolveText(text))).toContain(message);
   });
 
+  test.each(["", "a=b"])("is refused after a hundred broken documents, selector %p", async (selector) => {
+    const message = await messageOfFailure(resolveText("a: b: c\n---\n".repeat(100_000), selector));
+    expect(message.split("\n").slice(-2)).toEqual([
+      'Cannot read "a.yaml:199:4" as YAML: Nested mappings are not allowed in compact mappings',
+      "Cannot read on: 100 documents are broken",
+    ]);
+  });
+
   test("is refused for -l if it is too large", async () => {
     expect(await messageOfFailure(resolveText(`${OBJECT}data:\n${"  b: c\n".repeat(2_000_000)}`, "a"))).toContain(
       '"a.yaml:1:1" as YAML: it is a document of 14000037 characters, at most 8388608 are possible',
