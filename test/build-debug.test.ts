@@ -2,15 +2,19 @@
  * `--debug` over several runs with one cache: each image is that of a build without the cache. `go install` of Delve gives
  * a binary that was compiled before; everything else is real.
  */
-import { afterEach, beforeAll, describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
+import { chmodSync, mkdirSync, readFileSync, renameSync } from "node:fs";
+import { join } from "node:path";
+import { cacheFolder, findCounterparts } from "./helpers/counterparts.ts";
 import { findDelve, goMod, mainGo } from "./helpers/go.ts";
 import { randomIndex } from "./helpers/images.ts";
 import { readList, readObject } from "./helpers/registry-images.ts";
-import { findFreePort } from "./helpers/registry.ts";
+import { type Bases, pushBases } from "./helpers/oracle-bases.ts";
+import { type Case, differencesOf } from "./helpers/oracle.ts";
+import { findFreePort, startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { makeScene, type Outcome, type Scene, SETTLED_MS } from "./helpers/world-bench.ts";
 import type { Files } from "./helpers/world-folders.ts";
-import { runToEnd, start, waitUntil } from "./helpers/world-programs.ts";
+import { output, runToEnd, start, waitUntil } from "./helpers/world-programs.ts";
 import { writeToLayout } from "../lib/layout.ts";
 
 const MAIN = `package main
@@ -50,7 +54,9 @@ builds:
   ldflags: -s -w
 `;
 /** Milliseconds: the first build for a platform compiles the runtime for it. */
-const CASE_TIMEOUT = 300_000;
+const CASE_TIMEOUT = 600_000;
+
+const counterparts = findCounterparts(["docker-registry", "ko", "crane"]);
 
 let delve: string | undefined;
 let scene: Scene | undefined;
@@ -389,4 +395,65 @@ describe.skipIf(process.platform !== "linux" || process.arch !== "x64")("a sessi
     expect(stdout).toMatch(HIT);
     await server.result;
   }, 120_000);
+});
+
+describe.skipIf(counterparts === undefined)("beside the original, which clones the same Delve", () => {
+  let registry: TestRegistry;
+  let bases: Bases;
+
+  beforeAll(async () => {
+    registry = await startRegistry();
+    bases = await pushBases(registry.host);
+  });
+
+  afterAll(async () => {
+    await registry?.[Symbol.asyncDispose]();
+  });
+
+  /** A folder with a `git` whose clones of Delve are the pinned module. The name is the same in each run. */
+  async function makeGit(): Promise<string> {
+    const target = "github.com/go-delve/delve@v1.27.2";
+    const answer: unknown = JSON.parse(
+      await output(["go", "mod", "download", "-json", target], { cwd: "/", env: process.env }),
+    );
+    const source = String(readObject(answer)["Dir"]);
+    const folder = join(cacheFolder(), "delve", "git");
+    const script = `#!/bin/sh
+case " $* " in *" clone "*) exec cp -r --no-preserve=mode '${source}/.' . ;; esac
+exec '${Bun.which("git")}' "$@"
+`;
+    mkdirSync(folder, { recursive: true });
+    await Bun.write(join(folder, "git.new"), script);
+    chmodSync(join(folder, "git.new"), 0o755);
+    renameSync(join(folder, "git.new"), join(folder, "git"));
+    return folder;
+  }
+
+  test.each<[string, Partial<Case>]>([
+    ["a rich Docker base", { base: "rich-docker", args: [".", "--debug", "--image-user=1000"] }],
+    ["an index", { base: "index", args: [".", "--debug", "--platform=linux/amd64,linux/arm64"] }],
+  ])(
+    "%s: the image differs in the bytes of Delve only",
+    async (name, item) => {
+      if (counterparts === undefined || delve === undefined) return;
+      const PATH = `${await makeGit()}:${process.env["PATH"]}`;
+      const id = name.toLowerCase().replaceAll(/[^a-z]+/g, "-");
+      const debugged: Case = {
+        name,
+        files: { "go.mod": goMod("example.com/hello"), "main.go": mainGo() },
+        args: [".", "--debug"],
+        ...item,
+      };
+      const options = { host: registry.host, ko: counterparts.ko, crane: counterparts.crane, bases, id };
+      const env = { PATH, GOFLAGS: "-buildvcs=false", SOURCE_DATE_EPOCH: "1700000000" };
+      const lines = await differencesOf({ ...debugged, env }, options);
+      // The version of the main module, which the linker writes into Delve, is no clone's.
+      const expected =
+        /config\.rootfs\.diff_ids\[(\d+)\]|manifest\.layers\[(\d+)\]\.digest|"\/ko-app\/dlv"\.(?:content|size)/;
+      expect(lines.filter((line) => !expected.test(line))).toEqual([]);
+      const last = lines.flatMap((line) => expected.exec(line)?.slice(1).filter(Boolean) ?? []);
+      expect([last.length > 0, new Set(last).size]).toEqual([true, 1]);
+    },
+    CASE_TIMEOUT,
+  );
 });
