@@ -4,15 +4,18 @@
  * A record that is proved to hold needs no `go`: its key has the setup (build-inputs.ts), its inputs are files and the git
  * state (fingerprint-inputs.ts, git.ts). A build whose inputs cannot be proved is not recorded.
  */
+import { dirname, join } from "node:path";
 import { inBackground, once } from "./async.ts";
-import { BuildInputs, explainGit, type ListDigest, type ListedInputs } from "./build-inputs.ts";
+import { Confirmation, type Taken } from "./build-confirmation.ts";
+import { BuildInputs, explainGit, type GitSeen, type ListDigest, type ListedInputs } from "./build-inputs.ts";
 import { type Cache, type Kept, keyOf } from "./cache.ts";
-import { confirmInputs, type Draft, type Inputs, Prover, refreshInputs, takeInputs } from "./fingerprint-inputs.ts";
+import { isInside } from "./file.ts";
+import { confirmInputs, type Inputs, Prover, refreshInputs, takeInputs } from "./fingerprint-inputs.ts";
 import { Looks, TICK_MS } from "./fingerprint.ts";
-import { readGitState } from "./git.ts";
+import type { GitStamp } from "./git-stamp.ts";
 import type { Program } from "./go-programs.ts";
 import { type BuildSetup, describeSetup, explainSetup, type Reason } from "./go-setup.ts";
-import type { GoPackage, PackageList } from "./go.ts";
+import type { GoOptions, GoPackage, PackageList } from "./go.ts";
 import type { Host } from "./host.ts";
 import { isObject } from "./json.ts";
 import type { Log } from "./log.ts";
@@ -63,23 +66,13 @@ interface BuildRecord extends KnownBinary {
   readonly inputs: Inputs;
   /** Key of the record with the folders of Go's own packages: most of all, and the same for many programs. */
   readonly shared: string;
-  readonly git: { readonly root: string; readonly state: string } | undefined;
-  /** Only where a version manager chooses the Go version. */
-  readonly goroot: string | undefined;
-}
-
-/** The first look at the inputs of a program, to be confirmed after the build. */
-interface Taken {
-  readonly draft: Draft;
-  readonly git: BuildRecord["git"];
-  readonly goroot: string | undefined;
-  readonly list: ListDigest;
-  readonly setup: BuildSetup;
-  readonly standard: string;
+  readonly git: GitSeen | undefined;
+  /** Only where the go command chooses which go runs. */
+  readonly answer: string | undefined;
 }
 
 /** The version of the shape of records. */
-const FORMAT = 3;
+const FORMAT = 5;
 
 /** Looks binaries up and records new ones, for one run. */
 export class BuildCache {
@@ -118,8 +111,12 @@ export class BuildCache {
 
   /** Begins to record programs that go compiles together; reads the git state. */
   async record(misses: readonly Miss[]): Promise<Recording> {
-    await Promise.all(misses.map(({ program, setup }) => this.inputs.readGit(program.dir, setup)));
-    return new Recording(misses, { builds: this, host: this.#options.host, log: this.#options.log });
+    const known = misses.map(async ({ last, program, setup }) => {
+      const git = this.inputs.readGit(program.dir, setup, last?.record.git?.stamp);
+      await Promise.all([git, this.inputs.readAnswer(program.workDir, setup)]);
+    });
+    await Promise.all(known);
+    return new Recording(misses, { builds: this, go: this.#options, host: this.#options.host, log: this.#options.log });
   }
 
   /** The digest of the list of a program's packages; undefined if its build could not be recorded. */
@@ -134,8 +131,7 @@ export class BuildCache {
   /** The inputs of the last build, if `go list` would print the same as then. */
   async relist({ last, program, setup }: Miss): Promise<(ListedInputs & WithStart) | undefined> {
     if (last === undefined || this.prover.findChange(last.record.inputs, new Set()) !== undefined) return undefined;
-    const { goroot } = last.record;
-    if (goroot !== undefined && (await this.inputs.goroot(program, setup)) !== goroot) return undefined;
+    if (!(await this.#isAnswered(last.record, { program, setup }))) return undefined;
     return planAgain(last.record, last.startedAt);
   }
 
@@ -170,11 +166,23 @@ export class BuildCache {
     if (why !== undefined || previous === undefined) {
       this.prover.noteNames(inputs);
       const reason = why ?? { reason: "the cached binary was removed or changed" };
-      return { kind: "miss", program, setup, why: reason, previous, last: { record: whole, startedAt } };
+      const kept = this.#areToolsChanged(whole) ? undefined : previous;
+      return { kind: "miss", program, setup, why: reason, previous: kept, last: { record: whole, startedAt } };
     }
     const better = refreshInputs(record.inputs, host.now().getTime());
-    if (better !== undefined) cache.write("build", key, { ...record, inputs: better });
+    const stamp = record.git && (await this.#sameStamp(record.git, setup));
+    const git = record.git && stamp && { ...record.git, stamp };
+    if (better !== undefined || git?.stamp.mark !== record.git?.stamp.mark) {
+      cache.write("build", key, { ...record, inputs: better ?? record.inputs, git });
+    }
     return { kind: "hit", binary, tarSize, listDigest: list };
+  }
+
+  /** Whether a tool is another: go would keep a binary that it linked, because its build id says only which version it has. */
+  #areToolsChanged({ inputs, standard }: BuildRecord): boolean {
+    const tools = join(dirname(standard), "pkg");
+    const files = inputs.files.filter(([path]) => isInside(path, tools));
+    return this.prover.findChange({ files, folders: [], racy: [] }) !== undefined;
   }
 
   #readShared(key: string): Inputs["folders"] | undefined {
@@ -197,20 +205,35 @@ export class BuildCache {
     record: BuildRecord,
     { program, setup }: { readonly program: Program; readonly setup: BuildSetup },
   ): Promise<Reason | undefined> {
-    const { git, goroot, inputs } = record;
+    const { git, inputs } = record;
     // Git is asked before files are looked at, which keeps the processor busy.
     const state = git === undefined ? undefined : this.inputs.gitState(git.root, setup.env);
     const change = this.prover.findChange(inputs);
     if (change !== undefined) return { file: change.path, reason: change.what };
     if (git !== undefined && (await state) !== git.state) return explainGit(git.state, (await state) ?? "");
-    if (goroot !== undefined && (await this.inputs.goroot(program, setup)) !== goroot) {
-      return { reason: "another version of Go is chosen" };
+    if (git !== undefined && (await this.#sameStamp(git, setup)) === undefined) {
+      return { reason: "the history or the tags of the git repository changed, from which Go makes a version" };
     }
+    if (!(await this.#isAnswered(record, { program, setup }))) return { reason: "the go command chooses another Go" };
     return undefined;
+  }
+
+  #sameStamp({ root, stamp }: GitSeen, { env }: BuildSetup): Promise<GitStamp | undefined> {
+    return this.inputs.sameStamp(root, { env, known: stamp });
+  }
+
+  async #isAnswered(
+    { answer }: BuildRecord,
+    { program, setup }: { readonly program: Program; readonly setup: BuildSetup },
+  ): Promise<boolean> {
+    if (answer === undefined) return true;
+    return (await this.inputs.answer(program.workDir, setup.env))?.digest === answer;
   }
 
   /** Why there is no record: the setting that differs, if there is a record of another environment. */
   #whyNoRecord(program: Program, setup: BuildSetup): Reason {
+    const why = this.inputs.whyUnknown(setup);
+    if (why !== undefined) return { reason: why };
     const last = this.#options.cache.read("setup", this.#placeKey(program, setup));
     if (!isObject(last)) return { reason: "first build here" };
     return explainSetup(last, setup) ?? { reason: "the last build was not recorded" };
@@ -232,6 +255,7 @@ type WithStart = Pick<PackageList, "startedAt">;
 
 interface RecordingOptions {
   readonly builds: BuildCache;
+  readonly go: GoOptions;
   readonly host: Host;
   readonly log: Log;
 }
@@ -283,8 +307,8 @@ export class Recording {
 
   /** Go has ended well: looks again at the inputs that may change soon, and at git. */
   confirm(): void {
-    const confirmation = new Confirmation(this.#options.host);
-    void inBackground(this.#taken.promise.then((taken) => confirmation.begin(taken.values())));
+    const confirmation = new Confirmation(this.#options.go);
+    void inBackground(this.#taken.promise.then((taken) => confirmation.begin(taken)));
     this.#confirmed.resolve(confirmation);
   }
 
@@ -313,17 +337,20 @@ export class Recording {
   ): Promise<string | undefined> {
     const { builds, host } = this.#options;
     const { confirmation, made, taken } = options;
-    const { draft, git, goroot, list, setup, standard } = taken;
+    const { answer, draft, git, list, setup, standard } = taken;
     const { looks, prover } = confirmation;
     if (setup.unrepeatable !== undefined) return setup.unrepeatable;
     const inputs = confirmInputs(draft, { now: host.now().getTime(), prover, looks });
     if ("path" in inputs) return `${inputs.path} ${inputs.what} while it was compiled`;
     if (builds.isClockPutBack()) return "the clock was put back";
-    if (git !== undefined && (await confirmation.gitState(git.root, setup.env)) !== git.state) {
+    if (git !== undefined && !(await confirmation.isSameGit(git, setup))) {
       return "the work tree changed while it was compiled";
     }
+    if (answer !== undefined && (await confirmation.answer(program, setup)) !== answer) {
+      return "the go command chose another Go meanwhile";
+    }
     const { binary, tarSize } = made;
-    builds.write(program, { setup, record: { binary, tarSize, list, inputs, git, goroot, standard } });
+    builds.write(program, { setup, record: { binary, tarSize, list, inputs, git, answer, standard } });
     return undefined;
   }
 
@@ -357,8 +384,10 @@ export class Recording {
     const looks = new Looks();
     for (const miss of this.#misses) {
       const { program, setup } = miss;
-      const told = { packages: packages.get(program.workDir) ?? [], setup };
-      const listed = builds.inputs.listInputs(program, told);
+      const answer = await builds.inputs.readAnswer(program.workDir, setup);
+      const told = { packages: packages.get(program.workDir) ?? [], setup, answer };
+      const why = builds.inputs.whyUnknown(setup);
+      const listed = why === undefined ? builds.inputs.listInputs(program, told) : { why };
       if ("why" in listed) {
         this.#debug(program, listed.why);
         continue;
@@ -372,11 +401,12 @@ export class Recording {
   }
 
   async #take(
-    { program, setup }: Miss,
+    { last, program, setup }: Miss,
     { listed, looks }: { readonly listed: ListedInputs & WithStart; readonly looks: Looks },
   ): Promise<Taken | undefined> {
     const { builds, host } = this.#options;
-    const { digest, gitRoot, goroot, plan, standard, startedAt } = listed;
+    const known = last?.record.git?.stamp;
+    const { answer, digest, gitRoot, plan, standard, startedAt } = listed;
     if (builds.isClockPutBack()) {
       this.#debug(program, "the clock was put back");
       return undefined;
@@ -386,9 +416,8 @@ export class Recording {
       this.#debug(program, `${draft.path} ${draft.what} just now`);
       return undefined;
     }
-    const git =
-      gitRoot === undefined ? undefined : { root: gitRoot, state: await builds.inputs.gitState(gitRoot, setup.env) };
-    return { draft, git, goroot, list: digest, setup, standard };
+    const git = gitRoot === undefined ? undefined : await builds.inputs.seeGit(gitRoot, setup, known);
+    return { answer, draft, git, list: digest, setup, standard };
   }
 
   #debug({ importPath }: Program, why: string): void {
@@ -396,38 +425,13 @@ export class Recording {
   }
 }
 
-/** The second look at inputs, after go has ended: shared by all programs of one `go build`. */
-class Confirmation {
-  readonly prover: Prover = new Prover();
-  readonly looks: Looks = new Looks();
-  readonly #host: Host;
-  readonly #states = new Map<string, Promise<string>>();
-
-  constructor(host: Host) {
-    this.#host = host;
-  }
-
-  /** Looks at folders, which may change soon, and starts git. */
-  begin(taken: Iterable<Taken>): void {
-    for (const { draft, git, setup } of taken) {
-      this.prover.noteFolders(draft.inputs);
-      if (git !== undefined) void inBackground(this.gitState(git.root, setup.env));
-    }
-  }
-
-  /** The state of a work tree now. */
-  gitState(root: string, env: Readonly<Record<string, string>>): Promise<string> {
-    return once(this.#states, root, () => readGitState(root, { host: this.#host, env }));
-  }
-}
-
 /** The plan that gave the inputs of a record, to look at them again. */
-function planAgain({ git, goroot, inputs, list, standard }: BuildRecord, startedAt: number): ListedInputs & WithStart {
+function planAgain({ answer, git, inputs, list, standard }: BuildRecord, startedAt: number): ListedInputs & WithStart {
   const folders = inputs.folders.map(({ dir, headers, kind, names }) => {
     return { dir, kind, headers, names, seen: kind === "sources" ? names : undefined };
   });
   const plan = { folders, files: inputs.files.map(([path]) => path) };
-  return { digest: list, plan, startedAt, gitRoot: git?.root, goroot, standard };
+  return { digest: list, plan, startedAt, gitRoot: git?.root, answer, standard };
 }
 
 function isPackageList(value: unknown): value is PackageList {

@@ -4,18 +4,20 @@
  * Files come from `go list` (go-sources.ts), the state of the work tree from git.ts. This module only says which inputs
  * count; it does not look at them.
  */
-import { realpathSync } from "node:fs";
-import { basename, isAbsolute, join, relative, resolve } from "node:path";
+import { isAbsolute, join, relative } from "node:path";
 import { once } from "./async.ts";
 import { keyOf } from "./cache.ts";
 import { printable } from "./errors.ts";
 import { isInside } from "./file.ts";
 import type { InputPlan } from "./fingerprint-inputs.ts";
+import { type GitStamp, markRepository, readStamp, whyNoStamp } from "./git-stamp.ts";
 import { findWorkTree, planTags, readGitState } from "./git.ts";
+import { askGo, type GoAnswer, isGoOf, kindOfGo, maySwitch } from "./go-command.ts";
+import type { GoSettings } from "./go-env.ts";
 import type { Program } from "./go-programs.ts";
 import { type BuildSetup, describeSetup, type Reason, sortByName } from "./go-setup.ts";
 import { findGoroot, planSources, type SourcesOptions, type Unprovable } from "./go-sources.ts";
-import { type GoOptions, type GoPackage, readVariable, runGo, settingsFile, splitQuoted } from "./go.ts";
+import { type GoOptions, goPath, type GoPackage, settingsOf, splitQuoted } from "./go.ts";
 
 /** 40 hex digits that are equal for equal output of `go list`. Go's own packages do not count. */
 export type ListDigest = string;
@@ -26,10 +28,19 @@ export interface ListedInputs {
   readonly plan: InputPlan;
   /** Root of the work tree whose state Go stamps; undefined if Go stamps none. */
   readonly gitRoot: string | undefined;
-  /** Only where a version manager chooses the Go version. */
-  readonly goroot: string | undefined;
+  /** The answer of a go command that chooses which go runs; undefined if files tell that. */
+  readonly answer: string | undefined;
   /** Absolute folder of Go's own packages. */
   readonly standard: string;
+}
+
+/** What Go stamps of a git repository. */
+export interface GitSeen {
+  /** Of the work tree. */
+  readonly root: string;
+  /** As {@link readGitState} returns it. */
+  readonly state: string;
+  readonly stamp: GitStamp;
 }
 
 /** Flags of go build that read files which ko does not track, or that build nothing. */
@@ -42,20 +53,61 @@ export class BuildInputs {
   readonly #options: GoOptions;
   /** The git state before the first build, by the root of the work tree and the variables of git. */
   readonly #states = new Map<string, Promise<string>>();
+  readonly #stamps = new Map<string, Promise<GitStamp>>();
+  readonly #marks = new Map<string, string | undefined>();
+  /** Milliseconds since 1970. */
+  readonly #startedAt: number;
   /** By the folder and the environment that go runs in. */
-  readonly #goroots = new Map<string, Promise<string>>();
+  readonly #answers = new Map<string, Promise<GoAnswer | undefined>>();
 
   constructor(options: GoOptions) {
-    const { go, host } = options;
-    this.go = /[/\\]/.test(go) ? resolve(host.cwd, go) : host.findProgram(go);
+    this.go = goPath(options);
     this.#options = options;
+    this.#startedAt = options.host.now().getTime();
   }
 
   /** The files that choose modules and toolchain; undefined without a go command. */
-  sourcesOptions(env: Readonly<Record<string, string>>): SourcesOptions | undefined {
+  sourcesOptions(env: Readonly<Record<string, string>>, answer?: GoAnswer): SourcesOptions | undefined {
     if (this.go === undefined) return undefined;
-    const settings = settingsFile(env, this.#options.host.platform);
-    return { go: this.go, settings, gowork: env["GOWORK"] || undefined };
+    const settings = this.#settings(env);
+    const gowork = answer === undefined ? settings.get("GOWORK") : answer.values["GOWORK"];
+    return { go: this.go, settings: settings.files, gowork: gowork || undefined };
+  }
+
+  /** Why nothing that the go command compiles can be recorded; undefined if it can. */
+  whyUnknown(setup: BuildSetup): string | undefined {
+    const { host } = this.#options;
+    if (this.go === undefined) return "there is no go command";
+    if (kindOfGo(this.go, { host, settings: this.#settings(setup.env) }) === "script") {
+      return `the go command ${this.go} is a script, which may choose another go each time; KO_GO_PATH can name that go`;
+    }
+    return this.#whyForeign(setup);
+  }
+
+  /** Reports whether packages were listed by the go command itself, not by another go that it chose. */
+  isOwnGo(packages: readonly GoPackage[], { env }: BuildSetup): boolean {
+    const goroot = findGoroot(packages);
+    if (this.go === undefined || goroot === undefined) return false;
+    return isGoOf(this.go, goroot) && goroot === this.#settings(env).goroot;
+  }
+
+  /**
+   * Asks a go command that chooses which go runs, once per run; undefined if files tell which one runs.
+   *
+   * As the state of git, an answer counts only if it is the same before go is started and after go has ended.
+   */
+  async readAnswer(workDir: string, setup: BuildSetup): Promise<GoAnswer | undefined> {
+    const { env } = setup;
+    const settings = this.#settings(env);
+    if (this.go === undefined || this.whyUnknown(setup) !== undefined) return undefined;
+    const isChooser = kindOfGo(this.go, { host: this.#options.host, settings }) === "chooser";
+    return isChooser || maySwitch(settings) ? this.answer(workDir, env) : undefined;
+  }
+
+  /** The answer of go in a folder; undefined if it fails. */
+  answer(workDir: string, env: Readonly<Record<string, string>>): Promise<GoAnswer | undefined> {
+    const key = keyOf([workDir, describeSetup({ env, args: [] })]);
+    return once(this.#answers, key, () => askGo({ ...this.#options, env, cwd: workDir }));
   }
 
   /** The go command and the deciding part of an environment, as a value to compare. */
@@ -67,27 +119,58 @@ export class BuildInputs {
    * Reads the git state that Go will stamp into programs of `dir`, once per run. A state counts only if it is the same
    * before go is started and after go has ended.
    */
-  async readGit(dir: string, setup: BuildSetup): Promise<void> {
+  async readGit(dir: string, setup: BuildSetup, known?: GitStamp): Promise<void> {
     if (!this.#stampsGit(setup)) return;
     const tree = findWorkTree(dir);
-    if (tree.kind === "git") await this.gitState(tree.root, setup.env);
+    if (tree.kind !== "git") return;
+    const { env } = setup;
+    const stamp = known === undefined ? this.gitStamp(tree.root, env) : this.sameStamp(tree.root, { env, known });
+    await Promise.all([this.gitState(tree.root, env), stamp]);
   }
 
   /** The state of a work tree before the first build of this run. */
   gitState(root: string, env: Readonly<Record<string, string>>): Promise<string> {
-    const key = keyOf([root, sortByName(env).filter(([name]) => name.startsWith("GIT_"))]);
-    return once(this.#states, key, () => readGitState(root, { host: this.#options.host, env }));
+    return once(this.#states, gitKey(root, env), () => readGitState(root, { host: this.#options.host, env }));
   }
 
-  /** The GOROOT that go chooses for a program; empty if go fails. */
-  goroot({ workDir }: Program, setup: BuildSetup): Promise<string> {
-    const { env } = setup;
-    return once(this.#goroots, keyOf([workDir, describeSetup({ env, args: [] })]), () =>
-      runGo(["env", "GOROOT"], { ...this.#options, env, cwd: workDir }).then(
-        ({ stdout }) => new TextDecoder().decode(stdout).trim(),
-        () => "",
-      ),
-    );
+  /** The state and the stamp of a repository before the first build of this run. @param known the stamp of the last run */
+  async seeGit(root: string, { env }: BuildSetup, known?: GitStamp): Promise<GitSeen> {
+    const state = await this.gitState(root, env);
+    const same = known && (await this.sameStamp(root, { env, known }));
+    return { root, state, stamp: same ?? (await this.gitStamp(root, env)) };
+  }
+
+  /**
+   * What Go reads of a repository beside that state.
+   *
+   * @param options.known that of an earlier run
+   * @returns `known`, or a new one that is equal to it; undefined if Go reads something else now
+   */
+  async sameStamp(
+    root: string,
+    { env, known }: { readonly env: Readonly<Record<string, string>>; readonly known: GitStamp },
+  ): Promise<GitStamp | undefined> {
+    if (known.mark !== undefined && known.mark === this.#mark(root, { env, settings: known.settings })) return known;
+    const now = await this.gitStamp(root, env);
+    return now.text === known.text ? now : undefined;
+  }
+
+  /** What Go reads of a repository beside its state, before the first build of this run. */
+  gitStamp(root: string, env: Readonly<Record<string, string>>): Promise<GitStamp> {
+    const options = { host: this.#options.host, env, startedAt: this.#startedAt };
+    return once(this.#stamps, gitKey(root, env), () => readStamp(root, options));
+  }
+
+  #mark(
+    root: string,
+    { env, settings }: { readonly env: Readonly<Record<string, string>>; readonly settings: readonly string[] },
+  ): string | undefined {
+    const key = keyOf([gitKey(root, env), settings]);
+    if (!this.#marks.has(key)) {
+      const options = { host: this.#options.host, env, settings, startedAt: this.#startedAt };
+      this.#marks.set(key, markRepository(root, options));
+    }
+    return this.#marks.get(key);
   }
 
   /**
@@ -97,42 +180,67 @@ export class BuildInputs {
    */
   listInputs(
     program: Program,
-    { packages, setup }: { readonly packages: readonly GoPackage[]; readonly setup: BuildSetup },
+    {
+      answer,
+      packages,
+      setup,
+    }: {
+      readonly packages: readonly GoPackage[];
+      readonly setup: BuildSetup;
+      readonly answer?: GoAnswer | undefined;
+    },
   ): ListedInputs | Unprovable {
-    const sources = this.sourcesOptions(setup.env);
+    const { env } = setup;
+    const sources = this.sourcesOptions(env, answer);
     if (sources === undefined) return { why: "there is no go command" };
-    const foreign = this.#flags(setup).find((word) => FOREIGN.test(word));
-    if (foreign !== undefined) return { why: `${foreign} is set` };
-    if (sources.settings !== undefined && !isAbsolute(sources.settings)) return { why: "GOENV is not absolute" };
+    const why = this.#whyForeign(setup, answer);
+    if (why !== undefined) return { why };
+    if (env["GOENV"] && env["GOENV"] !== "off" && !isAbsolute(env["GOENV"])) return { why: "GOENV is not absolute" };
     const plan = planSources(program, packages, sources);
     if ("why" in plan) return plan;
-    const isStamped = isStampable(program) && this.#stampsGit(setup);
+    const isStamped = isStampable(program) && this.#stampsGit(setup, answer);
     const tree = isStamped ? findWorkTree(program.dir) : { kind: "none" as const };
-    if (tree.kind === "git" && setup.env["GIT_DIR"]) return { why: "GIT_DIR is set" };
+    const whyNot = tree.kind === "git" ? whyNoStamp(env) : undefined;
+    if (whyNot !== undefined) return { why: whyNot };
     if (tree.kind === "other") return { why: `ko does not know what ${tree.name} is stamped with` };
     const tags: InputPlan = tree.kind === "git" ? planTags(tree.root) : { folders: [], files: [] };
     const goroot = findGoroot(packages) ?? "";
+    const isOwn = this.isOwnGo(packages, setup);
+    if (!isOwn && answer === undefined) return { why: `${sources.go} does not say why it runs the go of ${goroot}` };
     const standard = join(goroot, "src");
     const whole = { folders: [...plan.folders, ...tags.folders], files: [...plan.files, ...tags.files] };
     return {
       digest: digestList(whole, { packages, standard }),
       plan: whole,
       gitRoot: tree.kind === "git" ? tree.root : undefined,
-      goroot: isShim(sources.go) ? goroot : undefined,
+      answer: isOwn ? undefined : answer?.digest,
       standard,
     };
   }
 
   /** Whether Go stamps the state of the work tree into programs. */
-  #stampsGit(setup: BuildSetup): boolean {
-    const last = this.#flags(setup).findLast((word) => /^--?buildvcs(?:=|$)/.test(word));
+  #stampsGit(setup: BuildSetup, answer?: GoAnswer): boolean {
+    const last = this.#flags(setup, answer).findLast((word) => /^--?buildvcs(?:=|$)/.test(word));
     return last === undefined || !/=(?:false|f|0)$/i.test(last);
   }
 
-  /** All flags of go build: those of GOFLAGS first, from the environment or from `go env -w`. */
-  #flags({ args, env }: BuildSetup): readonly string[] {
-    return [...splitQuoted(readVariable("GOFLAGS", env, this.#options.host.platform)), ...args];
+  #whyForeign(setup: BuildSetup, answer?: GoAnswer): string | undefined {
+    const foreign = this.#flags(setup, answer).find((word) => FOREIGN.test(word));
+    return foreign === undefined ? undefined : `${foreign} is set, and ko does not know which files that reads`;
   }
+
+  /** All flags of go build: those of GOFLAGS first. */
+  #flags({ args, env }: BuildSetup, answer?: GoAnswer): readonly string[] {
+    return [...splitQuoted(answer?.values["GOFLAGS"] ?? this.#settings(env).get("GOFLAGS")), ...args];
+  }
+
+  #settings(env: Readonly<Record<string, string>>): GoSettings {
+    return settingsOf({ ...this.#options, cwd: this.#options.host.cwd, env });
+  }
+}
+
+function gitKey(root: string, env: Readonly<Record<string, string>>): string {
+  return keyOf([root, env["HOME"], sortByName(env).filter(([name]) => name.startsWith("GIT_"))]);
 }
 
 /** The change of the git state between two builds, as a reason. */
@@ -195,16 +303,4 @@ function shorten(file: string, cwd: string): string {
 /** Go stamps programs of main modules and local replacements, not those of dependencies. */
 function isStampable({ module }: Program): boolean {
   return module !== undefined && (module.main || module.version === undefined || module.local);
-}
-
-/** Whether a go command is the script of a version manager, which chooses Go by files that only it knows. */
-function isShim(go: string): boolean {
-  if (go.includes("/shims/")) return true;
-  try {
-    return (
-      !/^go(?:\.exe|[\d.]*)?$/.test(basename(realpathSync(go))) && /(?:asdf|mise|rtx|goenv)/.test(realpathSync(go))
-    );
-  } catch {
-    return false;
-  }
 }

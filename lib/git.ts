@@ -187,14 +187,20 @@ export function planTags(root: string): InputPlan {
 
 /** The files and folders that change with each commit, branch and tag of a work tree. */
 export function listRefs(root: string): { readonly files: readonly string[]; readonly folders: readonly string[] } {
-  const own = ownFolder(root);
-  const shared = sharedFolder(root);
+  const { own, shared } = readGitFolders(root) ?? {};
   if (own === undefined || shared === undefined) return { files: [], folders: [] };
   const folders = ["heads", "tags"].map((name) => join(shared, "refs", name));
   for (const folder of folders) {
     for (const entry of readEntries(folder)) if (entry.isDirectory()) folders.push(join(folder, entry.name));
   }
   return { files: [join(own, "HEAD"), join(shared, "packed-refs")], folders };
+}
+
+/** The git folder of the work tree `root` alone, and that which it shares with others; undefined if they cannot be found. */
+export function readGitFolders(root: string): { readonly own: string; readonly shared: string } | undefined {
+  const own = ownFolder(root);
+  const shared = sharedFolder(root);
+  return own === undefined || shared === undefined ? undefined : { own, shared };
 }
 
 /** The git folder of the work tree `root` alone; undefined if it cannot be found, as git cannot then either. */

@@ -15,16 +15,8 @@ import { isInside, look, readNames } from "./file.ts";
 import { explainNoStamp, findWorkTree } from "./git.ts";
 import { cgoHint, findCgoFiles } from "./go-problems.ts";
 import type { Program } from "./go-programs.ts";
-import {
-  goMessages,
-  type GoOptions,
-  type GoPackage,
-  hintFor,
-  looksKilled,
-  readVariable,
-  type RunGoOptions,
-  startGo,
-} from "./go.ts";
+import { goMessages, type GoOptions, type GoPackage, hintFor, looksKilled, settingsOf, startGo } from "./go.ts";
+import type { Host } from "./host.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 
 /** Programs of one platform, divided into sets that one `go build` can write into one folder. */
@@ -123,7 +115,8 @@ async function* buildRound(
   const killsBefore = countKills();
   const events = new Channel<GoBuildEvent>();
   const push = (event: GoBuildEvent): void => events.push(event);
-  using outputs = new OutputWatch(round, { host, env, push });
+  const isMoved = settingsOf({ ...options, cwd, env }).get("GOTMPDIR") === "";
+  using outputs = new OutputWatch(round, { host, isMoved, push });
   const [only, another] = programs;
   using _linker =
     tmpDir === undefined || only === undefined || another !== undefined
@@ -308,14 +301,19 @@ export class OutputWatch implements Disposable {
 
   constructor(
     round: GoBuildRound,
-    options: Pick<RunGoOptions, "host" | "env"> & { readonly push: (event: GoBuildEvent) => void },
+    options: {
+      readonly host: Host;
+      /** False if go links on another file system. */
+      readonly isMoved: boolean;
+      readonly push: (event: GoBuildEvent) => void;
+    },
   ) {
-    const { env, host, push } = options;
+    const { host, push } = options;
     this.#round = round;
     this.#push = push;
     const { outDir, programs } = round;
     for (const name of programs.keys()) this.#before.set(name, look(join(outDir, name))?.ino);
-    const isMoved = host.platform !== "win32" && !readVariable("GOTMPDIR", env, host.platform) && !hasSetgid(outDir);
+    const isMoved = host.platform !== "win32" && options.isMoved && !hasSetgid(outDir);
     if (!isMoved) return;
     try {
       this.#watcher = watch(outDir, () => this.#look());

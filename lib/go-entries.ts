@@ -11,6 +11,7 @@ import { nameWord, type Word } from "./config-file.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import { isInside, look, readEntries, readNames } from "./file.ts";
 import { matchesImportPath, matchesFolder, type ParsedArgument, showPath } from "./go-arguments.ts";
+import type { GoSettings } from "./go-env.ts";
 import { findModuleDir, findSurroundings, readModulePath, type Surroundings } from "./go-modules.ts";
 
 /** An entry with its folder and its program. */
@@ -89,14 +90,20 @@ export class BuildEntries {
    * Tells which entries are for no program, and which are there twice.
    *
    * @param programs those of the run, whose entries need no look
-   * @param env the environment of go, but for the variables of entries
+   * @param settings finds those of go in a folder, with the variables of an entry
    */
-  warnings(programs: readonly ProgramPlace[], env: Readonly<Record<string, string>>): readonly string[] {
+  warnings(
+    programs: readonly ProgramPlace[],
+    settings: (dir: string, variables: Readonly<Record<string, string>>) => Pick<GoSettings, "get">,
+  ): readonly string[] {
     const used = new Set(programs.map((program) => this.find(program)));
     const idle = this.all.flatMap((placed) => {
       const { dir, entry, folder, importPath = "" } = placed;
       if (used.has(placed)) return [];
-      const own = { ...env, ...Object.fromEntries((entry.env ?? []).map(({ value }) => value.split(/=(.*)/s, 2))) };
+      const own = settings(
+        folder ?? dir,
+        Object.fromEntries((entry.env ?? []).map(({ value }) => value.split(/=(.*)/s, 2))),
+      );
       const why =
         folder === undefined ? this.#whyForeign(importPath, findSurroundings(dir, own)) : whyNoProgram(folder, own);
       if (why === undefined) return [];
@@ -228,8 +235,8 @@ function missing(
 }
 
 /** Why a folder holds no program; undefined if it may hold one. */
-function whyNoProgram(folder: string, env: Readonly<Record<string, string>>): string | undefined {
-  const { moduleDir, modules } = findSurroundings(folder, env);
+function whyNoProgram(folder: string, settings: Pick<GoSettings, "get">): string | undefined {
+  const { moduleDir, modules } = findSurroundings(folder, settings);
   if (modules && moduleDir === undefined) return "is in no Go module";
   const names = readNames(folder).filter((name) => name.endsWith(".go") && !name.endsWith("_test.go"));
   if (names.length === 0) return "has no Go files";

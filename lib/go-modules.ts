@@ -8,6 +8,7 @@ import { readFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { look } from "./file.ts";
+import type { GoSettings } from "./go-env.ts";
 
 export interface ModuleFolder {
   /** Absolute. */
@@ -30,13 +31,13 @@ const MOST_FOLDERS = 20_000;
 
 const SKIPPED = new Set(["node_modules", "vendor", "testdata"]);
 
-/** Finds the module context that `go` has in a folder with this environment. */
-export function findSurroundings(cwd: string, env: Readonly<Record<string, string>>): Surroundings {
-  const gowork = env["GOWORK"] ?? "";
+/** Finds the module context that `go` has in a folder with these settings. */
+export function findSurroundings(cwd: string, settings: Pick<GoSettings, "get">): Surroundings {
+  const gowork = settings.get("GOWORK");
   return {
     moduleDir: findModuleDir(cwd),
     workspace: gowork === "" ? findUpwards(cwd, "go.work") : gowork === "off" ? undefined : gowork,
-    modules: env["GO111MODULE"] !== "off",
+    modules: settings.get("GO111MODULE") !== "off",
   };
 }
 

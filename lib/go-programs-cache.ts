@@ -88,7 +88,9 @@ export class ProgramFinder {
     const records = this.#records;
     // The first build of a program needs the git state before go is started again.
     if (records !== undefined) {
-      void inBackground(records.builds.inputs.readGit(host.cwd, setups.bare(platform)));
+      const { inputs } = records.builds;
+      void inBackground(inputs.readGit(host.cwd, setups.bare(platform)));
+      void inBackground(inputs.readAnswer(host.cwd, setups.bare(platform)));
     }
     const found = await timing.time("list", args.join(" "), () => findPrograms(args, this.#options));
     if (records !== undefined) await rememberPrograms(args, found, { ...records, startedAt });
@@ -269,6 +271,8 @@ interface ProgramRecord {
   readonly programs: readonly Program[];
   /** How each program was listed. */
   readonly setups: readonly string[];
+  /** As in the record of a build. */
+  readonly answer: string | undefined;
   readonly inputs: Inputs;
 }
 
@@ -282,13 +286,17 @@ export async function recallPrograms(
   args: readonly string[],
   records: ProgramRecords,
 ): Promise<FoundPrograms | undefined> {
-  const { builds, cache, host } = records;
+  const { builds, cache, host, platform, setups } = records;
   const results: (readonly Program[])[] = [];
   for (const text of args) {
     const key = await keyFor(text, records);
     const record = key === undefined ? undefined : cache.read("programs", key);
     if (key === undefined || !isProgramRecord(record)) return undefined;
     if (!(await isListedAlike(record, records)) || builds.prover.findChange(record.inputs) !== undefined) {
+      return undefined;
+    }
+    const { answer } = record;
+    if (answer !== undefined && (await builds.inputs.answer(host.cwd, setups.bare(platform).env))?.digest !== answer) {
       return undefined;
     }
     const better = refreshInputs(record.inputs, host.now().getTime());
@@ -305,10 +313,15 @@ export async function rememberPrograms(
   records: ProgramRecords & { readonly startedAt: number },
 ): Promise<void> {
   const { builds, cache, host, platform, setups, startedAt } = records;
-  const sources = builds.inputs.sourcesOptions(setups.bare(platform).env);
-  if (sources === undefined || builds.isClockPutBack()) return;
+  const { inputs } = builds;
+  const bare = setups.bare(platform);
+  const answer = await inputs.readAnswer(host.cwd, bare);
+  const sources = inputs.sourcesOptions(bare.env, answer);
+  if (sources === undefined || inputs.whyUnknown(bare) !== undefined || builds.isClockPutBack()) return;
   const now = host.now().getTime();
   const packages = found.listings.flatMap((listing) => listing.packages);
+  const isOwn = found.listings.every((listing) => inputs.isOwnGo(listing.packages, bare));
+  if (!isOwn && answer === undefined) return;
   const named = packages.filter(({ depOnly, standard }) => !depOnly && !standard);
   const looks = new Looks();
   for (const [i, text] of args.entries()) {
@@ -319,7 +332,7 @@ export async function rememberPrograms(
     // Patterns of import paths, and words such as `all`, are for go to expand.
     if (kind === "pattern" && root === undefined) continue;
     const own = await Promise.all(programs.map((program) => setups.of(program, platform)));
-    const isOther = ({ env }: BuildSetup): boolean => !isEqual(builds.inputs.sourcesOptions(env), sources);
+    const isOther = ({ env }: BuildSetup): boolean => !isEqual(inputs.sourcesOptions(env, answer), sources);
     const key = await keyFor(text, records);
     if (key === undefined || own.some(isOther)) continue;
     const plan =
@@ -328,7 +341,12 @@ export async function rememberPrograms(
         : planPlaces(programs, packages, sources);
     const draft = takeInputs(plan, { startedAt, now, before: builds.prover, looks });
     if ("path" in draft) continue;
-    const record: ProgramRecord = { programs, setups: own.map(showSetup), inputs: draft.inputs };
+    const record: ProgramRecord = {
+      programs,
+      setups: own.map(showSetup),
+      answer: isOwn ? undefined : answer?.digest,
+      inputs: draft.inputs,
+    };
     cache.write("programs", key, record);
   }
 }
@@ -348,7 +366,7 @@ async function keyFor(text: string, { builds, host, platform, setups }: ProgramR
   try {
     const own = await Promise.all(below.map((placed) => setups.for(placed, platform)));
     const places = below.map(({ folder, importPath }) => [folder, importPath]);
-    return keyOf([2, host.cwd, text, builds.inputs.describe(env), places, own.map(showSetup)]);
+    return keyOf([3, host.cwd, text, builds.inputs.describe(env), places, own.map(showSetup)]);
   } catch (error) {
     if (!(error instanceof KoError)) throw error;
     return undefined;

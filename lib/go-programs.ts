@@ -13,7 +13,7 @@ import type { PlacedEntry } from "./go-entries.ts";
 import { findModuleDir, findModulesBelow, findOwner, findSurroundings, type Surroundings } from "./go-modules.ts";
 import { type Advice, createAdvice, explainPackage } from "./go-problems.ts";
 import { type BuildSetup, type BuildSetups, listArguments, listKey } from "./go-setup.ts";
-import { type GoModule, type GoOptions, type GoPackage, listPackages } from "./go.ts";
+import { type GoModule, type GoOptions, type GoPackage, listPackages, settingsOf } from "./go.ts";
 import type { Platform } from "./oci.ts";
 
 /** A main package without known faults. */
@@ -118,7 +118,8 @@ class Search {
   constructor(options: FindProgramsOptions) {
     this.#options = options;
     this.#bare = options.setups.bare(options.platform);
-    this.#here = findSurroundings(options.host.cwd, this.#bare.env);
+    const { cwd } = options.host;
+    this.#here = findSurroundings(cwd, settingsOf({ ...options, cwd, env: this.#bare.env }));
   }
 
   async run(args: readonly string[]): Promise<FoundPrograms> {

@@ -13,10 +13,11 @@ import type { Config } from "./config.ts";
 import { UsageError } from "./errors.ts";
 import { findWorkTree } from "./git.ts";
 import { BuildEntries, type PlacedEntry, type ProgramPlace } from "./go-entries.ts";
+import type { GoSettings } from "./go-env.ts";
 import { hasLinkerPaths, keepSymbols, type LinkerWords } from "./go-ldflags.ts";
 import { findSurroundings } from "./go-modules.ts";
 import { type GitReads, TemplateRenderer } from "./go-templates.ts";
-import { buildEnvironment, DEFAULT_PLATFORM, type GoOptions, readVariable, refuseToolexec, splitQuoted } from "./go.ts";
+import { buildEnvironment, DEFAULT_PLATFORM, type GoOptions, refuseToolexec, settingsOf, splitQuoted } from "./go.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 
 /** How a program is compiled. */
@@ -142,7 +143,9 @@ export class BuildSetups {
   warnings(programs: readonly ProgramPlace[]): readonly string[] {
     const { config, host } = this.#options;
     const env = { ...host.env, ...readVariables(config.defaults.env ?? []) };
-    return [...this.entries.warnings(programs, env), ...this.flagWarnings];
+    const settings = (dir: string, own: Readonly<Record<string, string>>): GoSettings =>
+      settingsOf({ ...this.#options, cwd: dir, env: { ...env, ...own } });
+    return [...this.entries.warnings(programs, settings), ...this.flagWarnings];
   }
 
   /** Those about the flags of the setups that were made so far. */
@@ -182,7 +185,8 @@ export class BuildSetups {
   }
 
   #keepSymbols(words: LinkerWords, env: Readonly<Record<string, string>>): LinkerWords {
-    const kept = keepSymbols(words, splitQuoted(readVariable("GOFLAGS", env, this.#options.host.platform)));
+    const settings = settingsOf({ ...this.#options, cwd: this.#options.host.cwd, env });
+    const kept = keepSymbols(words, splitQuoted(settings.get("GOFLAGS")));
     if (kept === undefined) return words;
     this.#warnings.add("--debug leaves -s and -w out of ldflags: without symbols no breakpoint works");
     return kept;
@@ -207,13 +211,14 @@ export class BuildSetups {
    */
   #workDir({ dir, folder }: PlacedEntry, setup: BuildSetup): string | undefined {
     const { host } = this.#options;
-    const { modules, moduleDir, workspace } = findSurroundings(dir, setup.env);
+    const settings = settingsOf({ ...this.#options, cwd: dir, env: setup.env });
+    const { modules, moduleDir, workspace } = findSurroundings(dir, settings);
     // The entry's folder cannot see the program: it is built in its own module.
-    const isForeign = folder !== undefined && findSurroundings(folder, setup.env).moduleDir !== moduleDir;
+    const isForeign = folder !== undefined && findSurroundings(folder, settings).moduleDir !== moduleDir;
     if (modules && workspace === undefined && isForeign) return undefined;
-    if (dir === host.cwd || hasPaths(setup, host.platform)) return dir;
+    if (dir === host.cwd || hasPaths(setup, settings)) return dir;
     const context = (at: string): string => {
-      const around = findSurroundings(at, setup.env);
+      const around = findSurroundings(at, settings);
       return JSON.stringify([around.workspace ?? around.moduleDir, findWorkTree(at)]);
     };
     return [host.cwd, moduleDir].find((at) => at !== undefined && context(at) === context(dir)) ?? dir;
@@ -329,9 +334,9 @@ function checkPlatform(
 }
 
 /** Reports whether a flag or variable may have a path that begins at the working directory. */
-function hasPaths({ args, env }: BuildSetup, platform: string): boolean {
-  const words = [...splitQuoted(readVariable("GOFLAGS", env, platform)), ...args];
-  const isRelative = (name: string): boolean => /^[^/\\].*[/\\]|^\.{1,2}$/.test(env[name] ?? "");
+function hasPaths({ args }: BuildSetup, settings: GoSettings): boolean {
+  const words = [...splitQuoted(settings.get("GOFLAGS")), ...args];
+  const isRelative = (name: string): boolean => /^[^/\\].*[/\\]|^\.{1,2}$/.test(settings.get(name));
   if (["GOENV", "CC", "CXX"].some(isRelative)) return true;
   return words.some((word, i) => {
     if (PATH_FLAGS.test(word)) return true;

@@ -17,8 +17,8 @@ import type { GoModule, GoPackage } from "./go.ts";
 export interface SourcesOptions {
   /** Absolute path of the go command. */
   readonly go: string;
-  /** The settings file of `go env -w`; undefined if there is none. */
-  readonly settings: string | undefined;
+  /** The files of go's settings, existing or not. */
+  readonly settings: readonly string[];
   /** The value of GOWORK, if it is set. */
   readonly gowork: string | undefined;
 }
@@ -264,7 +264,7 @@ function planModules(
   packages: readonly GoPackage[],
   { program, gowork, settings }: Omit<SourcesOptions, "go"> & { readonly program: Pick<Program, "dir" | "workDir"> },
 ): void {
-  if (settings !== undefined) plan.file(settings);
+  for (const file of settings) plan.file(file);
   for (const dir of new Set([...ancestors(program.workDir), ...ancestors(program.dir)])) {
     for (const name of ["go.mod", "go.work"]) plan.file(join(dir, name));
   }

@@ -1,14 +1,13 @@
 /**
  * Runs the Go tool, and reads the packages that `go list` describes.
  *
- * Settings of the environment and of `go env -w` are read as `go` reads them; `go.mod`, `go.work` and sources are left
- * to it. Compiling: go-build.ts. The fields of a package are those of `go help list`.
+ * Settings are read as `go` reads them (go-env.ts); `go.mod`, `go.work` and sources are left to it. Compiling: go-build.ts.
+ * The fields of a package are those of `go help list`.
  */
-import { readFileSync } from "node:fs";
-import { readFile } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { inBackground } from "./async.ts";
 import { CommandError, KoError, printable, UsageError } from "./errors.ts";
+import { type GoSettings, readSettings } from "./go-env.ts";
 import type { Host, RunResult } from "./host.ts";
 import { isObject, parseObject, pickStringMap } from "./json.ts";
 import type { Log } from "./log.ts";
@@ -177,7 +176,7 @@ export async function startGo(
   options: RunGoOptions,
 ): Promise<{ readonly result: Promise<RunResult> }> {
   const { host, log } = options;
-  await refuseToolexecInSettings(options, host.platform);
+  refuseToolexecInSettings(options);
   const program = findGo(options);
   let pending = "";
   const show = (text: string): void => {
@@ -202,28 +201,15 @@ export function looksKilled(error: CommandError): boolean {
   return error.signal === "SIGKILL" || error.code === 137 || /\bsignal: killed\b/.test(error.stderr);
 }
 
-/** Returns the path of the settings file of `go env -w` (`os.UserConfigDir`); undefined if there is none. */
-export function settingsFile(env: Readonly<Record<string, string>>, platform: string): string | undefined {
-  if (env["GOENV"]) return env["GOENV"] === "off" ? undefined : env["GOENV"];
-  const home = env["HOME"];
-  let folder: string | undefined;
-  if (platform === "win32") folder = env["APPDATA"] ?? env["AppData"];
-  else if (platform === "darwin") folder = home && join(home, "Library", "Application Support");
-  else folder = env["XDG_CONFIG_HOME"] || (home && join(home, ".config"));
-  return folder ? join(folder, "go", "env") : undefined;
+/** The absolute path of the go command; undefined if there is none. */
+export function goPath({ go, host }: Pick<GoOptions, "go" | "host">): string | undefined {
+  return /[/\\]/.test(go) ? resolve(host.cwd, go) : host.findProgram(go);
 }
 
-/** Reads a variable as `go` does: from the environment, else from the settings of `go env -w`; empty if unset. */
-export function readVariable(name: string, env: Readonly<Record<string, string>>, platform: string): string {
-  if (env[name]) return env[name];
-  const path = settingsFile(env, platform);
-  if (path === undefined) return "";
-  try {
-    const lines = readFileSync(path, "utf8").split(/\r?\n/);
-    return lines.find((line) => line.startsWith(`${name}=`))?.slice(name.length + 1) ?? "";
-  } catch {
-    return "";
-  }
+/** Reads the settings that go has in a folder with an environment, as far as files tell them. */
+export function settingsOf(options: Pick<RunGoOptions, "cwd" | "env" | "go" | "host">): GoSettings {
+  const { cwd, env, host } = options;
+  return readSettings({ cwd, env, go: goPath(options), platform: host.platform });
 }
 
 /**
@@ -327,19 +313,11 @@ function findGo({ env, go, host }: RunGoOptions): string {
   return env["PATH"] === host.env["PATH"] ? go : (host.findProgram(go) ?? go);
 }
 
-/** Refuses `-toolexec` in the settings that `go` uses if the environment has no GOFLAGS: `go env -w`, and of a GOROOT. */
-async function refuseToolexecInSettings({ cwd, env }: RunGoOptions, platform: string): Promise<void> {
-  if (env["GOFLAGS"]) return;
-  const own = settingsFile(env, platform);
-  const goroot = env["GOROOT"] ? join(env["GOROOT"], "go.env") : undefined;
-  for (const path of [own, goroot]) {
-    if (path === undefined) continue;
-    // A file that ko cannot read, `go` cannot read either.
-    const text = await readFile(resolve(cwd, path), "utf8").catch(() => "");
-    for (const line of text.split("\n")) {
-      if (line.startsWith("GOFLAGS=")) refuseToolexec(splitQuoted(line.slice("GOFLAGS=".length)), `GOFLAGS of ${path}`);
-    }
-  }
+/** Refuses `-toolexec` in the settings that `go` uses if the environment has no GOFLAGS. */
+function refuseToolexecInSettings(options: RunGoOptions): void {
+  const settings = settingsOf(options);
+  const file = settings.fileOf("GOFLAGS");
+  if (file !== undefined) refuseToolexec(splitQuoted(settings.get("GOFLAGS")), `GOFLAGS of ${file}`);
 }
 
 function readPackage(text: string): GoPackage {

@@ -203,7 +203,7 @@ function planModules(
   packages: readonly GoPackage[],
   { env }: PlanOptions,
 ): Places {
-  const files = planModuleFiles(place, packages, { settings: undefined, gowork: env["GOWORK"] || undefined });
+  const files = planModuleFiles(place, packages, { settings: [], gowork: env["GOWORK"] || undefined });
   const tree = findWorkTree(place.dir);
   const module = ancestors(place.dir).find((dir) => look(join(dir, "go.mod")) !== undefined);
   const top = tree.kind === "git" ? tree.root : (module ?? place.dir);

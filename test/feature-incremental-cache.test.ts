@@ -180,7 +180,7 @@ describe("several runs at once", () => {
     const at = await open();
     const right = await at.reference();
     for (let round = 0; round < 3; round++) {
-      const env = { ...at.env, TEST_CALLS: at.work.at("calls") };
+      const { env } = at;
       const runs = await Promise.all(
         [1, 2, 3, 4].map(
           (): Promise<Result> => start([...ourCommand(), ...at.args], { cwd: at.tree.at("app"), env }).result,

@@ -101,7 +101,11 @@ const RACES: readonly Race[] = [
   },
   { name: "an embedded file is added", files: embedded(), script: "echo 2 > app/cmd/app/static/b.txt" },
   { name: "an embedded file goes", files: embedded(), script: "rm app/cmd/app/static/c.txt" },
-  { name: "the go command is replaced", script: `cp "$KO_GO_PATH" go && mv go "$KO_GO_PATH"` },
+  { name: "the go command is replaced", script: `cp -P "$KO_GO_PATH" go && mv go "$KO_GO_PATH"` },
+  {
+    name: "the go command becomes another",
+    script: `printf '#!/bin/sh\\nexport GOAMD64=v3\\nexec %s "$@"\\n' "$(readlink "$KO_GO_PATH")" > go && chmod +x go && mv go "$KO_GO_PATH"`,
+  },
 ];
 
 function embedded(): Files {

@@ -13,6 +13,7 @@ import {
   mkdirSync,
   readFileSync,
   readdirSync,
+  readlinkSync,
   renameSync,
   statSync,
   symlinkSync,
@@ -887,8 +888,9 @@ const TOOLS: readonly Situation[] = [
   {
     name: "the go command is another",
     change: ({ work }) => {
-      const text = textOf(work.at("bin/go"));
-      work.write({ "bin/go": { executable: text.replace("#!/bin/sh\n", "#!/bin/sh\nexport GOAMD64=v3\n") } });
+      const go = readlinkSync(work.at("bin/go"));
+      unlinkSync(work.at("bin/go"));
+      work.write({ "bin/go": { executable: `#!/bin/sh\nexport GOAMD64=v3\nexec '${go}' "$@"\n` } });
     },
     image: "other",
   },

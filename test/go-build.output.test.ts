@@ -2,6 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { chmodSync, linkSync, renameSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type GoBuildEvent, OutputWatch } from "../lib/go-build.ts";
+import { settingsOf } from "../lib/go.ts";
 import type { Program } from "../lib/go-programs.ts";
 import { type Tree, writeTree } from "./helpers/world-folders.ts";
 import { hostAt } from "./helpers/world-host.ts";
@@ -29,9 +30,11 @@ function watch(names: readonly string[], options: { env?: Record<string, string>
   const { env = {}, kept } = options;
   for (const name of kept === undefined ? [] : names) linkSync(kept ?? "", tree.at(`out/${name}`));
   const round = { outDir: tree.at("out"), programs: new Map(names.map((name) => [name, programOf(name)])) };
+  const host = hostAt(tree.path);
+  const settings = settingsOf({ host, go: "go", cwd: tree.path, env: { GOENV: "off", ...env } });
   return new OutputWatch(round, {
-    host: hostAt(tree.path),
-    env: { GOENV: "off", ...env },
+    host,
+    isMoved: settings.get("GOTMPDIR") === "",
     push: (event) => void seen.push(event),
   });
 }

@@ -57,6 +57,11 @@ function place(...lines: readonly Lines[]): BuildEntries {
   );
 }
 
+/** Settings of the environment alone. */
+function settings(env: Readonly<Record<string, string>> = {}): Parameters<BuildEntries["warnings"]>[1] {
+  return (_dir, own) => ({ get: (name) => new Map(Object.entries({ ...env, ...own })).get(name) ?? "" });
+}
+
 describe("BuildEntries", () => {
   test.each<[Lines, string | undefined, string | undefined, string]>([
     [{ main: "./cmd/web" }, "app/cmd/web", "example.com/app/cmd/web", "app"],
@@ -176,13 +181,13 @@ describe("BuildEntries", () => {
       { main: "cmd/web" },
     );
     const program = { dir: tree.at("app/lib"), importPath: "example.com/app/lib" };
-    expect(entries.warnings([], {})).toEqual([
+    expect(entries.warnings([], settings())).toEqual([
       ".ko.yaml:0:1: builds[0] is for no program: ./lib is package lib, wanted package main",
       ".ko.yaml:1:1: builds[1] is for no program: ./cmd/tests has no Go files",
       ".ko.yaml:2:1: builds[2] is for no program: ./cmd has no Go files",
       ".ko.yaml:5:1: builds[5] is for no program: example.org/z/z is of no module that ./go.mod requires",
     ]);
-    expect(entries.warnings([program], {})).toHaveLength(3);
+    expect(entries.warnings([program], settings())).toHaveLength(3);
   });
 
   test("warns of entries in no module, and of import paths that go.mod does not know", () => {
@@ -198,7 +203,7 @@ describe("BuildEntries", () => {
       { main: "example.org/two/v2/z" },
       { main: "example.org/depth/cmd/z" },
       { dir: "tool", main: "example.org/dep/cmd/y" },
-    ).warnings([], {});
+    ).warnings([], settings());
     expect(entries).toEqual([
       ".ko.yaml:0:1: builds[0] is for no program: ../loose is in no Go module",
       ".ko.yaml:1:1: builds[1] is for no program: example.org/else/cmd/z is of no module that ./go.mod requires",
@@ -209,17 +214,17 @@ describe("BuildEntries", () => {
 
   test("knows programs without modules, and leaves import paths of a workspace to go", () => {
     const entries = place({ dir: "../loose" }, { main: "example.org/else/cmd/z" });
-    expect(entries.warnings([], { GO111MODULE: "off" })).toEqual([]);
-    expect(entries.warnings([], { GOWORK: tree.at("go.work") })).toHaveLength(1);
+    expect(entries.warnings([], settings({ GO111MODULE: "off" }))).toEqual([]);
+    expect(entries.warnings([], settings({ GOWORK: tree.at("go.work") }))).toHaveLength(1);
     const off: Word = { value: "GO111MODULE=off", setting: "env", where: "here" };
     const [own] = place({ dir: "../loose" }).all;
     if (own === undefined) throw new Error("no entry");
-    expect(BuildEntries.place([{ ...own.entry, env: [off] }], tree.at("app")).warnings([], {})).toEqual([]);
+    expect(BuildEntries.place([{ ...own.entry, env: [off] }], tree.at("app")).warnings([], settings())).toEqual([]);
   });
 
   test("takes two entries that say the same for one", () => {
     const entries = place({ main: "cmd/web", flags: ["-v"] }, { main: "./cmd/web/", flags: ["-v"] });
-    expect(entries.warnings([], {})).toEqual([
+    expect(entries.warnings([], settings())).toEqual([
       ".ko.yaml:1:1: builds[1] is for ./cmd/web, as is builds[0] at .ko.yaml:0:1; they say the same",
     ]);
   });

@@ -22,7 +22,11 @@ describe("findSurroundings()", () => {
     const absolute = (path: string | undefined): string | undefined => path && tree.at(path);
     const moduleDir = absolute(want.moduleDir);
     const workspace = want.workspace === "/x/go.work" ? want.workspace : absolute(want.workspace);
-    expect(findSurroundings(tree.at(cwd), env)).toEqual({ ...want, moduleDir, workspace });
+    expect(findSurroundings(tree.at(cwd), { get: (key) => new Map(Object.entries(env)).get(key) ?? "" })).toEqual({
+      ...want,
+      moduleDir,
+      workspace,
+    });
   });
 });
 

@@ -81,7 +81,7 @@ async function plan(args: readonly string[], files: Files = {}, cwd = "app"): Pr
   const { packages, programs } = await listPrograms(args, { ...world, platform: undefined });
   const [first] = programs;
   if (first === undefined) throw new Error("no program");
-  const options = { go: Bun.which("go") ?? "", settings: undefined, gowork: undefined };
+  const options = { go: Bun.which("go") ?? "", settings: [], gowork: undefined };
   return planSources(first, [...packages.values()].flat(), options);
 }
 
@@ -145,7 +145,7 @@ describe("planSources()", () => {
       planSources(
         app,
         all.flatMap((each) => change(each) ?? []),
-        { go: "", settings: undefined, gowork: undefined },
+        { go: "", settings: [], gowork: undefined },
       );
     const only =
       (path: string, change: Partial<GoPackage>) =>
@@ -178,7 +178,7 @@ test("planPattern() looks where go would, and only at names", async () => {
   const { packages, programs } = await listPrograms(["./..."], { ...goWorld(tree.at("app")), platform: undefined });
   const all = [...packages.values()].flat();
   const named = all.filter(({ depOnly, standard }) => !depOnly && !standard);
-  const options = { go: "", settings: undefined, gowork: undefined, root: tree.at("app"), packages: all };
+  const options = { go: "", settings: [], gowork: undefined, root: tree.at("app"), packages: all };
   const found = planPattern(programs, named, options).folders;
   const of = (kind: string): readonly string[] =>
     found

@@ -1,6 +1,6 @@
 /** Go modules and programs for tests, and the Go tool of this machine without the network. */
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { Cache } from "../../lib/cache.ts";
 import { NO_WORDS } from "../../lib/config-builds.ts";
 import { DelveBuilds } from "../../lib/go-delve.ts";
@@ -45,15 +45,36 @@ export function libraryGo(name: string, text = `${name} 1`): string {
 /** One program in the root of its module. */
 export const HELLO: Files = { "go.mod": goMod("example.com/hello"), "main.go": mainGo() };
 
+const fixtures = new Map<string, string>();
+
 /**
- * Lines of a shell script that stands for `go`: they make the calls of go quicker that follow them.
+ * The path of `test/fixtures/gospy`, a program that stands for go and notes its calls.
  *
  * Small programs are built without debug information, which takes a third of the time of a build, and none of the tools
  * lives long enough to need its garbage collected. A later `-ldflags` of the call itself wins.
  */
-export const QUICK_GO = `if [ "$1" = build ]; then shift; set -- build -ldflags=-w "$@"; fi
-export GOGC=off
-`;
+export function buildSpy(): string {
+  return buildFixture("gospy");
+}
+
+/** The path of a program of `test/fixtures` that stands for go. It is kept between runs of the tests. */
+export function buildFixture(name: "gospy" | "gochooser"): string {
+  const known = fixtures.get(name);
+  if (known !== undefined) return known;
+  const cwd = join(import.meta.dir, "../fixtures", name);
+  const key = Bun.hash(readFileSync(join(cwd, "main.go"))).toString(36);
+  const path = join(cacheFolder(), "bin", `${name}-${key}`, "go");
+  if (!existsSync(path)) {
+    const making = `${path}.${process.pid}`;
+    mkdirSync(dirname(path), { recursive: true });
+    const env = { ...process.env, CGO_ENABLED: "0", GOFLAGS: "", GOWORK: "off", GOTOOLCHAIN: "local" };
+    const { exitCode, stderr } = Bun.spawnSync(["go", "build", "-o", making, "."], { cwd, env });
+    if (exitCode !== 0) throw new Error(`cannot compile ${name}: ${stderr.toString()}`);
+    renameSync(making, path);
+  }
+  fixtures.set(name, path);
+  return path;
+}
 
 export interface GoWorld {
   readonly host: Host;

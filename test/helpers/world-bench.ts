@@ -3,11 +3,12 @@
  * its calls and a `kubectl` that is the real one or a script. A scene runs ko in this process again and again, with a cache and
  * with none, which says what is right; its `go` runs scripts of a test before or after a call.
  */
-import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import type { Host } from "../../lib/host.ts";
-import { goMod, libraryGo, mainGo, QUICK_GO } from "./go.ts";
+import { buildSpy, goMod, libraryGo, mainGo } from "./go.ts";
 import { type Files, type Tree, writeTree } from "./world-folders.ts";
-import { runKoHere } from "./world-host.ts";
+import { realHost, runKoHere } from "./world-host.ts";
 import {
   cleanEnvironment,
   commitTree,
@@ -46,7 +47,7 @@ export interface BenchOptions {
   readonly config?: string;
   /** The working directory, instead of a tree of its own. */
   readonly cwd?: string;
-  /** Builds as the user's go does, instead of quickly (QUICK_GO). @default false */
+  /** Builds as the user's go does, instead of quickly. @default false */
   readonly plainGo?: boolean;
 }
 
@@ -125,26 +126,6 @@ export const MODULES: Files = {
 /** Milliseconds in which a file settles: later changes then have other times. Tests of what happens earlier do not wait. */
 export const SETTLED_MS = 30;
 
-const HOOKED_GO = (go: string, folder: string): string => `#!/bin/sh
-echo "$1" >> "$TEST_CALLS"
-at() {
-  mv "${folder}/at/$1" "${folder}/at/$1.now" 2>/dev/null && (cd "$TREE" && . "${folder}/at/$1.now" >&2)
-}
-word=$1
-at "before-$word"
-# A Delve that was compiled before stands for the one of \`go install\`.
-if [ "$word" = install ] && [ -n "$TEST_DELVE" ]; then
-  env | sort > "${folder}/install-env"
-  name=dlv
-  if [ "$GOOS" = windows ]; then name=dlv.exe; fi
-  mkdir -p "$GOPATH/bin" && exec cp "$TEST_DELVE" "$GOPATH/bin/$name"
-fi
-${QUICK_GO}'${go}' "$@"
-code=$?
-at "after-$word"
-exit $code
-`;
-
 const IDENTITY = Object.fromEntries(
   ["AUTHOR", "COMMITTER"].flatMap((who) => [
     [`GIT_${who}_NAME`, "t"],
@@ -158,13 +139,13 @@ export function makeBench(files: Files, options: BenchOptions): Bench {
   const tree = writeTree(files);
   const work = writeTree({ docker: null, "config/.ko.yaml": config });
   const calls = work.at("go-calls");
-  const quick = options.plainGo === true ? "" : QUICK_GO;
-  work.write({ "bin/go": { executable: `#!/bin/sh\necho "$1" >> '${calls}'\n${quick}exec '${realGo()}' "$@"\n` } });
+  const spy = { TEST_GO: realGo(), TEST_GO_CALLS: calls, TEST_GO_QUICK: options.plainGo === true ? "" : "1" };
   const repository = `${host}/team-${crypto.randomUUID()}`;
   const env: Record<string, string> = {
     ...cleanEnvironment(work.path),
     KO_DOCKER_REPO: repository,
-    KO_GO_PATH: work.at("bin/go"),
+    ...spy,
+    KO_GO_PATH: buildSpy(),
     KOCACHE: work.at("cache"),
     // No test may reach a cluster of whoever runs it.
     KUBECONFIG: work.at("no-kubeconfig"),
@@ -196,7 +177,7 @@ export function makeBench(files: Files, options: BenchOptions): Bench {
 export function makeScene(files: Files, options: SceneOptions = {}): Scene {
   const tree = writeTree(files);
   const work = writeTree({ docker: null, at: null, "config/.ko.yaml": "defaultBaseImage: scratch\n" });
-  work.write({ "bin/go": { executable: HOOKED_GO(realGo(), work.path) } });
+  work.write({ "bin/go": { link: realGo() } });
   const { GOFLAGS: _, ...clean } = cleanEnvironment(work.path);
   const env: Record<string, string> = {
     ...clean,
@@ -212,7 +193,6 @@ export function makeScene(files: Files, options: SceneOptions = {}): Scene {
     ...options.env,
   };
   const cwd = tree.at(options.cwd ?? "app");
-  let runs = 0;
   const scene: Scene = {
     tree,
     work,
@@ -220,10 +200,10 @@ export function makeScene(files: Files, options: SceneOptions = {}): Scene {
     env,
     args: options.args ?? ["build", "-q", "--push=false", "-B", "./cmd/app"],
     run: async ({ args = scene.args, env: more, host } = {}) => {
-      const calls = work.at(`go-calls-${++runs}`);
-      const whole = { ...env, ...more, TEST_CALLS: calls };
-      const { code, stdout, stderr } = await runKoHere(args, { cwd, env: whole, host: host ?? {} });
-      const go = existsSync(calls) ? readFileSync(calls, "utf8").trimEnd().split("\n") : [];
+      const whole = { ...env, ...more };
+      const go: string[] = [];
+      const run = hookGo(go, { cwd, env: whole, folder: work.at("at") });
+      const { code, stdout, stderr } = await runKoHere(args, { cwd, env: whole, host: { run, ...host } });
       return { code, images: stdout, stderr, go };
     },
     reference: (more = {}) => scene.run({ ...more, env: { ...more.env, KOCACHE: "off" } }),
@@ -247,6 +227,40 @@ export async function openScene(files: Files, options: SceneOptions = {}): Promi
 /** Removes files or folders of a tree. */
 export function remove(tree: Tree, ...paths: readonly string[]): void {
   for (const path of paths) rmSync(tree.at(path), { recursive: true });
+}
+
+/** Runs programs. Of go it notes the first word, makes it quicker, and lets the scripts of a test run before and after. */
+function hookGo(
+  calls: string[],
+  { cwd, env, folder }: { readonly cwd: string; readonly env: Record<string, string>; readonly folder: string },
+): Host["run"] {
+  const base: Host["run"] = (argv, options = {}) =>
+    realHost.run(argv, { cwd, env, signal: realHost.signal, ...options });
+  const at = async (moment: string): Promise<void> => {
+    const script = join(folder, moment);
+    if (!existsSync(script)) return;
+    renameSync(script, `${script}.now`);
+    await base(["sh", "-c", `. '${script}.now'`], { cwd: env["TREE"] ?? "", anyExitCode: true });
+  };
+  return async (argv, options = {}) => {
+    const [program = "", word = "", ...rest] = argv;
+    if (program !== env["KO_GO_PATH"]) return base(argv, options);
+    calls.push(word);
+    await at(`before-${word}`);
+    const made = { ...env, ...options.env };
+    // A Delve that was compiled before stands for the one of `go install`.
+    if (word === "install" && env["TEST_DELVE"]) {
+      const name = made["GOOS"] === "windows" ? "dlv.exe" : "dlv";
+      const bin = join(made["GOPATH"] ?? "", "bin");
+      return base(["sh", "-c", `mkdir -p '${bin}' && cp '${env["TEST_DELVE"]}' '${bin}/${name}'`]);
+    }
+    const words = word === "build" ? [word, "-ldflags=-w", ...rest] : argv.slice(1);
+    try {
+      return await base([program, ...words], { ...options, env: { ...made, GOGC: "off" } });
+    } finally {
+      await at(`after-${word}`);
+    }
+  };
 }
 
 function realGo(): string {
