@@ -54,11 +54,15 @@ const LONGEST_RETRY_AFTER_MS = 60_000;
 const TURN_MS = 50;
 /** The sum of the waits of one call. */
 const ALL_WAITS_MS = 180_000;
+/** A server that is just starting is asked each second. */
+const START_WAIT_MS = 1000;
+const STARTS = 10;
 
 /**
  * Runs work up to five times, until it succeeds or fails with an error that another attempt cannot change.
  *
- * It waits as long as the server asks (at most 60 s), else a random time below 1, 2, 4 and 8 s.
+ * It waits as long as the server asks (at most 60 s), else a random time below 1, 2, 4 and 8 s. A server that may be
+ * starting gets 10 s.
  *
  * @param work gets the number of the attempt, from 1
  * @throws The error of the last attempt; a {@link RegistryError} then names the number of attempts.
@@ -66,6 +70,7 @@ const ALL_WAITS_MS = 180_000;
 export async function retry<T>(work: (attempt: number) => Promise<T>, options: RetryOptions): Promise<T> {
   let waited = 0;
   let triedOnce = false;
+  let starts = 0;
   for (let attempt = 1; ; attempt++) {
     options.signal.throwIfAborted();
     try {
@@ -73,9 +78,14 @@ export async function retry<T>(work: (attempt: number) => Promise<T>, options: R
     } catch (error) {
       options.signal.throwIfAborted();
       if (!(error instanceof RegistryError) || error.retry === "never") throw error;
-      const wait = chooseWait(error, attempt, options.clock);
-      const spent = error.retry === "once" && triedOnce;
-      if (spent || attempt >= ATTEMPTS || waited + wait > ALL_WAITS_MS) {
+      if (error.retry === "soon" && starts < STARTS) {
+        if (++starts === 1) options.log.info(`Waiting up to ${(STARTS * START_WAIT_MS) / 1000} s: ${error.message}`);
+        await options.clock.sleep(START_WAIT_MS, options.signal);
+        continue;
+      }
+      const wait = chooseWait(error, attempt - starts, options.clock);
+      const spent = error.retry === "soon" || (error.retry === "once" && triedOnce);
+      if (spent || attempt - starts >= ATTEMPTS || waited + wait > ALL_WAITS_MS) {
         throw attempt === 1 ? error : withAttempts(error, attempt);
       }
       if (error.retry === "once") triedOnce = true;
@@ -237,7 +247,10 @@ export class Channel<T> implements AsyncIterable<T> {
 
 function chooseWait(error: RegistryError, failures: number, clock: Clock): number {
   if (error.retryAfter !== undefined) return Math.min(Math.max(0, error.retryAfter), LONGEST_RETRY_AFTER_MS);
-  return Math.min(FIRST_WAIT_MS * 2 ** (failures - 1), LONGEST_WAIT_MS) * clock.random();
+  const random = clock.random();
+  // The four waits for a server that is starting take 10 s at least.
+  const part = error.status === 503 ? (2 + random) / 3 : random;
+  return Math.min(FIRST_WAIT_MS * 2 ** (failures - 1), LONGEST_WAIT_MS) * part;
 }
 
 function withAttempts(error: RegistryError, attempts: number): RegistryError {

@@ -12,8 +12,9 @@ import { openSshBridge, sshCommand } from "./docker-ssh.ts";
 import { codeOf, isMissing, KoError, messageOf, printable } from "./errors.ts";
 import { readNames } from "./file.ts";
 import type { Host } from "./host.ts";
+import { Route } from "./http-route.ts";
 import { isObject, parseJson } from "./json.ts";
-import { chooseProxy, isLoopback } from "./url.ts";
+import { isLoopback } from "./url.ts";
 
 /** Where a daemon should be; no connection has been made yet. */
 export interface DaemonEndpoint {
@@ -36,7 +37,8 @@ export interface DaemonAddress extends AsyncDisposable {
   /** A Unix socket or a Windows named pipe. */
   readonly unix: string | undefined;
   readonly tls: DaemonTls | undefined;
-  readonly proxy: string | false;
+  /** The way to a TCP address. A `ca` in `tls` is the only authority there. */
+  readonly route: Route | undefined;
   /** The last error message of ssh; undefined if ssh has not failed or is not used. */
   lastWords(): string | undefined;
 }
@@ -61,7 +63,7 @@ const SOCKET_BASE = "http://docker";
 const DIRECT: Omit<DaemonAddress, "base"> = {
   unix: undefined,
   tls: undefined,
-  proxy: false,
+  route: undefined,
   lastWords: () => undefined,
   [Symbol.asyncDispose]: async () => {},
 };
@@ -167,8 +169,11 @@ async function readTcp(host: Host, options: TcpOptions): Promise<Omit<DaemonEndp
   if (tls?.rejectUnauthorized === false) {
     warnings.push(`The certificate of the Docker daemon at "${shown}" (${source}) is not verified, as you asked`);
   }
-  const proxy = chooseProxy(url, host.env);
-  return { url: shown, source, warnings, connect: async () => ({ ...DIRECT, base, tls, proxy }) };
+  const connect = async (): Promise<DaemonAddress> => {
+    const route = new Route(host.env);
+    return { ...DIRECT, base, tls, route, [Symbol.asyncDispose]: async () => route[Symbol.dispose]() };
+  };
+  return { url: shown, source, warnings, connect };
 }
 
 function readApiVersion({ env }: Host): string | undefined {

@@ -6,6 +6,7 @@
 import { systemClock } from "./async.ts";
 import type { DaemonAddress, DaemonEndpoint } from "./docker-host.ts";
 import { codeOf, KoError, messageOf, printable } from "./errors.ts";
+import type { RouteOptions } from "./http-route.ts";
 import { IdleTimeout, StallGuard } from "./http-transfer.ts";
 import { isObject, parseJson } from "./json.ts";
 import type { Log } from "./log.ts";
@@ -27,7 +28,7 @@ export interface DaemonDeadlines {
 export const DAEMON_DEADLINES: DaemonDeadlines = {
   ping: 40_000,
   response: 60_000,
-  silence: 60_000,
+  silence: 45_000,
   maxSilence: 1_800_000,
   bestEffort: 5000,
 };
@@ -196,28 +197,30 @@ export class DaemonTransport implements AsyncDisposable {
 
   async #fetch(exchange: Exchange): Promise<Response> {
     const { request, guard } = exchange;
-    const { base, unix, tls, proxy } = this.#options.address;
+    const { base, route, tls, unix } = this.#options.address;
     const isRead = request.method === "GET" || request.method === "HEAD";
     let url = new URL(`${base}${request.path}`);
     for (let hops = 0; ; hops++) {
-      const response = await this.#session.fetch(url, {
-        method: request.method,
-        headers: {
-          "user-agent": "ko",
-          ...(request.body === undefined ? {} : { "content-type": "application/x-tar" }),
-        },
-        ...(request.body === undefined ? {} : { body: guarded(request.body, exchange) }),
-        // A connection that has died while it was idle fails the request, and a body cannot be sent twice.
-        keepalive: request.transfer !== true && request.bestEffort !== true,
-        redirect: "manual",
-        decompress: false,
-        timeout: false,
-        verbose: false,
-        signal: guard.signal,
-        proxy,
-        ...(unix === undefined ? {} : { unix }),
-        ...(tls === undefined ? {} : { tls: { ...tls } }),
-      });
+      const send = (options: RouteOptions): Promise<Response> =>
+        this.#session.fetch(url, {
+          method: request.method,
+          headers: {
+            "user-agent": "ko",
+            ...(request.body === undefined ? {} : { "content-type": "application/x-tar" }),
+          },
+          ...(request.body === undefined ? {} : { body: guarded(request.body, exchange) }),
+          // A connection that has died while it was idle fails the request, and a body cannot be sent twice.
+          keepalive: request.transfer !== true && request.bestEffort !== true,
+          redirect: "manual",
+          decompress: false,
+          timeout: false,
+          verbose: false,
+          signal: guard.signal,
+          proxy: options.proxy,
+          ...(unix === undefined ? {} : { unix }),
+          ...(tls === undefined ? {} : { tls: tls.ca === undefined ? { ...options.tls, ...tls } : { ...tls } }),
+        });
+      const response = await (route === undefined ? send({ proxy: false, tls: {} }) : route.send(url, send));
       const location = response.headers.get("location");
       if (!isRead || location === null || ![301, 302, 303, 307, 308].includes(response.status)) return response;
       const next = URL.canParse(location, url.href) ? new URL(location, url) : undefined;
@@ -272,6 +275,9 @@ export class DaemonTransport implements AsyncDisposable {
     const words = this.#options.address.lastWords();
     if (words !== undefined) return fail(`ssh failed: ${printable(words, 400)}`);
     if (silenceFailure !== undefined) return fail(silenceFailure, "Look at the daemon's log, or restart it.");
+    const refused = this.#options.address.route?.failure(new URL(this.#options.address.base));
+    if (refused !== undefined)
+      return fail(`the SOCKS5 proxy cannot connect: ${refused}`, "Check HTTP_PROXY, HTTPS_PROXY.");
     if (guard.stalled !== undefined) return fail(guard.stalled, "Is it busy, or in another network? Try: docker info");
     return fail(...explainFetchError(error, { isPing: request.ping === true }));
   }

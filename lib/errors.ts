@@ -90,8 +90,8 @@ export interface RegistryErrorOptions extends KoErrorOptions {
   readonly status?: number | undefined;
   /** The registry's own error codes, such as `MANIFEST_UNKNOWN`. */
   readonly codes?: readonly string[] | undefined;
-  /** How often a retry within the same run may help. @default "never" */
-  readonly retry?: "never" | "once" | "often" | undefined;
+  /** How often a retry within the same run may help; "soon": for some seconds. @default "never" */
+  readonly retry?: "never" | "once" | "often" | "soon" | undefined;
   /** Milliseconds to wait before the retry, as the server asks. */
   readonly retryAfter?: number | undefined;
 }
@@ -103,7 +103,7 @@ export class RegistryError extends KoError {
   readonly url: string;
   readonly status: number | undefined;
   readonly codes: readonly string[];
-  readonly retry: "never" | "once" | "often";
+  readonly retry: "never" | "once" | "often" | "soon";
   readonly retryAfter: number | undefined;
 
   constructor(message: string, options: RegistryErrorOptions) {
@@ -114,6 +114,13 @@ export class RegistryError extends KoError {
     this.codes = options.codes ?? [];
     this.retry = options.retry ?? "never";
     this.retryAfter = options.retryAfter;
+  }
+
+  /** The same failure, of another task than the one that its message names. */
+  withAction(action: string, other: string): RegistryError {
+    const { cause, codes, exitCode, hint, message, method, retry, retryAfter, status, url } = this;
+    const words = message.replace(action, () => other);
+    return new RegistryError(words, { cause, codes, exitCode, hint, method, retry, retryAfter, status, url });
   }
 }
 

@@ -2,7 +2,7 @@
  * The bodies of HTTP exchanges: a guard against stalls, request bodies that are known or still being made, an idle timeout
  * for servers that may be silent while they work.
  *
- * Rules: docs/rules.md A7.8, E1.
+ * Rules: docs/rules.md A7.8, A7.9, E1.
  */
 import { systemClock } from "./async.ts";
 import { KoError, messageOf, RegistryError } from "./errors.ts";
@@ -18,6 +18,8 @@ export interface Deadlines {
   readonly commit: number;
   /** Between two chunks of a body, in either direction. */
   readonly stall: number;
+  /** For the silence of one host in all attempts together. */
+  readonly silence: number;
 }
 
 /** A body that can be sent more than once. */
@@ -39,19 +41,75 @@ export interface IdleTimeoutOptions {
   giveUp(why: string): void;
 }
 
-export const DEADLINES: Deadlines = { ping: 10_000, firstByte: 60_000, commit: 300_000, stall: 60_000 };
+export const DEADLINES: Deadlines = {
+  ping: 10_000,
+  firstByte: 60_000,
+  commit: 90_000,
+  stall: 60_000,
+  silence: 90_000,
+};
+
+/** Milliseconds without a stall after which earlier ones no longer count. */
+const FORGIVEN_MS = 600_000;
+
+/**
+ * The time that one host may be silent, in all attempts together: else each retry would double the wait for an error.
+ *
+ * Exchanges that are silent at the same time count once.
+ */
+export class SilenceBudget {
+  readonly #allowed: number;
+  #spent = 0;
+  /** Until when silence has been counted. */
+  #counted = -Infinity;
+  #moved = -Infinity;
+
+  /** @param allowed milliseconds */
+  constructor(allowed: number) {
+    this.#allowed = allowed;
+  }
+
+  /** Milliseconds that are left, at least 0. */
+  get left(): number {
+    if (systemClock.monotonic() - this.#counted > FORGIVEN_MS) this.#spent = 0;
+    const left = this.#allowed - this.#spent;
+    // Timers are not exact.
+    return left < this.#allowed / 100 ? 0 : left;
+  }
+
+  /** Milliseconds of silence so far. */
+  get spent(): number {
+    return this.#spent;
+  }
+
+  /** Notes that the host sent or took a byte. */
+  move(): void {
+    this.#moved = systemClock.monotonic();
+  }
+
+  /** Counts the silence from `since` until now, and the pause before it if the host was silent before that as well. */
+  spend(since: number): void {
+    const now = systemClock.monotonic();
+    const isNew = this.#moved > this.#counted || now - this.#counted > FORGIVEN_MS;
+    this.#spent += now - (isNew ? Math.max(since, this.#counted) : this.#counted);
+    this.#counted = now;
+  }
+}
 
 /** Ends an exchange when one of its signals aborts, or when a deadline passes without progress. */
 export class StallGuard {
   readonly #controller = new AbortController();
   readonly #signals: readonly AbortSignal[];
+  readonly #silence: SilenceBudget | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #stalled: string | undefined;
   #aborted = false;
   #ended = false;
 
-  constructor(signals: readonly (AbortSignal | undefined)[]) {
+  /** @param silence that of the host, which shortens the deadlines */
+  constructor(signals: readonly (AbortSignal | undefined)[], silence?: SilenceBudget) {
     this.#signals = signals.filter((signal) => signal !== undefined);
+    this.#silence = silence;
     for (const signal of this.#signals) {
       if (signal.aborted) this.#abort(signal.reason);
       else signal.addEventListener("abort", this.#onAbort, { once: true });
@@ -90,15 +148,23 @@ export class StallGuard {
   arm(ms: number, missing: string): void {
     clearTimeout(this.#timer);
     if (this.#ended) return;
+    const silence = this.#silence;
+    const since = systemClock.monotonic();
+    const allowed = Math.min(ms, silence?.left ?? Infinity);
     this.#timer = setTimeout(() => {
-      this.#stalled = `${missing} for ${ms / 1000} s`;
+      silence?.spend(since);
+      const total = formatSeconds(silence?.spent ?? 0);
+      if (allowed === 0) this.#stalled = `it has been silent for ${total} in all`;
+      else this.#stalled = `${missing} for ${formatSeconds(allowed)}`;
+      if (allowed > 0 && allowed < ms) this.#stalled += `, ${total} in all`;
       this.#controller.abort(new Error(this.#stalled));
-    }, ms);
+    }, allowed);
   }
 
-  /** Stops the deadline. */
+  /** Stops the deadline: there was progress. */
   disarm(): void {
     clearTimeout(this.#timer);
+    this.#silence?.move();
   }
 
   /** Ends the connection. */
@@ -109,7 +175,7 @@ export class StallGuard {
   /** Frees the timer and the listeners. Must be called. */
   end(): void {
     this.#ended = true;
-    this.disarm();
+    clearTimeout(this.#timer);
     for (const signal of this.#signals) signal.removeEventListener("abort", this.#onAbort);
   }
 }
@@ -132,7 +198,14 @@ export class Upload {
     this.#deadlines = options.deadlines;
   }
 
+  /** Whether the body is in memory: `fetch` itself sends such a one again if a pooled connection is dead. */
+  get isShort(): boolean {
+    return this.#body instanceof Uint8Array || this.size === 0;
+  }
+
+  /** Starts the body, anew if it was started before. */
   body(): Uint8Array<ArrayBuffer> | AsyncIterable<Uint8Array> {
+    void this.#source?.return?.().catch(() => undefined);
     if (this.#body instanceof Uint8Array) return new Uint8Array(this.#body);
     // fetch would send an empty stream with chunked encoding.
     return this.size === 0 ? new Uint8Array(0) : this.#stream(this.#body);
@@ -313,6 +386,10 @@ export class IdleTimeout {
     this.end();
     this.#options.giveUp(why);
   }
+}
+
+function formatSeconds(ms: number): string {
+  return `${Math.round(ms / 10) / 100} s`;
 }
 
 /** A failed source is not retried: if it is a registry, it was retried there. */

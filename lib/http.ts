@@ -5,16 +5,18 @@
  * The reason for each option of `fetch`: docs/rules.md, Bun 4, A11 and E1.
  */
 import type { Clock } from "./async.ts";
-import { codeOf, messageOf, RegistryError } from "./errors.ts";
-import { type Deadlines, type RequestBody, Upload, StallGuard } from "./http-transfer.ts";
+import { messageOf } from "./errors.ts";
+import { explainFailure, isClosed } from "./http-errors.ts";
+import { Route } from "./http-route.ts";
+import { type Deadlines, type RequestBody, SilenceBudget, StallGuard, Upload } from "./http-transfer.ts";
 import type { Log } from "./log.ts";
-import { chooseProxy, redactUrl, type Secrets } from "./url.ts";
+import { redactUrl, type Secrets } from "./url.ts";
 
 export interface HttpOptions {
   readonly log: Log;
   readonly signal: AbortSignal;
   readonly userAgent: string;
-  /** Holds the proxy variables: see {@link chooseProxy}. */
+  /** Holds the proxy variables and those of certificates: see {@link Route}. */
   readonly env: Readonly<Record<string, string>>;
   /** `host[:port]` whose certificates are not verified. */
   readonly insecureHosts: readonly string[];
@@ -47,9 +49,17 @@ export class Http implements Disposable {
   readonly #options: HttpOptions;
   // Bun notices a half-open pooled connection only by this timer (docs/rules.md, Bun 4).
   readonly #session = new Bun.FetchSession({ keepAlive: { idleTimeout: 30 } });
+  readonly #route: Route;
+  /** By `host:port`. */
+  readonly #silences = new Map<string, SilenceBudget>();
+  /** The origins that have answered: a connection to them may be in the pool. */
+  readonly #answered = new Set<string>();
+  /** The origins that close connections in the pool without a word. */
+  readonly #closing = new Set<string>();
 
   constructor(options: HttpOptions) {
     this.#options = options;
+    this.#route = new Route(options.env);
   }
 
   get secrets(): Secrets {
@@ -73,7 +83,7 @@ export class Http implements Disposable {
 
   /** The proxy for `url`, or false for none. */
   proxyFor(url: URL): string | false {
-    return chooseProxy(url, this.#options.env);
+    return this.#route.proxyFor(url);
   }
 
   /**
@@ -89,28 +99,16 @@ export class Http implements Disposable {
     url.username = "";
     url.password = "";
     const started = clock.now();
-    const guard = new StallGuard([request.detached === true ? undefined : this.#options.signal, request.signal]);
+    const guard = new StallGuard(
+      [request.detached === true ? undefined : this.#options.signal, request.signal],
+      this.#silenceOf(url),
+    );
     const upload = request.body === undefined ? undefined : new Upload(request.body, { guard, deadlines });
     guard.arm(request.deadline ?? deadlines.firstByte, "no answer");
     try {
-      const response = await this.#session.fetch(url, {
-        method: request.method,
-        headers: {
-          "user-agent": this.#options.userAgent,
-          "accept-encoding": "identity",
-          ...request.headers,
-          ...(upload?.size === undefined ? {} : { "content-length": String(upload.size) }),
-        },
-        ...(upload === undefined ? {} : { body: upload.body() }),
-        signal: guard.signal,
-        redirect: "manual",
-        decompress: false,
-        timeout: false,
-        verbose: false,
-        proxy: this.proxyFor(url),
-        tls: { rejectUnauthorized: !this.isInsecure(url) },
-      });
+      const response = await this.#exchange({ request, url, guard, upload });
       guard.disarm();
+      this.#answered.add(url.origin);
       log.debug(`${request.method} ${showUrl(request, url)}: ${response.status} after ${clock.now() - started} ms`);
       return new HttpResponse(response, { request, url, guard, http: this });
     } catch (error) {
@@ -125,61 +123,74 @@ export class Http implements Disposable {
     }
   }
 
-  /** The error to throw for a failed exchange. The error of `fetch` is not its cause: it may quote the URL. */
-  explain(error: unknown, { request, url, guard }: Pick<Exchange, "request" | "url" | "guard">): unknown {
-    if (guard.aborted) return guard.signal.reason;
-    const fail = (why: string, retry: "never" | "once" | "often", hint?: string): RegistryError =>
-      new RegistryError(`Cannot ${request.action}: ${request.method} ${showUrl(request, url)}: ${why}`, {
+  /**
+   * Sends a request, and at once a second time if it went on a pooled connection that the server had closed.
+   *
+   * `fetch` itself does that for GET, HEAD, PUT and DELETE without a stream as body.
+   */
+  async #exchange(sent: Sent): Promise<Response> {
+    const { guard, request, upload, url } = sent;
+    const isFresh = this.#closing.has(url.origin) && upload?.isShort === false;
+    try {
+      return await this.#fetch(sent, { keepAlive: !isFresh });
+    } catch (error) {
+      const mayBePooled = !isFresh && this.#answered.has(url.origin) && isClosed(error);
+      if (!mayBePooled || guard.stalled !== undefined || guard.aborted) throw error;
+      this.#closing.add(url.origin);
+      const isResent = request.method !== "POST" && request.method !== "PATCH";
+      if (upload?.isShort === false || isResent) throw error;
+      return this.#fetch(sent, { keepAlive: false });
+    }
+  }
+
+  #fetch({ guard, request, upload, url }: Sent, { keepAlive }: { readonly keepAlive: boolean }): Promise<Response> {
+    return this.#route.send(url, ({ proxy, tls }) =>
+      this.#session.fetch(url, {
         method: request.method,
-        url: showUrl(request, url),
-        retry,
-        hint,
-      });
-    if (guard.stalled !== undefined) return fail(guard.stalled, "once");
-    const code = codeOf(error) ?? "";
-    const proxy = this.proxyFor(url);
-    const proxyName = proxy !== false && URL.canParse(proxy) ? `the proxy ${new URL(proxy).host}` : "the proxy";
-    const through = proxy === false ? "" : ` through ${proxyName}`;
-    if (
-      code.includes("PROXY") ||
-      code === "UnsupportedProxyProtocol" ||
-      (proxy !== false && code === "ERR_INVALID_ARG_VALUE")
-    ) {
-      return fail(`${proxyName} cannot be used (${code})`, "never", "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.");
-    }
-    if (/CERT|SELF_SIGNED|UNABLE_TO_|ALTNAME|HOSTNAME_MISMATCH/.test(code)) {
-      const hint = `Set SSL_CERT_FILE to the CA's PEM file, or pass --insecure-registry for a registry you trust.`;
-      return fail(`its certificate is not trusted (${code})`, "never", hint);
-    }
-    switch (code) {
-      case "ENOTFOUND":
-        return fail(`the host name is not known${through} (${code})`, "never", "Check the name of the registry.");
-      case "EPROTO":
-        return fail(
-          `it does not speak TLS on this port (${code})`,
-          "never",
-          "For a plain HTTP registry: --insecure-registry",
-        );
-      case "ECONNREFUSED":
-        return fail(`nothing listens there${through} (${code})`, "once");
-      case "ECONNRESET":
-      case "ECONNABORTED":
-      case "EPIPE":
-      case "EAI_AGAIN":
-      case "ETIMEDOUT":
-      case "ENETUNREACH":
-      case "EHOSTUNREACH":
-        return fail(`the connection failed${through} (${code})`, "often");
-      default: {
-        const text = messageOf(error).replace(/ ?For more information, pass `verbose: true`.*$/s, "");
-        return fail(`${this.secrets.excerpt(text)}${through}`, "once");
-      }
-    }
+        headers: {
+          "user-agent": this.#options.userAgent,
+          "accept-encoding": "identity",
+          ...request.headers,
+          ...(upload?.size === undefined ? {} : { "content-length": String(upload.size) }),
+        },
+        ...(upload === undefined ? {} : { body: upload.body() }),
+        signal: guard.signal,
+        redirect: "manual",
+        decompress: false,
+        keepalive: keepAlive,
+        timeout: false,
+        verbose: false,
+        proxy,
+        tls: { rejectUnauthorized: !this.isInsecure(url), ...tls },
+      }),
+    );
+  }
+
+  /** The error to throw for a failed exchange. The error of `fetch` is not its cause: it may quote the URL. */
+  explain(error: unknown, { request, url, guard }: Omit<Exchange, "http">): unknown {
+    if (guard.aborted) return guard.signal.reason;
+    return explainFailure(error, {
+      request,
+      url,
+      shown: showUrl(request, url),
+      secrets: this.secrets,
+      stalled: guard.stalled,
+      isSilent: this.#silenceOf(url).left === 0,
+      proxy: this.proxyFor(url),
+      proxyFailure: this.#route.failure(url),
+    });
   }
 
   /** Closes idle connections, which would keep the process alive. */
   [Symbol.dispose](): void {
     this.#session.close();
+    this.#route[Symbol.dispose]();
+  }
+
+  #silenceOf({ host }: URL): SilenceBudget {
+    let silence = this.#silences.get(host);
+    if (silence === undefined) this.#silences.set(host, (silence = new SilenceBudget(this.deadlines.silence)));
+    return silence;
   }
 }
 
@@ -288,6 +299,14 @@ function showUrl({ isSecret }: HttpRequest, url: URL): string {
 /** Whether a status is a redirect. */
 export function isRedirect(status: number): boolean {
   return [301, 302, 303, 307, 308].includes(status);
+}
+
+/** A request that is being sent. */
+interface Sent {
+  readonly request: HttpRequest;
+  readonly url: URL;
+  readonly guard: StallGuard;
+  readonly upload: Upload | undefined;
 }
 
 interface Exchange {

@@ -88,6 +88,11 @@ export function isManifestType(mediaType: string): boolean {
   return mediaType === MEDIA_TYPES.ociManifest || mediaType === MEDIA_TYPES.dockerManifest;
 }
 
+/** Reports whether a document of this type can be the manifest of a name: that of an image, or an index. */
+export function isDocumentType(mediaType: string): boolean {
+  return isManifestType(mediaType) || isIndexType(mediaType);
+}
+
 /** Reports whether a layer must not be pushed, by its licence. The manifest keeps its descriptor, with `urls`. */
 export function isForeignLayer(mediaType: string): boolean {
   return (
@@ -240,6 +245,30 @@ export function encodeIndex(index: IndexManifest): Uint8Array {
   );
 }
 
+const GO_SYSTEMS: readonly string[] = ["linux", "windows", "darwin", "freebsd"];
+const GO_ARCHITECTURES: readonly string[] = [
+  ...["386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64", "ppc64le"],
+  ...["riscv64", "s390x"],
+];
+const SYSTEMS: ReadonlyMap<string, string> = new Map([
+  ["macos", "darwin"],
+  ["osx", "darwin"],
+  ["win", "windows"],
+]);
+/** Go's names, some with a variant, of architectures that kernels, Debian, Windows or people call otherwise. */
+const ARCHITECTURES: ReadonlyMap<string, string> = new Map([
+  ...["x86_64", "x86-64", "x64"].map((name) => [name, "amd64"] as const),
+  ...["aarch64", "armv8", "armv8l"].map((name) => [name, "arm64"] as const),
+  ...["i386", "i486", "i586", "i686", "x86"].map((name) => [name, "386"] as const),
+  ...["armhf", "armv7", "armv7l", "armv7hl"].map((name) => [name, "arm/v7"] as const),
+  ...["armel", "armv6", "armv6l"].map((name) => [name, "arm/v6"] as const),
+  ...["ppc64el", "powerpc64le"].map((name) => [name, "ppc64le"] as const),
+  ["mipsel", "mipsle"],
+  ["mips64el", "mips64le"],
+  ["loongarch64", "loong64"],
+  ["riscv", "riscv64"],
+]);
+
 /**
  * Checks platforms as a user wrote them.
  *
@@ -284,12 +313,36 @@ export function parsePlatform(text: string): Platform {
     if (strange !== null) throw fail(`"${strange[0]}" is in no platform's name`);
   }
   const [os = "", architecture = "", variant] = parts;
+  const meant = findGoPlatform(parts);
+  if (meant !== undefined) {
+    throw new KoError(`Cannot read "${text}" as a platform: that is not Go's name of it`, {
+      hint: `Did you mean "${meant}${version === undefined ? "" : `:${version}`}"?`,
+    });
+  }
   return {
     architecture,
     os,
     ...(version === undefined ? {} : { "os.version": version }),
     ...(variant === undefined ? {} : { variant }),
   };
+}
+
+/** Go's name of a platform that has the names of a kernel, of a distribution or of people; undefined if it has Go's. */
+function findGoPlatform(parts: readonly string[]): string | undefined {
+  const [first = "", ...rest] = parts.map((part) => part.toLowerCase());
+  const isArchitecture = rest.length === 0 && (ARCHITECTURES.has(first) || GO_ARCHITECTURES.includes(first));
+  const [os, architecture, variant] = isArchitecture ? ["linux", first] : [first, ...rest];
+  const known = ARCHITECTURES.get(architecture ?? "") ?? architecture;
+  const path = [
+    SYSTEMS.get(os) ?? os,
+    ...(known === undefined ? [] : known.split("/").slice(0, variant ? 1 : 2)),
+    variant,
+  ];
+  const meant = path.filter(Boolean).join("/");
+  // Only the names that Go uses are known to be in lower case.
+  const [, second = ""] = path;
+  const isGo = GO_SYSTEMS.includes(String(path[0])) && (second === "" || GO_ARCHITECTURES.includes(second));
+  return isGo && meant !== parts.join("/") ? meant : undefined;
 }
 
 /** Formats a platform as go-containerregistry does: `linux/arm/v7`, `windows/amd64:10.0.20348.1`. */

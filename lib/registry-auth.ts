@@ -48,6 +48,8 @@ export class Authorizer {
   #challenge: Challenge | undefined;
   /** By repository, credential and scopes: requests that need the same token wait for the same response. */
   readonly #tokens = new Map<string, Promise<Token>>();
+  /** The final refusals of the token server, by the same and by the scopes that the registry named: it is asked once. */
+  readonly #refusals = new Map<string, TokenRefusal>();
   /** By path of the repository. */
   readonly #refreshTokens = new Map<string, string>();
   /** Paths of repositories that refused an anonymous pull, or one with a login from a file. */
@@ -246,7 +248,7 @@ export class Authorizer {
     };
     const key = [repository.path, source ?? "anonymous", ...own].join(" ");
     const token = await this.#token(key, {
-      get: () => this.#fetchToken(tokenRequest, repository.path),
+      get: () => this.#fetchToken(tokenRequest, { path: repository.path, key: `${key} ${wished.join(" ")}` }),
       refused: refused?.header,
     });
     // Not that of an anonymous token: it would take the place of a credential.
@@ -280,8 +282,25 @@ export class Authorizer {
     if (this.#tokens.get(key) === token) this.#tokens.delete(key);
   }
 
+  /** Fetches a token, unless the server has refused it in this run. */
+  async #fetchToken(
+    request: TokenRequest,
+    { key, path }: { readonly key: string; readonly path: string },
+  ): Promise<Token> {
+    const { action } = request;
+    const known = this.#refusals.get(key);
+    if (known !== undefined) throw known.error.withAction(known.action, action);
+    try {
+      return await this.#refresh(request, path);
+    } catch (error) {
+      const isFinal = error instanceof RegistryError && error.status !== undefined && error.retry === "never";
+      if (isFinal) this.#refusals.set(key, { action, error });
+      throw error;
+    }
+  }
+
   /** Fetches a token with the refresh token, or with the credential if there is none or it is refused. */
-  async #fetchToken(request: TokenRequest, path: string): Promise<Token> {
+  async #refresh(request: TokenRequest, path: string): Promise<Token> {
     const refreshToken = this.#refreshTokens.get(path);
     if (refreshToken === undefined) return fetchToken(request);
     try {
@@ -292,6 +311,13 @@ export class Authorizer {
       return fetchToken(request);
     }
   }
+}
+
+/** A refusal of the token server. */
+interface TokenRefusal {
+  /** The task that it refused. */
+  readonly action: string;
+  readonly error: RegistryError;
 }
 
 /** The authorization of a request that is sent without a credential. */

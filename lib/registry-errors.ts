@@ -37,6 +37,9 @@ export interface RefusalOptions {
   readonly isSecret?: boolean;
 }
 
+/** The code of a token that lacks a right, of RFC 6750, in the spelling of a registry's codes. */
+const INSUFFICIENT_SCOPE = "INSUFFICIENT_SCOPE";
+const SCOPE_ERROR = /\berror="?insufficient_scope\b/;
 const MAX_ERROR_BYTES = 64 * 1024;
 const ALWAYS_FINAL: readonly number[] = [401, 403, 405, 413, 415];
 const TRANSIENT: readonly number[] = [408, 425, 429, 499];
@@ -78,7 +81,10 @@ export function isKnownCode(text: string): boolean {
 export async function readRefusal(response: HttpResponse, options: RefusalOptions): Promise<RegistryError> {
   const { status, method } = response;
   const { http, request } = options;
-  const { codes, text } = await (options.isSecret === true ? readCodes(response) : readBody(response, http.secrets));
+  const body = await (options.isSecret === true ? readCodes(response) : readBody(response, http.secrets));
+  const { text } = body;
+  const isScoped = status === 401 && SCOPE_ERROR.test(response.headers.get("www-authenticate") ?? "");
+  const codes = isScoped ? [...body.codes, INSUFFICIENT_SCOPE] : body.codes;
   const said = [codes.join(", "), text].filter((part) => part !== "").join(": ");
   const who = status === 401 || status === 403 || status === 404 ? describeCredential(options) : "";
   const url = response.shownUrl;
@@ -94,8 +100,25 @@ export async function readRefusal(response: HttpResponse, options: RefusalOption
   });
 }
 
+/** Whether a registry refused a token for lack of a right; it answers 401 then, as for a missing token. */
+export function lacksScope(error: unknown): boolean {
+  return error instanceof RegistryError && error.status === 401 && error.codes.includes(INSUFFICIENT_SCOPE);
+}
+
+/** Whether a registry does not show something to a token that may push, but not read. */
+export function mayNotRead(error: unknown): boolean {
+  return lacksScope(error) || (error instanceof RegistryError && error.status === 403);
+}
+
+/** Whether a registry answered with success, but about something else than it was sent or asked for. */
+export function isFalseClaim({ status }: RegistryError): boolean {
+  return status !== undefined && status >= 200 && status < 300;
+}
+
 /** Whether the same request may succeed later. */
 function isTransient(status: number, codes: readonly string[]): boolean {
+  // Registries behind some firewalls and load balancers limit the rate with 403.
+  if (status === 403 && codes.length > 0 && codes.every((code) => code === "TOOMANYREQUESTS")) return true;
   if (ALWAYS_FINAL.includes(status)) return false;
   if (TRANSIENT.includes(status)) return true;
   if (status >= 500) return !FINAL_SERVER_ERRORS.includes(status);

@@ -54,7 +54,7 @@ export class FileKeychain implements Keychain {
   #files: Promise<readonly ConfigFile[]> | undefined;
 
   constructor(context: HelperContext, { helperTimeout }: FileKeychainOptions = {}) {
-    this.#context = context;
+    this.#context = { ...context, hung: new Set() };
     this.#timeout = helperTimeout;
   }
 

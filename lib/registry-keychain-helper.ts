@@ -5,6 +5,7 @@
  * Rules: docs/rules.md B2. https://github.com/docker/docker-credential-helpers
  */
 import { isAbsolute } from "node:path";
+import { systemClock } from "./async.ts";
 import { CommandError, KoError } from "./errors.ts";
 import type { Host, RunResult } from "./host.ts";
 import { isObject, parseJson } from "./json.ts";
@@ -31,8 +32,11 @@ export interface HelperOptions {
 export interface HelperContext {
   readonly host: Host;
   readonly log: Log;
+  /** The suffixes of helpers that have hung in this run: they are not run again. */
+  readonly hung?: Set<string>;
 }
 
+/** For all calls of one helper in a run together. It may ask the user for a password. */
 const TIMEOUT_MS = 60_000;
 const HELPER_NAME = /^[A-Za-z0-9._-]+$/;
 const NOT_FOUND = "credentials not found in native keychain";
@@ -100,7 +104,7 @@ interface RunHelperOptions {
 /** Returns the trimmed stdout; undefined if the helper has no credentials for the server. */
 async function runHelper(
   verb: "get" | "store" | "erase",
-  { context: { host, log }, options, stdin, task }: RunHelperOptions,
+  { context: { host, hung, log }, options, stdin, task }: RunHelperOptions,
 ): Promise<string | undefined> {
   const { source, suffix, timeout = TIMEOUT_MS } = options;
   const program = `docker-credential-${suffix}`;
@@ -114,6 +118,8 @@ async function runHelper(
     throw fail("the program is not on PATH", `Install ${program}, or remove it from the configuration.`);
   }
   const tryIt = hintFor(options);
+  if (hung?.has(suffix) === true) throw fail(`${program} did not answer before, within ${timeout / 1000} s`, tryIt);
+  const started = systemClock.monotonic();
   let result: RunResult;
   try {
     result = await host.run([path, verb], {
@@ -124,6 +130,7 @@ async function runHelper(
     });
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
+    if (systemClock.monotonic() - started >= timeout) hung?.add(suffix);
     // No cause: it holds the helper's stderr.
     throw fail(error.message, tryIt);
   }

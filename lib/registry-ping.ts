@@ -64,6 +64,8 @@ const BARE = /[^\s,]*/y;
 export class ApiProbe {
   readonly #options: ApiProbeOptions;
   #endpoint: Promise<Endpoint> | undefined;
+  /** The final refusal of a ping, and the task that it refused: the registry is asked once. */
+  #refusal: { readonly action: string; readonly error: RegistryError } | undefined;
   /** The endpoint from the cache, which is read at most once. */
   #cached: Endpoint | undefined;
   #state: "unconfirmed" | "confirmed" | "replaced" = "unconfirmed";
@@ -74,7 +76,7 @@ export class ApiProbe {
 
   /**
    * @param action the caller's task, for errors
-   * @throws {RegistryError} If no registry answers; the next call asks again.
+   * @throws {RegistryError} If no registry answers. The next call asks again, unless the answer was a final refusal.
    */
   find(action: string): Promise<Endpoint> {
     this.#endpoint ??= this.#load(action);
@@ -116,12 +118,15 @@ export class ApiProbe {
   }
 
   async #ping(action: string): Promise<Endpoint> {
+    if (this.#refusal !== undefined) throw this.#refusal.error.withAction(this.#refusal.action, action);
     try {
       const endpoint = await ping({ ...this.#options, action });
       this.#write(endpoint);
       return endpoint;
     } catch (error) {
       this.#endpoint = undefined;
+      const isFinal = error instanceof RegistryError && error.status !== undefined && error.retry === "never";
+      if (isFinal) this.#refusal = { action, error };
       throw error;
     }
   }

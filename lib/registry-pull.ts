@@ -13,9 +13,9 @@ import {
   type Descriptor,
   digestOf,
   isDigest,
-  isIndexType,
-  isManifestType,
+  isDocumentType,
   MAX_DOCUMENT_BYTES,
+  MEDIA_TYPES,
   verified,
 } from "./oci.ts";
 import { formatRepository, type Repository } from "./reference.ts";
@@ -258,19 +258,39 @@ async function* skip(
   }
 }
 
+/**
+ * The media type of a manifest: its own, else that of the response, else the one that its fields tell.
+ *
+ * File servers and some registries call every manifest `text/plain`, `application/json` or `application/octet-stream`: a
+ * `Content-Type` counts only if it is that of a manifest (docs/rules.md A8.2).
+ */
 function readMediaType(bytes: Uint8Array, response: HttpResponse, action: string): string {
   const value = parseJson(new TextDecoder().decode(bytes));
   // A proxy may answer 200 with an error page.
   if (value === undefined) throw claimError(response, action, "it is not JSON");
   const own = isObject(value) && typeof value["mediaType"] === "string" ? value["mediaType"] : undefined;
-  const said = response.mediaType;
-  if (own !== undefined && said !== "" && own.toLowerCase() !== said) {
+  const said = isDocumentType(response.mediaType) ? response.mediaType : undefined;
+  if (own !== undefined && said !== undefined && own.toLowerCase() !== said) {
     throw claimError(response, action, "its mediaType is not the Content-Type of the response");
   }
-  const mediaType = own ?? said;
-  if (isManifestType(mediaType) || isIndexType(mediaType)) return mediaType;
+  const mediaType = own ?? said ?? guessMediaType(value);
+  if (mediaType !== undefined && isDocumentType(mediaType)) return mediaType;
   if (isObject(value) && value["schemaVersion"] === 1) {
     throw claimError(response, action, "it is a schema 1 manifest, an obsolete format");
   }
   throw claimError(response, action, "it is neither an image manifest nor an image index");
+}
+
+/** The type of a document without one: those of OCI may leave it out, those of Docker have Docker's types inside. */
+function guessMediaType(value: unknown): string | undefined {
+  if (!isObject(value) || value["schemaVersion"] !== 2) return undefined;
+  const { config, layers, manifests } = value;
+  const isDocker = (type: unknown): boolean => typeof type === "string" && type.startsWith("application/vnd.docker.");
+  if (Array.isArray(manifests) && config === undefined && layers === undefined) {
+    const entries: readonly unknown[] = manifests;
+    const isList = entries.length > 0 && entries.every((entry) => isObject(entry) && isDocker(entry["mediaType"]));
+    return isList ? MEDIA_TYPES.dockerList : MEDIA_TYPES.ociIndex;
+  }
+  if (!isObject(config) || !Array.isArray(layers) || manifests !== undefined) return undefined;
+  return isDocker(config["mediaType"]) ? MEDIA_TYPES.dockerManifest : MEDIA_TYPES.ociManifest;
 }

@@ -8,9 +8,11 @@ import { inBackground, until } from "./async.ts";
 import { KoError, RegistryError } from "./errors.ts";
 import type { Http } from "./http.ts";
 import type { Blob, BlobStream } from "./image.ts";
+import type { Log } from "./log.ts";
 import { type Descriptor, digestOf, isDigest, isForeignLayer } from "./oci.ts";
 import { formatRepository, type Repository, whyBadPath } from "./reference.ts";
 import { claimError, type ManifestContent } from "./registry-pull.ts";
+import { isFalseClaim } from "./registry-errors.ts";
 import type { Connection } from "./registry-transport.ts";
 import type { Uploader, UploadStreamResult } from "./registry-upload.ts";
 
@@ -21,12 +23,20 @@ export interface PusherOptions {
   readonly connection: Connection;
   readonly http: Pick<Http, "clock" | "secrets">;
   readonly uploader: Uploader;
+  readonly log: Log;
   readonly signal: AbortSignal;
   /** Bounds the HEAD requests that run at once. */
   readonly heads: <T>(work: () => Promise<T>) => Promise<T>;
   readonly retry: <T>(work: () => Promise<T>) => Promise<T>;
-  /** Asks for the manifest behind a tag or digest; undefined if there is none. */
-  readonly findManifest: (repository: Repository, reference: string) => Promise<Descriptor | undefined>;
+  /**
+   * Asks for the manifest behind a tag or digest; undefined if there is none. Where a registry may answer 403 for none,
+   * that is an error if it `isPushed`.
+   */
+  readonly findManifest: (
+    repository: Repository,
+    reference: string,
+    options: { readonly isPushed: boolean },
+  ) => Promise<Descriptor | undefined>;
 }
 
 /** distribution refuses larger manifests with a 400 that does not say why. */
@@ -84,7 +94,7 @@ export class Pusher {
     if (digestOf(bytes) !== digest) throw new Error(`the manifest for ${name} does not have the digest ${digest}`);
     const { findManifest, retry } = this.#options;
     const key = keyOf(repository, manifest);
-    const found = await findManifest(repository, reference);
+    const found = await findManifest(repository, reference, { isPushed: false });
     if (found?.digest === digest) {
       if (isDigest(reference)) this.#confirmed.add(key);
       return;
@@ -169,11 +179,21 @@ export class Pusher {
     if (stored !== digest) throw claimError(response, action, `it stored ${http.secrets.excerpt(stored)}`);
   }
 
-  /** Polls until a HEAD finds the manifest: a replicated registry may need a moment (docs/rules.md A6.6). */
+  /**
+   * Polls until a HEAD finds the manifest: a replicated registry may need a moment (docs/rules.md A6.6). The push has
+   * not failed if the registry does not answer, or does not let this token read.
+   */
   async #confirm(repository: Repository, { digest }: Descriptor): Promise<void> {
-    const { findManifest, http, signal } = this.#options;
+    const { findManifest, http, log, signal } = this.#options;
     for (let attempt = 1; ; attempt++) {
-      if ((await findManifest(repository, digest)) !== undefined) return;
+      try {
+        if ((await findManifest(repository, digest, { isPushed: true })) !== undefined) return;
+      } catch (error) {
+        signal.throwIfAborted();
+        if (!(error instanceof RegistryError) || isFalseClaim(error)) throw error;
+        log.debug(`Cannot confirm manifest ${digest} of "${repository.path}": ${error.message}`);
+        return;
+      }
       if (attempt === CONFIRM_TRIES) {
         const method = "HEAD";
         const url = `${repository.host}/v2/${repository.path}/manifests/${digest}`;

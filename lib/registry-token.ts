@@ -40,6 +40,8 @@ export interface TokenRequest {
 
 const MAX_TOKEN_BYTES = 64 * 1024;
 const MIN_LIFE_S = 60;
+/** What token servers answer that know no POST: JFrog Artifactory says 401, ACR once said 400 (docs/rules.md A2.3). */
+const NO_POST: readonly number[] = [400, 401, 404, 405, 501];
 
 /**
  * The realm of a challenge as a URL that may be asked.
@@ -85,7 +87,7 @@ export async function fetchToken(request: TokenRequest): Promise<Token> {
   let response: HttpResponse | undefined;
   if (credential?.kind === "identity") {
     response = await postToken(request, credential.token);
-    if (response.status === 404 || response.status === 405) {
+    if (NO_POST.includes(response.status)) {
       await response.discard();
       response = undefined;
     }

@@ -14,6 +14,7 @@ import type { Blob } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Descriptor, type Digest, verified } from "./oci.ts";
 import { formatRepository, type Repository } from "./reference.ts";
+import { isFalseClaim, mayNotRead } from "./registry-errors.ts";
 import type { Connection } from "./registry-transport.ts";
 import { redactUrl } from "./url.ts";
 
@@ -91,7 +92,7 @@ export class Uploader {
       await retry(
         async (attempt) => {
           // The upload may have succeeded, and its answer was lost (docs/rules.md A4.8).
-          if (attempt > 1 && (await this.hasBlob(repository, blob.descriptor, { push: true }))) return;
+          if (attempt > 1 && (await this.#arrived(repository, blob.descriptor))) return;
           const first = session;
           session = undefined;
           await this.#upload(repository, blob, first ?? (await this.#start(repository, nameOf(blob.descriptor))));
@@ -107,7 +108,7 @@ export class Uploader {
    *
    * Does not retry: after "untried" and "failed", the caller uses {@link Uploader.push}.
    *
-   * @throws only the reason of the run's signal
+   * @throws {RegistryError} If the registry stored something else; else only the reason of the run's signal.
    */
   stream(repository: Repository, { fate, read }: UploadStreamOptions): Promise<UploadStreamResult> {
     let decided = false;
@@ -151,6 +152,8 @@ export class Uploader {
       }
     } catch (error) {
       if (!signal.aborted && !(error instanceof KoError)) throw error;
+      // The complete blob was sent, and something else was stored: not a matter of streams.
+      if (error instanceof RegistryError && error.method === "PUT" && isFalseClaim(error)) throw error;
       if (error instanceof RegistryError && error.status !== undefined && error.retry === "never")
         this.#noStream = true;
     } finally {
@@ -168,6 +171,14 @@ export class Uploader {
   async settle(): Promise<void> {
     await Promise.allSettled(this.#streams);
     await Promise.all(this.#cancels);
+  }
+
+  /** Whether a blob is there after a failed upload: false if the token may not read. */
+  async #arrived(repository: Repository, descriptor: Descriptor): Promise<boolean> {
+    return this.hasBlob(repository, descriptor, { push: true }).catch((error: unknown) => {
+      if (mayNotRead(error)) return false;
+      throw error;
+    });
   }
 
   /** @returns "mounted", a session that the registry opened instead, or undefined if it did neither */
@@ -296,7 +307,6 @@ export class Uploader {
         method: "PUT",
         url,
         status: response.status,
-        retry: "once",
       });
     }
   }

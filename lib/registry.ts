@@ -13,9 +13,10 @@ import { DEADLINES, type Deadlines } from "./http-transfer.ts";
 import { Http, type HttpResponse } from "./http.ts";
 import type { Blob, BlobStream } from "./image.ts";
 import type { Log } from "./log.ts";
-import { type Descriptor, isDigest, MEDIA_TYPES } from "./oci.ts";
+import { type Descriptor, isDigest, isDocumentType, MEDIA_TYPES } from "./oci.ts";
 import { formatRepository, type Repository } from "./reference.ts";
 import type { Keychain } from "./registry-credential.ts";
+import { lacksScope } from "./registry-errors.ts";
 import { claimError, downloadBlob, findInlined, type ManifestContent, readManifestAnswer } from "./registry-pull.ts";
 import { manifestName, Pusher, type PushResult } from "./registry-push.ts";
 import type { Token } from "./registry-token.ts";
@@ -50,6 +51,8 @@ export interface GetManifestOptions {
 export interface FindManifestOptions {
   /** Asks with a token that can push: saves a second token if a push follows. @default false */
   readonly push?: boolean;
+  /** Whether the manifest was pushed before: that it may not be read is an error then. @default false */
+  readonly isPushed?: boolean;
 }
 
 export interface TokenOptions {
@@ -127,9 +130,9 @@ export class Registry implements AsyncDisposable {
     options: FindManifestOptions = {},
   ): Promise<Descriptor | undefined> {
     const action = `look for manifest ${manifestName(repository, reference)}`;
-    const push = options.push ?? false;
+    const { isPushed = false, push = false } = options;
     const ask = async (method: "HEAD" | "GET"): Promise<Descriptor | undefined> => {
-      const accept = [200, 403, 404];
+      const accept = isPushed ? [200, 404] : [200, 403, 404];
       const response = await this.#send(method, repository, { reference, action, push, accept, signal: undefined });
       if (response.status !== 200) {
         await response.discard();
@@ -140,14 +143,22 @@ export class Registry implements AsyncDisposable {
       }
       await response.discard();
       const digest = response.headers.get("docker-content-digest") ?? (isDigest(reference) ? reference : "");
-      // Without a digest, a size or a type in the headers, only the manifest itself has them.
-      if (!isDigest(digest) || response.length === undefined || response.mediaType === "") return ask("GET");
+      // Without a digest, a size or a manifest's type in the headers, only the manifest itself has them.
+      if (!isDigest(digest) || response.length === undefined || !isDocumentType(response.mediaType)) return ask("GET");
       if (isDigest(reference) && digest !== reference) {
         throw claimError(response, action, `the answer is about ${digest}`);
       }
       return { mediaType: response.mediaType, size: response.length, digest };
     };
-    return this.#heads(() => this.#retry(() => ask("HEAD")).catch((error) => this.#explain(error, () => ask("GET"))));
+    return this.#heads(() =>
+      this.#retry(() => ask("HEAD"))
+        .catch((error) => this.#explain(error, () => ask("GET")))
+        .catch((error) => {
+          // The upload that follows says whether the token may push.
+          if (push && !isPushed && lacksScope(error)) return undefined;
+          throw error;
+        }),
+    );
   }
 
   /**
@@ -265,10 +276,13 @@ export class Registry implements AsyncDisposable {
         connection,
         http: this.#http,
         uploader,
+        log,
         signal: this.#signal,
         heads: this.#heads,
         retry: (work) => this.#retry(work),
-        findManifest: (repository, reference) => this.findManifest(repository, reference, { push: true }),
+        findManifest: (repository, reference, { isPushed }) => {
+          return this.findManifest(repository, reference, { push: true, isPushed });
+        },
       });
       entry = { connection, pusher, uploader };
       this.#hosts.set(host, entry);

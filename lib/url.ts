@@ -83,6 +83,19 @@ export async function whyForbidden(
   return foreign === undefined ? undefined : `${target.hostname} is a ${foreign} address`;
 }
 
+/** Why a document must not be read from `url`, to which the URL `first` redirects; undefined if it may. */
+export function whyNotFetched(url: URL, first: URL): string | undefined {
+  if (url.protocol !== "https:" && !(url.protocol === "http:" && isLoopback(url.host))) {
+    return "only https is allowed, or http to this machine";
+  }
+  if (url.host === first.host || isLoopback(first.host)) return undefined;
+  // A server must not redirect ko to services that only this machine or network can reach.
+  if (isLoopback(url.host)) return "that is this machine";
+  const literal = findLiteral(url.hostname);
+  const range = literal === undefined ? undefined : findRange(literal);
+  return range === undefined ? undefined : `that is a ${range} address`;
+}
+
 /**
  * Why the credential of `registry` must not go to its token `server`; undefined if it may.
  *
@@ -124,6 +137,11 @@ export function chooseProxy(url: URL, env: Readonly<Record<string, string>>): st
   const proxy = env[name] || env[name.toLowerCase()] || "";
   if (proxy === "" || isExempt(url, env["NO_PROXY"] || env["no_proxy"] || "")) return false;
   return proxy.includes("://") ? proxy : `http://${proxy}`;
+}
+
+/** Whether a proxy's URL names a SOCKS5 proxy, which `fetch` does not know. */
+export function isSocks(proxy: string): boolean {
+  return /^socks5h?:\/\//i.test(proxy);
 }
 
 /** Splits `host[:port]`; a bare IPv6 address has no port. */

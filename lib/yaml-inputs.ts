@@ -9,10 +9,12 @@ import { basename, dirname, join, resolve } from "node:path";
 import { createLimit, readStream } from "./async.ts";
 import { codeOf, findNearest, KoError, KoErrors, messageOf, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
+import { wantsPassword } from "./http-errors.ts";
+import type { Route } from "./http-route.ts";
 import type { StallGuard } from "./http-transfer.ts";
 import { findKubectl } from "./kubectl.ts";
 import type { Log } from "./log.ts";
-import { chooseProxy, findLiteral, findRange, isLoopback, redactUrl } from "./url.ts";
+import { redactUrl, whyNotFetched } from "./url.ts";
 
 export interface InputRequest {
   /** The values of `-f`. */
@@ -336,16 +338,17 @@ export async function fetchInput(text: string, options: FetchInputOptions): Prom
   if (!URL.canParse(text)) throw new KoError(`Cannot read "${shown}": it is not a URL`);
   const fail = (why: string, hint?: string): KoError =>
     new KoError(`Cannot read "${shown}": ${why}`, { hint, transient: true });
-  const { StallGuard } = await import("./http-transfer.ts");
+  const [{ StallGuard }, { Route }] = await Promise.all([import("./http-transfer.ts"), import("./http-route.ts")]);
   const guard = new StallGuard([options.signal]);
+  using route = new Route(options.host.env);
   try {
     let url = new URL(text);
     for (let redirects = 0; ; redirects++) {
-      const why = whyRefused(url, new URL(text));
+      const why = whyNotFetched(url, new URL(text));
       if (why !== undefined) throw fail(redirects === 0 ? why : `it redirects to "${redactUrl(url)}", and ${why}`);
       if (redirects > MAX_REDIRECTS) throw fail(`it redirects more than ${MAX_REDIRECTS} times`);
       guard.arm(idleTimeout, "no answer");
-      const response = await fetchUrl(url, { ...options, first: new URL(text), signal: guard.signal });
+      const response = await fetchUrl(url, { route, first: new URL(text), signal: guard.signal });
       const location = response.headers.get("location");
       if ([301, 302, 303, 307, 308].includes(response.status) && location !== null) {
         await response.body?.cancel();
@@ -371,7 +374,7 @@ export async function fetchInput(text: string, options: FetchInputOptions): Prom
     if (guard.aborted) throw guard.signal.reason;
     if (guard.stalled !== undefined) throw fail(guard.stalled);
     // The message of fetch is dropped, because it can quote the URL.
-    const code = codeOf(error);
+    const code = wantsPassword(error) ? "the proxy wants a user and a password" : codeOf(error);
     throw fail(`the request failed${code === undefined ? "" : ` (${code})`}`);
   } finally {
     guard.end();
@@ -379,26 +382,13 @@ export async function fetchInput(text: string, options: FetchInputOptions): Prom
   }
 }
 
-/** Returns the reason why `url`, to which `first` redirects, is not allowed. */
-function whyRefused(url: URL, first: URL): string | undefined {
-  if (url.protocol !== "https:" && !(url.protocol === "http:" && isLoopback(url.host))) {
-    return "only https is allowed, or http to this machine";
-  }
-  if (url.host === first.host || isLoopback(first.host)) return undefined;
-  // A server must not redirect ko to services that only this machine or network can reach.
-  if (isLoopback(url.host)) return "that is this machine";
-  const literal = findLiteral(url.hostname);
-  const range = literal === undefined ? undefined : findRange(literal);
-  return range === undefined ? undefined : `that is a ${range} address`;
-}
-
 interface FetchOptions {
-  readonly host: Host;
+  readonly route: Route;
   readonly first: URL;
   readonly signal: AbortSignal;
 }
 
-async function fetchUrl(url: URL, { host, first, signal }: FetchOptions): Promise<Response> {
+async function fetchUrl(url: URL, { first, route, signal }: FetchOptions): Promise<Response> {
   const headers: Record<string, string> = { "user-agent": "ko", accept: "*/*" };
   // User name and password in the URL are for its origin only.
   if (url.origin === first.origin && (first.username !== "" || first.password !== "")) {
@@ -408,14 +398,17 @@ async function fetchUrl(url: URL, { host, first, signal }: FetchOptions): Promis
   const bare = new URL(url);
   bare.username = "";
   bare.password = "";
-  return fetch(bare, {
-    headers,
-    signal,
-    redirect: "manual",
-    keepalive: false,
-    timeout: false,
-    proxy: chooseProxy(url, host.env),
-  });
+  return route.send(url, ({ proxy, tls }) =>
+    fetch(bare, {
+      headers,
+      signal,
+      redirect: "manual",
+      keepalive: false,
+      timeout: false,
+      proxy,
+      tls: { rejectUnauthorized: true, ...tls },
+    }),
+  );
 }
 
 interface ReadBodyOptions {

@@ -25,7 +25,7 @@ async function summary(home: string, options: FindOptions = {}): Promise<unknown
   const endpoint = await find(home, options);
   const { url, source, apiVersion, warnings } = endpoint;
   await using address = await endpoint.connect();
-  const { base, unix, tls, proxy } = address;
+  const { base, route, tls, unix } = address;
   return {
     url,
     source,
@@ -34,7 +34,7 @@ async function summary(home: string, options: FindOptions = {}): Promise<unknown
     base,
     unix,
     tls: tls === undefined ? undefined : Object.keys(tls),
-    proxy,
+    proxy: route?.proxyFor(new URL(base)) ?? false,
   };
 }
 

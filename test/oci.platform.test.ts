@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { messageOf, UsageError } from "../lib/errors.ts";
 import { choosePlatforms } from "../lib/cli-options.ts";
-import { createPlatformMatcher, parsePlatform, type Platform } from "../lib/oci.ts";
-import { rejectionOf } from "./helpers/failures.ts";
+import { createPlatformMatcher, formatPlatform, parsePlatform, type Platform } from "../lib/oci.ts";
+import { failureOf, rejectionOf } from "./helpers/failures.ts";
 
 describe("parsePlatform()", () => {
   test.each<[string, Platform]>([
@@ -29,6 +29,38 @@ describe("parsePlatform()", () => {
   ])("refuses %j", (text, why) => {
     expect(() => parsePlatform(text)).toThrow(why);
   });
+});
+
+describe("parsePlatform() of other names", () => {
+  test.each([
+    ["linux/x86_64", "linux/amd64"],
+    ["linux/x64", "linux/amd64"],
+    ["linux/aarch64", "linux/arm64"],
+    ["linux/aarch64/v8", "linux/arm64/v8"],
+    ["linux/armhf", "linux/arm/v7"],
+    ["linux/armv6l", "linux/arm/v6"],
+    ["linux/i686", "linux/386"],
+    ["linux/ppc64el", "linux/ppc64le"],
+    ["Linux/AMD64", "linux/amd64"],
+    ["aarch64", "linux/arm64"],
+    ["amd64", "linux/amd64"],
+    ["macos/arm64", "darwin/arm64"],
+    ["windows/x86_64:10.0.20348", "windows/amd64:10.0.20348"],
+  ])("%s: did you mean %s?", async (text, meant) => {
+    const failure = await failureOf(() => parsePlatform(text));
+    expect(failure).toEqual({
+      message: `Cannot read "${text}" as a platform: that is not Go's name of it`,
+      hint: `Did you mean "${meant}"?`,
+    });
+    expect(parsePlatform(meant).os).toBe(meant.split("/")[0] ?? "");
+  });
+
+  test.each(["plan9/386", "wasip1/wasm", "linux/loong64", "linux/unheard", "unknown/unknown"])(
+    "%s is taken",
+    (text) => {
+      expect(formatPlatform(parsePlatform(text))).toBe(text);
+    },
+  );
 });
 
 describe("createPlatformMatcher()", () => {

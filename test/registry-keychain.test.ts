@@ -340,6 +340,24 @@ describe("createKeychain(): credential helpers", () => {
     );
   });
 
+  test("a helper that has hung is not run again for other hosts", async () => {
+    await using world = await makeWorld(
+      { ".docker/config.json": one({ credsStore: "t" }), "bin/docker-credential-t": helper("exec sleep 60") },
+      {},
+      200,
+    );
+    await failureOf(world.find("r.example/x"));
+    const started = performance.now();
+    const messages = await Promise.all(
+      ["s.example/x", "t.example/y"].map(async (name) => (await failureOf(world.find(name))).message),
+    );
+    expect(performance.now() - started).toBeLessThan(200);
+    expect(messages.map((message) => message.replace(/^.*config\.json\): /, ""))).toEqual([
+      "docker-credential-t did not answer before, within 0.2 s",
+      "docker-credential-t did not answer before, within 0.2 s",
+    ]);
+  });
+
   test("a missing helper is an error for a host that it is configured for", async () => {
     await using world = await makeWorld({ ".docker/config.json": one({ credHelpers: { "r.example": "gone" } }) });
     expect((await failureOf(world.find("r.example/x"))).message).toBe(

@@ -121,6 +121,47 @@ describe.skipIf(missing)("openBlob()", () => {
     });
   });
 
+  test.each<[string, Fault, string]>([
+    ["the first byte never comes", { kind: "hang" }, "no answer"],
+    ["each attempt brings some bytes, then nothing", { kind: "cut", bytes: 70_000, hang: true }, "no byte came"],
+    ["each attempt brings few bytes, then nothing", { kind: "cut", bytes: 1, hang: true }, "no byte came"],
+  ])("gives up on silence that lasts, in all attempts together: %s", async (_, fault, missingPart) => {
+    proxy.reset([get(fault)]);
+    await using client = makeClient({ deadlines: { ...SHORT, firstByte: 300, stall: 300, silence: 500 } });
+    const started = performance.now();
+    const { message } = await failureOf(readAll(client.registry.openBlob(repository, layer.descriptor)));
+    const took = performance.now() - started;
+    expect(message).toContain(missingPart);
+    expect(message).toContain("in all");
+    expect(took).toBeGreaterThan(450);
+    expect(took).toBeLessThan(1500);
+  });
+
+  test("has no limit for a transfer that moves", async () => {
+    // Each piece takes most of what the host may be silent in all.
+    const pieces = 6;
+    const size = Math.ceil(layer.bytes.byteLength / pieces);
+    const slow = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      fetch: ({ url }) => {
+        if (url.endsWith("/v2/")) return new Response();
+        const body = async function* (): AsyncGenerator<Uint8Array> {
+          for (let at = 0; at < layer.bytes.byteLength; at += size) {
+            await Bun.sleep(100);
+            yield layer.bytes.slice(at, at + size);
+          }
+        };
+        return new Response(body());
+      },
+    });
+    await using client = makeClient({ deadlines: { ...SHORT, firstByte: 1000, stall: 1000, silence: 250 } });
+    const from = { host: `127.0.0.1:${slow.port}`, path };
+    const bytes = await readAll(client.registry.openBlob(from, layer.descriptor));
+    await slow.stop(true);
+    expect(Buffer.from(bytes).equals(layer.bytes)).toBe(true);
+  });
+
   test("closes the connection when the reader stops", async () => {
     await using client = makeClient();
     for await (const chunk of client.registry.openBlob(repository, layer.descriptor)) {
@@ -306,6 +347,42 @@ describe.skipIf(missing)("getManifest()", () => {
     expect((await client.registry.getManifest(repository, "v1")).descriptor).toEqual(manifest.descriptor);
   });
 
+  const generic = [
+    "text/plain",
+    "application/json",
+    "application/octet-stream",
+    "text/plain; charset=utf-8",
+    "binary/x",
+  ];
+  test.each([...generic, undefined])("believes the document where Content-Type is %s", async (type) => {
+    const rule = get({ kind: "alter", headers: { "content-type": type } });
+    proxy.reset([rule, { ...rule, method: "HEAD" }]);
+    await using client = makeClient();
+    expect((await client.registry.getManifest(repository, "v1")).descriptor).toEqual(manifest.descriptor);
+    expect(await client.registry.findManifest(repository, "v1")).toEqual(manifest.descriptor);
+  });
+
+  const of = (type: string): Descriptor => ({ ...layer.descriptor, mediaType: type });
+  const inner = { mediaType: MEDIA_TYPES.dockerManifest, digest: layer.descriptor.digest, size: 7 };
+  test.each<[string, object, string | undefined]>([
+    ["an OCI image", { config: of(MEDIA_TYPES.ociConfig), layers: [] }, MEDIA_TYPES.ociManifest],
+    ["a Docker image", { config: of(MEDIA_TYPES.dockerConfig), layers: [] }, MEDIA_TYPES.dockerManifest],
+    ["an OCI index", { manifests: [{ ...inner, mediaType: MEDIA_TYPES.ociManifest }] }, MEDIA_TYPES.ociIndex],
+    ["a Docker list", { manifests: [inner] }, MEDIA_TYPES.dockerList],
+    ["an empty index", { manifests: [] }, MEDIA_TYPES.ociIndex],
+    ["both at once", { manifests: [], config: of(MEDIA_TYPES.ociConfig), layers: [] }, undefined],
+    ["an image without layers", { config: of(MEDIA_TYPES.ociConfig) }, undefined],
+    ["any other JSON", { hello: "world" }, undefined],
+    ["an obsolete one", { schemaVersion: 1, fsLayers: [] }, undefined],
+  ])("tells the type of %s without any by its fields", async (_, fields, wanted) => {
+    const bytes = new TextEncoder().encode(JSON.stringify({ schemaVersion: 2, ...fields }));
+    proxy.reset([get({ kind: "answer", status: 200, headers: { "content-type": "text/plain" }, body: bytes })]);
+    await using client = makeClient();
+    const work = client.registry.getManifest(repository, "v1");
+    if (wanted !== undefined) expect((await work).descriptor).toEqual(describeBytes(wanted, bytes));
+    else expect((await failureOf(work)).message).toMatch(/neither an image manifest nor an image index|schema 1/);
+  });
+
   test("believes Content-Type where the document is silent", async () => {
     const bytes = new TextEncoder().encode(
       new TextDecoder().decode(manifest.bytes).replace(/"mediaType":"[^"]*manifest[^"]*",/, ""),
@@ -384,6 +461,36 @@ describe.skipIf(missing)("pushManifest()", () => {
     await using client = makeClient();
     const { message } = await failureOf(client.registry.pushManifest(repository, `t${why.length}`, manifest));
     expect(message).toContain(why);
+  });
+
+  const looks = (status: number, headers?: Record<string, string>): Rule[] =>
+    ["HEAD", "GET"].map((method) => {
+      const fault = { kind: "answer", status, body: '{"errors":[{"code":"DENIED"}]}' } as const;
+      return { method, path: /\/manifests\//, fault: headers === undefined ? fault : { ...fault, headers } };
+    });
+  const scope = { "www-authenticate": 'Bearer realm="http://$HOST/token",error="insufficient_scope"' };
+  test.each<[string, Rule[]]>([
+    ["403", looks(403)],
+    ["401, for want of a scope", looks(401, scope)],
+    ["403 before the push, 500 after it", [...looks(403).map((rule) => ({ ...rule, only: [1] })), ...looks(500)]],
+    [
+      "403, and its PUT says no digest",
+      [put({ kind: "alter", headers: { "docker-content-digest": undefined } }), ...looks(403)],
+    ],
+  ])("has succeeded where a look is answered with %s", async (_, rules) => {
+    proxy.demand = { kind: "bearer" };
+    proxy.reset(rules);
+    await using client = makeClient({ keychain: user });
+    await client.registry.pushManifest(repository, "unseen", manifest);
+    proxy.reset();
+    expect((await client.registry.findManifest(repository, "unseen"))?.digest).toBe(manifest.descriptor.digest);
+  });
+
+  test("fails where a look is answered with 403, but the PUT with another digest", async () => {
+    proxy.reset([put({ kind: "alter", headers: { "docker-content-digest": zero } }), ...looks(403)]);
+    await using client = makeClient();
+    const { message } = await failureOf(client.registry.pushManifest(repository, "unseen", manifest));
+    expect(message).toContain(`but it stored ${zero}`);
   });
 
   test("waits for a registry that needs a moment", async () => {

@@ -463,6 +463,16 @@ describe.skipIf(missing)("the end of the run ends a stream and takes it back", (
   });
 });
 
+test.skipIf(missing)("a stream that is answered with another digest is a failure", async () => {
+  const headers = { "docker-content-digest": `sha256:${"0".repeat(64)}` };
+  proxy.reset([on("PUT", { kind: "alter", headers })]);
+  await using client = makeClient();
+  const stream = grow();
+  const work = client.registry.streamBlob(repository, stream);
+  stream.finish();
+  expect((await failureOf(work)).message).toEndWith("answered 201, but for another digest");
+});
+
 test.skipIf(missing)("what a registry does not take is not made", async () => {
   proxy.reset([on("PATCH", { kind: "hang" })]);
   await using client = makeClient({ deadlines: SHORT });

@@ -66,11 +66,6 @@ describe.skipIf(missing)("pushBlob() does again what may be done again", () => {
     ],
     ["a range that nobody asked for", [on("PUT", answer(416), [1])], ["HEAD 404", "POST 202", "PUT 416", ...whole]],
     [
-      "an answer for another digest",
-      [on("PUT", { kind: "alter", headers: { "docker-content-digest": `sha256:${"0".repeat(64)}` } }, [1])],
-      ["HEAD 404", "POST 202", "PUT 201", "HEAD 200"],
-    ],
-    [
       "a HEAD that tells another length",
       [on("HEAD", { kind: "alter", status: 200, headers: { "content-length": "7" } }, [1])],
       ["HEAD 200", "POST 202", "PUT 201"],
@@ -134,6 +129,64 @@ describe.skipIf(missing)("pushBlob() does again what may be done again", () => {
       "HEAD 404",
       ...Array.from({ length: 9 }, (_, i) => (i % 2 === 0 ? "POST 503" : "HEAD 404")),
     ]);
+  });
+
+  test.each([
+    ["for another digest", `sha256:${"0".repeat(64)}`],
+    ["for the digest of nothing", "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"],
+    ["for no digest at all", "sha256:"],
+  ])("an answer %s is a failure", async (_, digest) => {
+    proxy.reset([on("PUT", { kind: "alter", headers: { "docker-content-digest": digest } })]);
+    await using client = makeClient();
+    const failure = await failureOf(client.registry.pushBlob(repository, bigBlob(size, testNumber())));
+    expect(failure.message).toEndWith("answered 201, but for another digest");
+    expect(steps().filter((step) => !step.startsWith("DELETE"))).toEqual(whole);
+  });
+
+  test("a token that may not look whether a failed upload has arrived", async () => {
+    proxy.reset([on("PUT", answer(502), [1]), on("HEAD", answer(403, "DENIED"), [2])]);
+    await using client = makeClient();
+    expect(await client.registry.pushBlob(repository, bigBlob(size, testNumber()))).toBe("uploaded");
+    expect(steps()).toEqual(["HEAD 404", "POST 202", "PUT 502", "HEAD 403", "POST 202", "PUT 201"]);
+  });
+
+  test.each<[string, Fault, readonly number[]]>([
+    ["a firewall limits the rate with 403", answer(403, "TOOMANYREQUESTS", { "retry-after": "7" }), [7000]],
+    ["it says no time", answer(403, "TOOMANYREQUESTS"), [500]],
+  ])("waits where %s", async (_, fault, waits) => {
+    proxy.reset([on("POST", fault, [1])]);
+    await using client = makeClient();
+    expect(await client.registry.pushBlob(repository, textBlob(`wait ${testNumber()}`))).toBe("uploaded");
+    expect(client.waits).toEqual(waits);
+  });
+
+  test("does not wait after a 403 with another code beside it", async () => {
+    const errors = ["TOOMANYREQUESTS", "DENIED"].map((code) => ({ code, message: "no" }));
+    proxy.reset([on("POST", { kind: "answer", status: 403, body: JSON.stringify({ errors }) })]);
+    await using client = makeClient();
+    await failureOf(client.registry.pushBlob(repository, textBlob(`no ${testNumber()}`)));
+    expect(client.waits).toEqual([]);
+  });
+
+  test("a registry that never answers a whole blob has one time for its silence", async () => {
+    proxy.reset([on("PUT", { kind: "hang" })]);
+    await using client = makeClient({ deadlines: { ...SHORT, commit: 900, silence: 1500 } });
+    const { message } = await failureOf(client.registry.pushBlob(repository, bigBlob(size, testNumber())));
+    expect(message).toMatch(/no answer to the complete body for 0\.\d+ s, 1\.\d+ s in all$/);
+    expect(steps().filter((step) => step === "PUT -").length).toBe(2);
+  });
+
+  test.each([["POST"], ["HEAD"]])("a registry that never answers %s has one time for all requests", async (method) => {
+    proxy.reset([on(method, { kind: "hang" })]);
+    await using client = makeClient({ deadlines: { ...SHORT, firstByte: 800, silence: 1200 } });
+    const started = performance.now();
+    const blobs = [1, 2, 3].map((seed) => bigBlob(size, testNumber() * 10 + seed));
+    const messages = await Promise.all(
+      blobs.map(async (blob) => (await failureOf(client.registry.pushBlob(repository, blob))).message),
+    );
+    for (const message of messages) expect(message).toMatch(/\d s in all$/);
+    // The three count once; by themselves they would take 1.6 s each in two attempts.
+    expect(performance.now() - started).toBeGreaterThan(1100);
   });
 
   test("a source that fails is asked once", async () => {

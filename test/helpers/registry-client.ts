@@ -15,7 +15,7 @@ export interface TestClient extends AsyncDisposable {
 }
 
 /** Short, for things that hang on purpose; not shorter, for machines with other work. */
-export const SHORT: Deadlines = { ping: 1000, firstByte: 1000, commit: 1000, stall: 1000 };
+export const SHORT: Deadlines = { ping: 1000, firstByte: 1000, commit: 1000, stall: 1000, silence: 3000 };
 
 /** A client whose waits take no time. */
 export function makeClient(options: Partial<RegistryOptions> = {}): TestClient {

@@ -119,3 +119,36 @@ export async function makeCertificate(folder: string): Promise<string> {
   if ((await child.exited) !== 0) throw new Error(`openssl failed: ${text}`);
   return certificate;
 }
+
+export interface TestAuthority {
+  /** The root in PEM, which signed itself. */
+  readonly root: string;
+  /** The one between the root and the server in PEM. */
+  readonly between: string;
+  /** The certificate of a server for localhost and 127.0.0.1, with the one between, and its key in PEM. */
+  readonly server: { readonly cert: string; readonly key: string };
+}
+
+/** Makes a certificate authority of two stages, in `folder`. */
+export async function makeAuthority(folder: string): Promise<TestAuthority> {
+  const key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+  const isAuthority = "basicConstraints=critical,CA:TRUE";
+  await Bun.write(join(folder, "ca.ext"), `${isAuthority}\n`);
+  await Bun.write(join(folder, "server.ext"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n");
+  const sign = (name: string, by: string, extensions: string): string =>
+    `x509 -req -days 2 -in ${name}.csr -CA ${by}.pem -CAkey ${by}.key -CAcreateserial -extfile ${extensions} -out ${name}.pem`;
+  for (const words of [
+    `req -x509 ${key} -days 2 -subj /CN=root -addext ${isAuthority} -keyout root.key -out root.pem`,
+    `req ${key} -subj /CN=between -keyout between.key -out between.csr`,
+    sign("between", "root", "ca.ext"),
+    `req ${key} -subj /CN=server -keyout server.key -out server.csr`,
+    sign("server", "between", "server.ext"),
+  ]) {
+    const child = Bun.spawn(["openssl", ...words.split(" ")], { cwd: folder, stdin: "ignore", stderr: "pipe" });
+    const text = await new Response(child.stderr).text();
+    if ((await child.exited) !== 0) throw new Error(`openssl failed: ${text}`);
+  }
+  const read = (name: string): string => readFileSync(join(folder, name), "utf8");
+  const [root, between] = [read("root.pem"), read("between.pem")];
+  return { root, between, server: { cert: read("server.pem") + between, key: read("server.key") } };
+}
