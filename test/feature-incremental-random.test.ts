@@ -543,6 +543,8 @@ async function compare(play: Play, step: number): Promise<keyof { proved: 0; bui
     ...Array.from({ length: runs }, (_, i) => run(i + 1, once)),
   ]);
   play.right = right;
+  // Without this, all steps after a signal would pass: no build makes anything then.
+  if (right.stderr.includes("interrupted by SIG")) throw new Error(right.stderr);
   for (const { code, images, stderr } of ours) {
     const digests = (text: string): string => (text.match(/sha256:[0-9a-f]{64}/g) ?? []).join("\n");
     if (code === right.code && digests(images) === digests(right.images)) continue;
