@@ -9,13 +9,13 @@ import type { YamlDocument } from "./yaml.ts";
 export interface WorkloadsOptions {
   /** The published program of each `ko://` value. */
   readonly images: ReadonlyMap<string, PublishedProgram>;
-  readonly log: Log;
+  readonly log: Pick<Log, "info">;
   /** Of `placeArguments()`. @default none */
   readonly place?: readonly string[] | undefined;
 }
 
 /** Logs the commands for programs that no YAML names. */
-export function logPrograms(published: readonly PublishedProgram[], log: Log): void {
+export function logPrograms(published: readonly PublishedProgram[], log: Pick<Log, "info">): void {
   for (const each of published) {
     const debuggee = toDebuggee(each);
     if (debuggee !== undefined) log.info(formatAttach(debuggee, [startCommand(each.reference, debuggee)]));

@@ -167,7 +167,10 @@ export async function warnOfPulls(
 /** Tells how to connect a debugger, if a program is built for one. */
 export async function logDebugged(
   referring: readonly Referring[],
-  options: Pick<ResolveOptions, "log" | "place"> & { readonly images: ReadonlyMap<string, PublishedProgram> },
+  options: Pick<ResolveOptions, "place"> & {
+    readonly images: ReadonlyMap<string, PublishedProgram>;
+    readonly log: Pick<Log, "info">;
+  },
 ): Promise<void> {
   if (!options.images.values().some(({ debug }) => debug !== undefined)) return;
   const { logWorkloads } = await import("./resolve-debug.ts");

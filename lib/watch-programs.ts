@@ -9,7 +9,7 @@ import { loadConfig } from "./config.ts";
 import { messageOf, UsageError } from "./errors.ts";
 import { choosePrograms, type Program } from "./go-programs.ts";
 import type { Host } from "./host.ts";
-import { RunWarnings } from "./log.ts";
+import { type Log, RunWarnings } from "./log.ts";
 import { Pipeline, type PipelineOptions, type PublishedProgram } from "./pipeline.ts";
 import { listsWholeRun, planDestination } from "./publish-destination.ts";
 import { joinPlaces, type Places, type WatchPlan } from "./watch-places.ts";
@@ -65,7 +65,11 @@ export class BuildJob implements WatchJob<readonly PublishedProgram[]> {
     const changed = published.filter(({ program, reference }) => this.#printed.get(program.importPath) !== reference);
     if (changed.length === 0) return published.length > 0 ? "nothing new" : "";
     await context.host.out(changed.map(({ reference }) => `${reference}\n`).join(""));
-    if (this.#options.build.debug !== undefined) (await import("./resolve-debug.ts")).logPrograms(changed, context.log);
+    if (this.#options.build.debug !== undefined) {
+      const { logPrograms } = await import("./resolve-debug.ts");
+      const first = changed.filter(({ program }) => !this.#printed.has(program.importPath));
+      logPrograms(first, notesOf(context));
+    }
     for (const { program, reference } of changed) this.#printed.set(program.importPath, reference);
     return `printed ${formatCount(changed.length, "reference")}`;
   }
@@ -73,6 +77,11 @@ export class BuildJob implements WatchJob<readonly PublishedProgram[]> {
   places(published: readonly PublishedProgram[] | undefined, context: RoundContext): Promise<Partial<WatchPlan>> {
     return this.#programs.places(published, context);
   }
+}
+
+/** A log that shows its lines as notes of the round. */
+export function notesOf({ showNote }: Pick<RoundContext, "showNote">): Pick<Log, "info"> {
+  return { info: (text) => text.split("\n").forEach(showNote) };
 }
 
 export interface OpenOptions {

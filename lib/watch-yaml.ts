@@ -19,7 +19,7 @@ import {
 } from "./resolve.ts";
 import type { WatchPlan } from "./watch-places.ts";
 import { planConfig, planInputs } from "./watch-plan.ts";
-import { type JobOptions, WatchedPrograms } from "./watch-programs.ts";
+import { type JobOptions, notesOf, WatchedPrograms } from "./watch-programs.ts";
 import { formatCount } from "./watch-screen.ts";
 import type { Due, RoundContext, WatchJob } from "./watch.ts";
 import { type Input, type InputRequest, readInputs } from "./yaml-inputs.ts";
@@ -75,6 +75,8 @@ export class YamlJob implements WatchJob<YamlResult> {
   #inputs: readonly Input[] = [];
   /** Undefined if the files must be read again. */
   #reading: Reading | undefined;
+  /** The import paths of the programs whose commands for a debugger were shown: they stay the same. */
+  readonly #attachable = new Set<string>();
   /** By file. */
   readonly #handed = new Map<string, Handed>();
 
@@ -111,10 +113,11 @@ export class YamlJob implements WatchJob<YamlResult> {
   async deliver({ reading, published, sideLoads }: YamlResult, context: RoundContext): Promise<string> {
     context.showPrograms(this.#programs.note(published));
     if (sideLoads) await warnOfPulls(reading.referring, { log: context.log, signal: context.host.signal });
-    const isNew = ([, { program }]: readonly [string, PublishedProgram]): boolean =>
-      published.some((each) => each.program.importPath === program.importPath);
-    const images = new Map([...this.#images].filter(isNew));
-    await logDebugged(reading.referring, { images, log: context.log, place: this.#options.place });
+    const isNew = ({ program: { importPath } }: PublishedProgram): boolean =>
+      published.some((each) => each.program.importPath === importPath) && !this.#attachable.has(importPath);
+    const images = new Map([...this.#images].filter(([, each]) => isNew(each)));
+    await logDebugged(reading.referring, { images, log: notesOf(context), place: this.#options.place });
+    for (const { program } of images.values()) this.#attachable.add(program.importPath);
     this.#keepOnly([...reading.occurrences.keys()]);
     return this.#handOver(reading, context);
   }

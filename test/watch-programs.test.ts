@@ -100,6 +100,19 @@ describe("BuildJob", () => {
     expect(await round(dueFor("example.com/b"))).toMatchObject({ summary: "nothing new", printed: "" });
   });
 
+  test("the commands for a debugger are shown once for each program", async () => {
+    const { module, round } = open(["--push=false", "--debug"], ["./a"]);
+    module.debug = { isContinuing: true, port: 1 };
+    const { shown } = await round(EVERYTHING);
+    expect(shown.slice(1)).toEqual([
+      "example.com/a runs, and takes a debugger on port 1:",
+      "  kubectl port-forward pod/POD 1",
+      "  dlv connect localhost:1",
+    ]);
+    module.add("a");
+    expect((await round(dueFor("example.com/a"))).shown).toHaveLength(1);
+  });
+
   test("a round without a program to publish has nothing to say", async () => {
     const { module, round } = open();
     await round(EVERYTHING);

@@ -203,6 +203,20 @@ describe("YamlJob", () => {
     ]);
   });
 
+  test("the commands for a debugger are shown once for each program", async () => {
+    using bench = open(FILES, { place: ["--context=kind"] });
+    bench.module.debug = { isContinuing: false, port: undefined };
+    const { shown } = await bench.round(EVERYTHING);
+    const commands = ["  kubectl port-forward --context=kind pod/POD 40000", "  dlv connect localhost:40000"];
+    const linesFor = (name: string): readonly string[] => [
+      `example.com/${name} waits for a debugger on port 40000:`,
+      ...commands,
+    ];
+    expect(shown.slice(1)).toEqual([...linesFor("a"), ...linesFor("b")]);
+    bench.module.add("b");
+    expect((await bench.round(dueFor("example.com/b"))).shown).toHaveLength(1);
+  });
+
   test("standard input is read once", async () => {
     let reads = 0;
     const readStdin: Host["readStdin"] = async () => {

@@ -10,6 +10,7 @@ import { KoError } from "../../lib/errors.ts";
 import type { Program } from "../../lib/go-programs.ts";
 import type { GoPackage } from "../../lib/go.ts";
 import type { Host, RunOptions, RunResult } from "../../lib/host.ts";
+import type { DebugSettings } from "../../lib/image.ts";
 import { silentLog } from "../../lib/log.ts";
 import { noTiming } from "../../lib/timing.ts";
 import type { WatcherOptions } from "../../lib/watch-files.ts";
@@ -243,6 +244,8 @@ export class FakeModule {
   /** The calls of all pipelines so far, in order. */
   readonly calls: string[] = [];
   sideLoads = false;
+  /** Of all programs. */
+  debug: DebugSettings | undefined;
 
   constructor(...names: readonly string[]) {
     for (const name of names) this.add(name);
@@ -292,7 +295,7 @@ export class FakeModule {
           published: choice.programs.map((program) => {
             const reference = this.reference(program);
             const listDigest = this.isListed ? this.listDigest(program) : undefined;
-            return { program, listDigest, reference, all: [reference] };
+            return { program, listDigest, reference, debug: this.debug, all: [reference] };
           }),
         };
       },
