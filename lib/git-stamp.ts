@@ -51,7 +51,7 @@ export async function readStamp(
     ask("config", "--list", "--show-origin", "-z"),
   ]);
   // Of the names of a commit, Go reads tags only; the branches move without a change of the stamp.
-  const tags = Array.from(commit.matchAll(/ tag: ([^\s,]+)/g), ([, tag]) => tag).sort();
+  const tags = Array.from(commit.matchAll(/ tag: ([^\s,]+)/g), ([, tag = ""]) => tag).sort((a, b) => (a < b ? -1 : 1));
   const merged = refs.split("\n").filter((line) => line.startsWith("refs/tags/") || line.startsWith("!"));
   const text = keyOf([commit.split(" ", 2), tags, merged, format, module]);
   const settings = settingsFiles(listed, { ...options, root });

@@ -118,6 +118,12 @@ export class Interrupted extends KoError {
   }
 }
 
+function readEnvironment(): Readonly<Record<string, string>> {
+  const env: Record<string, string> = {};
+  for (const [key, value] of Object.entries(process.env)) if (value !== undefined) env[key] = value;
+  return env;
+}
+
 /** Makes the host of this process. It handles SIGINT, SIGTERM and SIGHUP, so call it once, from the entry. */
 export function createHost(): Host {
   const controller = new AbortController();
@@ -139,10 +145,8 @@ export function createHost(): Host {
       controller.abort(new Interrupted(name));
     });
   }
-  const env: Record<string, string> = {};
-  for (const [key, value] of Object.entries(process.env)) if (value !== undefined) env[key] = value;
   const host: Host = {
-    env,
+    env: readEnvironment(),
     cwd: process.cwd(),
     platform: process.platform,
     arch: process.arch,

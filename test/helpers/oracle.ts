@@ -277,6 +277,9 @@ export async function runKo(argv: readonly string[], options: RunKoOptions): Pro
   };
 }
 
+/** Failures of a busy machine, which another run does not have. */
+const OF_THE_MACHINE = /connection refused|connection reset|i\/o timeout|deadline exceeded|unexpected EOF|signal: \w+/;
+
 /**
  * A text that the original makes, from the cache folder if it was made before.
  *
@@ -291,6 +294,7 @@ export async function keepOriginal(make: () => Promise<string>, options: KeepOpt
   if (!isLive && existsSync(file))
     return { text: readFileSync(file, "utf8").replaceAll("HOST:PORT", host), isOld: true };
   const text = await make();
+  if (OF_THE_MACHINE.test(text)) return { text, isOld: false };
   const making = `${file}.${crypto.randomUUID()}`;
   await Bun.write(making, text.replaceAll(host, "HOST:PORT"));
   // A file that is there is complete.

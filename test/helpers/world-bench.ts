@@ -243,7 +243,7 @@ function hookGo(
     await base(["sh", "-c", `. '${script}.now'`], { cwd: env["TREE"] ?? "", anyExitCode: true });
   };
   return async (argv, options = {}) => {
-    const [program = "", word = "", ...rest] = argv;
+    const [program, word = "", ...rest] = argv;
     if (program !== env["KO_GO_PATH"]) return base(argv, options);
     calls.push(word);
     await at(`before-${word}`);
