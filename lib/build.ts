@@ -4,7 +4,7 @@
  * Knows neither network nor daemon: a base is given with each program, and images go to a sink.
  */
 import { join } from "node:path";
-import { inBackground } from "./async.ts";
+import { inBackground, Pace } from "./async.ts";
 import { type Base, type BasePlatform, selectPlatforms } from "./base.ts";
 import {
   type BinariesOptions,
@@ -323,7 +323,12 @@ class ImageBuild {
         log,
       });
       // Listed once, so that its warnings are logged once.
-      const listed = [...entries];
+      const listed: TarEntry[] = [];
+      const pace = new Pace(host.signal);
+      for (const entry of entries) {
+        listed.push(entry);
+        if (pace.isDue) await pace.turn();
+      }
       await logIgnored(listed, { directory, host, log });
       return listed;
     };

@@ -6,11 +6,12 @@
  */
 import { readFile, stat } from "node:fs/promises";
 import { extname, join, relative, resolve } from "node:path";
-import type { Alias, Document, LineCounter, Node, Pair, Scalar } from "yaml";
+import type { Alias, LineCounter, Node, Pair, Scalar } from "yaml";
 import { markScalar } from "./config-marks.ts";
 import { isMissing, UsageError } from "./errors.ts";
 import { isInside } from "./file.ts";
 import type { Mark } from "./template-lex.ts";
+import { resolveAliases } from "./yaml.ts";
 
 /** A value and its origin: `.ko.yaml:3:19` or `KO_DEFAULTBASEIMAGE`. */
 export interface Setting<T> {
@@ -50,7 +51,8 @@ export interface ConfigEntry {
 export const CONFIG_FILE_NAMES = [".ko.yaml", ".ko.yml", ".ko.json"] as const;
 /** Extensions of formats that viper reads and ko does not. */
 const OTHER_FORMATS = ["toml", "properties", "props", "prop", "hcl", "tfvars", "dotenv", "env", "ini"] as const;
-const MAX_BYTES = 1024 * 1024;
+/** Ten times the longest that is known; the yaml package takes half a second for it. */
+const MAX_BYTES = 256 * 1024;
 /** The most maps that one map may merge, directly or not: merges can repeat each other endlessly. */
 const MAX_MERGES = 100;
 
@@ -93,10 +95,10 @@ export async function readConfigFile(source: string, cwd: string): Promise<Confi
   const text = await readText(source, shown);
   const yaml = await import("yaml");
   const lines = new yaml.LineCounter();
-  const documents = yaml.parseAllDocuments(text, { lineCounter: lines, prettyErrors: false });
+  const documents = yaml.parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: false });
   const [document, ...others] = Array.isArray(documents) ? documents : [];
   if (document === undefined) return { source, root: ConfigValue.nothing };
-  const file = { document, shown, lines, yaml, text };
+  const file = { targets: resolveAliases(yaml, document), shown, lines, yaml, text };
   const [error] = document.errors;
   if (error !== undefined) throw new UsageError(`Cannot read ${at(error.pos[0], file)}: ${error.message}`);
   // A file may end in `---`.
@@ -134,7 +136,8 @@ export function sliceWord(word: Word, start: number, end: number): Word {
 
 interface ParsedFile {
   readonly yaml: typeof import("yaml");
-  readonly document: Document.Parsed;
+  /** By alias. */
+  readonly targets: ReadonlyMap<Alias, Node | undefined>;
   readonly lines: LineCounter;
   readonly text: string;
   /** The path in messages. */
@@ -233,13 +236,21 @@ export class ConfigValue {
     if (file === undefined || !file.yaml.isMap<Node, Node | null>(this.#node)) return undefined;
     const own: ConfigEntry[] = [];
     const merged: ConfigEntry[] = [];
+    const places = new Map<string, string>();
     for (const pair of this.#node.items) {
       const entry = readPair(pair, file);
       if (entry.key === "<<" && file.yaml.isScalar(pair.key) && pair.key.type === "PLAIN") {
         merged.push(...this.#merge(entry, merges));
-      } else own.push(entry);
+        continue;
+      }
+      const before = places.get(entry.key);
+      if (before !== undefined) {
+        throw new UsageError(`Cannot read ${entry.where}: "${entry.key}" is already set at ${before}`);
+      }
+      places.set(entry.key, entry.where);
+      own.push(entry);
     }
-    const known = new Set(own.map(({ key }) => key));
+    const known = new Set(places.keys());
     for (const entry of merged) {
       if (known.has(entry.key)) continue;
       known.add(entry.key);
@@ -273,9 +284,9 @@ function readPair({ key, value }: Pair<Node, Node | null>, file: ParsedFile): Co
 function resolveAlias(node: Node | null, file: ParsedFile): Node | null {
   if (!file.yaml.isAlias(node)) return node;
   const alias: Alias = node;
-  const found = alias.resolve(file.document);
+  const found = file.targets.get(alias);
   if (found !== undefined) return found;
-  throw new UsageError(`Cannot read ${at(startOf(node), file)}: there is no anchor "&${alias.source}" before it`);
+  throw new UsageError(`Cannot read ${at(startOf(node), file)}: no anchor "&${alias.source}" ends before it`);
 }
 
 async function findIn(folder: string): Promise<string | undefined> {

@@ -124,16 +124,34 @@ export class RegistryError extends KoError {
   }
 }
 
+/** Characters that are not shown, or change the order of others. Joiners are not here: emoji and scripts need them. */
+const HIDING = /[\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+/** The same, and blanks that look like a space or like nothing. */
+const INVISIBLE = /[\u00a0\u00ad\u0085\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\u3164\ufeff]/g;
+
 /**
  * Makes text from outside, such as a response or the output of a tool, safe for a terminal.
  *
- * Control characters become `\xNN`, except tabs and line ends. Text over `maxChars` is cut.
+ * Control characters become `\xNN`, except tabs and line ends; characters that hide or turn text become `U+NNNN`. Text
+ * over `maxChars` is cut.
  */
 export function printable(text: string, maxChars = 4096): string {
   const cut = text.length > maxChars ? `${text.slice(0, maxChars)}…` : text;
-  return cut.replaceAll("\r\n", "\n").replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, (c) => {
-    return `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`;
-  });
+  return cut
+    .replaceAll("\r\n", "\n")
+    .replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g, (c) => {
+      return `\\x${c.charCodeAt(0).toString(16).padStart(2, "0")}`;
+    })
+    .replace(HIDING, nameCharacter);
+}
+
+/** Shows the characters of a value that cannot be seen, such as a no-break space, as `U+00A0`. */
+export function showInvisible(text: string): string {
+  return text.replace(INVISIBLE, nameCharacter);
+}
+
+function nameCharacter(character: string): string {
+  return `U+${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, "0")}`;
 }
 
 /** Returns the message of a thrown value. */

@@ -2,7 +2,7 @@
  * Renders the templates in the words that go gets. Their data is read only if a template needs it: the settings of go once
  * in a run, the state of git once for each folder.
  */
-import { once } from "./async.ts";
+import { once, Pace } from "./async.ts";
 import type { Word } from "./config-file.ts";
 import { KoError, KoErrors, throwAll } from "./errors.ts";
 import { readGitInfo } from "./git.ts";
@@ -83,7 +83,11 @@ export class TemplateRenderer {
     const data = await this.#dataFor(templates, options);
     let hasTime = false;
     const fields = new Set<string>();
-    const texts = templates.map((template, i) => {
+    const texts: string[] = [];
+    const pace = new Pace(this.#options.host.signal);
+    for (const [i, template] of templates.entries()) {
+      // One template is bounded, but there may be many.
+      if (pace.isDue) await pace.turn();
       const rendered = template && collect(errors, () => render(template, data));
       const names = rendered?.reads.map(([name]) => name) ?? [];
       for (const name of names) if (name.startsWith("Git.")) fields.add(name.slice(4));
@@ -91,8 +95,8 @@ export class TemplateRenderer {
         hasTime = true;
         this.#warnings.add(describeTime(words[i]));
       }
-      return rendered?.text ?? "";
-    });
+      texts.push(rendered?.text ?? "");
+    }
     throwAll(errors);
     const hasChanges = CHANGE_FIELDS.some((field) => fields.has(field));
     return { texts, hasTime, git: fields.size === 0 ? undefined : { dir: options.dir, hasChanges } };

@@ -9,7 +9,7 @@ import { inBackground } from "./async.ts";
 import { CommandError, KoError, printable, UsageError } from "./errors.ts";
 import { type GoSettings, readSettings } from "./go-env.ts";
 import type { Host, RunResult } from "./host.ts";
-import { isObject, parseObject, pickStringMap } from "./json.ts";
+import { isObject, parseJson, parseObject, pickStringMap } from "./json.ts";
 import type { Log } from "./log.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 
@@ -321,12 +321,8 @@ function refuseToolexecInSettings(options: RunGoOptions): void {
 }
 
 function readPackage(text: string): GoPackage {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch (cause) {
-    throw new KoError("Cannot read the output of go list: it is not JSON", { cause });
-  }
+  const value = parseJson(text);
+  if (value === undefined) throw new KoError("Cannot read the output of go list: it is not JSON");
   if (!isObject(value)) throw new KoError("Cannot read the output of go list: it is not a JSON object");
   const problems = value["DepsErrors"];
   return {

@@ -130,7 +130,6 @@ export function createHost(): Host {
   const folders = new Set<string>();
   const groups = new Set<number>();
   const write = createWriter();
-  const isClosed = isStdoutClosed();
   // Without stderr the work goes on.
   const writeStderr = (data: string | Uint8Array): Promise<unknown> => write(Bun.stderr, data).catch(() => {});
   for (const name of SIGNALS) {
@@ -166,7 +165,7 @@ export function createHost(): Host {
     monotonic: () => performance.now(),
     out: async (data) => {
       try {
-        if (isClosed) throw new Error("it is closed");
+        if (isStdoutClosed()) throw new Error("it is closed");
         const written = await write(Bun.stdout, data);
         if (written !== Buffer.byteLength(data)) throw new Error(`only ${written} bytes were taken`);
       } catch (cause) {

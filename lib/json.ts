@@ -8,6 +8,11 @@ import { KoError } from "./errors.ts";
 /** RFC 3339, and two forms that Go accepts too: an hour of one digit, a fraction after a comma. */
 const TIME = /^(\d{4}-\d\d-\d\d)T(\d\d?)(:\d\d:\d\d)(?:[.,](\d+))?(Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/;
 
+const [QUOTE, OPEN_LIST, BACKSLASH, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [34, 91, 92, 93, 123, 125];
+
+/** The most levels of collections: the limit of Go's encoding/json. */
+const MAX_DEPTH = 10_000;
+
 /** A value that is written even if it is empty: a field without `omitempty` in Go. */
 class Keep {
   readonly value: unknown;
@@ -92,8 +97,12 @@ export function quoteJson(value: unknown): string {
   return text.length > 100 ? `${text.slice(0, 100)}…` : text;
 }
 
-/** Parses JSON; undefined if the text is not JSON. The error of JSON.parse() is dropped: it may quote secrets. */
+/**
+ * Parses JSON; undefined if the text is not JSON, or nested too deeply. The error of JSON.parse() is dropped: it may quote
+ * secrets.
+ */
 export function parseJson(text: string): unknown {
+  if (isTooDeep(text)) return undefined;
   try {
     return JSON.parse(text);
   } catch {
@@ -101,16 +110,34 @@ export function parseJson(text: string): unknown {
   }
 }
 
+/** Reports whether JSON is nested more deeply than Go reads: JSON.parse() takes 100 bytes of memory for each bracket. */
+export function isTooDeep(text: string): boolean {
+  if (text.length <= MAX_DEPTH) return false;
+  let depth = 0;
+  for (let at = 0; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === QUOTE) {
+      at++;
+      while (at < text.length && text.charCodeAt(at) !== QUOTE) at += text.charCodeAt(at) === BACKSLASH ? 2 : 1;
+    } else if (code === OPEN_LIST || code === OPEN_OBJECT) {
+      if (++depth > MAX_DEPTH) return true;
+    } else if (code === CLOSE_LIST || code === CLOSE_OBJECT) depth--;
+  }
+  return false;
+}
+
 /**
  * Parses a JSON object.
  *
  * @param what the document's name in an error
- * @throws {KoError} If the bytes are not a JSON object.
+ * @throws {KoError} If the bytes are not a JSON object, or nested too deeply.
  */
 export function parseObject(bytes: Uint8Array, what: string): Readonly<Record<string, unknown>> {
+  const text = new TextDecoder("utf-8").decode(bytes);
+  if (isTooDeep(text)) throw new KoError(`Cannot read ${what}: it is nested more than ${MAX_DEPTH} levels deep`);
   let value: unknown;
   try {
-    value = JSON.parse(new TextDecoder("utf-8").decode(bytes));
+    value = JSON.parse(text);
   } catch (cause) {
     throw new KoError(`Cannot read ${what}: it is not JSON`, { cause });
   }

@@ -49,6 +49,13 @@ const WINDOWS_OWNER: Readonly<Record<string, string>> = {
 /** The extended attribute of a file with capabilities, as Go's archive/tar writes it. */
 const CAPABILITY_RECORD = "SCHILY.xattr.security.capability";
 
+/** How often symlinks may lead to one folder: links in linked folders double it at each level. */
+const MAX_VISITS = 1000;
+/** Entries that symlinks may add to a layer. */
+const MAX_LINKED = 1_000_000;
+/** How many symlinks may lead to folders within linked folders. */
+const MAX_CHAIN = 100;
+
 const RUN_AGAIN = "Run ko again when nothing writes to the folder.";
 
 /**
@@ -59,7 +66,8 @@ const RUN_AGAIN = "Run ko again when nothing writes to the folder.";
  * has no warning). The tree is walked while the entries are taken.
  *
  * @throws {KoError} (from the iteration) If an entry cannot be read, is neither file nor folder nor symlink, or is a
- * symlink that leads out of the allowed root, to a secret of a repository, or to a folder that contains it.
+ * symlink that leads out of the allowed root, to a secret of a repository, or to a folder that contains it; if symlinks
+ * repeat one folder very often.
  */
 export function* kodataEntries(options: KodataOptions): Generator<TarEntry, void, void> {
   const { directory, os, mtime, allowedRoot, log } = options;
@@ -77,7 +85,8 @@ export function* kodataEntries(options: KodataOptions): Generator<TarEntry, void
   }
   const kodata = reading(directory, () => realpathSync(directory));
   const rules = findLinkRules(kodata, allowedRoot);
-  yield* walk({ directory: kodata, name: roots.at(-1) ?? "", chain: [] }, { ...options, rules });
+  const linked = { entries: 0, visits: new Map<string, number>() };
+  yield* walk({ directory: kodata, name: roots.at(-1) ?? "", chain: [] }, { ...options, rules, linked });
 }
 
 /**
@@ -108,6 +117,8 @@ interface KodataFolder {
 
 interface WalkOptions extends KodataOptions {
   readonly rules: LinkRules;
+  /** What symlinks have led to: entries in all, and how often each folder. */
+  readonly linked: { entries: number; readonly visits: Map<string, number> };
 }
 
 function* walk(folder: KodataFolder, options: WalkOptions): Generator<TarEntry, void, void> {
@@ -151,7 +162,27 @@ function* followLink({ path, name, folder }: KodataLink, options: WalkOptions): 
       hint: "Make it lead to a folder that does not contain the symlink.",
     });
   }
+  if (target.info.isDirectory()) countVisit(target.path, { path, chain, visits: options.linked.visits });
   yield* pack({ ...target, name, chain }, options);
+}
+
+interface Visit {
+  /** The symlink. */
+  readonly path: string;
+  readonly chain: readonly string[];
+  readonly visits: Map<string, number>;
+}
+
+/** @throws {KoError} If symlinks lead to a folder too often, or from folder to folder too far. */
+function countVisit(folder: string, { path, chain, visits }: Visit): void {
+  const count = (visits.get(folder) ?? 0) + 1;
+  visits.set(folder, count);
+  if (count <= MAX_VISITS && chain.length <= MAX_CHAIN) return;
+  const why =
+    count > MAX_VISITS
+      ? `symlinks lead to "${folder}" more than ${MAX_VISITS} times`
+      : `it lies behind ${MAX_CHAIN} others, each in the folder that the one before leads to`;
+  throw new KoError(`Cannot pack the symlink "${path}": ${why}`, { hint: "Remove symlinks from the linked folders." });
 }
 
 interface KodataItem {
@@ -164,6 +195,9 @@ interface KodataItem {
 }
 
 function* pack({ path, name, info, chain }: KodataItem, options: WalkOptions): Generator<TarEntry, void, void> {
+  if (chain.length > 0 && ++options.linked.entries > MAX_LINKED) {
+    throw new KoError(`Cannot pack "${path}": symlinks lead to more than ${MAX_LINKED} files and folders`);
+  }
   if (info.isDirectory()) {
     if (isHiddenFolder(path, { isLinked: chain.length > 0 })) {
       options.log.warn(`The folder "${path}" is left out: a git repository may hold secrets such as tokens.`);

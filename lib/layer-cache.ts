@@ -6,7 +6,7 @@
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import { createLimit, once } from "./async.ts";
+import { createLimit, once, Pace } from "./async.ts";
 import { type Kept, keyOf, type RunContext } from "./cache.ts";
 import type { Compression, CompressionPool, EarlyCompression } from "./compress.ts";
 import { KoError } from "./errors.ts";
@@ -123,12 +123,13 @@ export class LayerStore {
       const entries = await list();
       if (cache === undefined) return this.#make(key, () => entries, { sink });
       const window = new Window(host.now().getTime(), host.now().getTime());
-      const before = this.#treeKey(entries, window);
+      const before = await this.#treeKey(entries, window);
       const recorded = this.#recall(before.key, () => entries);
       if (recorded !== undefined) return recorded;
       const made = await this.#make(key, () => entries, { sink });
       // A file may have been changed while it was packed.
-      if (before.isSettled && this.#treeKey(entries, window).key === before.key) this.#record(before.key, made);
+      const after = before.isSettled ? await this.#treeKey(entries, window) : undefined;
+      if (after?.key === before.key) this.#record(before.key, made);
       return made;
     });
   }
@@ -269,10 +270,15 @@ export class LayerStore {
   }
 
   /** The key of everything that decides the bytes of a kodata layer; its files count by their marks. */
-  #treeKey(entries: readonly TarEntry[], window: Window): { readonly key: string; readonly isSettled: boolean } {
+  async #treeKey(
+    entries: readonly TarEntry[],
+    window: Window,
+  ): Promise<{ readonly key: string; readonly isSettled: boolean }> {
+    const pace = new Pace(this.#options.context.host.signal);
     let isSettled = true;
     const parts: unknown[] = [FORMAT, Bun.version, this.#options.compression];
     for (const { content, ...entry } of entries) {
+      if (pace.isDue) await pace.turn();
       parts.push(entry);
       if (content === undefined || !("path" in content)) continue;
       const found = look(content.path);

@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { codeOf, findNearest, isMissing, KoError } from "./errors.ts";
 import { readChunks, withLock } from "./file.ts";
 import type { Built, Image, ImageSource } from "./image.ts";
-import { isObject, quoteJson } from "./json.ts";
+import { isObject, parseJson, quoteJson } from "./json.ts";
 import {
   type Descriptor,
   type Digest,
@@ -174,12 +174,8 @@ async function describeBlob(path: string, digest: Digest): Promise<Descriptor> {
   const what = `manifest ${digest} of OCI layout "${path}"`;
   const descriptor: Descriptor = { mediaType: "", size, digest };
   const bytes = await readDocument(readBlob(path, descriptor), descriptor, what);
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder().decode(bytes));
-  } catch (cause) {
-    throw new KoError(`Cannot read ${what}: it is not JSON`, { cause });
-  }
+  const value = parseJson(new TextDecoder().decode(bytes));
+  if (value === undefined) throw new KoError(`Cannot read ${what}: it is not JSON`);
   const given = isObject(value) ? value["mediaType"] : undefined;
   const guessed = isObject(value) && "manifests" in value ? MEDIA_TYPES.ociIndex : MEDIA_TYPES.ociManifest;
   return { ...descriptor, mediaType: typeof given === "string" ? given : guessed };
@@ -253,13 +249,9 @@ async function readJson(
     if (cause instanceof KoError) throw cause;
     throw fail(`"${file}" cannot be read`, cause);
   }
-  try {
-    const value: unknown = JSON.parse(text);
-    if (isObject(value)) return value;
-  } catch (cause) {
-    throw fail(`"${file}" is not JSON`, cause);
-  }
-  throw fail(`"${file}" is not a JSON object`);
+  const value = parseJson(text);
+  if (isObject(value)) return value;
+  throw fail(`"${file}" is not ${value === undefined ? "JSON" : "a JSON object"}`);
 }
 
 /**

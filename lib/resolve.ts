@@ -6,7 +6,7 @@
  */
 import { Pace } from "./async.ts";
 import type { Records } from "./cache.ts";
-import { KoError, KoErrors, messageOf, throwAll } from "./errors.ts";
+import { KoError, KoErrors, messageOf, showInvisible, throwAll } from "./errors.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { Log } from "./log.ts";
 import type { Choice, Pipeline, PublishedProgram } from "./pipeline.ts";
@@ -250,14 +250,16 @@ function matchPrograms(
 
 /** Returns why a value cannot name a program, regardless of the existing packages; undefined if it can. */
 function whyBadReference(value: string): string | undefined {
-  if (/\s/.test(value)) return "an import path has no white space";
+  if (/[\s\u0085]/.test(value)) return "an import path has no white space";
   if (value.includes("...")) return "it is a pattern, one program is wanted";
   return undefined;
 }
 
 function badReference(place: string, value: string, why: string | KoError): KoError {
   const text = typeof why === "string" ? why : messageOf(why).replace(`Cannot build "${value}": `, "");
-  return new KoError(`${place}: ${value}: ${text}`, { hint: typeof why === "string" ? undefined : why.hint });
+  return new KoError(`${place}: ${showInvisible(`${value}: ${text}`)}`, {
+    hint: typeof why === "string" ? undefined : why.hint,
+  });
 }
 
 function inOrder(problems: readonly Problem[]): readonly Problem[] {

@@ -150,7 +150,7 @@ export function findPulls(document: YamlDocument, yaml: Yaml): readonly YamlPlac
   if (tree === undefined) return [];
   const places: YamlPlace[] = [];
   const locate = createLocator(document);
-  const targets = resolveAliases(yaml, tree);
+  const targets = document.text.includes("*") ? resolveAliases(yaml, tree) : new Map<Alias, Node>();
   const valueOf = (node: unknown): unknown => {
     const target = yaml.isAlias(node) ? targets.get(node) : node;
     return yaml.isScalar(target) ? target.value : undefined;
@@ -191,7 +191,8 @@ class Filter {
   constructor(options: FilterOptions) {
     const { tree, yaml } = options;
     this.#options = options;
-    this.#targets = tree === undefined ? new Map<Alias, Node>() : resolveAliases(yaml, tree);
+    const hasAlias = tree !== undefined && options.document.text.includes("*");
+    this.#targets = hasAlias ? resolveAliases(yaml, tree) : new Map<Alias, Node>();
   }
 
   /** Selects an object, or the items of a list. Nothing of null is selected. */

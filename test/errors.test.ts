@@ -11,6 +11,7 @@ import {
   KoErrors,
   messageOf,
   printable,
+  showInvisible,
   RegistryError,
   UsageError,
 } from "../lib/errors.ts";
@@ -138,6 +139,17 @@ describe("RegistryError", () => {
   });
 });
 
+describe("showInvisible()", () => {
+  test.each([
+    ["ko://a b", "ko://a b"],
+    ["ko://a\u00a0b", "ko://aU+00A0b"],
+    ["ko://a\u2003\u3000\u200b", "ko://aU+2003U+3000U+200B"],
+    ["ko://\u202ea\ufeff", "ko://U+202EaU+FEFF"],
+  ])("shows %j as %j", (text, expected) => {
+    expect(showInvisible(text)).toBe(expected);
+  });
+});
+
 describe("printable()", () => {
   test.each([
     ["a\tb\nc", "a\tb\nc"],
@@ -146,6 +158,8 @@ describe("printable()", () => {
     ["\u001b]0;title\u0007", "\\x1b]0;title\\x07"],
     ["\0\u007f\u0085\u009f", "\\x00\\x7f\\x85\\x9f"],
     ["grün 😀", "grün 😀"],
+    ["a\u202eb\u200bc\ufeff", "aU+202EbU+200BcU+FEFF"],
+    ["commande :\u00a0👩‍🚀", "commande :\u00a0👩‍🚀"],
   ])("shows %j as %j", (text, expected) => {
     expect(printable(text)).toBe(expected);
   });

@@ -4,7 +4,7 @@
  * A loop that gives no turn to signals lets the timer that aborts it run only when it is over, so that it is not aborted.
  */
 import { describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { readFileSync, symlinkSync } from "node:fs";
 import { messageOf } from "../lib/errors.ts";
 import { silentLog } from "../lib/log.ts";
 import { resolveInputs } from "../lib/resolve.ts";
@@ -155,6 +155,19 @@ describe("a signal ends the reading of YAML", () => {
     const work = resolveText(text, selector, controller.signal);
     setTimeout(() => controller.abort(stop), 10);
     expect(await messageOfFailure(work)).toBe("stopped");
+  });
+
+  test("when kodata is listed, in a real process", async () => {
+    using bench = makeBench(HELLO, { host: "registry.example.com" });
+    bench.tree.write({ ...Object.fromEntries(Array.from({ length: 1000 }, (_, i) => [`kodata/files/${i}`, ""])) });
+    for (let i = 0; i < 900; i++) symlinkSync("files", bench.tree.at(`kodata/${i}`));
+    const running = bench.start(["build", "--push=false", "."], { env: { KO_DEFAULTBASEIMAGE: "ko.builtin/static" } });
+    // More than it takes to start, and less than it takes to list them.
+    await waitUntil(() => processorTime(running.pid) > 1500, running);
+    const start = performance.now();
+    process.kill(running.pid, "SIGINT");
+    expect((await running.result).code).toBe(130);
+    expect(performance.now() - start).toBeLessThan(10_000);
   });
 
   test("in a real process, at once", async () => {

@@ -6,6 +6,7 @@ import {
   encodeIndentedGoJson,
   goTime,
   isObject,
+  isTooDeep,
   keep,
   object,
   parseJson,
@@ -240,6 +241,23 @@ describe("quoteJson()", () => {
 
   test("cuts what is long", () => {
     expect(quoteJson("y".repeat(200))).toBe(`"${"y".repeat(99)}…`);
+  });
+});
+
+describe("nested JSON", () => {
+  test.each<[string, string, boolean]>([
+    ["ten thousand levels", `${"[".repeat(10_000)}${"]".repeat(10_000)}`, false],
+    ["one more", `${"[".repeat(10_001)}${"]".repeat(10_001)}`, true],
+    ["4 MB of brackets", "[".repeat(4_000_000), true],
+    ["4 MB of braces", '{"a":'.repeat(800_000), true],
+    ["4 MB of small lists", `[${"[],".repeat(1_300_000)}1]`, false],
+    ["brackets in strings", `["${"[".repeat(20_000)}", "\\"${"{".repeat(20_000)}"]`, false],
+    ["a string that does not end", `["${"[".repeat(20_000)}`, false],
+  ])("of %s", (_name, json, expected) => {
+    expect(isTooDeep(json)).toBe(expected);
+    if (!expected) return;
+    expect(parseJson(json)).toBeUndefined();
+    expect(() => parseObject(new TextEncoder().encode(json), "it")).toThrow("it is nested more than 10000 levels deep");
   });
 });
 

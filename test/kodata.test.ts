@@ -212,6 +212,45 @@ describe("kodataEntries()", () => {
     });
   });
 
+  describe("refuses symlinks that repeat each other endlessly", () => {
+    const message = async (): Promise<string> => (await failure()).message;
+
+    beforeEach(() => mkdirSync(kodata));
+
+    test("two to each folder: 2^40 entries", async () => {
+      tree({ "l0/f": "1" }, join(folder, "repo"));
+      for (let i = 1; i <= 40; i++) {
+        mkdirSync(join(folder, `repo/l${i}`));
+        for (const name of ["a", "b"]) symlinkSync(`../l${i - 1}`, join(folder, `repo/l${i}`, name));
+      }
+      link({ at: "x", to: "../../../l40" });
+      expect(await message()).toContain(`symlinks lead to "${folder}/repo/l0" more than 1000 times`);
+    });
+
+    test("many to each folder, in few levels", async () => {
+      tree({ "l0/f": "1" }, join(folder, "repo"));
+      for (let i = 1; i <= 3; i++) {
+        mkdirSync(join(folder, `repo/l${i}`));
+        for (let n = 0; n < 60; n++) symlinkSync(`../l${i - 1}`, join(folder, `repo/l${i}/${n}`));
+      }
+      link({ at: "x", to: "../../../l3" });
+      expect(await message()).toContain(`symlinks lead to "${folder}/repo/l0" more than 1000 times`);
+    });
+
+    test("one behind the other", async () => {
+      for (let i = 0; i <= 110; i++) mkdirSync(join(folder, `repo/l${i}`));
+      for (let i = 1; i <= 110; i++) symlinkSync(`../l${i - 1}`, join(folder, `repo/l${i}/a`));
+      link({ at: "x", to: "../../../l110" });
+      expect(await message()).toContain("it lies behind 100 others");
+    });
+  });
+
+  test("packs a folder that many symlinks lead to", () => {
+    tree({ "shared/f": "1" });
+    for (let i = 0; i < 300; i++) link({ at: `l${i}`, to: "shared" });
+    expect([...kodataEntries(options())]).toHaveLength(3 + 2 + 600);
+  });
+
   test("leaves out links to nothing, with a warning", () => {
     tree({ f: "1" });
     link({ at: ".#f", to: "user@host.1234:1700000000" });
