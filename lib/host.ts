@@ -119,9 +119,7 @@ export class Interrupted extends KoError {
 }
 
 function readEnvironment(): Readonly<Record<string, string>> {
-  const env: Record<string, string> = {};
-  for (const [key, value] of Object.entries(process.env)) if (value !== undefined) env[key] = value;
-  return env;
+  return Object.fromEntries(Object.entries(process.env).map(([key, value = ""]) => [key, value]));
 }
 
 /** Makes the host of this process. It handles SIGINT, SIGTERM and SIGHUP, so call it once, from the entry. */
