@@ -27,6 +27,16 @@ export interface ZipMember {
   readonly content: Uint8Array;
 }
 
+/**
+ * The layer of {@link staticEntries}, compressed by `FAST_GZIP`: what a cache says must be equal to it. It changes with
+ * Bun's certificates, the time zones and the texts below.
+ */
+export const STATIC_LAYER = {
+  digest: "sha256:92e1852601a3e158660bfc804ab6ab89ae154decb4e66b651aaba92d4bb8a76f",
+  size: 222_160,
+  diffId: "sha256:382d7423e94e89fac869e1a683094bff5d2a28efa39780b97f537fe1aa7ce3a9",
+} as const;
+
 /** Every Linux platform of Go 1.26 (`go tool dist list`), the most used first. */
 export const BUILTIN_PLATFORMS: readonly Platform[] = [
   { os: "linux", architecture: "amd64" },

@@ -192,11 +192,11 @@ export function registrySource(
 function cacheBase(source: ImageSource, options: BaseCacheOptions): ImageSource {
   const { cache, findTag } = options;
   const known = (digest: Digest): Awaited<ReturnType<ImageSource["getManifest"]>> | undefined => {
-    const descriptor = cache.read("manifest", hexOf(digest));
-    const bytes = isDescriptor(descriptor) ? cache.readBytes(digest) : undefined;
-    return bytes !== undefined && isDescriptor(descriptor) && descriptor.size === bytes.byteLength
-      ? { descriptor, bytes }
-      : undefined;
+    const record = cache.read("manifest", hexOf(digest));
+    const bytes = isDescriptor(record) ? cache.readBytes(digest) : undefined;
+    if (bytes === undefined || !isDescriptor(record) || record.size !== bytes.byteLength) return undefined;
+    // The bytes have that digest, whatever the record says.
+    return { descriptor: { mediaType: record.mediaType, size: bytes.byteLength, digest }, bytes };
   };
   return {
     ...source,

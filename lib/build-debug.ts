@@ -36,7 +36,7 @@ export async function makeDebugger(binary: Binary, options: DebuggerOptions): Pr
   const { digest, path } = await delve.of(binary, { goVersion, signal: context.signal });
   const list = (): Iterable<TarEntry> => binaryEntries({ path, name: debuggerName(os), os, size: Bun.file(path).size });
   const name = `Delve ${digest}${os === "windows" ? " for windows" : ""}`;
-  return { path, image: { ...debug, layer: await layers.fixed(name, list, sink) } };
+  return { path, image: { ...debug, layer: await layers.fixed(name, list, { sink }) } };
 }
 
 /** Reads the version of Go from the program itself: a program of the cache says it without go. */

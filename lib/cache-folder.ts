@@ -17,6 +17,7 @@ import {
 } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
 import { codeOf, UsageError } from "./errors.ts";
+import { look, lookAtLink } from "./file.ts";
 import type { Host } from "./host.ts";
 
 export type CacheFolder = (typeof CACHE_FOLDERS)[number];
@@ -111,7 +112,8 @@ export function defaultCacheLimit(folder: string): number {
 /**
  * Makes the folders of a generation, readable by their owner only.
  *
- * @throws {Error} If the folder cannot be made or written to, is a symlink, or belongs to another user.
+ * @throws {Error} If a folder cannot be made, cannot be written to, is a symlink, belongs to another user, or others may
+ * write to it and so into images; or if the folder around them belongs to another user, or others may write to it.
  */
 export function prepareGeneration(folder: string, host: Pick<Host, "userId">): void {
   for (let attempt = 1; ; attempt++) {
@@ -155,20 +157,56 @@ export function isLeftBehind(
   return now - changed > RUN_AGE_MS;
 }
 
-function makeFolders(folder: string, { userId }: Pick<Host, "userId">): void {
+function makeFolders(folder: string, host: Pick<Host, "userId">): void {
+  const place = dirname(folder);
+  // Nothing is written to a place that others can write to.
+  checkOwner(place, host);
+  checkWriters([place, folder, ...CACHE_FOLDERS.map((name) => join(folder, name))], host);
   const isNew = mkdirSync(folder, { recursive: true, mode: 0o700 }) !== undefined;
   // Some CI systems keep caches in the work tree, which must not count as modified.
   if (isNew) writeFileSync(join(folder, IGNORE_FILE), "*\n", { mode: 0o600 });
-  const found = lstatSync(folder);
-  if (!found.isDirectory()) throw new Error(`"${folder}" is a symlink`);
-  if (userId !== undefined) {
-    if (found.uid !== userId) throw new Error(`"${folder}" belongs to another user`);
-    if ((found.mode & 0o077) !== 0) chmodSync(folder, 0o700);
-  }
+  closeFolder(folder, host);
   for (const name of CACHE_FOLDERS) {
-    mkdirSync(join(folder, name), { recursive: true, mode: 0o700 });
-    accessSync(join(folder, name), constants.W_OK | constants.X_OK);
+    const path = join(folder, name);
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    closeFolder(path, host);
+    accessSync(path, constants.W_OK | constants.X_OK);
   }
+}
+
+/** The place may be a symlink of the user; neither it nor the folder behind it may be that of another user but root. */
+function checkOwner(place: string, { userId }: Pick<Host, "userId">): void {
+  if (userId === undefined) return;
+  for (const found of [lookAtLink(place), look(place)]) {
+    if (found !== undefined && found.uid !== userId && found.uid !== 0) throw belongs(place);
+  }
+}
+
+/** @param folders the place first: others can replace nothing of ours in one that is sticky, as `/tmp` is */
+function checkWriters(folders: readonly string[], { userId }: Pick<Host, "userId">): void {
+  const isOpen = (path: string, i: number): boolean => {
+    const { mode = 0 } = look(path) ?? {};
+    return (mode & 0o022) !== 0 && !(i === 0 && (mode & 0o1000) !== 0);
+  };
+  const open = userId === undefined ? [] : folders.filter(isOpen);
+  if (open.length === 0) return;
+  const quoted = open.map((path) => `'${path.replaceAll("'", String.raw`'\''`)}'`).join(" ");
+  throw new Error(
+    `other users may write to it. If they have not done so, type: chmod go-w ${quoted} (or remove it: ko cache clean)`,
+  );
+}
+
+/** Checks a folder that ko has made, and closes it to readers. */
+function closeFolder(path: string, { userId }: Pick<Host, "userId">): void {
+  const found = lstatSync(path);
+  if (!found.isDirectory()) throw new Error(`"${path}" is a symlink`);
+  if (userId === undefined) return;
+  if (found.uid !== userId) throw belongs(path);
+  if ((found.mode & 0o077) !== 0) chmodSync(path, 0o700);
+}
+
+function belongs(path: string): Error {
+  return new Error(`"${path}" belongs to another user`);
 }
 
 /** Identifies the running kernel and the PID namespace, in which a process number is unique. */

@@ -34,7 +34,7 @@ import { codeOf, messageOf } from "./errors.ts";
 import { lookAtLink, readChunks } from "./file.ts";
 import type { Host, TempFolder } from "./host.ts";
 import type { Log } from "./log.ts";
-import { type Digest, hexOf } from "./oci.ts";
+import { type Digest, hexOf, isDigest } from "./oci.ts";
 import type { Timing } from "./timing.ts";
 
 /** A blob of the cache, as records name it. */
@@ -246,7 +246,8 @@ export class Cache implements AsyncDisposable {
 
   /** The path of the blob with this digest. */
   path(digest: Digest): string {
-    return join(this.folder, "content", hexOf(digest));
+    // A forged record may hold any text, and so a path out of the folder.
+    return join(this.folder, "content", isDigest(digest) ? hexOf(digest) : "none");
   }
 
   /**
@@ -313,7 +314,7 @@ export class Cache implements AsyncDisposable {
   }
 
   #recordPath(kind: string, key: string): string {
-    return join(this.folder, "records", `${kind}-${key}.json`);
+    return join(this.folder, "records", `${kind}-${/^[0-9a-f]+$/.test(key) ? key : "none"}.json`);
   }
 
   /** Makes a file under a temporary name and renames it. Calls `make` again if the folder has vanished. */

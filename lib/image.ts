@@ -41,6 +41,13 @@ export interface Blob {
 export interface Layer extends Blob {
   /** The digest of the uncompressed tar. */
   readonly diffId: Digest;
+  /**
+   * Proves that content of an earlier run is that of {@link Layer.diffId}, where it need not be read: the place has a blob
+   * of that digest. Whatever reads the whole content proves it too. @default the content was made in this run
+   *
+   * @throws {KoError} If it is other content.
+   */
+  readonly prove?: (signal?: AbortSignal) => Promise<void>;
 }
 
 /** A blob that is still being made: its size and digest are known at its end. */

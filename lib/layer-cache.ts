@@ -2,20 +2,22 @@
  * The layers of a run: each is made once, and cached for the next run.
  *
  * The cache key of a program's layer is the digest of its tar, that of a kodata layer the marks of all files in it. A
- * cached layer that is missing or damaged is made again when its bytes are read.
+ * cached layer that is missing or damaged is made again when its bytes are read, and after one that was forged the run goes
+ * on without the cache (docs/rules.md A8.13).
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { createLimit, once, Pace } from "./async.ts";
 import { type Kept, keyOf, type RunContext } from "./cache.ts";
 import type { Compression, CompressionPool, EarlyCompression } from "./compress.ts";
+import { checkUnpacked } from "./compress-check.ts";
 import { KoError } from "./errors.ts";
 import { look, readChunks } from "./file.ts";
 import { markOf, Window } from "./fingerprint.ts";
 import type { ImageSink, Layer } from "./image.ts";
 import { isObject } from "./json.ts";
 import { beginLayer, measureLayer, writeLayer } from "./layer.ts";
-import { type Digest, MEDIA_TYPES, verified } from "./oci.ts";
+import { type Digest, isDigest, MEDIA_TYPES, verified } from "./oci.ts";
 import { packTar, type TarEntry } from "./tar.ts";
 
 export interface LayerStoreOptions {
@@ -52,6 +54,22 @@ export interface KnownTar {
   readonly size: number;
 }
 
+export interface FixedLayerOptions {
+  /** The layer, compressed as the store does: a cached one that is another was forged. @default not known */
+  readonly expected?: LayerConstant;
+  /** Gets the layer if it has to be made. @default none */
+  readonly sink?: LayerSink | undefined;
+}
+
+/** A layer that is a constant of the program. */
+export interface LayerConstant {
+  /** Of the compressed layer. */
+  readonly digest: Digest;
+  /** Bytes of the compressed layer. */
+  readonly size: number;
+  readonly diffId: Digest;
+}
+
 /** A layer with its tar, which the descriptor does not describe if the layer is compressed. */
 export interface StoredLayer {
   readonly layer: Layer;
@@ -73,6 +91,8 @@ export class LayerStore {
   /** By the key of the run. */
   readonly #made = new Map<string, Promise<StoredLayer>>();
   readonly #early = new Map<string, EarlyCompression>();
+  /** The keys of the records that were used. */
+  readonly #recalled = new Set<string>();
   readonly #limit: <T>(work: () => Promise<T>) => Promise<T>;
 
   constructor(options: LayerStoreOptions) {
@@ -139,11 +159,11 @@ export class LayerStore {
    *
    * @param name with the version of the code that makes the content
    */
-  async fixed(name: string, entries: Entries, sink?: LayerSink): Promise<Layer> {
+  async fixed(name: string, entries: Entries, { expected, sink }: FixedLayerOptions = {}): Promise<Layer> {
     const { layer } = await once(this.#made, name, async () => {
       const key = keyOf([FORMAT, Bun.version, this.#options.compression, name]);
       const recorded = this.#recall(key, entries);
-      if (recorded !== undefined) return recorded;
+      if (recorded !== undefined && isExpected(recorded.layer, expected)) return recorded;
       const made = await this.#make(name, entries, { sink });
       this.#record(key, made);
       return made;
@@ -208,17 +228,24 @@ export class LayerStore {
         yield* verified(tar, descriptor, "a layer that was measured before");
       } catch (error) {
         (openSignal ?? signal).throwIfAborted();
-        throw this.#distrust(diffId, error);
+        throw this.#distrust(diffId, { cause: error });
       }
     }.bind(this);
     return { layer: { descriptor, diffId, open }, tar: { diffId, size } };
   }
 
-  /** Evicts a layer whose content no longer matches its digest: this run cannot go on with the cache. */
-  #distrust(diffId: Digest, cause?: unknown): KoError {
+  /**
+   * Evicts content that no longer is what its digest says: this run cannot go on with the cache.
+   *
+   * @param options.evicted the blob @default the program of the layer
+   */
+  #distrust(
+    diffId: Digest,
+    { cause, evicted = diffId }: { readonly cause?: unknown; readonly evicted?: Digest } = {},
+  ): KoError {
     const { cache } = this.#options.context;
     const why = `Cannot use the cached layer ${diffId}: its content was changed`;
-    cache?.drop(diffId);
+    cache?.drop(evicted);
     cache?.reportDamage(why);
     return new KoError(why, { cause });
   }
@@ -232,26 +259,39 @@ export class LayerStore {
     const { kept, tar } = record;
     if (compression.kind === "none") return this.#plain(tar, entries);
     if (kept === undefined) return undefined;
+    const { kind } = compression;
     const { digest, size } = kept;
     const descriptor = { mediaType: this.#mediaType, size, digest };
+    const what = `the layer "${cache.path(digest)}"`;
+    this.#recalled.add(key);
     let again: Promise<StoredLayer> | undefined;
+    let isProven = false;
     const open = async function* (this: LayerStore, openSignal?: AbortSignal): AsyncGenerator<Uint8Array, void, void> {
       const path = await cache.take(kept, openSignal);
-      if (path !== undefined) {
-        const what = `the layer "${cache.path(digest)}"`;
-        yield* verified(readChunks(path, { signal: openSignal, what }), descriptor, what);
-        return;
+      if (path === undefined) {
+        // The cached file is missing or damaged.
+        again ??= this.#make(key, entries);
+        const { layer } = await again;
+        // The cached binary is damaged, a kodata file has changed just now, or the record was forged.
+        if (layer.descriptor.digest !== digest || layer.descriptor.size !== size) throw this.#distrust(tar.diffId);
+        yield* layer.open(openSignal);
+      } else {
+        try {
+          const packed = verified(readChunks(path, { signal: openSignal, what }), descriptor, what);
+          yield* checkUnpacked(packed, { kind, digest: tar.diffId, size: tar.size, what });
+        } catch (error) {
+          (openSignal ?? context.signal).throwIfAborted();
+          // One forged record seldom comes alone: all that this run took are made again.
+          for (const recalled of this.#recalled) cache.remove("layer", recalled);
+          throw this.#distrust(tar.diffId, { cause: error, evicted: digest });
+        }
       }
-      // The cached file is missing or damaged.
-      again ??= this.#make(key, entries);
-      const { layer } = await again;
-      if (layer.descriptor.digest !== digest) {
-        // The cached binary is damaged, or a kodata file has changed just now.
-        throw this.#distrust(tar.diffId);
-      }
-      yield* layer.open(openSignal);
+      isProven = true;
     }.bind(this);
-    return { layer: { descriptor, diffId: tar.diffId, open }, tar };
+    const prove = async (signal?: AbortSignal): Promise<void> => {
+      if (!isProven) for await (const chunk of open(signal)) void chunk;
+    };
+    return { layer: { descriptor, diffId: tar.diffId, open, prove }, tar };
   }
 
   /** Stores a new layer in the cache, if there is one. */
@@ -289,6 +329,18 @@ export class LayerStore {
   }
 }
 
+function isExpected({ descriptor, diffId }: Layer, expected: LayerConstant | undefined): boolean {
+  if (expected === undefined) return true;
+  return descriptor.digest === expected.digest && descriptor.size === expected.size && diffId === expected.diffId;
+}
+
+/** A record may have been forged: its digests name files. */
 function isLayerRecord(value: unknown): value is LayerRecord {
-  return isObject(value) && isObject(value["tar"]);
+  if (!isObject(value) || !isObject(value["tar"])) return false;
+  const { kept, tar } = value;
+  return isContent(tar["diffId"], tar["size"]) && (!isObject(kept) || isContent(kept["digest"], kept["size"]));
+}
+
+function isContent(digest: unknown, size: unknown): boolean {
+  return typeof digest === "string" && isDigest(digest) && Number.isSafeInteger(size);
 }

@@ -115,10 +115,12 @@ export function fileLayer(options: FileLayerOptions): FileLayer {
 
 /** Returns the same layer with another media type: Docker's for a Docker manifest, OCI's for an OCI manifest. */
 export function retypeLayer(layer: Layer, mediaType: string): Layer {
+  const { prove } = layer;
   return {
     descriptor: { ...layer.descriptor, mediaType },
     diffId: layer.diffId,
     ...(layer.source === undefined ? {} : { source: layer.source }),
+    ...(prove === undefined ? {} : { prove }),
     open: (signal) => layer.open(signal),
   };
 }

@@ -307,9 +307,12 @@ async function writeBuilt(path: string, built: Built, options: WriteBlobsOptions
 }
 
 async function writeImage(path: string, image: Image, options: WriteBlobsOptions): Promise<void> {
+  // A manifest that the layout has already tells nothing new.
+  const isKnown = await isIntact(path, image.descriptor, options.signal);
   for (const layer of image.layers) {
     if (isForeignLayer(layer.descriptor.mediaType)) continue;
     await writeBlob(path, layer, options);
+    if (!isKnown) await layer.prove?.(options.signal);
   }
   await writeBlob(path, { descriptor: image.manifest.config, open: () => [image.configBytes] }, options);
   await writeBlob(path, { descriptor: image.descriptor, open: () => [image.bytes] }, options);

@@ -184,14 +184,13 @@ export class Resources implements AsyncDisposable {
 
   async #builtinSource(): Promise<ImageSource> {
     const { context } = this.#options;
-    const [{ openBuiltin, staticEntries }, { LayerStore }, version] = await Promise.all([
+    const [{ openBuiltin, STATIC_LAYER, staticEntries }, { LayerStore }] = await Promise.all([
       import("./base-builtin.ts"),
       import("./layer-cache.ts"),
-      koVersion(context.host),
     ]);
     const folder = await this.folder();
     const store = new LayerStore({ context, pool: this.pool, compression: FAST_GZIP, folder, jobs: 0 });
-    return openBuiltin(await store.fixed(`ko.builtin/static of ko ${version}`, staticEntries));
+    return openBuiltin(await store.fixed("ko.builtin/static", staticEntries, { expected: STATIC_LAYER }));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -4,7 +4,7 @@
 import { resolve } from "node:path";
 import { inBackground } from "./async.ts";
 import { KoError } from "./errors.ts";
-import { writeArchiveFile, writeOutputFile } from "./file.ts";
+import { look, writeArchiveFile, writeOutputFile } from "./file.ts";
 import type { Host } from "./host.ts";
 import type { Blob, BlobStream, Built, Image, ImageSink, Published, PublishHint } from "./image.ts";
 import type { Log } from "./log.ts";
@@ -219,10 +219,39 @@ export async function pushContent(registry: PushTarget, options: PushContentOpti
     }
     blobs.set(image.manifest.config.digest, configBlob(image));
   }
-  await Promise.all(Array.from(blobs.values(), (blob) => registry.pushBlob(repository, blob)));
+  const pushed = new Map(Array.from(blobs, ([digest, blob]) => [digest, registry.pushBlob(repository, blob)]));
+  await Promise.all([
+    ...pushed.values(),
+    ...images.map((image) => proveLayers(image, { registry, repository, pushed })),
+  ]);
   if (built.kind === "index") {
     await Promise.all(images.map((image) => registry.pushManifest(repository, image.descriptor.digest, image)));
   }
+}
+
+interface ProveOptions {
+  readonly registry: PushTarget;
+  readonly repository: Repository;
+  /** The pushes of the blobs, by digest. */
+  readonly pushed: ReadonlyMap<Digest, ReturnType<PushTarget["pushBlob"]>>;
+}
+
+/**
+ * Proves the cached layers that the registry has already, before a manifest names them. A manifest that the registry has
+ * too tells nothing new.
+ */
+async function proveLayers(image: Image, { pushed, registry, repository }: ProveOptions): Promise<void> {
+  let known: Promise<boolean> | undefined;
+  const isKnown = async (): Promise<boolean> => {
+    const { digest } = image.descriptor;
+    return (await registry.findManifest(repository, digest, { push: true }))?.digest === digest;
+  };
+  await Promise.all(
+    image.layers.map(async (layer) => {
+      if (layer.prove === undefined || (await pushed.get(layer.descriptor.digest)) === "uploaded") return;
+      if (!(await (known ??= isKnown()))) await layer.prove();
+    }),
+  );
 }
 
 function configBlob(image: Image): Blob {
@@ -259,6 +288,8 @@ export function archivePublisher(archive: Archive, { tags, host, log, timing }: 
   return {
     open: (name) =>
       wholeImageSink(async (built) => {
+        // Nothing can take back what a pipe has got.
+        if (archive.file === "-" || look(archive.file)?.isFile() === false) await proveAll(built, host.signal);
         items.push({ built, names: tagNames(name, tags) });
         const { digest } = built.descriptor;
         const reference = publishedReference(name, { digest, tags, show: "unless latest" });
@@ -275,6 +306,11 @@ export function archivePublisher(archive: Archive, { tags, host, log, timing }: 
       log.info(`Saved ${count} in ${file === "-" ? "standard output" : file}`);
     },
   };
+}
+
+async function proveAll(built: Built, signal: AbortSignal): Promise<void> {
+  const images = built.kind === "image" ? [built] : built.children;
+  for (const { layers } of images) for (const layer of layers) await layer.prove?.(signal);
 }
 
 type Archive = Extract<FilePlace, { readonly kind: "tarball" | "oci-archive" }>;

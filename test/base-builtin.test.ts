@@ -2,7 +2,14 @@ import { describe, expect, test } from "bun:test";
 import { X509Certificate } from "node:crypto";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { BUILTIN_PLATFORMS, openBuiltin, openScratch, readStoredZip, staticEntries } from "../lib/base-builtin.ts";
+import {
+  BUILTIN_PLATFORMS,
+  openBuiltin,
+  openScratch,
+  readStoredZip,
+  STATIC_LAYER,
+  staticEntries,
+} from "../lib/base-builtin.ts";
 import { CompressionPool, FAST_GZIP } from "../lib/compress.ts";
 import { writeLayer } from "../lib/layer.ts";
 import type { Image, ImageSource, Index } from "../lib/image.ts";
@@ -57,7 +64,9 @@ describe("openBuiltin()", () => {
     const indexes = await Promise.all(sources.map((source) => source.getManifest("latest")));
     expect(indexes[0]).toEqual(indexes[1]);
     // Changes only with the certificates (a new Bun) or the time zones: then it is a new version of the base, on purpose.
-    const { diffId } = (await readAll(await openStatic(one.path))).children[0]?.layers[0] ?? {};
+    const { descriptor, diffId } = (await readAll(await openStatic(one.path))).children[0]?.layers[0] ?? {};
+    const { digest, size } = descriptor ?? {};
+    expect({ digest, size, diffId }).toEqual(STATIC_LAYER);
     expect(diffId).toBe("sha256:382d7423e94e89fac869e1a683094bff5d2a28efa39780b97f537fe1aa7ce3a9");
   });
 

@@ -1,7 +1,9 @@
 import { describe, expect, test } from "bun:test";
 import {
   chmodSync,
+  chownSync,
   existsSync,
+  lchownSync,
   lstatSync,
   mkdirSync,
   readdirSync,
@@ -82,12 +84,79 @@ describe("Cache.open()", () => {
       "is a symlink",
     ],
     ["another user's folder", (box) => box.tryOpen({ userId: 4711 }), "belongs to another user"],
+    ...["records", "content", "work"].map((name): [string, (box: CacheBox) => Cache | undefined, string] => [
+      `a link in place of ${name}`,
+      (box) => {
+        mkdirSync(join(box.place, "v1"), { recursive: true });
+        symlinkSync("/", join(box.place, "v1", name));
+        return box.tryOpen();
+      },
+      "is a symlink",
+    ]),
   ])("gives none, and says why, of %s", (_, open, why) => {
     using box = makeCacheBox();
     expect(open(box)).toBeUndefined();
     const warning = new RegExp(`^Warning: The cache in ".*" cannot be used: .*${why}.*KOCACHE`);
     expect(box.told).toEqual([expect.stringMatching(warning)]);
     expect(existsSync("/records")).toBe(false);
+  });
+
+  const asRoot = test.skipIf(process.getuid?.() !== 0);
+  asRoot.each(["", "v1", "v1/records", "v1/content", "v1/work"])("gives none if another user owns /%s", (path) => {
+    using box = makeCacheBox();
+    expect(box.tryOpen()).toBeDefined();
+    chownSync(join(box.place, path), 12345, 0);
+    expect(box.tryOpen()).toBeUndefined();
+    expect(box.told).toEqual([expect.stringContaining(`"${join(box.place, path)}" belongs to another user`)]);
+  });
+
+  asRoot("takes a place of root's, and a symlink of the user's or root's own to it, but no other's", () => {
+    using box = makeCacheBox();
+    mkdirSync(`${box.place}/v1`, { recursive: true });
+    chownSync(`${box.place}/v1`, 12345, 0);
+    for (const name of ["records", "content", "work"]) {
+      mkdirSync(join(box.place, "v1", name));
+      chownSync(join(box.place, "v1", name), 12345, 0);
+    }
+    expect(box.tryOpen({ userId: 12345 })).toBeDefined();
+    const alias = `${box.place}-alias`;
+    symlinkSync(box.place, alias);
+    const env = { ...box.host().env, KOCACHE: alias };
+    expect(box.tryOpen({ userId: 12345, env })).toBeDefined();
+    lchownSync(alias, 54321, 0);
+    expect(box.tryOpen({ userId: 12345, env })).toBeUndefined();
+    expect(box.told).toEqual([expect.stringContaining(`"${alias}" belongs to another user`)]);
+  });
+
+  test.each([
+    ["", 0o777],
+    ["", 0o775],
+    ["v1", 0o770],
+    ["v1/records", 0o702],
+    ["v1/content", 0o1777],
+    ["v1/work", 0o720],
+  ])("gives none if others may write to /%s, and says what to type", (path, mode) => {
+    using box = makeCacheBox();
+    expect(box.tryOpen()).toBeDefined();
+    const folder = join(box.place, path);
+    chmodSync(folder, mode);
+    expect(box.tryOpen()).toBeUndefined();
+    expect(box.told).toEqual([
+      `Warning: The cache in "${box.place}" cannot be used: other users may write to it. ` +
+        `If they have not done so, type: chmod go-w '${folder}' (or remove it: ko cache clean). ` +
+        "Set KOCACHE to another folder, or to off.",
+    ]);
+    expect(Bun.spawnSync(["sh", "-c", /chmod go-w '[^']*'/.exec(box.told[0] ?? "")?.[0] ?? "false"]).exitCode).toBe(0);
+    expect(box.tryOpen()).toBeDefined();
+  });
+
+  test("is used in a place that is sticky, as /tmp is, and where nothing checks users", () => {
+    using box = makeCacheBox();
+    mkdirSync(box.place);
+    chmodSync(box.place, 0o1777);
+    expect(box.tryOpen()).toBeDefined();
+    chmodSync(box.place, 0o777);
+    expect(box.tryOpen({ userId: undefined })).toBeDefined();
   });
 
   test("gives none, and says why, on a disk that cannot be written to", () => {

@@ -10,6 +10,7 @@ import { silentLog } from "../lib/log.ts";
 import { digestOf, hexOf, MEDIA_TYPES } from "../lib/oci.ts";
 import type { TarEntry } from "../lib/tar.ts";
 import { noTiming } from "../lib/timing.ts";
+import { failureOf } from "./helpers/failures.ts";
 import { randomBytes } from "./helpers/images.ts";
 import { type CacheBox, makeCacheBox } from "./helpers/world-cache.ts";
 import { type Tree, writeTree } from "./helpers/world-folders.ts";
@@ -19,6 +20,8 @@ afterAll(() => pool[Symbol.asyncDispose]());
 
 /** Milliseconds: files that were written that long before are settled, and their marks count. */
 const SETTLED_MS = 60_000;
+
+const DIGEST = `sha256:${"0".repeat(64)}` as const;
 
 /** A run: its store, and which layers it made. */
 interface Run extends AsyncDisposable {
@@ -244,17 +247,126 @@ describe("LayerStore", () => {
     }
   });
 
-  test("keeps what never changes under its name", async () => {
+  test("keeps a constant of the program, and believes no record of another one", async () => {
     using box = makeCacheBox();
     const entries = (text: string): readonly TarEntry[] => [
       { name: "f", type: "file", mode: 0o444, mtime: 0, size: text.length, content: Buffer.from(text) },
     ];
-    const first = await inRun(box, {}, (run) => run.store.fixed("a thing, version 1", () => entries("one")));
-    await inRun(box, {}, async (run) => {
-      expect((await run.store.fixed("a thing, version 1", () => entries("two"))).descriptor).toEqual(first.descriptor);
-      expect(run.made).toEqual([]);
-      await run.store.fixed("a thing, version 2", () => entries("two"));
-      expect(run.made).toEqual(["a thing, version 2"]);
+    const { descriptor, diffId } = await inRun(box, {}, (run) => run.store.fixed("a thing", () => entries("one")));
+    const { digest, size } = descriptor;
+    const expected = { digest, size, diffId };
+    for (const options of [{ expected }, {}]) {
+      await inRun(box, {}, async (run) => {
+        expect((await run.store.fixed("a thing", () => entries("two"), options)).descriptor).toEqual(descriptor);
+        expect(run.made).toEqual([]);
+        await run.store.fixed("another thing", () => entries("two"));
+        expect(run.made).toEqual(options.expected === undefined ? [] : ["another thing"]);
+      });
+    }
+    for (const other of [{ digest: DIGEST }, { diffId: DIGEST }, { size: size + 1 }]) {
+      await inRun(box, {}, async (run) => {
+        const options = { expected: { ...expected, ...other } };
+        const made = await run.store.fixed("a thing", () => entries("one"), options);
+        expect([made.descriptor, run.made]).toEqual([descriptor, ["a thing"]]);
+      });
+    }
+  });
+
+  describe("believes no record whose content is another tar", () => {
+    const gzip = (...parts: readonly Uint8Array[]): Buffer =>
+      Buffer.concat(parts.map((part) => Bun.gzipSync(pure(part))));
+    const zstd = (...parts: readonly Uint8Array[]): Buffer =>
+      Buffer.concat(parts.map((part) => Bun.zstdCompressSync(pure(part))));
+    const evil = (tar: Buffer): Buffer => Buffer.from(tar.toString("latin1").replace("app", "apq"), "latin1");
+    const forgeries: Readonly<Record<string, readonly [Compression["kind"], (tar: Buffer) => Uint8Array]>> = {
+      "another tar": ["gzip", (tar) => gzip(evil(tar))],
+      "another tar in zstd": ["zstd", (tar) => zstd(evil(tar))],
+      "another format": ["gzip", (tar) => zstd(tar)],
+      "the tar and another one": ["gzip", (tar) => gzip(tar, evil(tar))],
+      "the tar and another one in zstd": ["zstd", (tar) => zstd(tar, evil(tar))],
+      "the tar, zeros and another one": [
+        "gzip",
+        (tar) => Buffer.concat([gzip(tar), Buffer.alloc(64), gzip(evil(tar))]),
+      ],
+      "the tar and bytes after it": ["zstd", (tar) => Buffer.concat([zstd(tar), Buffer.from("more")])],
+      "half of the tar": ["gzip", (tar) => gzip(tar.subarray(0, tar.length / 2))],
+      "a stream that is cut": ["gzip", (tar) => gzip(tar).subarray(0, -20)],
+      "a frame that is cut": ["zstd", (tar) => zstd(tar).subarray(0, -20)],
+      "a bomb": ["gzip", () => gzip(new Uint8Array(64 << 20))],
+      nothing: ["gzip", () => new Uint8Array(0)],
+    };
+    test.each(Object.keys(forgeries))("%s", async (name) => {
+      const [kind, forge] = forgeries[name] ?? ["gzip", gzip];
+      const compression: Compression = kind === "zstd" ? { kind } : FAST_GZIP;
+      using box = makeCacheBox();
+      using tree = writeProgram();
+      const first = await inRun(box, { compression }, (run) => run.program(tree));
+      const plain = { compression: { kind: "none" }, cached: false } as const;
+      const tar = await inRun(box, plain, async (run) => read((await run.program(tree)).layer));
+      const forged = forge(tar);
+      for (const way of ["open", "prove"] as const) {
+        await inRun(box, { compression }, async (run) => {
+          const { cache } = run;
+          const [record] = readdirSync(join(box.place, "v1/records")).filter((each) => each.startsWith("layer-"));
+          const key = record?.slice("layer-".length, -".json".length) ?? "";
+          const kept = { digest: digestOf(forged), size: forged.byteLength };
+          cache?.keepBytes(forged, kept.digest);
+          cache?.write("layer", key, { tar: first.tar, kept });
+          const { layer } = await run.program(tree, first);
+          expect(layer.descriptor).toMatchObject(kept);
+          let size = 0;
+          const work = async (): Promise<void> => {
+            if (way === "prove") await layer.prove?.();
+            else for await (const chunk of layer.open()) size += chunk.byteLength;
+          };
+          const { message } = await failureOf(work());
+          expect(message).toBe(`Cannot use the cached layer ${first.layer.diffId}: its content was changed`);
+          // A reader of the whole content would not have got it.
+          expect(size).toBeLessThan(Math.max(1, forged.byteLength));
+          expect(cache?.damage).toBe(message);
+          expect([cache?.read("layer", key), cache?.has(kept)]).toEqual([undefined, false]);
+          // The binary is sound, so the next run makes its layer again.
+          cache?.write("layer", key, { tar: first.tar, kept: { digest: first.layer.descriptor.digest, size: 1 } });
+        });
+        await inRun(box, { compression }, async (run) => {
+          expect(await failureOf(run.program(tree, first).then(({ layer }) => read(layer)))).toMatchObject({
+            message: `Cannot use the cached layer ${first.layer.diffId}: its content was changed`,
+          });
+        });
+        rmSync(box.place, { recursive: true });
+        await inRun(box, { compression }, (run) => run.program(tree));
+      }
+    });
+
+    test.each(["../../../../etc/passwd", "sha256:../../x", 7, null])(
+      "nor a digest that is none: %p",
+      async (digest) => {
+        using box = makeCacheBox();
+        using tree = writeProgram();
+        const first = await inRun(box, {}, (run) => run.program(tree));
+        writeFileSync(join(box.place, "x"), "mine");
+        const [record = ""] = readdirSync(join(box.place, "v1/records"));
+        await inRun(box, {}, async (run) => {
+          run.cache?.write("layer", record.slice("layer-".length, -5), { tar: first.tar, kept: { digest, size: 4 } });
+          expect((await run.program(tree, first)).layer.descriptor).toEqual(first.layer.descriptor);
+        });
+        expect(existsSync(join(box.place, "x"))).toBe(true);
+      },
+    );
+
+    test("and proves a sound one once, with little memory", async () => {
+      using box = makeCacheBox();
+      using tree = writeTree({ app: new Uint8Array(200 << 20) });
+      const first = await inRun(box, {}, (run) => run.program(tree));
+      await inRun(box, {}, async (run) => {
+        const { layer } = await run.program(tree, first);
+        const before = process.memoryUsage.rss();
+        await layer.prove?.();
+        expect(process.memoryUsage.rss() - before).toBeLessThan(100 << 20);
+        rmSync(box.place, { recursive: true });
+        await layer.prove?.();
+        expect(run.made).toEqual([]);
+      });
     });
   });
 
@@ -283,6 +395,10 @@ describe("LayerStore", () => {
     });
   });
 });
+
+function pure(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
+  return new Uint8Array(bytes);
+}
 
 /** What one run comes to. */
 async function inRun<T>(box: CacheBox, options: RunOptions, work: (run: Run) => Promise<T>): Promise<T> {
