@@ -399,11 +399,10 @@ export class YamlScanner {
     this.scalars.push({ style: code === QUOTE ? "double" : code === APOSTROPHE ? "single" : "plain", start, end });
   }
 
-  /** Goes to the next line if only blanks and a comment follow. */
+  /** Goes to the next line if only blanks and a comment follow. Go takes a comment right behind a quote or bracket, too. */
   #endLine(from: number): boolean {
     const at = skipBlanks(this.#text, from);
-    const isEnd = isLineEnd(this.#text, at) || (at > from && this.#text.charCodeAt(at) === HASH);
-    return isEnd && this.#skipLine(at);
+    return (isLineEnd(this.#text, at) || this.#text.charCodeAt(at) === HASH) && this.#skipLine(at);
   }
 
   /** Reads the text behind `...`: only blank lines and comments are known. */
