@@ -340,7 +340,9 @@ function unquote(text: string): string {
   if (!/^"(?:[^"\\]|\\.)*"$/s.test(text)) return text;
   return text.slice(1, -1).replaceAll(/\\(?:x(..)|u(.{4})|U(.{8})|(.))/gs, (_all, byte, four, eight, letter) => {
     if (typeof letter === "string") return ESCAPES[letter] ?? letter;
-    const code = Number.parseInt(byte ?? four ?? eight, 16);
+    const digits: string = byte ?? four ?? eight;
+    // Number.parseInt() takes signs, and digits before other characters.
+    const code = /^[0-9a-f]+$/i.test(digits) ? Number.parseInt(digits, 16) : Number.NaN;
     return code <= (byte === undefined ? 0x10ffff : 0x7f) ? String.fromCodePoint(code) : "\ufffd";
   });
 }

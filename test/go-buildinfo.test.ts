@@ -459,7 +459,7 @@ describe("parseBuildInfo()", () => {
     ["a module without a version", "dep\tb\n", { deps: [{ path: "b", version: "" }] }],
     [
       "settings",
-      'build\tA=1\nbuild\tB=\nbuild\tC=x=y\nbuild\tbroken\nbuild\t=x\nbuild\t"D E"="\\x00\\u00fc\\U0001f600\\n\\"\\\\\\xff"\nbuild\tF=`g h`\nbuild\tG="\\Uffffffff\\xzz"\n',
+      'build\tA=1\nbuild\tB=\nbuild\tC=x=y\nbuild\tbroken\nbuild\t=x\nbuild\t"D E"="\\x00\\u00fc\\U0001f600\\n\\"\\\\\\xff"\nbuild\tF=`g h`\nbuild\tG="\\Uffffffff\\xzz\\u-1-w\\x1g"\n',
       {
         settings: [
           { key: "A", value: "1" },
@@ -467,7 +467,7 @@ describe("parseBuildInfo()", () => {
           { key: "C", value: "x=y" },
           { key: "D E", value: '\0ü😀\n"\\\ufffd' },
           { key: "F", value: "g h" },
-          { key: "G", value: "\ufffd\ufffd" },
+          { key: "G", value: "\ufffd\ufffd\ufffd\ufffd" },
         ],
       },
     ],
