@@ -20,6 +20,7 @@ import {
   renderDocument,
   resolveAliases,
   showPlace,
+  toPlainValue,
   type Yaml,
   type YamlDocument,
   type YamlEdit,
@@ -36,8 +37,6 @@ interface Selected {
 
 /** The maximum depth of lists within lists in {@link findObjects}. */
 const MAX_LISTS = 20;
-/** The `maxAliasCount` of the yaml package in {@link findObjects}, which bounds the expansion of aliases. */
-const MAX_ALIASES = 100;
 
 const ALL: Selected = { wanted: true, cuts: [] };
 const NOTHING: Selected = { wanted: false, cuts: [] };
@@ -123,8 +122,7 @@ export async function findObjects(document: YamlDocument, signal?: AbortSignal):
 export function nameObjects(document: YamlDocument, yaml: Yaml): readonly string[] {
   try {
     const tree = composeTokens(yaml, readTokens(yaml, document), document);
-    const value: unknown = tree?.toJS({ maxAliasCount: MAX_ALIASES });
-    return namesIn(value, 0);
+    return namesIn(toPlainValue(yaml, tree), 0);
   } catch (error) {
     // Invalid YAML, or more aliases or levels than allowed. Resolving the document reports it.
     if (error instanceof KoError || error instanceof ReferenceError || error instanceof RangeError) return [];

@@ -1,7 +1,7 @@
 /** The Kubernetes objects in a YAML document that run programs of `ko://` values. */
 import { KoError } from "./errors.ts";
 import { isObject } from "./json.ts";
-import { composeTokens, loadYaml, readTokens, renderDocument, type YamlDocument } from "./yaml.ts";
+import { composeTokens, loadYaml, readTokens, renderDocument, toPlainValue, type YamlDocument } from "./yaml.ts";
 
 /** An object, and the programs that it names. */
 export interface Workload {
@@ -16,8 +16,6 @@ export interface Workload {
 const KINDS = new Set(["Pod", "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job"]);
 /** The maximum depth of lists and of fields. */
 const MAX_DEPTH = 100;
-/** The `maxAliasCount` of the yaml package, which bounds the expansion of aliases. */
-const MAX_ALIASES = 100;
 
 /** Finds the objects of a document with `ko://` values, those of a list one by one. */
 export async function findWorkloads(document: YamlDocument): Promise<readonly Workload[]> {
@@ -25,7 +23,7 @@ export async function findWorkloads(document: YamlDocument): Promise<readonly Wo
   const rendered = { ...document, text: renderDocument(document), edits: [] };
   try {
     const tree = composeTokens(yaml, readTokens(yaml, rendered), rendered);
-    return readObjects(tree?.toJS({ maxAliasCount: MAX_ALIASES }), 0);
+    return readObjects(toPlainValue(yaml, tree), 0);
   } catch (error) {
     // Invalid YAML, or more aliases than allowed. Resolving the document reports it.
     if (error instanceof KoError || error instanceof ReferenceError) return [];

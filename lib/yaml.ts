@@ -42,6 +42,9 @@ export interface YamlPlace {
 /** The module of the `yaml` package. */
 export type Yaml = typeof import("yaml");
 
+/** The `maxAliasCount` of the yaml package, which bounds the expansion of aliases. */
+const MAX_ALIASES = 100;
+
 const BOM = "\uFEFF";
 
 /** Characters that neither YAML nor JSON allows, not even in quotes. */
@@ -251,6 +254,25 @@ export function composeTokens(
     }
   }
   return first;
+}
+
+/**
+ * Returns the value of a composed document. Pairs whose key is a map or a list are left out: no Kubernetes object has them,
+ * and the yaml package writes each such key as text, which takes cubic time if they are nested, and warns on stderr.
+ *
+ * @throws {ReferenceError} If aliases are expanded more often than allowed.
+ */
+export function toPlainValue(yaml: Yaml, tree: Document.Parsed | undefined): unknown {
+  if (tree === undefined) return undefined;
+  // Not visit(), which takes quadratic time for nested nodes.
+  const todo: unknown[] = [tree.contents];
+  for (let node = todo.pop(); node !== undefined; node = todo.pop()) {
+    if (yaml.isMap(node)) {
+      node.items = node.items.filter(({ key }) => !yaml.isCollection(key));
+      for (const { value } of node.items) todo.push(value ?? null);
+    } else if (yaml.isSeq(node)) for (const item of node.items) todo.push(item ?? null);
+  }
+  return tree.toJS({ maxAliasCount: MAX_ALIASES });
 }
 
 /**

@@ -410,6 +410,8 @@ describe("findObjects()", () => {
     ["kind: A\nmetadata: {name: [x]}\n", []],
     ["a: [\n", []],
     ["a: *nowhere\n", []],
+    ["? {a: b}\n: c\n? [d]\n: e\nkind: A\nmetadata: {name: n}\n", ['A "n"']],
+    [`${"? ".repeat(2000)}a`, []],
   ])("of %j are %j", async (text, objects) => {
     const [document] = splitDocuments(new TextEncoder().encode(text), "a.yaml");
     expect(document === undefined ? [] : await findObjects(document)).toEqual([...objects]);

@@ -12,6 +12,7 @@ import { parseTemplate } from "../../lib/template-parse.ts";
 import { filterDocuments, findAlwaysPulled, findObjects } from "../../lib/yaml-objects.ts";
 import { findReferences, replaceReferences, type YamlReference } from "../../lib/yaml-references.ts";
 import { parseSelector } from "../../lib/yaml-selector.ts";
+import { findWorkloads } from "../../lib/yaml-workloads.ts";
 import { joinDocuments, renderDocument, splitDocuments, type YamlDocument } from "../../lib/yaml.ts";
 import { generateTemplate } from "../helpers/template-generator.ts";
 import { type Check, expectSame, type Target, textOf, tryParse } from "./fuzz-target.ts";
@@ -121,6 +122,7 @@ async function checkYaml(input: Uint8Array): Promise<void> {
     if (references !== undefined) checkSplice(document, references);
     await tryParse(() => findObjects(document));
     await tryParse(() => findAlwaysPulled(document));
+    await tryParse(() => findWorkloads(document));
   }
   const selector = { selector: "app=web" };
   const selected = await tryParse(() => filterDocuments(documents, selector));
