@@ -8,9 +8,11 @@ import { dirname, join } from "node:path";
 import { inBackground, once } from "./async.ts";
 import { Confirmation, type Taken } from "./build-confirmation.ts";
 import { BuildInputs, explainGit, type GitSeen, type ListDigest, type ListedInputs } from "./build-inputs.ts";
+import { joinInputs, SharedInputs, type SharedPart, type SharedTable, tableOf } from "./build-shared.ts";
 import { type Cache, type Kept, keyOf } from "./cache.ts";
 import { isInside } from "./file.ts";
-import { confirmInputs, type Inputs, Prover, refreshInputs, takeInputs } from "./fingerprint-inputs.ts";
+import { addWritten, confirmInputs, refreshInputs, takeInputs } from "./fingerprint-inputs.ts";
+import { type Inputs, Prover } from "./fingerprint-prover.ts";
 import { Looks, TICK_MS } from "./fingerprint.ts";
 import type { GitStamp } from "./git-stamp.ts";
 import type { Program } from "./go-programs.ts";
@@ -60,19 +62,19 @@ export interface Miss {
 /** A record of the cache. */
 interface BuildRecord extends KnownBinary {
   readonly list: ListDigest;
-  /** The folder of Go's own packages. */
-  readonly standard: string;
+  /** The folders of Go's own packages and of the module cache. */
+  readonly common: readonly string[];
   /** Without the folders in `shared`. */
   readonly inputs: Inputs;
-  /** Key of the record with the folders of Go's own packages: most of all, and the same for many programs. */
-  readonly shared: string;
+  /** The inputs in the folders of `common`. */
+  readonly shared: SharedPart;
   readonly git: GitSeen | undefined;
   /** Only where the go command chooses which go runs. */
   readonly answer: string | undefined;
 }
 
 /** The version of the shape of records. */
-const FORMAT = 5;
+const FORMAT = 6;
 
 /** Looks binaries up and records new ones, for one run. */
 export class BuildCache {
@@ -81,14 +83,14 @@ export class BuildCache {
   readonly prover: Prover = new Prover();
   readonly #options: BuildCacheOptions;
   readonly #lookups = new Map<string, Promise<Lookup>>();
-  /** Folders of Go's own packages, by the keys of their records. */
-  readonly #shared = new Map<string, Inputs["folders"] | undefined>();
+  readonly #shared: SharedInputs;
   readonly #began: { readonly clock: number; readonly steady: number };
 
   constructor(options: BuildCacheOptions) {
     this.#options = options;
     const { host } = options;
     this.inputs = new BuildInputs(options);
+    this.#shared = new SharedInputs(options.cache);
     this.#began = { clock: host.now().getTime(), steady: host.monotonic() };
   }
 
@@ -135,14 +137,18 @@ export class BuildCache {
     return planAgain(last.record, last.startedAt);
   }
 
-  /** Writes the record of a binary. */
-  write(program: Program, { record, setup }: { readonly record: UnsharedRecord; readonly setup: BuildSetup }): void {
+  /**
+   * Writes the record of a binary.
+   *
+   * @param options.together the shared inputs of all programs that were compiled together
+   */
+  write(
+    program: Program,
+    { record, setup, together }: { record: UnsharedRecord; setup: BuildSetup; together: () => SharedTable },
+  ): void {
     const { cache } = this.#options;
-    const { inputs, standard } = record;
-    const isStandard = ({ dir }: Inputs["folders"][number]): boolean => dir.startsWith(`${standard}/`);
-    const shared = this.#writeShared(inputs.folders.filter(isStandard));
-    const own = { ...inputs, folders: inputs.folders.filter((folder) => !isStandard(folder)) };
-    cache.write("build", this.#key(program, setup), { ...record, inputs: own, shared } satisfies BuildRecord);
+    const { inputs, shared } = this.#shared.write(record, together);
+    cache.write("build", this.#key(program, setup), { ...record, inputs, shared } satisfies BuildRecord);
     cache.write("setup", this.#placeKey(program, setup), describeSetup(setup));
   }
 
@@ -158,9 +164,9 @@ export class BuildCache {
     if (!isBuildRecord(record)) return { ...nothing, why: this.#whyNoRecord(program, setup) };
     const { binary, list, tarSize } = record;
     const previous = cache.has(binary) ? { binary, tarSize } : undefined;
-    const shared = this.#readShared(record.shared);
+    const shared = this.#shared.read(record.shared);
     if (shared === undefined) return { ...nothing, why: { reason: "its record is damaged" }, previous };
-    const inputs = { ...record.inputs, folders: [...record.inputs.folders, ...shared] };
+    const inputs = joinInputs(record.inputs, shared);
     const whole = { ...record, inputs };
     const why = await this.#findDifference(whole, { program, setup });
     if (why !== undefined || previous === undefined) {
@@ -169,36 +175,23 @@ export class BuildCache {
       const kept = this.#areToolsChanged(whole) ? undefined : previous;
       return { kind: "miss", program, setup, why: reason, previous: kept, last: { record: whole, startedAt } };
     }
-    const better = refreshInputs(record.inputs, host.now().getTime());
+    const now = host.now().getTime();
+    const better = { inputs: refreshInputs(record.inputs, now), shared: this.#shared.refresh(record.shared, now) };
     const stamp = record.git && (await this.#sameStamp(record.git, setup));
     const git = record.git && stamp && { ...record.git, stamp };
-    if (better !== undefined || git?.stamp.mark !== record.git?.stamp.mark) {
-      cache.write("build", key, { ...record, inputs: better ?? record.inputs, git });
+    const isSame = better.inputs === undefined && better.shared === undefined;
+    if (!isSame || git?.stamp.mark !== record.git?.stamp.mark) {
+      const { inputs: own = record.inputs, shared: part = record.shared } = better;
+      cache.write("build", key, { ...record, inputs: own, shared: part, git });
     }
     return { kind: "hit", binary, tarSize, listDigest: list };
   }
 
   /** Whether a tool is another: go would keep a binary that it linked, because its build id says only which version it has. */
-  #areToolsChanged({ inputs, standard }: BuildRecord): boolean {
+  #areToolsChanged({ common: [standard = ""], inputs }: BuildRecord): boolean {
     const tools = join(dirname(standard), "pkg");
     const files = inputs.files.filter(([path]) => isInside(path, tools));
     return this.prover.findChange({ files, folders: [], racy: [] }) !== undefined;
-  }
-
-  #readShared(key: string): Inputs["folders"] | undefined {
-    if (!this.#shared.has(key)) {
-      const value = this.#options.cache.read("shared", key);
-      this.#shared.set(key, isFolders(value) ? value : undefined);
-    }
-    return this.#shared.get(key);
-  }
-
-  /** Writes the folders of Go's own packages under their own key. */
-  #writeShared(folders: Inputs["folders"]): string {
-    const key = keyOf([FORMAT, folders]);
-    if (this.#shared.get(key) === undefined) this.#options.cache.write("shared", key, folders);
-    this.#shared.set(key, folders);
-    return key;
   }
 
   async #findDifference(
@@ -268,6 +261,7 @@ export class Recording {
   readonly #misses: readonly Miss[];
   readonly #options: RecordingOptions;
   readonly #taken = Promise.withResolvers<ReadonlyMap<Program, Taken>>();
+  #together: SharedTable | undefined;
   /** Undefined if go failed. */
   readonly #confirmed = Promise.withResolvers<Confirmation | undefined>();
 
@@ -337,7 +331,7 @@ export class Recording {
   ): Promise<string | undefined> {
     const { builds, host } = this.#options;
     const { confirmation, made, taken } = options;
-    const { answer, draft, git, list, setup, standard } = taken;
+    const { answer, common, draft, git, list, setup } = taken;
     const { looks, prover } = confirmation;
     if (setup.unrepeatable !== undefined) return setup.unrepeatable;
     const inputs = confirmInputs(draft, { now: host.now().getTime(), prover, looks });
@@ -349,8 +343,17 @@ export class Recording {
     if (answer !== undefined && (await confirmation.answer(program, setup)) !== answer) {
       return "the go command chose another Go meanwhile";
     }
+    const written = git && builds.inputs.versionFiles(program, setup, git);
+    const whole = written === undefined ? inputs : addWritten(inputs, written);
     const { binary, tarSize } = made;
-    builds.write(program, { setup, record: { binary, tarSize, list, inputs, git, answer, standard } });
+    const all = [...(await this.#taken.promise).values()];
+    const together = (): SharedTable =>
+      (this.#together ??= tableOf(all.map((each) => ({ common: each.common, inputs: each.draft.inputs }))));
+    builds.write(program, {
+      setup,
+      together,
+      record: { binary, tarSize, list, inputs: whole, git, answer, common },
+    });
     return undefined;
   }
 
@@ -406,7 +409,7 @@ export class Recording {
   ): Promise<Taken | undefined> {
     const { builds, host } = this.#options;
     const known = last?.record.git?.stamp;
-    const { answer, digest, gitRoot, plan, standard, startedAt } = listed;
+    const { answer, common, digest, gitRoot, plan, startedAt } = listed;
     if (builds.isClockPutBack()) {
       this.#debug(program, "the clock was put back");
       return undefined;
@@ -417,7 +420,7 @@ export class Recording {
       return undefined;
     }
     const git = gitRoot === undefined ? undefined : await builds.inputs.seeGit(gitRoot, setup, known);
-    return { answer, draft, git, list: digest, setup, standard };
+    return { answer, common, draft, git, list: digest, setup };
   }
 
   #debug({ importPath }: Program, why: string): void {
@@ -426,12 +429,14 @@ export class Recording {
 }
 
 /** The plan that gave the inputs of a record, to look at them again. */
-function planAgain({ answer, git, inputs, list, standard }: BuildRecord, startedAt: number): ListedInputs & WithStart {
-  const folders = inputs.folders.map(({ dir, headers, kind, names }) => {
-    return { dir, kind, headers, names, seen: kind === "sources" ? names : undefined };
+function planAgain({ answer, common, git, inputs, list }: BuildRecord, startedAt: number): ListedInputs & WithStart {
+  const folders = inputs.folders.map((folder) => {
+    const { kind, marks, names } = folder;
+    const seen = kind === "sources" || kind === "indexed" ? names : undefined;
+    return { ...folder, seen, unread: new Set(names.filter((_, i) => marks[i] === 0)) };
   });
   const plan = { folders, files: inputs.files.map(([path]) => path) };
-  return { digest: list, plan, startedAt, gitRoot: git?.root, answer, standard };
+  return { digest: list, plan, startedAt, gitRoot: git?.root, answer, common };
 }
 
 function isPackageList(value: unknown): value is PackageList {
@@ -441,8 +446,4 @@ function isPackageList(value: unknown): value is PackageList {
 /** Records carry a checksum: their shape only has to tell which version of ko wrote them. */
 function isBuildRecord(value: unknown): value is BuildRecord {
   return isObject(value) && isObject(value["binary"]) && isObject(value["inputs"]) && "shared" in value;
-}
-
-function isFolders(value: unknown): value is Inputs["folders"] {
-  return Array.isArray(value);
 }

@@ -4,7 +4,8 @@
  */
 import { inBackground } from "./async.ts";
 import { BuildInputs, type GitSeen, type ListDigest } from "./build-inputs.ts";
-import { type Draft, Prover } from "./fingerprint-inputs.ts";
+import type { Draft } from "./fingerprint-inputs.ts";
+import { Prover } from "./fingerprint-prover.ts";
 import { Looks } from "./fingerprint.ts";
 import type { Program } from "./go-programs.ts";
 import type { BuildSetup } from "./go-setup.ts";
@@ -17,7 +18,7 @@ export interface Taken {
   readonly answer: string | undefined;
   readonly list: ListDigest;
   readonly setup: BuildSetup;
-  readonly standard: string;
+  readonly common: readonly string[];
 }
 
 /** The second look at inputs, after go has ended: shared by all programs of one `go build`. */

@@ -4,18 +4,20 @@
  * Files come from `go list` (go-sources.ts), the state of the work tree from git.ts. This module only says which inputs
  * count; it does not look at them.
  */
-import { isAbsolute, join, relative } from "node:path";
+import { delimiter, isAbsolute, join, relative } from "node:path";
 import { once } from "./async.ts";
 import { keyOf } from "./cache.ts";
 import { printable } from "./errors.ts";
 import { isInside } from "./file.ts";
-import type { InputPlan } from "./fingerprint-inputs.ts";
+import type { InputPlan, WrittenFiles } from "./fingerprint-inputs.ts";
+import { isTargetName, type Target } from "./fingerprint.ts";
 import { type GitStamp, markRepository, readStamp, whyNoStamp } from "./git-stamp.ts";
 import { findWorkTree, planTags, readGitState } from "./git.ts";
 import { askGo, type GoAnswer, isGoOf, kindOfGo, maySwitch } from "./go-command.ts";
 import type { GoSettings } from "./go-env.ts";
 import type { Program } from "./go-programs.ts";
 import { type BuildSetup, describeSetup, type Reason, sortByName } from "./go-setup.ts";
+import { downloadCache, downloadFolder } from "./go-sources-modules.ts";
 import { findGoroot, planSources, type SourcesOptions, type Unprovable } from "./go-sources.ts";
 import { type GoOptions, goPath, type GoPackage, settingsOf, splitQuoted } from "./go.ts";
 
@@ -30,8 +32,8 @@ export interface ListedInputs {
   readonly gitRoot: string | undefined;
   /** The answer of a go command that chooses which go runs; undefined if files tell that. */
   readonly answer: string | undefined;
-  /** Absolute folder of Go's own packages. */
-  readonly standard: string;
+  /** Absolute folders: that of Go's own packages, and the module cache. */
+  readonly common: readonly string[];
 }
 
 /** What Go stamps of a git repository. */
@@ -196,7 +198,7 @@ export class BuildInputs {
     const why = this.#whyForeign(setup, answer);
     if (why !== undefined) return { why };
     if (env["GOENV"] && env["GOENV"] !== "off" && !isAbsolute(env["GOENV"])) return { why: "GOENV is not absolute" };
-    const plan = planSources(program, packages, sources);
+    const plan = planSources(program, packages, { ...sources, target: this.#target(setup, answer) });
     if ("why" in plan) return plan;
     const isStamped = isStampable(program) && this.#stampsGit(setup, answer);
     const tree = isStamped ? findWorkTree(program.dir) : { kind: "none" as const };
@@ -209,12 +211,13 @@ export class BuildInputs {
     if (!isOwn && answer === undefined) return { why: `${sources.go} does not say why it runs the go of ${goroot}` };
     const standard = join(goroot, "src");
     const whole = { folders: [...plan.folders, ...tags.folders], files: [...plan.files, ...tags.files] };
+    const caches = new Set(packages.flatMap(({ module }) => downloadCache(module) ?? []));
     return {
       digest: digestList(whole, { packages, standard }),
       plan: whole,
       gitRoot: tree.kind === "git" ? tree.root : undefined,
       answer: isOwn ? undefined : answer?.digest,
-      standard,
+      common: [standard, ...caches],
     };
   }
 
@@ -227,6 +230,27 @@ export class BuildInputs {
   #whyForeign(setup: BuildSetup, answer?: GoAnswer): string | undefined {
     const foreign = this.#flags(setup, answer).find((word) => FOREIGN.test(word));
     return foreign === undefined ? undefined : `${foreign} is set, and ko does not know which files that reads`;
+  }
+
+  /**
+   * Where Go takes the version of a program's commit from if it has no proxy (docs/rules.md F1.9): it does not ask git
+   * again for a commit that is there. Go writes the files itself, so they count when it has ended. Undefined if Go has a proxy.
+   */
+  versionFiles({ module }: Program, { env }: BuildSetup, { state }: GitSeen): WrittenFiles | undefined {
+    const settings = this.#settings(env);
+    const path = settings.get("GOPATH").split(delimiter)[0] || join(env["HOME"] ?? "", "go");
+    const cache = settings.get("GOMODCACHE") || join(path, "pkg", "mod");
+    if (settings.get("GOPROXY") !== "off" || module === undefined) return undefined;
+    return { dir: downloadFolder(cache, module.path), end: `-${state.slice(0, 12)}.info` };
+  }
+
+  /** The platform, unless a tag may let files in that their names exclude. */
+  #target(setup: BuildSetup, answer?: GoAnswer): Target | undefined {
+    const { GOARCH: arch = "", GOOS: os = "" } = setup.env;
+    const words = this.#flags(setup, answer).flatMap((word) => word.split(/[^\w.]+/));
+    const isTagged = words.includes("tags") && words.some(isTargetName);
+    // Go takes files for linux, darwin and solaris for these systems, too.
+    return isTagged || /^(?:android|illumos|ios)?$/.test(os) || arch === "" ? undefined : { arch, os };
   }
 
   /** All flags of go build: those of GOFLAGS first. */

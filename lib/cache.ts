@@ -108,7 +108,7 @@ export class Cache implements AsyncDisposable {
       const text = readFileSync(path, "utf8");
       const end = text.indexOf("\n");
       const body = text.slice(end + 1);
-      if (text.slice(0, end) !== checksum(body)) return undefined;
+      if (text.slice(0, end) !== checksum(kind, key, body)) return undefined;
       const value: unknown = JSON.parse(body);
       this.#touch(path, this.#host.now());
       return value;
@@ -120,7 +120,7 @@ export class Cache implements AsyncDisposable {
   /** Writes a record, and replaces the previous one of this kind and key. */
   write(kind: string, key: string, value: unknown): void {
     const body = JSON.stringify(value);
-    const text = `${checksum(body)}\n${body}`;
+    const text = `${checksum(kind, key, body)}\n${body}`;
     this.#put(this.#recordPath(kind, key), (file) => writeFileSync(file, text, { mode: 0o600 }));
   }
 
@@ -388,7 +388,7 @@ export class LazyCache implements AsyncDisposable {
 
 /** The key of a record, made of any value that JSON can hold. */
 export function keyOf(parts: unknown): string {
-  return checksum(JSON.stringify(parts)).slice(0, 40);
+  return sha256(JSON.stringify(parts)).slice(0, 40);
 }
 
 /** Not by inode: another run may have stored the same blob, or an archive may have carried it here. */
@@ -396,7 +396,12 @@ function isUntouched(found: Stats | undefined, size: number): boolean {
   return found !== undefined && found.isFile() && found.size === size && found.mtimeMs === KEPT_TIME * 1000;
 }
 
-function checksum(text: string): string {
+/** The checksum of a record. It covers the name: a record under another's name is damaged. */
+function checksum(...parts: readonly [kind: string, key: string, body: string]): string {
+  return sha256(parts.join("\n"));
+}
+
+function sha256(text: string): string {
   return new Bun.CryptoHasher("sha256").update(text).digest("hex");
 }
 

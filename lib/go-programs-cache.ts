@@ -8,7 +8,8 @@ import type { BuildCache } from "./build-cache.ts";
 import type { ListDigest } from "./build-inputs.ts";
 import { type Cache, keyOf } from "./cache.ts";
 import { KoError, messageOf } from "./errors.ts";
-import { type Inputs, refreshInputs, takeInputs } from "./fingerprint-inputs.ts";
+import { refreshInputs, takeInputs } from "./fingerprint-inputs.ts";
+import type { Inputs } from "./fingerprint-prover.ts";
 import { Looks } from "./fingerprint.ts";
 import { parseArgument } from "./go-arguments.ts";
 import { findPrograms, type FoundPrograms, type Listing, type Program } from "./go-programs.ts";
@@ -328,9 +329,9 @@ export async function rememberPrograms(
     const programs = found.results[i];
     // The content of a `.go` file decides what it names.
     if (programs === undefined || programs instanceof KoError || text.endsWith(".go")) continue;
-    const { kind, dir: root } = parseArgument(text, host.cwd);
-    // Patterns of import paths, and words such as `all`, are for go to expand.
-    if (kind === "pattern" && root === undefined) continue;
+    const { kind, dir: root, rest } = parseArgument(text, host.cwd);
+    // Patterns of import paths, words such as `all`, and wildcards before `vendor` are for go to expand.
+    if (kind === "pattern" && (root === undefined || rest.includes("vendor"))) continue;
     const own = await Promise.all(programs.map((program) => setups.of(program, platform)));
     const isOther = ({ env }: BuildSetup): boolean => !isEqual(inputs.sourcesOptions(env, answer), sources);
     const key = await keyFor(text, records);

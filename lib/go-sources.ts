@@ -1,18 +1,18 @@
 /**
  * Plans which files and folders decide the bytes of a Go program, from the output of `go list -deps`.
  *
- * A plan leaves out only modules of the module cache, which go.sum guards: it has sources, embedded files, places where
- * new ones would count, and the files that choose modules, versions and toolchain. fingerprint-inputs.ts compares them;
- * of go.mod and go.work only the local folders that they may name are read.
+ * It has sources, embedded files, places where new ones would count, and the files that choose modules, versions and
+ * toolchain. Packages of the module cache count as far as go looks at them.
  */
-import { accessSync, constants, readFileSync } from "node:fs";
-import { basename, dirname, isAbsolute, join, resolve } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { ancestors, isInside, look, readEntries, readNames } from "./file.ts";
-import type { InputPlan } from "./fingerprint-inputs.ts";
-import { type FolderKind, isWalkedName } from "./fingerprint.ts";
+import type { FolderPlan, InputPlan } from "./fingerprint-inputs.ts";
+import { isExcludedName, isWalkedName, type Target } from "./fingerprint.ts";
 import { VCS_MARKS } from "./git.ts";
 import type { Program } from "./go-programs.ts";
-import type { GoModule, GoPackage } from "./go.ts";
+import { downloadedFiles, planDownloads, planModules, planRivals, waysUp } from "./go-sources-modules.ts";
+import { PlanMaker } from "./go-sources-plan.ts";
+import type { GoPackage } from "./go.ts";
 
 export interface SourcesOptions {
   /** Absolute path of the go command. */
@@ -21,6 +21,8 @@ export interface SourcesOptions {
   readonly settings: readonly string[];
   /** The value of GOWORK, if it is set. */
   readonly gowork: string | undefined;
+  /** The platform; undefined if names such as `file_windows.go` do not tell which files are excluded. */
+  readonly target?: Target | undefined;
 }
 
 /** Files alone cannot prove that a program is unchanged. */
@@ -48,19 +50,23 @@ export function planSources(
       return { why: `${each.importPath} has a file whose name is not valid UTF-8` };
     }
     if (each.module === undefined) return { why: `${each.importPath} is in no module` };
-    if (isImmutable(each)) continue;
-    // Vendored packages are not edited: their headers need no look.
-    plan.sources(each.dir, seenSources(each), { headers: !each.dir.includes("/vendor/") });
+    if (isImmutable(each)) {
+      planCached(plan, each, options);
+      continue;
+    }
+    planPackage(plan, each, options);
     const root = each.module.dir;
     // A new go.mod between the package and its module would split them.
     if (root !== undefined) for (const dir of waysUp(each.dir, root)) plan.file(join(dir, "go.mod"));
-    for (const name of each.embedFiles) plan.file(join(each.dir, name));
-    for (const dir of embedFolders(each.dir, each.embedPatterns)) plan.names(dir, "entries");
+    planEmbeds(plan, each);
   }
   const goroot = findGoroot(packages);
   if (goroot === undefined) return { why: "go list does not list the package runtime" };
-  planToolchain(plan, { goroot, go: options.go, standard: packages.filter(({ standard }) => standard) });
-  planModules(plan, used.packages, { ...options, program });
+  const { go, target } = options;
+  planToolchain(plan, { goroot, go, target, standard: packages.filter(({ standard }) => standard) });
+  const modules = planModules(plan, used.packages, { ...options, program });
+  planRivals(plan, used.packages, { goroot, local: modules.local });
+  planDownloads(plan, used.packages, modules);
   for (const dir of new Set([...ancestors(program.dir), ...ancestors(program.workDir)])) {
     for (const mark of VCS_MARKS) plan.file(join(dir, mark));
   }
@@ -96,26 +102,20 @@ export function planPattern(
 ): InputPlan {
   const places = planPlaces(programs, options.packages, options);
   const plan = new PlanMaker();
-  for (const each of named) if (each.dir !== "") plan.sources(each.dir, seenSources(each));
+  const seen = new Map(named.map((each) => [each.dir, each]));
   walkFolders(options.root, (dir, name) => {
     if (dir !== options.root && !isWalkedName(name)) return false;
-    plan.names(dir, "tree");
-    // A pattern does not match packages of other modules.
-    return dir === options.root || look(join(dir, "go.mod")) === undefined;
+    if (dir !== options.root && look(join(dir, "go.mod"))?.isDirectory() === false) {
+      // A pattern does not match packages of other modules.
+      plan.file(join(dir, "go.mod"));
+      return false;
+    }
+    const found = seen.get(dir);
+    plan.folder({ dir, kind: "tree", ...(found && { seen: seenSources(found), package: found.name }) });
+    return true;
   });
   const added = plan.done();
   return { folders: [...places.folders, ...added.folders], files: [...places.files, ...added.files] };
-}
-
-/** The files that choose modules and their versions for a program, existing or not. */
-export function planModuleFiles(
-  program: Pick<Program, "dir" | "workDir">,
-  packages: readonly GoPackage[],
-  options: Omit<SourcesOptions, "go">,
-): readonly string[] {
-  const plan = new PlanMaker();
-  planModules(plan, packages, { ...options, program });
-  return plan.done().files;
 }
 
 /** Reports whether a package lies in the module cache. A vendored module has no folder there. */
@@ -140,14 +140,17 @@ export function embedFolders(dir: string, patterns: readonly string[]): readonly
   const found = new Set<string>();
   for (const pattern of patterns) {
     let level: readonly string[] = [dir];
+    let isChosen = false;
     for (const part of pattern.replace(/^all:/, "").split("/")) {
       if (part === "." || part === "") continue;
       if (!/[*?[\\]/.test(part)) {
-        // A plain name has one match, and its files are marked.
+        // A plain name has one match, whose files are marked. Below several folders it may be missing in some.
+        if (isChosen) for (const folder of level) found.add(folder);
         level = level.map((folder) => join(folder, part)).filter((path) => look(path)?.isDirectory());
         continue;
       }
       const matches = globMatcher(part);
+      isChosen = true;
       const next: string[] = [];
       for (const folder of level) {
         found.add(folder);
@@ -178,32 +181,6 @@ export function globMatcher(part: string): (name: string) => boolean {
   return (name) => regex.test(name);
 }
 
-class PlanMaker {
-  readonly #folders = new Map<string, InputPlan["folders"][number]>();
-  readonly #files = new Set<string>();
-
-  /** @param options.headers true records the header of each Go file too */
-  sources(dir: string, seen: readonly string[] | undefined, { headers } = { headers: false }): void {
-    const key = `sources ${dir}`;
-    if (this.#folders.get(key)?.seen !== undefined) return;
-    this.#folders.set(key, { dir, kind: "sources", seen, ...(headers ? { headers: "read" as const } : {}) });
-  }
-
-  /** Adds a folder whose names count, not its files. */
-  names(dir: string, kind: Exclude<FolderKind, "sources">): void {
-    this.#folders.set(`${kind} ${dir}`, { dir, kind });
-  }
-
-  /** Adds a file, existing or not. A folder in its place counts as existing only. */
-  file(path: string): void {
-    this.#files.add(path);
-  }
-
-  done(): InputPlan {
-    return { folders: [...this.#folders.values()], files: [...this.#files] };
-  }
-}
-
 /** A package and its dependencies. All listed packages of Go itself are among them. */
 function closure(
   importPath: string,
@@ -229,84 +206,65 @@ function seenSources(each: GoPackage): readonly string[] {
   return [...each.goFiles, ...each.cgoFiles, ...each.ignoredGoFiles, ...each.otherFiles, ...each.ignoredOtherFiles];
 }
 
-/** The folders from a package's up to its module's, both included. */
-function waysUp(dir: string, root: string): readonly string[] {
-  if (!isInside(dir, root)) return [];
-  return ancestors(dir).filter((each) => isInside(each, root));
+/** Adds the sources of a package that may be edited. */
+function planPackage(plan: PlanMaker, each: GoPackage, { target }: Pick<SourcesOptions, "target">): void {
+  // Vendored packages are not edited: their headers need no look.
+  const headers = each.dir.includes("/vendor/") ? undefined : "read";
+  const unread = unreadFiles(each, target);
+  plan.folder({ dir: each.dir, kind: "sources", seen: seenSources(each), unread, headers, package: each.name });
+}
+
+/** The files that a package's platform excludes by their names (docs/rules.md F1.5). */
+function unreadFiles(each: GoPackage, target: Target | undefined): ReadonlySet<string> | undefined {
+  const ignored = [...each.ignoredGoFiles, ...each.ignoredOtherFiles];
+  return target && new Set(ignored.filter((name) => isExcludedName(name, target)));
+}
+
+/** Adds a package of the module cache, and the files of its module that go looks at. */
+function planCached(plan: PlanMaker, each: GoPackage, { target }: Pick<SourcesOptions, "target">): void {
+  const module = each.module?.dir;
+  plan.folder({ dir: each.dir, kind: "indexed", seen: seenSources(each), unread: unreadFiles(each, target), module });
+  planEmbeds(plan, each, { module });
+  if (module === undefined) return;
+  plan.name(join(module, "go.mod"), { kind: "files", module });
+  for (const path of downloadedFiles(each.module?.goMod)) plan.name(path, { kind: "files", module });
+}
+
+/** Adds embedded files, the folders above them, and the places where more would count (docs/rules.md F1.8). */
+function planEmbeds(
+  plan: PlanMaker,
+  { dir, embedFiles, embedPatterns }: GoPackage,
+  { module }: Pick<FolderPlan, "module"> = {},
+): void {
+  for (const name of embedFiles) {
+    for (let path = name; path !== "."; path = dirname(path)) {
+      plan.name(join(dir, path), { kind: "embedded", module });
+      // A go.mod makes the folder a part of another module.
+      if (path !== name) plan.name(join(dir, path, "go.mod"), { kind: "embedded", module });
+    }
+  }
+  for (const each of embedFolders(dir, embedPatterns)) plan.entries(each, { module });
 }
 
 function planToolchain(
   plan: PlanMaker,
-  options: { readonly goroot: string; readonly go: string; readonly standard: readonly GoPackage[] },
+  options: Pick<SourcesOptions, "go" | "target"> & {
+    readonly goroot: string;
+    readonly standard: readonly GoPackage[];
+  },
 ): void {
-  const { goroot, go, standard } = options;
+  const { goroot, go, standard, target } = options;
   for (const path of [go, ...["VERSION", "go.env", "bin/go"].map((name) => join(goroot, name))]) plan.file(path);
   const tools = join(goroot, "pkg", "tool");
   for (const host of readNames(tools)) {
-    for (const tool of ["compile", "link", "asm"]) plan.file(join(tools, host, tool));
+    for (const tool of ["compile", "link", "asm", "preprofile"]) plan.file(join(tools, host, tool));
   }
-  // A GOROOT that the user can write to may be edited: then its sources are inputs too.
-  const open = isWritable(join(goroot, "src", "runtime"));
   for (const each of standard) {
     if (each.dir === "") continue;
-    if (!open) plan.names(each.dir, "entries");
-    else {
-      plan.sources(each.dir, seenSources(each));
-      for (const name of each.embedFiles) plan.file(join(each.dir, name));
-    }
+    plan.folder({ dir: each.dir, kind: "indexed", seen: seenSources(each), unread: unreadFiles(each, target) });
+    planEmbeds(plan, each);
   }
-  if (open) plan.sources(join(goroot, "pkg", "include"), undefined);
-}
-
-/** Adds the files that choose modules and their versions. */
-function planModules(
-  plan: PlanMaker,
-  packages: readonly GoPackage[],
-  { program, gowork, settings }: Omit<SourcesOptions, "go"> & { readonly program: Pick<Program, "dir" | "workDir"> },
-): void {
-  for (const file of settings) plan.file(file);
-  for (const dir of new Set([...ancestors(program.workDir), ...ancestors(program.dir)])) {
-    for (const name of ["go.mod", "go.work"]) plan.file(join(dir, name));
-  }
-  const choosing = new Set<string>(gowork === undefined || gowork === "off" ? [] : [gowork]);
-  for (const dir of ancestors(program.workDir)) {
-    for (const name of ["go.mod", "go.work"]) if (look(join(dir, name)) !== undefined) choosing.add(join(dir, name));
-  }
-  for (const { module } of packages) if (isChanging(module)) choosing.add(module.goMod);
-  // The loop also visits the files that it adds: a module of a workspace may replace others.
-  for (const path of choosing) {
-    for (const file of moduleFiles(path)) plan.file(file);
-    for (const dir of localFolders(path)) choosing.add(join(dir, "go.mod"));
-  }
-}
-
-function isChanging(module: GoModule | undefined): module is GoModule & { readonly goMod: string } {
-  return module?.goMod !== undefined && (module.main || module.local);
-}
-
-/** A go.mod or go.work, with its sum file and its vendor folder. */
-function moduleFiles(path: string): readonly string[] {
-  const dir = dirname(path);
-  const sum = path.endsWith(".work") ? `${path}.sum` : join(dir, "go.sum");
-  return [path, sum, join(dir, "vendor"), join(dir, "vendor", "modules.txt")];
-}
-
-/** The local folders that a go.mod or go.work may name in `replace` or `use`: each word that is a module's folder. */
-function localFolders(path: string): readonly string[] {
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch {
-    return [];
-  }
-  const found = new Set<string>();
-  for (const [quoted] of text.matchAll(/"[^"\n]*"|`[^`\n]*`|[^\s"`()]+/g)) {
-    const word = quoted.replace(/^["`]|["`]$/g, "");
-    if (!word.startsWith(".") && !isAbsolute(word) && !path.endsWith(".work")) continue;
-    const dir = resolve(dirname(path), word);
-    if (look(join(dir, "go.mod")) !== undefined) found.add(dir);
-  }
-  return [...found];
+  plan.folder({ dir: join(goroot, "pkg", "include"), kind: "sources" });
 }
 
 /**
@@ -324,13 +282,4 @@ function walkFolders(folder: string, visit: (dir: string, name: string) => boole
 /** Go embeds nothing of these folders, and its patterns skip them. */
 function isVcsFolder(name: string): boolean {
   return [".git", ".hg", ".svn", ".bzr"].includes(name);
-}
-
-function isWritable(path: string): boolean {
-  try {
-    accessSync(path, constants.W_OK);
-    return true;
-  } catch {
-    return false;
-  }
 }

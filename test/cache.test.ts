@@ -8,6 +8,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -285,6 +286,21 @@ describe("content", () => {
     expect(second.keep(b.path, b.digest)).toEqual(kept);
     expect(statSync(first.path(a.digest)).ino).toBe(ino);
     expect(kept === undefined ? [] : [first.has(kept), second.has(kept)]).toEqual([true, true]);
+  });
+
+  test("has no record under the name of another", async () => {
+    using box = makeCacheBox();
+    await using cache = box.open();
+    cache.write("build", "a", { of: "a" });
+    cache.write("build", "b", { of: "b" });
+    cache.write("setup", "a", { of: "a" });
+    const at = (name: string): string => join(cache.folder, "records", `${name}.json`);
+    renameSync(at("build-a"), at("x"));
+    renameSync(at("build-b"), at("build-a"));
+    renameSync(at("x"), at("build-b"));
+    expect([cache.read("build", "a"), cache.read("build", "b")]).toEqual([undefined, undefined]);
+    renameSync(at("setup-a"), at("build-a"));
+    expect(cache.read("build", "a")).toBeUndefined();
   });
 
   test("replaces damaged content", async () => {

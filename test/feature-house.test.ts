@@ -144,6 +144,7 @@ const UNTESTED: Readonly<Record<string, string>> = {
   "config-file": "config.test.ts reads files through config.ts",
   "events-record": "feature-events.test.ts reads the files of whole runs",
   events: "types",
+  "go-sources-plan": "go-sources.test.ts makes plans",
   "pipeline-plans": "feature-local-base.test.ts and build-debug.test.ts run whole builds that it refuses or adapts",
   "pipeline-resources": "publish.test.ts opens publishers with it, pipeline.test.ts whole runs",
   "registry-credential": "types, and the one header that registry-auth.test.ts reads",

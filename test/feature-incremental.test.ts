@@ -167,6 +167,36 @@ const SOURCES: readonly Situation[] = [
     image: "same",
   },
   {
+    name: "tests are edited below their headers, and one is removed",
+    files: {
+      "app/lib/lib_test.go": "package lib\n",
+      "app/lib/tagged_test.go": "//go:build integration\n\npackage lib_test\n\nfunc x() {}\n",
+      "app/lib/gone_test.go": "package lib\n",
+    },
+    change: ({ tree }) => {
+      append(tree.at("app/lib/lib_test.go"), "\nfunc broken {\n");
+      append(tree.at("app/lib/tagged_test.go"), "\nfunc y() {}\n");
+      remove(tree, "app/lib/gone_test.go");
+    },
+    go: false,
+    image: "same",
+  },
+  ...(
+    [
+      ["a test has no package clause any more", "app/lib/lib_test.go", "pakcage lib\n"],
+      ["a test is of another package", "app/lib/lib_test.go", "package other\n"],
+      ["a test's constraint is broken", "app/lib/lib_test.go", "//go:build (((\n\npackage lib\n"],
+      ["a test without a package clause is added", "app/lib/new_test.go", ""],
+      ["a test with cgo is added beside the program", "app/cmd/app/new_test.go", 'package main\n\nimport "C"\n'],
+      ["a test of a replaced module leads nowhere", "dep/new_test.go", { link: "nowhere" }],
+    ] as const
+  ).map(([name, path, text]): Situation => ({
+    name,
+    files: { "app/lib/lib_test.go": "package lib\n" },
+    change: ({ tree }) => tree.write({ [path]: text }),
+    image: "failure",
+  })),
+  {
     name: "a package that takes no part is edited",
     change: ({ tree }) => tree.write({ "app/other/other.go": "package other\n" }),
     go: false,
@@ -399,6 +429,38 @@ const MODULE_FILES: readonly Situation[] = [
   {
     name: "a go.mod above the program",
     change: ({ tree }) => tree.write({ "app/cmd/go.mod": "module x\n" }),
+    image: "failure",
+  },
+  ...(["replaced", "vendored", "excluded"] as const).map((how): Situation => ({
+    name: `a folder of the module provides a package of another, which is ${how}`,
+    files: {
+      "app/go.mod": goMod("example.com/app", {
+        more: "\nrequire example.com/app/api v0.0.0\n\nreplace example.com/app/api => ../api\n",
+      }),
+      "app/cmd/app/main.go": mainGo("main 1", ["example.com/app/api"]),
+      ...(how === "excluded" ? { "app/api/go.mod": goMod("example.com/app/api"), "app/api/never.txt": "" } : {}),
+      "api/go.mod": goMod("example.com/app/api"),
+      "api/api.go": libraryGo("api"),
+    },
+    before: ({ tree }) => (how === "vendored" ? vendor(tree.at("app")) : undefined),
+    // Go does not ask whether constraints leave the file out.
+    change: ({ tree }) => {
+      tree.write({ "app/api/never.go": "//go:build never\n\npackage api\n" });
+      if (how === "excluded") remove(tree, "app/api/go.mod");
+    },
+    image: "failure",
+  })),
+  {
+    name: "two replaced modules provide a package",
+    files: {
+      "app/go.mod": goMod("example.com/app", {
+        more: "\nrequire (\n\texample.com/dep v0.0.0\n\texample.com/dep/deep v0.0.0\n)\n\nreplace (\n\texample.com/dep => ../dep\n\texample.com/dep/deep => ../other\n)\n",
+      }),
+      "app/cmd/app/main.go": mainGo("main 1", ["example.com/dep", "example.com/dep/deep/down"]),
+      "other/go.mod": goMod("example.com/dep/deep"),
+      "other/down/down.go": libraryGo("down"),
+    },
+    change: ({ tree }) => tree.write({ "dep/deep/down/down.go": libraryGo("down") }),
     image: "failure",
   },
   ...(
@@ -635,6 +697,59 @@ const EMBEDS: readonly Situation[] = [
     image: "same",
     go: false,
   }),
+  embedding({
+    name: "its folder becomes a module",
+    pattern: "static/sub/b.txt",
+    change: (app) => writeFileSync(`${app}/static/sub/go.mod`, "module x\n"),
+    image: "failure",
+  }),
+  embedding({
+    name: "a folder above its own becomes a module",
+    pattern: "static/sub/*.txt",
+    change: (app) => writeFileSync(`${app}/static/go.mod`, "module x\n"),
+    image: "failure",
+  }),
+  ...["static/sub/b.txt", "static/sub", "static/*/b.txt"].map((pattern) =>
+    embedding({
+      name: "a folder above becomes a link",
+      pattern,
+      change: (app) => {
+        renameSync(`${app}/static`, `${app}/moved`);
+        symlinkSync("moved", `${app}/static`);
+      },
+      image: "failure",
+    }),
+  ),
+  embedding({
+    name: "a file becomes a link",
+    pattern: "static",
+    change: (app) => {
+      renameSync(`${app}/static/a.txt`, `${app}/a.txt`);
+      symlinkSync("../a.txt", `${app}/static/a.txt`);
+    },
+    image: "other",
+  }),
+  {
+    ...embedding({
+      name: "a link becomes a file",
+      pattern: "static",
+      change: (app) => {
+        unlinkSync(`${app}/static/link`);
+        writeFileSync(`${app}/static/link`, "a 1");
+      },
+      image: "other",
+    }),
+    before: ({ tree }) => tree.write({ "app/cmd/app/static/link": { link: "a.txt" } }),
+  },
+  {
+    ...embedding({
+      name: "a file is added in one of several folders",
+      pattern: "static/*/b.txt",
+      change: (app) => writeFileSync(`${app}/static/other/b.txt`, "b 2"),
+      image: "other",
+    }),
+    before: ({ tree }) => tree.write({ "app/cmd/app/static/other": null }),
+  },
   embedding({
     name: "the only match goes",
     pattern: "static/*.txt",
@@ -994,6 +1109,65 @@ const ARGUMENTS: readonly Situation[] = [
     args: [...APP, "./..."],
     change: ({ tree }) => tree.write({ "app/cmd/more/go.mod": goMod("example.com/more") }),
     image: "other",
+  },
+  ...(
+    [
+      ["a constraint goes", "cmd/more/main.go", `//go:build ignore\n\n${mainGo()}`, "cmd/more/main.go"],
+      ["a name no longer excludes it", "cmd/more/main_windows.go", mainGo(), "cmd/more/main_linux.go"],
+      ["its folder had tests only", "cmd/more/main_test.go", mainGo(), "cmd/more/main.go"],
+      ["its folder was hidden", "cmd/_more/main.go", mainGo(), "cmd/more/main.go"],
+      ["it was test data", "cmd/testdata/main.go", mainGo(), "cmd/more/main.go"],
+      ["it was a scratch file", "cmd/more/_main.go", mainGo(), "cmd/more/main.go"],
+    ] as const
+  ).map(([why, from, text, to]): Situation => ({
+    name: `a pattern, and a program appears: ${why}`,
+    files: { [`app/${from}`]: text },
+    args: [...APP, "./..."],
+    change: ({ tree }) => {
+      remove(tree, `app/${from}`);
+      tree.write({ [`app/${to}`]: mainGo() });
+    },
+    image: "other",
+  })),
+  {
+    name: "a pattern, and a module inside is one no longer",
+    files: { "app/cmd/more/go.mod": goMod("example.com/more"), "app/cmd/more/main.go": mainGo() },
+    args: [...APP, "./..."],
+    change: ({ tree }) => remove(tree, "app/cmd/more/go.mod"),
+    image: "other",
+  },
+  {
+    name: "a pattern, and a linked folder becomes a folder",
+    files: { "app/cmd/more": { link: "../../more" }, "more/main.go": mainGo() },
+    args: [...APP, "./..."],
+    change: ({ tree }) => {
+      unlinkSync(tree.at("app/cmd/more"));
+      renameSync(tree.at("more"), tree.at("app/cmd/more"));
+    },
+    image: "other",
+  },
+  {
+    name: "a pattern, and go.mod ignores a folder no longer",
+    files: { "app/cmd/more/main.go": mainGo() },
+    args: [...APP, "./..."],
+    before: ({ tree }) => append(tree.at("app/go.mod"), "\nignore ./cmd/more\n"),
+    change: ({ tree }) =>
+      writeFileSync(tree.at("app/go.mod"), textOf(tree.at("app/go.mod")).replace("ignore ./cmd/more\n", "")),
+    image: "other",
+  },
+  {
+    name: "a pattern, and a test is broken in a folder with tests only",
+    files: { "app/cmd/more/main_test.go": "package main\n" },
+    args: [...APP, "./..."],
+    change: ({ tree }) => tree.write({ "app/cmd/more/main_test.go": "pakcage main\n" }),
+    image: "failure",
+  },
+  {
+    name: "a pattern, and a test beside a program",
+    args: [...APP, "./..."],
+    change: ({ tree }) => tree.write({ "app/cmd/app/main_test.go": "package main\n" }),
+    go: false,
+    image: "same",
   },
   {
     name: "a pattern, and files that are no sources",

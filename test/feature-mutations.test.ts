@@ -10,6 +10,7 @@ import { SETTLED_MS } from "./helpers/world-bench.ts";
 import { ENVIRONMENT } from "./mutations/environment.ts";
 import { GIT } from "./mutations/git.ts";
 import { IMAGE } from "./mutations/image.ts";
+import { MODULE_CACHE } from "./mutations/module-cache.ts";
 import { MODULES } from "./mutations/modules.ts";
 import { SETTINGS } from "./mutations/settings.ts";
 import { SOURCES } from "./mutations/sources.ts";
@@ -19,6 +20,7 @@ import { type MutationGroup, Stage } from "./mutations/world.ts";
 const GROUPS: readonly MutationGroup[] = [
   ...SOURCES,
   ...MODULES,
+  ...MODULE_CACHE,
   ...TOOLCHAIN,
   ...SETTINGS,
   ...ENVIRONMENT,

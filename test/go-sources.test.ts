@@ -28,8 +28,8 @@ describe("embedFolders()", () => {
     ["static/a.txt", []],
     ["static/*", ["static", "static/empty", "static/sub"]],
     ["static/*.txt", ["static"]],
-    ["stat*/a.txt", [""]],
-    ["*/sub", ["", "static/sub"]],
+    ["stat*/a.txt", ["", "static"]],
+    ["*/sub", ["", "other", "static", "static/sub"]],
     ["[os]t[a-z]tic", ["", "static", "static/empty", "static/sub"]],
     ["nothing", []],
     ["stat\\ic", ["", "static", "static/empty", "static/sub"]],
@@ -166,7 +166,7 @@ describe("planSources()", () => {
   });
 });
 
-test("planPattern() looks where go would, and only at names", async () => {
+test("planPattern() looks where go would", async () => {
   tree = writeTree({
     ...MODULES,
     "app/_skip/x.go": "",
@@ -179,21 +179,15 @@ test("planPattern() looks where go would, and only at names", async () => {
   const all = [...packages.values()].flat();
   const named = all.filter(({ depOnly, standard }) => !depOnly && !standard);
   const options = { go: "", settings: [], gowork: undefined, root: tree.at("app"), packages: all };
-  const found = planPattern(programs, named, options).folders;
-  const of = (kind: string): readonly string[] =>
-    found
-      .filter((each) => each.kind === kind)
-      .map(({ dir }) => relative(tree.path, dir))
-      .sort();
-  expect(of("tree")).toEqual([
-    "app",
-    "app/cmd",
-    "app/cmd/app",
-    "app/cmd/app/kodata",
-    "app/empty",
-    "app/lib",
-    "app/nested",
-    "app/other",
+  const { files, folders } = planPattern(programs, named, options);
+  expect(folders.map(({ dir, kind, seen }) => `${kind} ${relative(tree.path, dir)} ${seen?.join()}`).sort()).toEqual([
+    "tree app undefined",
+    "tree app/cmd undefined",
+    "tree app/cmd/app main.go",
+    "tree app/cmd/app/kodata undefined",
+    "tree app/empty undefined",
+    "tree app/lib lib.go,never.go",
+    "tree app/other other.go",
   ]);
-  expect(of("sources")).toEqual(["app/cmd/app", "app/lib", "app/other"]);
+  expect(files).toContain(tree.at("app/nested/go.mod"));
 });
