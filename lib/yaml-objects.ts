@@ -13,6 +13,7 @@ import { cutItems } from "./yaml-objects-cut.ts";
 import { type Labels, parseSelector, type Selector } from "./yaml-selector.ts";
 import {
   addBroken,
+  collectionsOf,
   composeTokens,
   createLocator,
   loadYaml,
@@ -153,14 +154,13 @@ export function findPulls(document: YamlDocument, yaml: Yaml): readonly YamlPlac
     const target = yaml.isAlias(node) ? targets.get(node) : node;
     return yaml.isScalar(target) ? target.value : undefined;
   };
-  yaml.visit(tree, {
-    Map: (_, container) => {
-      const image = valueOf(container.get("image", true));
-      const policy: unknown = container.get("imagePullPolicy", true);
-      if (typeof image !== "string" || !image.startsWith("ko://") || valueOf(policy) !== "Always") return;
-      places.push(locate((yaml.isNode(policy) ? policy.range?.[0] : undefined) ?? 0));
-    },
-  });
+  for (const container of collectionsOf(yaml, tree)) {
+    if (!yaml.isMap(container)) continue;
+    const image = valueOf(container.get("image", true));
+    const policy: unknown = container.get("imagePullPolicy", true);
+    if (typeof image !== "string" || !image.startsWith("ko://") || valueOf(policy) !== "Always") continue;
+    places.push(locate((yaml.isNode(policy) ? policy.range?.[0] : undefined) ?? 0));
+  }
   return places;
 }
 

@@ -5,7 +5,7 @@
  * (https://yaml.org/spec/1.2.2/#9-document-stream-productions), so a stream is split without parsing it. Text that is not
  * edited comes out as it was read.
  */
-import type { Alias, CST, Document, Node } from "yaml";
+import type { Alias, CST, Document, Node, YAMLMap, YAMLSeq } from "yaml";
 import type { Pace } from "./async.ts";
 import { KoError, KoErrors } from "./errors.ts";
 
@@ -264,15 +264,24 @@ export function composeTokens(
  */
 export function toPlainValue(yaml: Yaml, tree: Document.Parsed | undefined): unknown {
   if (tree === undefined) return undefined;
-  // Not visit(), which takes quadratic time for nested nodes.
-  const todo: unknown[] = [tree.contents];
-  for (let node = todo.pop(); node !== undefined; node = todo.pop()) {
-    if (yaml.isMap(node)) {
-      node.items = node.items.filter(({ key }) => !yaml.isCollection(key));
-      for (const { value } of node.items) todo.push(value ?? null);
-    } else if (yaml.isSeq(node)) for (const item of node.items) todo.push(item ?? null);
+  for (const node of collectionsOf(yaml, tree)) {
+    if (yaml.isMap(node)) node.items = node.items.filter(({ key }) => !yaml.isCollection(key));
   }
   return tree.toJS({ maxAliasCount: MAX_ALIASES });
+}
+
+/** Finds the maps and lists of a document, in order. The `visit()` of the yaml package takes quadratic time for nested ones. */
+export function* collectionsOf(yaml: Yaml, tree: Document.Parsed): Generator<YAMLMap | YAMLSeq, void, void> {
+  const todo: unknown[] = [tree.contents];
+  while (todo.length > 0) {
+    const node = todo.pop();
+    if (!yaml.isCollection(node)) continue;
+    yield node;
+    const parts: readonly unknown[] = yaml.isMap(node)
+      ? node.items.flatMap(({ key, value }) => [key, value])
+      : node.items;
+    for (const part of parts.toReversed()) todo.push(part);
+  }
 }
 
 /**

@@ -438,6 +438,7 @@ describe("findAlwaysPulled()", () => {
         "    imagePullPolicy: Always\n---\nimage: ko://c\nimagePullPolicy: Always\n",
       ["6:22", "9:22", "12:18"],
     ],
+    ["behind thousands of dashes", `${"- ".repeat(2000)}{image: ko://a, imagePullPolicy: Always}\n`, ["1:4034"]],
     ["in JSON", '{\n "image": "ko://a",\n "imagePullPolicy": "Always"}\n', ["3:21"]],
     ["with Windows' line ends", "image: ko://a\r\nimagePullPolicy: Always\r\n", ["2:18"]],
     [
