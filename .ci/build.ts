@@ -99,10 +99,11 @@ async function main(host: Host): Promise<void> {
   await compileHere(host, folder, values.outfile === undefined ? undefined : resolve(host.cwd, values.outfile));
 }
 
-if (import.meta.main) {
+/** Runs the main function of a script, prints its error, and sets the exit code. */
+export async function runScript(run: (host: Host) => Promise<void>): Promise<void> {
   const host = createHost();
   try {
-    await main(host);
+    await run(host);
   } catch (error) {
     host.err(
       error instanceof AggregateError ? `${error.errors.map(String).join("\n")}\n` : `${describeError(error)}\n`,
@@ -110,3 +111,5 @@ if (import.meta.main) {
     process.exitCode = exitCodeOf(error);
   }
 }
+
+if (import.meta.main) await runScript(main);

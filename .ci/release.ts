@@ -9,11 +9,11 @@
 import { mkdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { describeError, exitCodeOf, KoError } from "../lib/errors.ts";
-import { createHost, type Host } from "../lib/host.ts";
+import { KoError } from "../lib/errors.ts";
+import type { Host } from "../lib/host.ts";
 import { findSourceVersion } from "../lib/version.ts";
 import pkg from "../package.json" with { type: "json" };
-import { compile, type Target } from "./build.ts";
+import { compile, runScript, type Target } from "./build.ts";
 
 /** One executable of a release. */
 export interface Executable {
@@ -143,14 +143,4 @@ async function main(host: Host): Promise<void> {
   await release(host, chosen, { folder, dist: resolve(host.cwd, values.dist ?? join(folder, "dist")) });
 }
 
-if (import.meta.main) {
-  const host = createHost();
-  try {
-    await main(host);
-  } catch (error) {
-    host.err(
-      error instanceof AggregateError ? `${error.errors.map(String).join("\n")}\n` : `${describeError(error)}\n`,
-    );
-    process.exitCode = exitCodeOf(error);
-  }
-}
+if (import.meta.main) await runScript(main);
