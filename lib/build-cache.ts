@@ -122,11 +122,12 @@ export class BuildCache {
   }
 
   /** The digest of the list of a program's packages; undefined if its build could not be recorded. */
-  listDigest(
+  async listDigest(
     program: Program,
-    told: { readonly packages: readonly GoPackage[]; readonly setup: BuildSetup },
-  ): ListDigest | undefined {
-    const found = this.inputs.listInputs(program, told);
+    { packages, setup }: { readonly packages: readonly GoPackage[]; readonly setup: BuildSetup },
+  ): Promise<ListDigest | undefined> {
+    const answer = await this.inputs.readAnswer(program.workDir, setup);
+    const found = this.inputs.listInputs(program, { packages, setup, answer });
     return "why" in found ? undefined : found.digest;
   }
 

@@ -131,7 +131,7 @@ export class ProgramFinder {
     }
     const digests = new Map<string, ListDigest>();
     for (const { builds, program } of all) {
-      const lists = builds.map((build) => build && this.#digestOf(program, build));
+      const lists = await Promise.all(builds.map(async (build) => build && this.#digestOf(program, build)));
       if (!lists.includes(undefined)) digests.set(program.importPath, lists.join(" "));
     }
     return digests;
@@ -190,7 +190,7 @@ export class ProgramFinder {
     }
   }
 
-  #digestOf(program: Program, build: Build): ListDigest | undefined {
+  async #digestOf(program: Program, build: Build): Promise<ListDigest | undefined> {
     const packages = this.#findListed(program, build)?.packages;
     return packages && this.#options.builds?.listDigest(program, { packages, setup: build.setup });
   }

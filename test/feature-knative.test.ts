@@ -219,10 +219,10 @@ describe.skipIf(programs === undefined)("on Knative Serving", () => {
       },
     );
     // With the cache, and what it takes for the same go.
-    const { KOCACHE = "", KO_GO_PATH = "" } = bench.env;
+    const kept = ["KOCACHE", "KO_GO_PATH", "TEST_GO", "TEST_GO_CALLS"].map((name) => [name, bench.env[name] ?? ""]);
     const ours = await runKo([...ourCommand(), "build", "--sbom=none", ...args], {
       ...options,
-      request: { ...request, env: { KOCACHE, KO_GO_PATH, ...env } },
+      request: { ...request, env: { ...Object.fromEntries(kept), ...env } },
       prefix: "ours",
     });
     // crane reads the layers.

@@ -63,6 +63,8 @@ export const EVERYTHING: Due = { everything: true, programs: new Set(), args: fa
 export function startWatching(bench: Bench, args: readonly string[], options: KoOptions = {}): Watching {
   const running = bench.start(args, options);
   let [errAt, outAt] = [0, 0];
+  /** The length of stdout after the last round. */
+  let before = 0;
   let isEnded = false;
   const said = async (what: RegExp): Promise<string> => {
     const rest = (): string => running.stderr().slice(errAt);
@@ -73,6 +75,13 @@ export function startWatching(bench: Bench, args: readonly string[], options: Ko
     errAt += end;
     return text;
   };
+  const round = async (): Promise<string> => {
+    const block = await said(ROUND);
+    // What a round prints comes on another pipe than what it says.
+    if (outcomeOf(block).startsWith("printed")) await waitUntil(() => running.stdout().length > before, running);
+    before = running.stdout().length;
+    return block;
+  };
   const end: Watching["end"] = async (signal = "SIGINT", { group } = { group: false }) => {
     isEnded = true;
     process.kill(group ? -running.pid : running.pid, signal);
@@ -81,7 +90,7 @@ export function startWatching(bench: Bench, args: readonly string[], options: Ko
   return {
     running,
     said,
-    round: () => said(ROUND),
+    round,
     printed: () => {
       const text = running.stdout().slice(outAt);
       outAt += text.length;
