@@ -5,7 +5,7 @@
  * sources are a registry, the daemon (base-daemon.ts), ko itself (base-builtin.ts) and an OCI layout (layout.ts).
  */
 import type { Cache } from "./cache.ts";
-import type { BaseName } from "./config.ts";
+import { type BaseName, DEFAULT_BASE_IMAGE } from "./config.ts";
 import { KoError, RegistryError } from "./errors.ts";
 import { type Image, type ImageSource, type Layer, platformOf } from "./image.ts";
 import { isObject } from "./json.ts";
@@ -150,6 +150,20 @@ export async function selectPlatforms(
       return { platform, entry, image: () => base.image(entry) };
     }),
   );
+}
+
+/**
+ * A failure to read a base, with a hint if the user did not choose it and it cannot be reached: one that needs no network.
+ *
+ * @param text the base's name in the configuration
+ */
+export function adviseOnBase(error: unknown, text: string): unknown {
+  const isUnreachable = error instanceof RegistryError && error.status === undefined;
+  if (text !== DEFAULT_BASE_IMAGE || !isUnreachable) return error;
+  return new KoError(error.message, {
+    transient: true,
+    hint: "Choose a base image that can be reached, or the one ko makes itself: export KO_DEFAULTBASEIMAGE=ko.builtin/static",
+  });
 }
 
 /** The name of a base in messages. */

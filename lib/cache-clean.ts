@@ -216,7 +216,7 @@ function cleanCache(place: string, { now }: SweepOptions): CleanResult {
 }
 
 /** The bytes of all files, those in work folders too; a file with several links counts once. */
-function measureCache({ entries, runs, temporaries }: CacheSurvey): number {
+export function measureCache({ entries, runs, temporaries }: CacheSurvey): number {
   const sizes = new Map<string, number>();
   for (const { file, size } of [...entries, ...temporaries, ...runs.flatMap(({ path }) => filesBelow(path))]) {
     sizes.set(file, size);
@@ -303,7 +303,7 @@ function count(number: number, one: string, many: string): string {
 }
 
 /** `1.3 GB`: three digits at most, rounded. */
-function formatBytes(size: number): string {
+export function formatBytes(size: number): string {
   const units = ["bytes", "kB", "MB", "GB", "TB"];
   let [value, unit] = [size, 0];
   while (value >= 999.5 && unit < units.length - 1) [value, unit] = [value / 1000, unit + 1];

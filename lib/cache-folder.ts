@@ -12,11 +12,12 @@ import {
   mkdirSync,
   readFileSync,
   readlinkSync,
+  type Stats,
   statfsSync,
   writeFileSync,
 } from "node:fs";
 import { dirname, isAbsolute, join } from "node:path";
-import { codeOf, UsageError } from "./errors.ts";
+import { codeOf, messageOf, UsageError } from "./errors.ts";
 import { look, lookAtLink } from "./file.ts";
 import type { Host } from "./host.ts";
 
@@ -127,6 +128,29 @@ export function prepareGeneration(folder: string, host: Pick<Host, "userId">): v
 }
 
 /**
+ * Tells why the folders of a generation could not be made or used, without making them: as {@link prepareGeneration}
+ * would fail.
+ *
+ * @returns undefined if nothing speaks against it
+ */
+export function whyUnusable(folder: string, host: Pick<Host, "userId">): string | undefined {
+  try {
+    checkFolders(folder, host);
+    for (const path of [folder, ...CACHE_FOLDERS.map((name) => join(folder, name))]) {
+      const found = lookAtLink(path);
+      if (found !== undefined) checkFolder(path, found, host);
+    }
+    let nearest = folder;
+    while (look(nearest) === undefined && lookAtLink(nearest) === undefined) nearest = dirname(nearest);
+    if (look(nearest)?.isDirectory() !== true) return `"${nearest}" is not a folder`;
+    accessSync(nearest, constants.W_OK | constants.X_OK);
+    return undefined;
+  } catch (error) {
+    return messageOf(error);
+  }
+}
+
+/**
  * The beginning of this run's folder name; a dash and random characters follow.
  *
  * On Linux it identifies the process by kernel, container, process number and start time, so that a process with the
@@ -158,10 +182,7 @@ export function isLeftBehind(
 }
 
 function makeFolders(folder: string, host: Pick<Host, "userId">): void {
-  const place = dirname(folder);
-  // Nothing is written to a place that others can write to.
-  checkOwner(place, host);
-  checkWriters([place, folder, ...CACHE_FOLDERS.map((name) => join(folder, name))], host);
+  checkFolders(folder, host);
   const isNew = mkdirSync(folder, { recursive: true, mode: 0o700 }) !== undefined;
   // Some CI systems keep caches in the work tree, which must not count as modified.
   if (isNew) writeFileSync(join(folder, IGNORE_FILE), "*\n", { mode: 0o600 });
@@ -172,6 +193,13 @@ function makeFolders(folder: string, host: Pick<Host, "userId">): void {
     closeFolder(path, host);
     accessSync(path, constants.W_OK | constants.X_OK);
   }
+}
+
+/** Nothing is written to a place that others can write to. */
+function checkFolders(folder: string, host: Pick<Host, "userId">): void {
+  const place = dirname(folder);
+  checkOwner(place, host);
+  checkWriters([place, folder, ...CACHE_FOLDERS.map((name) => join(folder, name))], host);
 }
 
 /** The place may be a symlink of the user; neither it nor the folder behind it may be that of another user but root. */
@@ -197,12 +225,15 @@ function checkWriters(folders: readonly string[], { userId }: Pick<Host, "userId
 }
 
 /** Checks a folder that ko has made, and closes it to readers. */
-function closeFolder(path: string, { userId }: Pick<Host, "userId">): void {
+function closeFolder(path: string, host: Pick<Host, "userId">): void {
   const found = lstatSync(path);
-  if (!found.isDirectory()) throw new Error(`"${path}" is a symlink`);
-  if (userId === undefined) return;
-  if (found.uid !== userId) throw belongs(path);
-  if ((found.mode & 0o077) !== 0) chmodSync(path, 0o700);
+  checkFolder(path, found, host);
+  if (host.userId !== undefined && (found.mode & 0o077) !== 0) chmodSync(path, 0o700);
+}
+
+function checkFolder(path: string, found: Stats, { userId }: Pick<Host, "userId">): void {
+  if (!found.isDirectory()) throw new Error(`"${path}" is ${found.isSymbolicLink() ? "a symlink" : "not a folder"}`);
+  if (userId !== undefined && found.uid !== userId) throw belongs(path);
 }
 
 function belongs(path: string): Error {

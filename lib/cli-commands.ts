@@ -7,6 +7,7 @@
 import {
   APPLY_FLAGS,
   BUILD_COMMAND_FLAGS,
+  DOCTOR_FLAGS,
   GLOBAL_FLAGS,
   LOGIN_FLAGS,
   RESOLVE_FLAGS,
@@ -94,6 +95,7 @@ export interface FlagsOf {
   readonly login: typeof LOGIN_FLAGS;
   readonly logout: typeof GLOBAL_FLAGS;
   readonly cache: typeof GLOBAL_FLAGS;
+  readonly doctor: typeof DOCTOR_FLAGS;
   readonly completion: typeof GLOBAL_FLAGS;
   readonly version: typeof GLOBAL_FLAGS;
   readonly help: typeof GLOBAL_FLAGS;
@@ -284,6 +286,24 @@ The limit is 10 GB or a tenth of the disk, whichever is less. Entries that were 
     ],
     flags: GLOBAL_FLAGS,
     environment: CACHE_VARIABLES,
+  },
+  doctor: {
+    summary: "Check this machine: go, registry, cluster, cache.",
+    aliases: [],
+    words: "",
+    maxWords: 0,
+    about: `Shows what this machine has and what ko would do with it: go, git, kubectl and its cluster, the Docker daemon, local clusters, the configuration file, KO_DOCKER_REPO and its registry, base images, the cache, disks, inotify, proxies and certificates.
+
+Each line begins with ok, note (it works, but a person may want to know) or problem (a command would fail, or each build is slow). The line below says what to type. The exit code is 1 if there is a problem, else 0.
+
+It takes at most 5 seconds. Nothing is written, built or pushed: the registry is asked for a manifest with the rights of a push. Secrets are not shown, only where they are from.`,
+    examples: [
+      ["Check this machine", "ko doctor"],
+      ["Check it for the local daemon, and another cluster", "ko doctor -L --context staging"],
+      ["Print the problems only", "ko doctor --json | jq -r '.findings[] | select(.status == \"problem\").message'"],
+    ],
+    flags: DOCTOR_FLAGS,
+    environment: BUILD_VARIABLES,
   },
   completion: {
     summary: "Print a shell completion script.",

@@ -152,6 +152,10 @@ const PUBLISH_FLAGS = {
   },
 } as const;
 
+const OUTPUT_FLAGS = {
+  json: { kind: "bool", default: false, help: "Print JSON instead of text." },
+} as const;
+
 const BUILD_FLAGS = {
   platform: {
     kind: "list",
@@ -281,6 +285,7 @@ export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable]
   ["Watch flags", WATCH_FLAGS],
   ["Name flags", NAME_FLAGS],
   ["Publish flags", PUBLISH_FLAGS],
+  ["Output flags", OUTPUT_FLAGS],
   ["Build flags", BUILD_FLAGS],
   ["Report flags", REPORT_FLAGS],
   ["kubectl flags", KUBECTL_FLAGS],
@@ -320,5 +325,17 @@ export const RUN_FLAGS: BuildFlagTable & typeof KUBECTL_FLAGS = { ...ALL_BUILD_F
 /** The flags of `ko login`. */
 export const LOGIN_FLAGS: typeof LOGIN_CREDENTIAL_FLAGS & typeof GLOBAL_FLAGS = {
   ...LOGIN_CREDENTIAL_FLAGS,
+  ...GLOBAL_FLAGS,
+};
+
+/** The flags of `ko doctor`: those that choose the daemon, the registry and the cluster. */
+export const DOCTOR_FLAGS: Pick<typeof PUBLISH_FLAGS, "local" | "insecure-registry"> &
+  typeof OUTPUT_FLAGS &
+  typeof KUBECTL_FLAGS &
+  typeof GLOBAL_FLAGS = {
+  local: PUBLISH_FLAGS.local,
+  "insecure-registry": PUBLISH_FLAGS["insecure-registry"],
+  ...OUTPUT_FLAGS,
+  ...KUBECTL_FLAGS,
   ...GLOBAL_FLAGS,
 };

@@ -79,6 +79,8 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
       const { runCacheCommand } = await import("./cache-clean.ts");
       return print(host, runCacheCommand(invocation.positionals, { host, log }));
     }
+    case "doctor":
+      return doctor(invocation, { host, log });
     case "completion": {
       const { completionScript } = await import("./cli-completion.ts");
       return print(host, completionScript(invocation.positionals[0]));
@@ -107,6 +109,16 @@ function findAuth(argv: readonly string[]): { readonly words: readonly string[];
 async function print(host: Host, text: string): Promise<number> {
   await host.out(text);
   return 0;
+}
+
+/** `doctor`: prints what this machine has. */
+async function doctor({ flags, given }: Of<"doctor">, { host, log }: Pick<Run, "host" | "log">): Promise<number> {
+  const [{ kubectlArguments }, { runDoctor }] = await Promise.all([import("./kubectl.ts"), import("./doctor.ts")]);
+  const { json, local, "insecure-registry": insecureRegistry } = flags;
+  const kubectl = kubectlArguments(flags, given);
+  const { exitCode, text } = await runDoctor(host, { log, kubectl, local, insecureRegistry, json });
+  await host.out(text);
+  return exitCode;
 }
 
 /**

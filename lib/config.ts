@@ -105,10 +105,15 @@ export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promi
     sourceDateEpoch: readEpoch(env, "SOURCE_DATE_EPOCH"),
     koDataDateEpoch: readEpoch(env, "KO_DATA_DATE_EPOCH"),
     dockerRepo: env["KO_DOCKER_REPO"] || undefined,
-    goPath: env["KO_GO_PATH"] || "go",
+    goPath: readGoPath(env),
     source: path,
     warnings: file.warnings,
   });
+}
+
+/** `KO_GO_PATH`, else `go`. */
+export function readGoPath(env: Host["env"]): string {
+  return env["KO_GO_PATH"] || "go";
 }
 
 /**

@@ -26,6 +26,8 @@ export interface DaemonEndpoint {
   readonly apiVersion: string | undefined;
   /** Warnings about the security of the connection. */
   readonly warnings: readonly string[];
+  /** The well-known sockets that were tried before this one, each with the reason why it is not used. */
+  readonly tried: readonly string[];
   /** The address for `fetch`; for ssh that of a local socket, opened now. @throws {KoError} If that fails. */
   connect(): Promise<DaemonAddress>;
 }
@@ -56,6 +58,13 @@ export interface FindDaemonOptions {
   readonly systemSockets?: readonly string[];
 }
 
+/** No setting names a daemon, and no well-known socket answers. */
+export class NoDaemonError extends KoError {
+  override readonly name: string = "NoDaemonError";
+}
+
+/** The `source` of a daemon that no setting names. */
+export const WELL_KNOWN = "a well-known socket";
 /** The context name that stands for no context. */
 const DEFAULT_CONTEXT = "default";
 /** `fetch` wants a host also for a socket. */
@@ -82,9 +91,9 @@ export async function findDaemon(host: Host, options: FindDaemonOptions = {}): P
   if (context !== undefined) return context;
   const { path, tried } = await searchSockets(host, options.systemSockets ?? systemSockets(host.platform));
   if (path !== undefined) {
-    return { ...socketEndpoint(path, { source: "a well-known socket" }), apiVersion: readApiVersion(host) };
+    return { ...socketEndpoint(path, { source: WELL_KNOWN }), apiVersion: readApiVersion(host), tried };
   }
-  throw new KoError(
+  throw new NoDaemonError(
     `Cannot find a Docker daemon: DOCKER_HOST and docker context are not set, tried ${tried.join(", ")}`,
     {
       hint: "Start Docker, Colima, Rancher Desktop, OrbStack or podman, or type: export DOCKER_HOST=unix:///path/to/docker.sock",
@@ -100,6 +109,7 @@ export function socketEndpoint(path: string, options: { readonly source: string 
     source: options.source,
     apiVersion: undefined,
     warnings: [],
+    tried: [],
     connect: async () => ({ ...DIRECT, base: SOCKET_BASE, unix: path }),
   };
 }
@@ -136,7 +146,7 @@ async function readEndpoint(host: Host, options: EndpointOptions): Promise<Daemo
         const bridge = await openSshBridge(host, argv);
         return { ...DIRECT, ...bridge, base: SOCKET_BASE };
       };
-      return { url: printable(text, 200), source, apiVersion, warnings: [], connect };
+      return { url: printable(text, 200), source, apiVersion, warnings: [], tried: [], connect };
     }
     default:
       throw fail("wanted unix:///path, tcp://host:port or ssh://user@host");
@@ -173,7 +183,7 @@ async function readTcp(host: Host, options: TcpOptions): Promise<Omit<DaemonEndp
     const route = new Route(host.env);
     return { ...DIRECT, base, tls, route, [Symbol.asyncDispose]: async () => route[Symbol.dispose]() };
   };
-  return { url: shown, source, warnings, connect };
+  return { url: shown, source, warnings, tried: [], connect };
 }
 
 function readApiVersion({ env }: Host): string | undefined {
@@ -301,7 +311,7 @@ function systemSockets(platform: string): readonly string[] {
 interface SocketSearch {
   /** The first socket that accepts a connection, else the first that denies permission. */
   readonly path: string | undefined;
-  /** The sockets that accept no connection, each with the reason. */
+  /** The sockets that accept no connection, each with the reason; not `path`. */
   readonly tried: readonly string[];
 }
 
@@ -316,7 +326,7 @@ async function searchSockets(host: Pick<Host, "env" | "platform">, system: reado
     if (state === "permission denied") forbidden ??= path;
     tried.push(`"${path}" (${state})`);
   }
-  return { path: forbidden, tried };
+  return { path: forbidden, tried: tried.filter((line) => !line.startsWith(`"${forbidden}" `)) };
 }
 
 function userSockets({ env, platform }: Pick<Host, "env" | "platform">): readonly string[] {

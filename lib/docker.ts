@@ -115,6 +115,11 @@ export class DockerEngine implements AsyncDisposable {
     return this.#transport.name;
   }
 
+  /** The version of the API that is used. */
+  get apiVersion(): string {
+    return this.#version;
+  }
+
   /** The platform of the daemon's containers. */
   async platform(): Promise<EnginePlatform> {
     const { Os: os, Arch: architecture } = await this.#readObject("/version");

@@ -70,17 +70,26 @@ export function maySwitch(settings: Pick<GoSettings, "get">): boolean {
   return !["", "local"].includes(settings.get("GOTOOLCHAIN"));
 }
 
+/**
+ * Reads which installation and settings go has in a folder.
+ *
+ * @throws {KoError} If `go env` fails, or its output is not JSON.
+ */
+export async function readGoAnswer(options: RunGoOptions): Promise<GoAnswer> {
+  const { stdout } = await runGo(["env", "-json", ...ASKED], options);
+  const value = parseObject(stdout, "the output of go env");
+  const values: Record<string, string> = {};
+  for (const name of ASKED) {
+    const item = value[name];
+    if (typeof item === "string") values[name] = item;
+  }
+  return { digest: keyOf([goPath(options), values]), values };
+}
+
 /** Asks go which installation and settings it has in a folder; undefined if it fails. */
 export async function askGo(options: RunGoOptions): Promise<GoAnswer | undefined> {
   try {
-    const { stdout } = await runGo(["env", "-json", ...ASKED], options);
-    const value = parseObject(stdout, "the output of go env");
-    const values: Record<string, string> = {};
-    for (const name of ASKED) {
-      const item = value[name];
-      if (typeof item === "string") values[name] = item;
-    }
-    return { digest: keyOf([goPath(options), values]), values };
+    return await readGoAnswer(options);
   } catch {
     options.host.signal.throwIfAborted();
     return undefined;

@@ -36,8 +36,8 @@ export interface RunOptions {
   readonly timeout?: number;
   /** True returns the result for all exit codes. @default false: others than 0 throw */
   readonly anyExitCode?: boolean;
-  /** False keeps the process in our process group, so that the terminal's Ctrl-C reaches it. @default true */
-  readonly ownGroup?: boolean;
+  /** "terminal": ours, which its Ctrl-C reaches; "probe": killed at once, for programs that only read. @default "own" */
+  readonly group?: "own" | "terminal" | "probe";
 }
 
 export interface RunResult {
@@ -291,7 +291,7 @@ interface RunProgramOptions extends RunOptions {
 
 async function runProgram(argv: readonly [string, ...string[]], options: RunProgramOptions): Promise<RunResult> {
   options.signal.throwIfAborted();
-  const ownGroup = options.ownGroup ?? true;
+  const ownGroup = options.group !== "terminal";
   const maxBytes = options.maxBytes ?? 256 * 1024 * 1024;
   const fail = (why: string, more: { code?: number; signal?: string; stderr?: string; hint?: string }): CommandError =>
     new CommandError(`Cannot run ${argv[0]}: ${why}`, {
@@ -326,12 +326,14 @@ async function runProgram(argv: readonly [string, ...string[]], options: RunProg
   const stop = (by: "timeout" | "size" | "signal"): void => {
     if (stopped.by !== undefined) return;
     stopped.by = by;
-    end("SIGTERM");
-    killTimer = setTimeout(() => {
+    const kill = (): void => {
       end("SIGKILL");
       // A process that left the group lives on, and may hold our pipes open.
       abandon.abort();
-    }, 3000);
+    };
+    if (options.group === "probe") return kill();
+    end("SIGTERM");
+    killTimer = setTimeout(kill, 3000);
   };
   const stopOnSignal = (): void => stop("signal");
   const timer = options.timeout === undefined ? undefined : setTimeout(() => stop("timeout"), options.timeout);

@@ -48,6 +48,10 @@ export function explainFailure(error: unknown, exchange: FailedExchange): KoErro
   ) {
     return fail(...explainProxy(error, { code, name, proxy, url }));
   }
+  if (code === "CERT_HAS_EXPIRED" || code === "CERT_NOT_YET_VALID") {
+    const why = code === "CERT_HAS_EXPIRED" ? "has expired" : "is not valid yet";
+    return fail(`its certificate ${why} (${code})`, "never", "Check the clock of this machine: date");
+  }
   if (/CERT|SELF_SIGNED|UNABLE_TO_|ALTNAME|HOSTNAME_MISMATCH/.test(code)) {
     const hint = `Set SSL_CERT_FILE to the CA's PEM file, or pass --insecure-registry for a registry you trust.`;
     return fail(`its certificate is not trusted (${code})`, "never", hint);
@@ -63,7 +67,11 @@ export function explainFailure(error: unknown, exchange: FailedExchange): KoErro
       );
     case "ECONNREFUSED":
       // A registry of this machine may be starting.
-      return fail(`nothing listens there${through} (${code})`, isLoopback(url.host) ? "soon" : "once");
+      return fail(
+        `nothing listens there${through} (${code})`,
+        isLoopback(url.host) ? "soon" : "once",
+        proxy === false ? undefined : checkProxy(url),
+      );
     case "ECONNRESET":
     case "ECONNABORTED":
     case "EPIPE":

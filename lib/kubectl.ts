@@ -139,7 +139,7 @@ export async function runKubectl(host: Host, args: readonly string[], options: R
     stdin: options.stdin ?? new Uint8Array(0),
     stdout: options.onOutput ?? "inherit",
     stderr: options.onError ?? "inherit",
-    ownGroup: false,
+    group: "terminal",
     anyExitCode: true,
   });
   return code;

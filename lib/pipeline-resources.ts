@@ -5,12 +5,11 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { once } from "./async.ts";
-import { type Base, readBase, registrySource, showBase } from "./base.ts";
+import { adviseOnBase, type Base, readBase, registrySource, showBase } from "./base.ts";
 import type { RunContext } from "./cache.ts";
 import { CompressionPool, FAST_GZIP } from "./compress.ts";
-import { type BaseName, DEFAULT_BASE_IMAGE, parseBase } from "./config.ts";
+import { type BaseName, parseBase } from "./config.ts";
 import type { DockerEngine } from "./docker.ts";
-import { KoError, RegistryError } from "./errors.ts";
 import type { ImageSource } from "./image.ts";
 import type { Destination, LocalTarget, Place, TagRule } from "./publish-destination.ts";
 import {
@@ -144,13 +143,7 @@ export class Resources implements AsyncDisposable {
     try {
       return await readBase(await this.#source(spec), { spec, shown: showBase(spec), signal: host.signal });
     } catch (error) {
-      const isUnreachable = error instanceof RegistryError && error.status === undefined;
-      if (text !== DEFAULT_BASE_IMAGE || !isUnreachable) throw error;
-      // The user did not choose this base: the hint names one that needs no network.
-      throw new KoError(error.message, {
-        transient: true,
-        hint: "Choose a base image that can be reached, or the one ko makes itself: export KO_DEFAULTBASEIMAGE=ko.builtin/static",
-      });
+      throw adviseOnBase(error, text);
     }
   }
 

@@ -82,6 +82,16 @@ export interface Destination {
   readonly warnings: readonly string[];
 }
 
+/** Where `KO_DOCKER_REPO` leads. */
+export interface Target {
+  /** Without slashes at the end. */
+  readonly repository: string;
+  /** `host[:port]` */
+  readonly host: string;
+  /** Undefined for a registry. */
+  readonly local: LocalTarget | undefined;
+}
+
 export interface PlanDestinationOptions {
   readonly dockerRepo: string | undefined;
   readonly cwd: string;
@@ -102,9 +112,8 @@ const LOCAL_HOSTS: Readonly<Record<string, LocalTarget>> = {
  */
 export async function planDestination(flags: PublishFlags, options: PlanDestinationOptions): Promise<Destination> {
   const { cwd } = options;
-  const repository = flags.local ? "ko.local" : (options.dockerRepo ?? "").replace(/\/+$/, "");
-  const host = repository === "" ? undefined : (splitHost(`${repository}/x`).host ?? DOCKER_HUB);
-  const local = LOCAL_HOSTS[host ?? ""];
+  const target = readTarget(flags.local ? "ko.local" : options.dockerRepo);
+  const { repository = "", host, local } = target ?? {};
   // As in the original, --push=false is about registries: -L and ko.local load all the same.
   const publishes = local !== undefined || (flags.push ?? (repository !== "" || flags.files.length === 0));
   if (publishes && repository === "") {
@@ -115,7 +124,6 @@ export async function planDestination(flags: PublishFlags, options: PlanDestinat
         "ko … --oci-layout-path DIR                      to write an OCI layout, without a registry",
     });
   }
-  if (repository !== "") checkRepository(repository);
   if (flags.files.filter((place) => place.kind !== "layout" && place.file === "-").length > 1) {
     throw new UsageError("Cannot write --tarball and --oci-archive both to stdout: one of them is wanted");
   }
@@ -135,6 +143,21 @@ export async function planDestination(flags: PublishFlags, options: PlanDestinat
     sbom: planSbom(flags.sbom, places),
     ...chooseCompression(flags.compression, places),
   };
+}
+
+/**
+ * Reads `KO_DOCKER_REPO`: a host (`localhost:5000`), a repository (`gcr.io/me`, or `me` on Docker Hub), or the host of a
+ * local target.
+ *
+ * @returns undefined if it is not set
+ * @throws {UsageError} If it is malformed.
+ */
+export function readTarget(dockerRepo: string | undefined): Target | undefined {
+  const repository = (dockerRepo ?? "").replace(/\/+$/, "");
+  if (repository === "") return undefined;
+  checkRepository(repository);
+  const host = splitHost(`${repository}/x`).host ?? DOCKER_HUB;
+  return { repository, host, local: LOCAL_HOSTS[host] };
 }
 
 export function isLocal(place: Place): place is Extract<Place, { readonly kind: LocalTarget }> {
@@ -192,7 +215,6 @@ async function checkFilePlace(place: FilePlace, cwd: string): Promise<FilePlace>
   return { ...place, file };
 }
 
-/** `KO_DOCKER_REPO` is a host (`localhost:5000`) or a repository (`gcr.io/me`, or `me` on Docker Hub). */
 function checkRepository(repository: string): void {
   if (repository.includes("@")) {
     // Not quoted: the part before the "@" may be a password.

@@ -183,7 +183,10 @@ export class Secrets {
 
   /** The text with every known secret hidden and every URL redacted. */
   hide(text: string): string {
-    let result = text.replace(/\bhttps?:\/\/[^\s"'<>\\]+/gi, (url) => redactUrl(url));
+    let result = text.replace(/\bhttps?:\/\/[^\s"'<>\\]+/gi, (url) => {
+      const shown = redactUrl(url);
+      return shown === `${url}/` ? url : shown;
+    });
     // Longest first: a token may contain the password that it was made of.
     const known = [...this.#known].sort((a, b) => b.length - a.length);
     for (const secret of known) result = result.replaceAll(secret, HIDDEN);

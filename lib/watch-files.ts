@@ -35,6 +35,12 @@ export interface WatchLimit {
   readonly folders: number;
 }
 
+/** The arguments of `sysctl` that raise the limits of inotify, by the code of the failure. */
+export const WATCH_SETTINGS: Readonly<Record<WatchLimit["code"], string>> = {
+  ENOSPC: "fs.inotify.max_user_watches=524288",
+  EMFILE: "fs.inotify.max_user_instances=1024",
+};
+
 interface Opened {
   readonly watcher: FSWatcher;
   /** Differs if another folder has taken the place of this one. */

@@ -13,7 +13,7 @@ import { checkWritableFile, readNames, writeOutputFile } from "./file.ts";
 import { type Host, withSignal } from "./host.ts";
 import type { Log, LogLevel } from "./log.ts";
 import { createTiming, type Recorder, reportingTiming, type Timing, type TimingOutput } from "./timing.ts";
-import { Watcher, type WatcherOptions, type WatchLimit } from "./watch-files.ts";
+import { WATCH_SETTINGS, Watcher, type WatcherOptions, type WatchLimit } from "./watch-files.ts";
 import {
   type Affected,
   isAffected,
@@ -355,7 +355,7 @@ function describePlan({ programs, ...rest }: WatchPlan): string {
 }
 
 function describeLimit({ code, folders, polled }: WatchLimit): string {
-  const setting = code === "ENOSPC" ? "fs.inotify.max_user_watches=524288" : "fs.inotify.max_user_instances=1024";
+  const setting = WATCH_SETTINGS[code];
   return (
     `the system allows no more watches: ${polled} of ${folders} folders are polled once a second instead.\n` +
     `  Raise the limit, and start ko again: sudo sysctl ${setting}`

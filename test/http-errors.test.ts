@@ -57,7 +57,7 @@ describe("explainFailure()", () => {
       { proxy },
       "nothing listens there through the proxy proxy.test:3128 (ECONNREFUSED)",
       "once",
-      undefined,
+      "Check HTTPS_PROXY and NO_PROXY.",
     ],
     [
       "a certificate",
@@ -66,6 +66,22 @@ describe("explainFailure()", () => {
       "its certificate is not trusted (UNABLE_TO_VERIFY_LEAF_SIGNATURE)",
       "never",
       "Set SSL_CERT_FILE to the CA's PEM file, or pass --insecure-registry for a registry you trust.",
+    ],
+    [
+      "an old certificate",
+      code("CERT_HAS_EXPIRED"),
+      {},
+      "its certificate has expired (CERT_HAS_EXPIRED)",
+      "never",
+      "Check the clock of this machine: date",
+    ],
+    [
+      "a certificate of tomorrow",
+      code("CERT_NOT_YET_VALID"),
+      {},
+      "its certificate is not valid yet (CERT_NOT_YET_VALID)",
+      "never",
+      "Check the clock of this machine: date",
     ],
     [
       "a proxy that cannot reach the server",
