@@ -48,6 +48,7 @@ describe("complete()", () => {
     "login",
     "logout",
     "cache",
+    "doctor",
     "completion",
     "version",
     "help",
