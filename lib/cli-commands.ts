@@ -8,7 +8,9 @@ import {
   APPLY_FLAGS,
   BUILD_COMMAND_FLAGS,
   DOCTOR_FLAGS,
+  CONFIG_FLAGS,
   GLOBAL_FLAGS,
+  INIT_FLAGS,
   LOGIN_FLAGS,
   RESOLVE_FLAGS,
   RUN_FLAGS,
@@ -92,6 +94,8 @@ export interface FlagsOf {
   readonly create: typeof APPLY_FLAGS;
   readonly delete: typeof GLOBAL_FLAGS;
   readonly run: typeof RUN_FLAGS;
+  readonly config: typeof CONFIG_FLAGS;
+  readonly init: typeof INIT_FLAGS;
   readonly login: typeof LOGIN_FLAGS;
   readonly logout: typeof GLOBAL_FLAGS;
   readonly cache: typeof GLOBAL_FLAGS;
@@ -237,6 +241,42 @@ Arguments after -- are passed to "kubectl run": its flags, and arguments for the
     ],
     flags: RUN_FLAGS,
     environment: MAIN_VARIABLES,
+  },
+  config: {
+    summary: "Show the settings that hold for programs, and their origins.",
+    aliases: [],
+    words: "[IMPORTPATH...] | schema",
+    completes: "package",
+    about: `Prints the settings with which "ko build" would build each program: image name and tags, destination, base image, platforms, environment and flags of go with templates expanded, capabilities, SBOM. Text after # is the origin: a flag, a variable, or a line of .ko.yaml. Without IMPORTPATH, prints the settings of all programs without an entry in builds.
+
+The flags of "ko build" show the effect that they would have. Nothing is built, and no registry or daemon is asked: the base image is shown as it is named.
+
+Values of variables are shown if they are in .ko.yaml and their names do not look secret. A word with a template that reads another variable is shown as it is written.
+
+"ko config schema" prints the JSON Schema of .ko.yaml.`,
+    examples: [
+      ["Show the settings of a program", "ko config ./cmd/api"],
+      ["Show the effect of flags", "ko config -B -t v1.2.3 --platform linux/arm64 ./cmd/api"],
+      ["Print the base image of each program", "ko config --json ./... | jq -r '.programs[].base.value'"],
+      ["Save the schema for an editor", "ko config schema > .ko.schema.json"],
+    ],
+    flags: CONFIG_FLAGS,
+    environment: MAIN_VARIABLES,
+  },
+  init: {
+    summary: "Write a first .ko.yaml.",
+    aliases: [],
+    words: "",
+    maxWords: 0,
+    about: `Finds the programs of the module, and writes .ko.yaml with an entry for each, after a question. The images stay the same, because every setting has its default. Editors with a YAML language server take the schema from .ko.schema.json, which is written beside it.
+
+No file is overwritten.`,
+    examples: [
+      ["Show the file, and ask whether to write it", "ko init"],
+      ["Write it without a question, in a script", "ko init --yes"],
+    ],
+    flags: INIT_FLAGS,
+    environment: { KO_GO_PATH: BUILD_VARIABLES.KO_GO_PATH },
   },
   login: {
     summary: "Log in to a registry.",

@@ -164,13 +164,6 @@ const BUILD_FLAGS = {
     values: ["all", "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/s390x", "linux/ppc64le", "windows/amd64"],
     help: "Target platforms: all (every platform of the base image), or a list of OS[/ARCH[/VARIANT]]. Defaults to defaultPlatforms in .ko.yaml, then $GOOS/$GOARCH if both are set, then linux/amd64.",
   },
-  jobs: {
-    kind: "int",
-    short: "j",
-    default: 0,
-    min: 0,
-    help: "Maximum number of compilers, linkers and layers at work at once. 0 stands for as many as processors and memory allow.",
-  },
   ldflags: {
     kind: "list",
     commas: false,
@@ -227,6 +220,16 @@ const BUILD_FLAGS = {
   },
 } as const;
 
+const SPEED_FLAGS = {
+  jobs: {
+    kind: "int",
+    short: "j",
+    default: 0,
+    min: 0,
+    help: "Maximum number of compilers, linkers and layers at work at once. 0 stands for as many as processors and memory allow.",
+  },
+} as const;
+
 const REPORT_FLAGS = {
   "metadata-file": {
     kind: "text",
@@ -279,6 +282,10 @@ const LOGIN_CREDENTIAL_FLAGS = {
   },
 } as const;
 
+const CONSENT_FLAGS = {
+  yes: { kind: "bool", short: "y", default: false, help: "Write the file without asking." },
+} as const;
+
 /** The groups of `--help`, in its order. A group of a command is the part that the command's table holds. */
 export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable])[] = [
   ["Input flags", INPUT_FLAGS],
@@ -287,8 +294,10 @@ export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable]
   ["Publish flags", PUBLISH_FLAGS],
   ["Output flags", OUTPUT_FLAGS],
   ["Build flags", BUILD_FLAGS],
+  ["Speed flags", SPEED_FLAGS],
   ["Report flags", REPORT_FLAGS],
   ["kubectl flags", KUBECTL_FLAGS],
+  ["Consent flags", CONSENT_FLAGS],
   ["Login flags", LOGIN_CREDENTIAL_FLAGS],
   ["Global flags", GLOBAL_FLAGS],
 ];
@@ -296,6 +305,7 @@ export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable]
 type BuildFlagTable = typeof NAME_FLAGS &
   typeof PUBLISH_FLAGS &
   typeof BUILD_FLAGS &
+  typeof SPEED_FLAGS &
   typeof REPORT_FLAGS &
   typeof GLOBAL_FLAGS;
 
@@ -303,6 +313,7 @@ const ALL_BUILD_FLAGS: BuildFlagTable = {
   ...NAME_FLAGS,
   ...PUBLISH_FLAGS,
   ...BUILD_FLAGS,
+  ...SPEED_FLAGS,
   ...REPORT_FLAGS,
   ...GLOBAL_FLAGS,
 };
@@ -321,6 +332,22 @@ export const APPLY_FLAGS: typeof RESOLVE_FLAGS & typeof KUBECTL_FLAGS = { ...RES
 
 /** The flags of `ko run`. */
 export const RUN_FLAGS: BuildFlagTable & typeof KUBECTL_FLAGS = { ...ALL_BUILD_FLAGS, ...KUBECTL_FLAGS };
+
+/** The flags of `ko config`: those of a build that decide a setting. */
+export const CONFIG_FLAGS: typeof NAME_FLAGS &
+  typeof PUBLISH_FLAGS &
+  typeof BUILD_FLAGS &
+  typeof OUTPUT_FLAGS &
+  typeof GLOBAL_FLAGS = {
+  ...NAME_FLAGS,
+  ...PUBLISH_FLAGS,
+  ...BUILD_FLAGS,
+  ...OUTPUT_FLAGS,
+  ...GLOBAL_FLAGS,
+};
+
+/** The flags of `ko init`. */
+export const INIT_FLAGS: typeof CONSENT_FLAGS & typeof GLOBAL_FLAGS = { ...CONSENT_FLAGS, ...GLOBAL_FLAGS };
 
 /** The flags of `ko login`. */
 export const LOGIN_FLAGS: typeof LOGIN_CREDENTIAL_FLAGS & typeof GLOBAL_FLAGS = {

@@ -9,7 +9,7 @@ import type { Word } from "./config-file.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import type { DebugSettings } from "./image.ts";
 import { PROGRESS_MODES, type ProgressMode } from "./log.ts";
-import { checkPlatforms } from "./oci.ts";
+import { ALL_PLATFORMS, checkPlatforms, parsePlatform, type Platform } from "./oci.ts";
 import type { FilePlace, PublishFlags, SbomFlags } from "./publish-destination.ts";
 import { type Naming, whyBadTag } from "./reference.ts";
 import type { TimingOutput } from "./timing.ts";
@@ -39,6 +39,12 @@ export interface BuildOptions {
   readonly timing: TimingOutput | undefined;
   /** Notes about the choice of flags, to be logged. */
   readonly warnings: readonly string[];
+}
+
+/** Platforms, and the setting that names them: a flag, a key or variables; undefined if none does. */
+export interface ChosenPlatforms {
+  readonly platforms: readonly string[];
+  readonly source: "--platform" | "defaultPlatforms" | "GOOS and GOARCH" | undefined;
 }
 
 export interface ChoosePlatformsOptions {
@@ -104,13 +110,13 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
  * are set (with `GOARM` as the variant of `arm`), else the fallback, such as the platform of a local daemon.
  *
  * @param requested the values of `--platform`
- * @returns platforms that {@link parsePlatform} accepts, or `all` alone
+ * @returns platforms that `parsePlatform()` accepts, or `all` alone
  * @throws {UsageError} As {@link checkPlatforms}, or if GOOS, GOARCH or GOARM are set beside another choice.
  */
 export async function choosePlatforms(
   requested: readonly string[],
   options: ChoosePlatformsOptions,
-): Promise<readonly string[]> {
+): Promise<ChosenPlatforms> {
   const { defaults, env } = options;
   const platforms = requested.length > 0 ? requested : defaults;
   const source = requested.length > 0 ? "--platform" : "defaultPlatforms";
@@ -124,14 +130,21 @@ export async function choosePlatforms(
         { hint: `Type "unset GOOS GOARCH GOARM", or leave ${source} out.` },
       );
     }
-    return platforms;
+    return { platforms, source };
   }
-  if (goos === undefined || goarch === undefined) return [(await options.fallback?.()) ?? FALLBACK];
+  if (goos === undefined || goarch === undefined) {
+    return { platforms: [(await options.fallback?.()) ?? FALLBACK], source: undefined };
+  }
   // GOARM may have a float mode after a comma. It has no meaning for other architectures.
   const variant = goarch === "arm" && goarm !== undefined ? `/v${goarm.replace(/,.*$/s, "")}` : "";
   const chosen = `${goos}/${goarch}${variant}`;
   checkPlatforms([chosen], "GOOS, GOARCH and GOARM");
-  return [chosen];
+  return { platforms: [chosen], source: "GOOS and GOARCH" };
+}
+
+/** The platform that arguments are listed for: its build constraints decide which packages are programs. */
+export function firstPlatform([first]: readonly string[]): Platform | undefined {
+  return first === undefined || first === ALL_PLATFORMS ? undefined : parsePlatform(first);
 }
 
 function listFiles(flags: BuildFlags): readonly FilePlace[] {

@@ -63,6 +63,16 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
       const { runKubectl } = await import("./kubectl.ts");
       return runKubectl(host, ["delete", ...invocation.positionals], { log, stdin: "inherit" });
     }
+    case "config": {
+      const { runConfig } = await import("./settings-text.ts");
+      const { flags, given, positionals: args } = invocation;
+      return print(host, await runConfig({ flags, given, args }, { host, log }));
+    }
+    case "init": {
+      const { initConfig } = await import("./settings-init.ts");
+      await initConfig({ host, log, isAgreed: invocation.flags.yes });
+      return 0;
+    }
     case "login": {
       const { login } = await import("./registry-login.ts");
       const [server = ""] = invocation.positionals;

@@ -29,11 +29,14 @@ export interface BuildEntry extends BuildWords {
   /** The folder of a program, or a file in it, relative to `dir`; or an import path. @default . */
   readonly main: Word | undefined;
   readonly capabilities: Capabilities | undefined;
+  /** Where the key of `capabilities` stands. */
+  readonly capabilitiesAt?: string | undefined;
 }
 
 export const NO_WORDS: BuildWords = { env: undefined, flags: undefined, ldflags: undefined };
 
-const ENTRY_KEYS = ["id", "dir", "main", "env", "flags", "ldflags", "linux_capabilities"] as const;
+/** The keys of an entry. */
+export const ENTRY_KEYS = ["id", "dir", "main", "env", "flags", "ldflags", "linux_capabilities"] as const;
 
 /** White space of Go's `unicode.IsSpace`. */
 const BLANK = /[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
@@ -124,6 +127,7 @@ function readEntry(
     capabilities: read("linux_capabilities", (value, setting) => {
       return readCapabilities(value.isText ? splitWords(value.text(setting)) : readTexts(value, setting));
     }),
+    capabilitiesAt: entries.get("linux_capabilities")?.where,
   };
 }
 

@@ -16,14 +16,14 @@ export interface Capabilities {
 }
 
 /** In the order of the kernel: the index is the number of the capability. */
-const NAMES = [
+export const CAPABILITY_NAMES: readonly string[] = [
   "chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable net_bind_service",
   "net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin",
   "sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write audit_control setfcap mac_override",
   "mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore",
 ].flatMap((line) => line.split(" "));
 
-const ALL = (1n << BigInt(NAMES.length)) - 1n;
+const ALL = (1n << BigInt(CAPABILITY_NAMES.length)) - 1n;
 const HIGHEST_NUMBER = 63;
 const REVISION_2 = 0x02000000;
 const EFFECTIVE = 1;
@@ -57,6 +57,22 @@ export function readCapabilities(terms: readonly Word[]): Capabilities | undefin
     view.setUint32(4 * i, word, true);
   }
   return { attribute, isEffective };
+}
+
+/** Writes capabilities as clauses: `net_bind_service,net_raw=ep chown=p`. */
+export function formatCapabilities({ attribute, isEffective }: Capabilities): string {
+  const view = new DataView(attribute.buffer, attribute.byteOffset, attribute.byteLength);
+  const read = (low: number, high: number): bigint =>
+    BigInt(view.getUint32(low, true)) | (BigInt(view.getUint32(high, true)) << 32n);
+  const [permitted, inheritable] = [read(4, 12), read(8, 16)];
+  const groups = new Map<string, string[]>();
+  for (let number = 0; number <= HIGHEST_NUMBER; number++) {
+    const has = (set: bigint): boolean => ((set >> BigInt(number)) & 1n) === 1n;
+    const actions = `${isEffective ? "e" : ""}${has(inheritable) ? "i" : ""}${has(permitted) ? "p" : ""}`;
+    if (!has(permitted) && !has(inheritable)) continue;
+    groups.set(actions, [...(groups.get(actions) ?? []), CAPABILITY_NAMES[number] ?? String(number)]);
+  }
+  return Array.from(groups, ([actions, names]) => `${names.join(",")}=${actions}`).join(" ");
 }
 
 interface Clause {
@@ -102,11 +118,11 @@ function maskOf(text: string, term: Word): bigint {
   }
   const name = text.toLowerCase();
   if (name === "all") return ALL;
-  const index = NAMES.indexOf(name.replace(/^cap_/, ""));
+  const index = CAPABILITY_NAMES.indexOf(name.replace(/^cap_/, ""));
   if (index >= 0) return 1n << BigInt(index);
   if (text === "") throw fail(term, "a name is missing, wanted NAME,NAME=ep");
   if (text.includes(",")) throw fail(term, "a list of names needs an action", `Type: ${text}=p`);
-  const nearest = findNearest(name, NAMES);
+  const nearest = findNearest(name, CAPABILITY_NAMES);
   throw fail(term, `"${text}" is no capability${nearest === undefined ? "" : `, the nearest is "${nearest}"`}`);
 }
 

@@ -42,8 +42,17 @@ export interface Config {
   readonly goPath: string;
   /** The absolute path of the configuration file. */
   readonly source: string | undefined;
+  readonly origins: ConfigOrigins;
   /** A line for each key of the file that ko does not know. */
   readonly warnings: readonly string[];
+}
+
+/** Where settings are from: `.ko.yaml:3:19`, or a variable. Undefined for a default. Words have their own origins. */
+export interface ConfigOrigins {
+  readonly defaultBaseImage: string | undefined;
+  /** By lower-cased import path. */
+  readonly baseImageOverrides: ReadonlyMap<string, string>;
+  readonly defaultPlatforms: string | undefined;
 }
 
 /** A parsed name of a base image. */
@@ -62,7 +71,8 @@ const BUILTIN_BASE_IMAGE = "ko.builtin/static";
 /** The last second of the year 9999, the latest time in JSON (RFC 3339). */
 const MAX_EPOCH = 253402300799;
 
-const KEYS = [
+/** The keys of the file. */
+export const KEYS = [
   "defaultBaseImage",
   "baseImageOverrides",
   "defaultPlatforms",
@@ -92,9 +102,10 @@ export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promi
   if (defaultPlatforms !== undefined) {
     checkPlatforms(defaultPlatforms.value, `${defaultPlatforms.where}: defaultPlatforms`);
   }
+  const overrides = collectOverrides(readOverridesVariable(env) ?? file.baseImageOverrides, cwd);
   return Object.freeze({
     defaultBaseImage: base?.value ?? DEFAULT_BASE_IMAGE,
-    baseImageOverrides: collectOverrides(readOverridesVariable(env) ?? file.baseImageOverrides, cwd),
+    baseImageOverrides: new Map(Array.from(overrides, ([key, { value }]) => [key, value])),
     defaultPlatforms: defaultPlatforms?.value ?? [],
     builds: file.builds,
     defaults: {
@@ -107,6 +118,11 @@ export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promi
     dockerRepo: env["KO_DOCKER_REPO"] || undefined,
     goPath: readGoPath(env),
     source: path,
+    origins: {
+      defaultBaseImage: base?.where,
+      baseImageOverrides: new Map(Array.from(overrides, ([key, { where }]) => [key, where])),
+      defaultPlatforms: defaultPlatforms?.where,
+    },
     warnings: file.warnings,
   });
 }
@@ -123,6 +139,11 @@ export function readGoPath(env: Host["env"]): string {
  */
 export function baseFor(config: Config, importPath: string): string {
   return config.baseImageOverrides.get(overrideKey(importPath)) ?? config.defaultBaseImage;
+}
+
+/** Returns the origin of {@link baseFor}; undefined for the default. */
+export function originOfBase({ origins }: Pick<Config, "origins">, importPath: string): string | undefined {
+  return origins.baseImageOverrides.get(overrideKey(importPath)) ?? origins.defaultBaseImage;
 }
 
 /**
@@ -268,8 +289,8 @@ function readOverridesVariable(
 function collectOverrides(
   overrides: readonly Setting<readonly [string, string]>[],
   cwd: string,
-): ReadonlyMap<string, string> {
-  const collected = new Map<string, string>();
+): ReadonlyMap<string, Setting<string>> {
+  const collected = new Map<string, Setting<string>>();
   for (const { value, where } of overrides) {
     const [importPath, image] = value;
     if (/^(?:ko:\/\/)?(?:\.{0,2}\/|\.{1,2}$)/.test(importPath)) {
@@ -280,12 +301,12 @@ function collectOverrides(
     checkBase({ value: image, where }, { cwd, setting: `baseImageOverrides["${importPath}"]` });
     const key = overrideKey(importPath);
     const before = collected.get(key);
-    if (before !== undefined && before !== image) {
+    if (before !== undefined && before.value !== image) {
       throw new UsageError(
-        `Cannot use ${where}: baseImageOverrides already has "${before}" for "${importPath}" (case is ignored)`,
+        `Cannot use ${where}: baseImageOverrides already has "${before.value}" for "${importPath}" (case is ignored)`,
       );
     }
-    collected.set(key, image);
+    collected.set(key, { value: image, where });
   }
   return collected;
 }

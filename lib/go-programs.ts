@@ -33,6 +33,8 @@ export interface FindProgramsOptions extends GoOptions {
   /** The platform of build constraints. @default linux/amd64 */
   readonly platform: Platform | undefined;
   readonly setups: BuildSetups;
+  /** True looks at no dependency of a package, and downloads nothing. @default false */
+  readonly isShallow?: boolean;
 }
 
 /** One output of `go list -deps`. */
@@ -204,7 +206,9 @@ class Search {
     const { setup, workDir } = first;
     const patterns = new Map(questions.map((question) => [question, patternFor(question.target, workDir)]));
     try {
-      const options = { ...this.#options, env: setup.env, cwd: workDir, flags: listArguments(setup) };
+      const { isShallow = false } = this.#options;
+      const env = isShallow ? { ...setup.env, GOPROXY: "off" } : setup.env;
+      const options = { ...this.#options, env, cwd: workDir, flags: listArguments(setup), isShallow };
       const packages = await listPackages([...new Set(patterns.values())], options);
       const listing = { workDir, setup, packages, byPath: new Map(packages.map((each) => [each.importPath, each])) };
       for (const [question, pattern] of patterns) {

@@ -68,6 +68,27 @@ export interface Reason {
   readonly reason: string;
 }
 
+/** A word of `go build`: as it is written, and rendered. */
+export interface RenderedWord {
+  readonly word: Word;
+  readonly text: string;
+  /** The names of the data that decided the text, such as `Env.HOME`. */
+  readonly reads: readonly string[];
+}
+
+/** The words that a setup was made of. */
+export interface SetupWords {
+  /** `NAME=VALUE` */
+  readonly env: readonly Word[];
+  readonly flags: readonly RenderedWord[];
+  readonly ldflags: readonly RenderedWord[];
+}
+
+interface MadeSetup {
+  readonly setup: BuildSetup;
+  readonly words: SetupWords;
+}
+
 interface EntryWords {
   readonly env: readonly Word[];
   readonly flags: readonly Word[];
@@ -94,7 +115,7 @@ export class BuildSetups {
   readonly entries: BuildEntries;
   readonly #options: BuildSetupsOptions;
   readonly #renderer: TemplateRenderer;
-  readonly #made = new Map<string, Promise<BuildSetup>>();
+  readonly #made = new Map<string, Promise<MadeSetup>>();
   /** Warnings that are no renderer's. */
   readonly #warnings = new Set<string>();
 
@@ -125,7 +146,16 @@ export class BuildSetups {
    * @param platform undefined if it is not known yet: then the variables of the entry choose it
    * @throws as {@link BuildSetups.of}
    */
-  for(placed: PlacedEntry | undefined, platform: Platform | undefined): Promise<BuildSetup> {
+  async for(placed: PlacedEntry | undefined, platform: Platform | undefined): Promise<BuildSetup> {
+    return (await this.#once(placed, platform)).setup;
+  }
+
+  /** Returns the words that the setup of {@link BuildSetups.for} was made of. @throws as {@link BuildSetups.of} */
+  async wordsFor(placed: PlacedEntry | undefined, platform: Platform | undefined): Promise<SetupWords> {
+    return (await this.#once(placed, platform)).words;
+  }
+
+  #once(placed: PlacedEntry | undefined, platform: Platform | undefined): Promise<MadeSetup> {
     const key = `${placed?.entry.name} ${platform === undefined ? "" : formatPlatform({ ...platform, "os.version": "" })}`;
     return once(this.#made, key, () => this.#make(placed, platform));
   }
@@ -153,7 +183,7 @@ export class BuildSetups {
     return [...this.#renderer.warnings, ...this.#warnings];
   }
 
-  async #make(placed: PlacedEntry | undefined, wanted: Platform | undefined): Promise<BuildSetup> {
+  async #make(placed: PlacedEntry | undefined, wanted: Platform | undefined): Promise<MadeSetup> {
     const { disableOptimizations = false, host, isDebugged: isDebuggable } = this.#options;
     const words = this.#wordsOf(placed);
     const variables = readVariables(words.env);
@@ -163,7 +193,7 @@ export class BuildSetups {
     const dir = placed?.dir ?? host.cwd;
     await this.#renderer.warnOfMistakes(words.replaced);
     const all = [...words.flags, ...words.ldflags];
-    const { git, hasTime, texts } = await this.#renderer.render(all, { dir, env });
+    const { git, hasTime, reads, texts } = await this.#renderer.render(all, { dir, env });
     for (const [i, word] of all.entries()) refuseToolexec(splitQuoted(texts[i] ?? ""), nameWord(word));
     const isDebugged = isDebuggable?.(platform) ?? false;
     const written = {
@@ -172,7 +202,7 @@ export class BuildSetups {
     };
     const linked = isDebugged ? this.#keepSymbols(written, env) : written;
     const args = buildArguments({ ...linked, disableOptimizations: disableOptimizations || isDebugged });
-    return {
+    const setup = {
       env,
       args,
       variables,
@@ -182,6 +212,9 @@ export class BuildSetups {
       unrepeatable: hasTime ? "its flags hold the time of the build; SOURCE_DATE_EPOCH would set it" : undefined,
       isDebugged,
     };
+    const rendered = all.map((word, i) => ({ word, text: texts[i] ?? "", reads: reads[i] ?? [] }));
+    const count = words.flags.length;
+    return { setup, words: { env: words.env, flags: rendered.slice(0, count), ldflags: rendered.slice(count) } };
   }
 
   #keepSymbols(words: LinkerWords, env: Readonly<Record<string, string>>): LinkerWords {

@@ -32,6 +32,8 @@ export interface RenderWordsOptions {
 
 export interface RenderedWords {
   readonly texts: readonly string[];
+  /** By word: the names of the data that decided its text, such as `Env.HOME`. */
+  readonly reads: readonly (readonly string[])[];
   /** True if a text depends on the time of the run. */
   readonly hasTime: boolean;
   /** The state of git that texts depend on; undefined if they do not. */
@@ -75,7 +77,7 @@ export class TemplateRenderer {
    */
   async render(words: readonly Word[], options: RenderWordsOptions): Promise<RenderedWords> {
     if (!words.some(isTemplate)) {
-      return { texts: words.map(({ value }) => value), hasTime: false, git: undefined };
+      return { texts: words.map(({ value }) => value), reads: words.map(() => []), hasTime: false, git: undefined };
     }
     const [parser, { render }] = await Promise.all([import("./template-parse.ts"), import("./template.ts")]);
     const errors: KoError[] = [];
@@ -84,6 +86,7 @@ export class TemplateRenderer {
     let hasTime = false;
     const fields = new Set<string>();
     const texts: string[] = [];
+    const reads: (readonly string[])[] = [];
     const pace = new Pace(this.#options.host.signal);
     for (const [i, template] of templates.entries()) {
       // One template is bounded, but there may be many.
@@ -96,10 +99,11 @@ export class TemplateRenderer {
         this.#warnings.add(describeTime(words[i]));
       }
       texts.push(rendered?.text ?? "");
+      reads.push(names);
     }
     throwAll(errors);
     const hasChanges = CHANGE_FIELDS.some((field) => fields.has(field));
-    return { texts, hasTime, git: fields.size === 0 ? undefined : { dir: options.dir, hasChanges } };
+    return { texts, reads, hasTime, git: fields.size === 0 ? undefined : { dir: options.dir, hasChanges } };
   }
 
   /** Warns of templates that are not valid, and that another setting replaces. */

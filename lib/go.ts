@@ -237,9 +237,10 @@ export function splitQuoted(text: string): readonly string[] {
  */
 export async function listPackages(
   patterns: readonly string[],
-  options: RunGoOptions & { readonly flags?: readonly string[] },
+  options: RunGoOptions & { readonly flags?: readonly string[]; readonly isShallow?: boolean },
 ): Promise<readonly GoPackage[]> {
-  const args = ["list", "-e", "-deps", `-json=${FIELDS}`, ...(options.flags ?? []), "--", ...patterns];
+  const depth = options.isShallow === true ? "-find" : "-deps";
+  const args = ["list", "-e", depth, `-json=${FIELDS}`, ...(options.flags ?? []), "--", ...patterns];
   options.log.debug(`go list of ${patterns.join(" ")} in ${options.cwd}`);
   try {
     const { stdout } = await runGo(args, options);

@@ -8,7 +8,9 @@ import { existsSync, fstatSync, readFileSync, rmSync, writeSync } from "node:fs"
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { isatty } from "node:tty";
 import { codeOf, CommandError, KoError, messageOf } from "./errors.ts";
+import { readHead, readLine, readTail } from "./host-streams.ts";
 
 export interface RunOptions {
   /** @default the host's working directory */
@@ -65,7 +67,10 @@ export interface Host {
   readonly userId: number | undefined;
   /** Aborted by SIGINT, SIGTERM and SIGHUP, with an {@link Interrupted} as reason. */
   readonly signal: AbortSignal;
+  readonly stdinIsTerminal: boolean;
   readonly stderrIsTerminal: boolean;
+  /** Columns of the terminal; undefined if stdout is not a terminal, or the terminal does not report them. */
+  readonly stdoutColumns: number | undefined;
   /** Columns of the terminal; undefined if stderr is not a terminal, or the terminal does not report them. */
   readonly stderrColumns: number | undefined;
   /** Rows of the terminal; undefined in the same cases. */
@@ -83,6 +88,8 @@ export interface Host {
    * @throws {KoError} If stdin has more than `maxBytes`, cannot be read, or a signal comes meanwhile.
    */
   readStdin(maxBytes: number): Promise<Uint8Array>;
+  /** Reads a line that a person types, without its end; undefined at the end of stdin. @throws as `readStdin()` */
+  readLine(): Promise<string | undefined>;
   /**
    * Runs a program to its end.
    *
@@ -150,6 +157,12 @@ export function createHost(): Host {
     cpus: navigator.hardwareConcurrency,
     userId: process.getuid?.(),
     signal: controller.signal,
+    get stdinIsTerminal() {
+      return isatty(0);
+    },
+    get stdoutColumns() {
+      return process.stdout.isTTY ? process.stdout.columns : undefined;
+    },
     get stderrIsTerminal() {
       return process.stderr.isTTY;
     },
@@ -172,6 +185,7 @@ export function createHost(): Host {
     },
     err: (text) => void writeStderr(text),
     readStdin: (maxBytes) => readStdin(maxBytes, controller.signal),
+    readLine: () => readLine(Bun.stdin.stream(), controller.signal),
     run: (argv, options = {}) =>
       runProgram(argv, {
         ...options,
@@ -182,24 +196,31 @@ export function createHost(): Host {
         writeStderr,
       }),
     findProgram: (name) => Bun.which(name, { PATH: host.env["PATH"] ?? "", cwd: host.cwd }) ?? undefined,
-    tempFolder: async (prefix, parent = resolve(host.cwd, host.env["TMPDIR"] || tmpdir())) => {
-      const path = await mkdtemp(join(parent, `${prefix}-`)).catch((cause: unknown) => {
-        throw new KoError(`Cannot make a temporary folder in "${parent}"`, {
-          cause,
-          hint: "Set TMPDIR to a folder that can be written to.",
-        });
-      });
-      folders.add(path);
-      return {
-        path,
-        [Symbol.asyncDispose]: async () => {
-          await rm(path, { recursive: true, force: true });
-          folders.delete(path);
-        },
-      };
-    },
+    tempFolder: (prefix, parent = resolve(host.cwd, host.env["TMPDIR"] || tmpdir())) =>
+      makeTempFolder(join(parent, `${prefix}-`), { parent, folders }),
   };
   return host;
+}
+
+/** @param options.folders those to remove at a second signal */
+async function makeTempFolder(
+  prefix: string,
+  { folders, parent }: { readonly parent: string; readonly folders: Set<string> },
+): Promise<TempFolder> {
+  const path = await mkdtemp(prefix).catch((cause: unknown) => {
+    throw new KoError(`Cannot make a temporary folder in "${parent}"`, {
+      cause,
+      hint: "Set TMPDIR to a folder that can be written to.",
+    });
+  });
+  folders.add(path);
+  return {
+    path,
+    [Symbol.asyncDispose]: async () => {
+      await rm(path, { recursive: true, force: true });
+      folders.delete(path);
+    },
+  };
 }
 
 /** Returns the host with another signal, which ends the processes that it starts. */
@@ -374,71 +395,6 @@ function listener({ stderr, writeStderr }: RunProgramOptions): ((chunk: Uint8Arr
   if (typeof stderr !== "function") return stderr === "tee" ? writeStderr : undefined;
   const decoder = new TextDecoder();
   return (chunk) => stderr(decoder.decode(chunk, { stream: true }));
-}
-
-interface ReadOptions {
-  readonly maxBytes: number;
-  /** Ends the reading before the stream's end. */
-  readonly abandon: AbortSignal;
-}
-
-interface ReadHeadOptions {
-  readonly onTooMuch: () => void;
-  readonly listen: ((chunk: Uint8Array) => unknown) | undefined;
-}
-
-/** Reads the first `maxBytes`, and drops the rest so that the program can end. `listen` gets everything instead. */
-async function readHead(
-  stream: Bun.Subprocess["stdout"],
-  { maxBytes, abandon, onTooMuch, listen }: ReadOptions & ReadHeadOptions,
-): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of chunksOf(stream, abandon)) {
-    if (listen !== undefined) {
-      await listen(chunk);
-      continue;
-    }
-    size += chunk.byteLength;
-    if (size > maxBytes) onTooMuch();
-    else chunks.push(chunk);
-  }
-  return joined(chunks);
-}
-
-/** Reads the last `maxBytes`. `listen` gets everything too, and is awaited. */
-async function readTail(
-  stream: Bun.Subprocess["stderr"],
-  { maxBytes, abandon, listen }: ReadOptions & { readonly listen: ((chunk: Uint8Array) => unknown) | undefined },
-): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of chunksOf(stream, abandon)) {
-    if (listen !== undefined) await listen(chunk);
-    chunks.push(chunk);
-    size += chunk.byteLength;
-    for (let [first] = chunks; first && size - first.byteLength >= maxBytes; [first] = chunks) {
-      size -= first.byteLength;
-      chunks.shift();
-    }
-  }
-  return joined(chunks).subarray(-maxBytes);
-}
-
-/** Reads without delay, so that the pipe's flow control works (docs/rules.md, Bun 5). */
-async function* chunksOf(
-  stream: Bun.Subprocess["stdout"],
-  abandon: AbortSignal,
-): AsyncGenerator<Uint8Array, void, void> {
-  if (!(stream instanceof ReadableStream)) return;
-  const reader = stream.getReader();
-  const cancel = (): void => void reader.cancel().catch(() => {});
-  abandon.addEventListener("abort", cancel, { once: true });
-  for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
-}
-
-function joined(chunks: readonly Uint8Array[]): Uint8Array {
-  return chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
 }
 
 function killGroup(pid: number, signal: "SIGTERM" | "SIGKILL"): void {

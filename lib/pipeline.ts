@@ -15,7 +15,7 @@ import {
   planBuilds,
 } from "./build.ts";
 import type { Cache, LazyCache, RunContext } from "./cache.ts";
-import { type BuildOptions, choosePlatforms } from "./cli-options.ts";
+import { type BuildOptions, choosePlatforms, firstPlatform } from "./cli-options.ts";
 import { baseFor, type Config } from "./config.ts";
 import { KoError } from "./errors.ts";
 import type { DelveBuilds } from "./go-delve.ts";
@@ -27,7 +27,7 @@ import type { GoPackage } from "./go.ts";
 import type { Host } from "./host.ts";
 import type { DebugSettings, ImageSink, Published } from "./image.ts";
 import { type Log, RunWarnings } from "./log.ts";
-import { ALL_PLATFORMS, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
+import { formatPlatform, type Platform } from "./oci.ts";
 import { checkDebugged, checkTarball, fitPlans } from "./pipeline-plans.ts";
 import { platformOf, Resources } from "./pipeline-resources.ts";
 import {
@@ -254,8 +254,7 @@ class Attempt implements AsyncDisposable {
     this.#platforms = platforms;
     this.#builds = cache === undefined ? undefined : new BuildCache({ cache, host, log, go: config.goPath });
     // Arguments are listed for one platform: its build constraints decide which packages are programs.
-    const [first] = platforms;
-    const platform = first === undefined || first === ALL_PLATFORMS ? undefined : parsePlatform(first);
+    const platform = firstPlatform(platforms);
     const { goPath: go } = config;
     this.finder = new ProgramFinder({ host, log, timing, go, platform, setups, cache, builds: this.#builds });
   }
@@ -269,7 +268,7 @@ class Attempt implements AsyncDisposable {
       const place = local === undefined ? undefined : resources.place(local);
       // A daemon or cluster that is missing is reported before any other work.
       await place;
-      const platforms = await choosePlatforms(build.platforms, {
+      const { platforms } = await choosePlatforms(build.platforms, {
         defaults: config.defaultPlatforms,
         env: context.host.env,
         ...(place === undefined ? {} : { fallback: () => platformOf(place) }),

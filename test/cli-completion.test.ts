@@ -45,6 +45,8 @@ describe("complete()", () => {
     "create",
     "delete",
     "run",
+    "config",
+    "init",
     "login",
     "logout",
     "cache",

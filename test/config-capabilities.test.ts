@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { readCapabilities } from "../lib/config-capabilities.ts";
+import { formatCapabilities, readCapabilities } from "../lib/config-capabilities.ts";
 import type { Word } from "../lib/config-file.ts";
 import { describeError } from "../lib/errors.ts";
 
@@ -29,6 +29,8 @@ describe("readCapabilities()", () => {
     const hex = Buffer.from(found?.attribute ?? []).toString("hex");
     expect(hex.replace(/(.{8})(?=.)/g, "$1 ")).toBe(want);
     expect(found?.isEffective).toBe(want.startsWith("01"));
+    const written = found === undefined ? "" : formatCapabilities(found);
+    expect(readCapabilities(written.split(" ").map(word))).toEqual(found);
   });
 
   test.each([[["net_raw=e"]], [["net_raw="]], [["="]], [[]], [["net_raw-p"]], [["net_raw", "net_raw-p"]]])(

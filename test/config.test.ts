@@ -2,13 +2,17 @@ import { describe, expect, test } from "bun:test";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { type BaseName, type Config, baseFor, loadConfig, parseBase } from "../lib/config.ts";
+import { type BaseName, type Config, baseFor, loadConfig, originOfBase, parseBase } from "../lib/config.ts";
 import { KoError, KoErrors, UsageError, describeError } from "../lib/errors.ts";
+import { writeTree } from "./helpers/world-folders.ts";
 
 type Env = Readonly<Record<string, string>>;
 type Files = Readonly<Record<string, string>>;
 
-const DEFAULTS: Config = {
+/** The origins have a test of their own. */
+type Settings = Omit<Config, "origins">;
+
+const DEFAULTS: Settings = {
   defaultBaseImage: "gcr.io/distroless/static:nonroot",
   baseImageOverrides: new Map(),
   defaultPlatforms: [],
@@ -23,14 +27,14 @@ const DEFAULTS: Config = {
 };
 
 /** Loads the configuration in a new folder with these files; `DIR` in results and messages stands for it. */
-async function load(files: Files, env: Env = {}): Promise<Config | string> {
+async function load(files: Files, env: Env = {}): Promise<Settings | string> {
   const dir = await mkdtemp(join(tmpdir(), "ko-config-"));
   try {
     for (const [name, text] of Object.entries(files)) {
       await mkdir(dirname(join(dir, name)), { recursive: true });
       await writeFile(join(dir, name), text);
     }
-    const config = await loadConfig({ env, cwd: dir });
+    const { origins: _, ...config } = await loadConfig({ env, cwd: dir });
     const source = config.source?.replace(dir, "DIR");
     return { ...config, source };
   } catch (error) {
@@ -42,7 +46,7 @@ async function load(files: Files, env: Env = {}): Promise<Config | string> {
 }
 
 /** The same with a `.ko.yaml` only. */
-function loadText(text: string, env: Env = {}): Promise<Config | string> {
+function loadText(text: string, env: Env = {}): Promise<Settings | string> {
   return load({ ".ko.yaml": text }, env);
 }
 
@@ -315,8 +319,37 @@ defaultPlatforms: [linux/s390x]
   });
 });
 
+describe("the origins of settings", () => {
+  test("are places in the file, or variables", async () => {
+    using tree = writeTree({
+      ".ko.yaml": "defaultBaseImage: alpine\nbaseImageOverrides:\n  a.io/A: scratch\ndefaultPlatforms: all\n",
+    });
+    const config = await loadConfig({ env: {}, cwd: tree.path });
+    expect(config.origins).toEqual({
+      defaultBaseImage: ".ko.yaml:1:19",
+      baseImageOverrides: new Map([["a.io/a", ".ko.yaml:3:11"]]),
+      defaultPlatforms: ".ko.yaml:4:1",
+    });
+    expect(["ko://a.io/A", "a.io/b"].map((path) => originOfBase(config, path))).toEqual([
+      ".ko.yaml:3:11",
+      ".ko.yaml:1:19",
+    ]);
+    const env = {
+      KO_DEFAULTBASEIMAGE: "x",
+      KO_BASEIMAGEOVERRIDES: '{"a.io/a": "y"}',
+      KO_DEFAULTPLATFORMS: "linux",
+    };
+    expect((await loadConfig({ env, cwd: tree.path })).origins).toEqual({
+      defaultBaseImage: "KO_DEFAULTBASEIMAGE",
+      baseImageOverrides: new Map([["a.io/a", "KO_BASEIMAGEOVERRIDES"]]),
+      defaultPlatforms: "KO_DEFAULTPLATFORMS",
+    });
+  });
+});
+
 describe("baseFor()", () => {
-  const config: Config = { ...DEFAULTS, baseImageOverrides: new Map([["github.com/foo/cmd", "alpine"]]) };
+  const origins = { defaultBaseImage: undefined, baseImageOverrides: new Map(), defaultPlatforms: undefined };
+  const config: Config = { ...DEFAULTS, origins, baseImageOverrides: new Map([["github.com/foo/cmd", "alpine"]]) };
 
   test.each([
     ["github.com/foo/cmd", "alpine"],

@@ -49,7 +49,12 @@ const at = (name: string, env: Readonly<Record<string, string>> = {}) => ({ dir:
 describe("TemplateRenderer", () => {
   test("passes words without actions on, and starts nothing", async () => {
     const words = ["-s", "-X a.b={ {}", "}}"];
-    expect(await open().render(words.map(word), at("repo"))).toEqual({ texts: words, hasTime: false, git: undefined });
+    expect(await open().render(words.map(word), at("repo"))).toEqual({
+      texts: words,
+      reads: words.map(() => []),
+      hasTime: false,
+      git: undefined,
+    });
     expect([calls("git"), calls("go")]).toEqual([[], []]);
   });
 
@@ -112,6 +117,7 @@ describe("TemplateRenderer", () => {
     const fixed = open({ epoch: 1_700_000_000 });
     expect(await fixed.render(words, at("repo"))).toEqual({
       texts: ["2023-11-14T22:13:20Z", "1700000000"],
+      reads: [["Date"], ["Timestamp"]],
       hasTime: false,
       git: undefined,
     });

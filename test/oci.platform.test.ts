@@ -121,7 +121,10 @@ describe("choosePlatforms()", () => {
     ["linux/amd64 at last", [], [], {}, ["linux/amd64"]],
     ["an empty variable is not set", ["all"], [], { GOOS: "", GOARCH: "" }, ["all"]],
   ])("takes %s", async (_, requested, defaults, env, platforms) => {
-    expect(await choosePlatforms(requested, { defaults, env })).toEqual(platforms);
+    const { platforms: found, source } = await choosePlatforms(requested, { defaults, env });
+    expect(found).toEqual(platforms);
+    const isNamed = env["GOOS"] && env["GOARCH"] ? "GOOS and GOARCH" : undefined;
+    expect(source).toBe(requested.length > 0 ? "--platform" : defaults.length > 0 ? "defaultPlatforms" : isNamed);
     const fallback = (): Promise<string> => Promise.resolve("linux/riscv64");
     const own =
       env["GOOS"] && env["GOARCH"]
@@ -129,7 +132,7 @@ describe("choosePlatforms()", () => {
         : platforms.map((each) =>
             each === "linux/amd64" && requested.length + defaults.length === 0 ? "linux/riscv64" : each,
           );
-    expect(await choosePlatforms(requested, { defaults, env, fallback })).toEqual(own);
+    expect((await choosePlatforms(requested, { defaults, env, fallback })).platforms).toEqual(own);
   });
 
   test.each<[readonly string[], readonly string[], Record<string, string>, string]>([

@@ -1,0 +1,170 @@
+import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { Ajv2020 } from "ajv/dist/2020.js";
+import { parseAllDocuments } from "yaml";
+import { ENTRY_KEYS } from "../lib/config-builds.ts";
+import { CAPABILITY_NAMES } from "../lib/config-capabilities.ts";
+import { KEYS, loadConfig } from "../lib/config.ts";
+import { KoError } from "../lib/errors.ts";
+import { formatSchema } from "../lib/settings-schema.ts";
+import { writeTree } from "./helpers/world-folders.ts";
+import { BUILD_CASES } from "./parity/builds.ts";
+import { CONFIGURATION_CASES } from "./parity/configurations.ts";
+
+interface Schema {
+  readonly properties: Readonly<Record<string, unknown>>;
+  readonly $defs: {
+    readonly build: { readonly properties: Readonly<Record<string, unknown>> };
+    readonly capability: { readonly anyOf: readonly [{ readonly enum: readonly string[] }] };
+  };
+}
+
+const text = readFileSync(`${import.meta.dir}/../docs/schemas/ko.v1.json`, "utf8");
+const schema: Schema = JSON.parse(text);
+const fits = new Ajv2020({ allowUnionTypes: true, strictTypes: false }).compile(JSON.parse(text));
+
+/** Whether ko takes a file, and has nothing to say about it. */
+async function isTaken(yaml: string): Promise<boolean> {
+  using tree = writeTree({ ".ko.yaml": yaml });
+  try {
+    return (await loadConfig({ env: {}, cwd: tree.path })).warnings.length === 0;
+  } catch (error) {
+    if (!(error instanceof KoError)) throw error;
+    return false;
+  }
+}
+
+function validates(yaml: string): boolean {
+  const documents = parseAllDocuments(yaml, { merge: true });
+  const [first] = Array.isArray(documents) ? documents : [];
+  return fits(first?.toJS() ?? null);
+}
+
+const GOOD: readonly string[] = [
+  "",
+  "# nothing\n",
+  "defaultBaseImage: alpine:3\n",
+  "defaultBaseImage:\n",
+  "defaultBaseImage: ko.builtin/static\n",
+  "defaultBaseImage: scratch\n",
+  "defaultBaseImage: oci:dir:v1\n",
+  "defaultBaseImage: oci:/d\n",
+  "defaultBaseImage: localhost:5000/a/b@sha256:" + "0".repeat(64) + "\n",
+  "baseImageOverrides:\n",
+  "baseImageOverrides:\n  example.com/A/b: alpine\n  ko://b.io/c: scratch\n",
+  "defaultPlatforms: all\n",
+  "defaultPlatforms: [all]\n",
+  "defaultPlatforms: []\n",
+  "defaultPlatforms: linux/amd64,linux/arm64 linux/s390x\n",
+  "defaultPlatforms: [linux, linux/arm/v7, 'windows/amd64:10.0.20348']\n",
+  "defaultEnv: [A=1, B=]\n",
+  "defaultEnv: A=1 B=2\n",
+  "defaultEnv: ''\n",
+  "defaultFlags: -v  -tags a\n",
+  "defaultFlags: [-p, 1]\n",
+  "defaultLdflags: []\n",
+  "defaultLdflags: -s -w\n",
+  "builds:\n",
+  "builds: []\n",
+  "builds: {main: ./a}\n",
+  "builds:\n- id: 7\n  dir: .\n  main: 1\n",
+  "builds:\n- id:\n  env:\n  flags:\n  ldflags:\n  linux_capabilities:\n",
+  "builds:\n- env: A=1 B=2\n  flags: ''\n  ldflags: ''\n",
+  "builds:\n- linux_capabilities: [net_raw, CAP_CHOWN, cap_kill, 40, all]\n",
+  "builds:\n- linux_capabilities: net_raw,net_admin=eip chown+p =\n",
+  "builds:\n- linux_capabilities: [NET_RAW=ep, all-e]\n",
+  "x-any: {a: [1]}\nX-more: 1\nbuilds:\n- x-own: 1\n  main: .\n",
+  "x-base: &b {main: ./a}\nbuilds:\n- <<: *b\n  id: a\n",
+];
+
+const BAD: readonly string[] = [
+  "- a\n",
+  "text\n",
+  "defaultBaseImage: 7\n",
+  "defaultBaseImage: ''\n",
+  "defaultBaseImage: a b\n",
+  "defaultBaseImage: Alpine\n",
+  "defaultBaseImage: ko.builtin/other\n",
+  "defaultBaseImage: 'oci:'\n",
+  "defaultBaseImage: [alpine]\n",
+  "baseImageOverrides: alpine\n",
+  "baseImageOverrides:\n  a.io/a:\n",
+  "baseImageOverrides:\n  ./cmd/a: alpine\n",
+  "baseImageOverrides:\n  a.io/a: 7\n",
+  "defaultPlatforms: 7\n",
+  "defaultPlatforms: {a: b}\n",
+  "defaultPlatforms: [all, linux/amd64]\n",
+  "defaultPlatforms: all,linux/amd64\n",
+  "defaultPlatforms: [linux/a/b/c]\n",
+  "defaultPlatforms: ['linux/amd64,linux/arm64']\n",
+  "defaultPlatforms: [7]\n",
+  "defaultEnv: [A]\n",
+  "defaultEnv: A=1 B\n",
+  "defaultEnv: {A: 1}\n",
+  "defaultFlags: 7\n",
+  "defaultFlags: [true]\n",
+  "defaultLdflags: {}\n",
+  "builds: 7\n",
+  "builds: [a]\n",
+  "builds: [null]\n",
+  "builds:\n- main: [a]\n",
+  "builds:\n- id: true\n",
+  "builds:\n- env: [7]\n",
+  "builds:\n- env: ''\n",
+  "builds:\n- env: {A: 1}\n",
+  "builds:\n- flags: 7\n",
+  "builds:\n- ldflags: [[-s]]\n",
+  "builds:\n- linux_capabilities: [net_rwa]\n",
+  "builds:\n- linux_capabilities: 'net_raw=x'\n",
+  "builds:\n- linux_capabilities: [64]\n",
+  "builds:\n- linux_capabilities: net_raw,chown\n",
+  "builds:\n- ldflag: -s\n",
+  "builds:\n- binary: a\n",
+  "defaultbaseimag: alpine\n",
+  "ports: [80]\n",
+];
+
+/** Files that ko takes, and that the schema does not describe: it has one spelling of each key. */
+const OTHER_SPELLINGS = ["keys in other cases"];
+
+describe("the schema of .ko.yaml", () => {
+  test("is the file of the documentation, and a schema", () => {
+    const printed: unknown = JSON.parse(formatSchema());
+    expect(printed).toEqual(JSON.parse(text));
+    expect(new Ajv2020().validateSchema(JSON.parse(text))).toBe(true);
+  });
+
+  test("has the keys of the parser, and no other", () => {
+    expect(Object.keys(schema.properties).sort()).toEqual([...KEYS].sort());
+    expect(Object.keys(schema.$defs.build.properties).sort()).toEqual([...ENTRY_KEYS].sort());
+    expect([...schema.$defs.capability.anyOf[0].enum]).toEqual([...CAPABILITY_NAMES]);
+  });
+
+  test("describes every key", () => {
+    const all = [...Object.entries(schema.properties), ...Object.entries(schema.$defs.build.properties)];
+    expect(all.filter(([, value]) => !JSON.stringify(value).includes('"description":'))).toEqual([]);
+  });
+
+  test.each(GOOD.map((each) => [each]))("takes %j, as ko does", async (yaml) => {
+    expect([await isTaken(yaml), validates(yaml), fits.errors]).toEqual([true, true, null]);
+  });
+
+  test.each(BAD.map((each) => [each]))("refuses %j, as ko does", async (yaml) => {
+    expect([await isTaken(yaml), validates(yaml)]).toEqual([false, false]);
+  });
+
+  const bases = { reference: "registry.example.com/base:v1" };
+  const shapes = [...BUILD_CASES, ...CONFIGURATION_CASES]
+    .map(({ builds = "", config, name }): readonly [string, string] => [name, config === undefined ? builds : ""])
+    .filter(([name, yaml]) => yaml !== "" && !OTHER_SPELLINGS.includes(name));
+
+  test.each(shapes)("agrees with ko about a real file: %s", async (_, yaml) => {
+    const file = `defaultBaseImage: ${bases.reference}\n${yaml}`;
+    expect(validates(file)).toBe(await isTaken(file));
+  });
+
+  test("has enough real files, most of which are taken", () => {
+    const taken = shapes.filter(([, yaml]) => validates(yaml));
+    expect([shapes.length > 80, taken.length > 70]).toEqual([true, true]);
+  });
+});
