@@ -1,19 +1,22 @@
 /**
- * Compiles the executables of a release into dist/, with SHA256SUMS.
+ * Compiles the executables of a release into dist/, with SHA256SUMS, manual pages and completion scripts.
  *
  * Each executable begins with the Bun runtime of its system, an npm package whose digest stands here. For x64 it is the
  * runtime that needs no AVX2.
  *
  * usage: bun .ci/release.ts [--dist FOLDER] [NAME]...
  */
-import { mkdir } from "node:fs/promises";
+import { mkdir, writeFile } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { SHELLS } from "../lib/cli-commands.ts";
+import { completionScript } from "../lib/cli-completion.ts";
 import { KoError } from "../lib/errors.ts";
 import type { Host } from "../lib/host.ts";
 import { findSourceVersion } from "../lib/version.ts";
 import pkg from "../package.json" with { type: "json" };
 import { compile, runScript, type Target } from "./build.ts";
+import { writeManPages } from "./man.ts";
 
 /** One executable of a release. */
 export interface Executable {
@@ -74,14 +77,17 @@ export const EXECUTABLES: readonly Executable[] = [
   },
 ];
 
-/** Compiles executables into `dist`, and writes their SHA256SUMS. */
+/** The files in which shells look for completions of `ko`. */
+const COMPLETION_FILES = { bash: "ko.bash", zsh: "_ko", fish: "ko.fish", powershell: "ko.ps1" } as const;
+
+/** Compiles executables into `dist`, and writes their SHA256SUMS, manual pages and completion scripts. */
 async function release(
   host: Host,
   executables: readonly Executable[],
   { folder, dist }: { readonly folder: string; readonly dist: string },
 ): Promise<void> {
   const source = await findSourceVersion(host, folder);
-  await mkdir(dist, { recursive: true });
+  await writeDocuments(host, { folder, dist });
   const sums: string[] = [];
   for (const { name, target, runtime, integrity } of executables) {
     const outfile = join(dist, name);
@@ -93,6 +99,22 @@ async function release(
     host.err(`Compiled ${outfile} (${version}, ${(Bun.file(outfile).size / 1e6).toFixed(1)} MB)\n`);
   }
   await Bun.write(join(dist, "SHA256SUMS"), sums.join(""));
+}
+
+/** Writes `man/man1/*.1`, for a directory of MANPATH, and `completions/`. */
+export async function writeDocuments(
+  host: Host,
+  { dist, folder }: { readonly folder: string; readonly dist: string },
+): Promise<void> {
+  const { stdout } = await host.run(["git", "log", "-1", "--format=%ct"], { cwd: folder, anyExitCode: true });
+  const seconds = Number(host.env["SOURCE_DATE_EPOCH"] || new TextDecoder().decode(stdout));
+  const pages = join(dist, "man", "man1");
+  await mkdir(pages, { recursive: true });
+  for (const [file, text] of writeManPages({ date: new Date(seconds * 1000) }))
+    await writeFile(join(pages, file), text);
+  const completions = join(dist, "completions");
+  await mkdir(completions, { recursive: true });
+  for (const shell of SHELLS) await writeFile(join(completions, COMPLETION_FILES[shell]), completionScript(shell));
 }
 
 /**

@@ -6,6 +6,7 @@
  */
 import { GLOBAL_FLAGS } from "./cli-flag-groups.ts";
 import { type FlagTable, type FlagValues, formatFlags, helpFlag, type ParsedFlags, parseFlags } from "./cli-flags.ts";
+import { DEFAULT_COLUMNS } from "./cli-help.ts";
 import { logLevelOf } from "./cli-parse.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
@@ -189,7 +190,7 @@ function formatAuthHelp(only?: AuthName): string {
   const commands = Object.keys(COMMANDS).filter(isAuthCommand);
   const sections = (only === undefined ? commands : [only]).flatMap((name) => {
     const { example, flags, summary, words } = COMMANDS[name];
-    const shown = Object.keys(flags).length === 0 ? [] : ["", formatFlags(flags)];
+    const shown = Object.keys(flags).length === 0 ? [] : ["", formatFlags(flags, DEFAULT_COLUMNS)];
     return [`  ko auth ${name} ${words}`, `      ${summary}`, `      For example: ${example}`, ...shown, ""];
   });
   return [
@@ -198,7 +199,7 @@ function formatAuthHelp(only?: AuthName): string {
     "Usage:",
     ...sections,
     "Global flags:",
-    formatFlags({ ...helpFlag(), ...GLOBAL_FLAGS }),
+    formatFlags({ ...helpFlag(), ...GLOBAL_FLAGS }, DEFAULT_COLUMNS),
     "",
   ].join("\n");
 }

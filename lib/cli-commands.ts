@@ -16,6 +16,7 @@ import {
   RUN_FLAGS,
 } from "./cli-flag-groups.ts";
 import type { FlagTable } from "./cli-flags.ts";
+import { CACHE_VARIABLES, GO_COMMAND, LOGIN_VARIABLES, MAIN_VARIABLES } from "./cli-environment.ts";
 
 export interface Command {
   /** One line, for the overview. */
@@ -49,37 +50,6 @@ export interface Command {
 
 /** A purpose, and the lines to type for it. */
 export type Example = readonly [purpose: string, typed: string];
-
-const CACHE_VARIABLES = {
-  KOCACHE: "Cache directory; off disables the cache. (default: ko in the user's cache directory)",
-  KO_CACHE_MAX: "Maximum size of the cache, such as 20GB.",
-} as const;
-
-const LOGIN_VARIABLES = {
-  DOCKER_CONFIG: "Directory of config.json. (default: ~/.docker)",
-  REGISTRY_AUTH_FILE: "File of podman, used if Docker has none.",
-} as const;
-
-/** The environment variables of the commands that build. */
-const BUILD_VARIABLES = {
-  KO_DOCKER_REPO:
-    "Repository for the images, such as registry.example.com/team. ko.local loads them into the local daemon, and kind.local, k3d.local or minikube.local into that cluster.",
-  KO_DEFAULTBASEIMAGE:
-    "Base image. Overrides defaultBaseImage in .ko.yaml. (default: gcr.io/distroless/static:nonroot)",
-  KO_BASEIMAGEOVERRIDES: "Base images by import path, as a JSON object. Overrides baseImageOverrides in .ko.yaml.",
-  KO_DEFAULTPLATFORMS: "Platforms without --platform. Overrides defaultPlatforms in .ko.yaml.",
-  KO_DEFAULTENV: "Variables for go, NAME=VALUE, separated by blanks. Overrides defaultEnv in .ko.yaml.",
-  KO_DEFAULTFLAGS: "Flags of go build, separated by blanks. Overrides defaultFlags in .ko.yaml.",
-  KO_DEFAULTLDFLAGS: "Flags of the Go linker, separated by blanks. Overrides defaultLdflags in .ko.yaml.",
-  KO_CONFIG_PATH: "Configuration file, or the directory of .ko.yaml. (default: the working directory)",
-  COSIGN_REPOSITORY: "Repository for the SBOMs, instead of that of their image.",
-  KO_GO_PATH: "The go command. (default: go)",
-  KO_DATA_PATH_ALLOWED_ROOT: "Directory above kodata/ that its symlinks may point into. (default: the source tree)",
-  KO_TOKEN_HOSTS: "Token servers that may receive a registry's credentials: a list of REGISTRY=SERVER.",
-  SOURCE_DATE_EPOCH: "Creation time of the images, in seconds since 1970.",
-  KO_DATA_DATE_EPOCH: "Modification time of files in kodata/, in seconds since 1970.",
-  ...CACHE_VARIABLES,
-} as const;
 
 /** The shells that completion scripts are made for. */
 export const SHELLS = ["bash", "zsh", "fish", "powershell"] as const;
@@ -117,14 +87,6 @@ export const OVERVIEW_EXAMPLES: readonly Example[] = [
   ["Build, push and deploy the programs that config/ references", "ko apply -f config/"],
 ];
 
-/** The environment variables that matter most; `ko build --help` lists all. */
-export const MAIN_VARIABLES: Readonly<Record<string, string>> = {
-  KO_DOCKER_REPO: BUILD_VARIABLES.KO_DOCKER_REPO,
-  KO_DEFAULTBASEIMAGE: BUILD_VARIABLES.KO_DEFAULTBASEIMAGE,
-  KO_CONFIG_PATH: BUILD_VARIABLES.KO_CONFIG_PATH,
-  KOCACHE: BUILD_VARIABLES.KOCACHE,
-};
-
 /** All commands by name, in the order of the overview. */
 export const COMMANDS: { readonly [N in CommandName]: Command & { readonly flags: FlagsOf[N] } } = {
   build: {
@@ -157,7 +119,7 @@ The file .ko.yaml in the working directory sets base images and platforms (defau
       ["Write an OCI layout, without a registry", "ko build --push=false --oci-layout-path dist ./cmd/api"],
     ],
     flags: BUILD_COMMAND_FLAGS,
-    environment: BUILD_VARIABLES,
+    environment: MAIN_VARIABLES,
   },
   resolve: {
     summary: "Print YAML with ko:// references replaced by images.",
@@ -276,7 +238,7 @@ No file is overwritten.`,
       ["Write it without a question, in a script", "ko init --yes"],
     ],
     flags: INIT_FLAGS,
-    environment: { KO_GO_PATH: BUILD_VARIABLES.KO_GO_PATH },
+    environment: GO_COMMAND,
   },
   login: {
     summary: "Log in to a registry.",
@@ -343,7 +305,7 @@ It takes at most 5 seconds. Nothing is written, built or pushed: the registry is
       ["Print the problems only", "ko doctor --json | jq -r '.findings[] | select(.status == \"problem\").message'"],
     ],
     flags: DOCTOR_FLAGS,
-    environment: BUILD_VARIABLES,
+    environment: MAIN_VARIABLES,
   },
   completion: {
     summary: "Print a shell completion script.",
@@ -372,13 +334,16 @@ It takes at most 5 seconds. Nothing is written, built or pushed: the registry is
     environment: {},
   },
   help: {
-    summary: "Show the help of a command.",
+    summary: "Show the help of a command, or all environment variables.",
     aliases: [],
-    words: "[COMMAND]",
+    words: "[COMMAND|environment]",
     maxWords: 1,
     completes: "command",
-    about: `Shows the same as "ko COMMAND --help".`,
-    examples: [["Show the help of ko build", "ko help build"]],
+    about: `Shows the same as "ko COMMAND --help". "ko help environment" lists all variables that ko reads.`,
+    examples: [
+      ["Show the help of ko build", "ko help build"],
+      ["List all environment variables", "ko help environment"],
+    ],
     flags: GLOBAL_FLAGS,
     environment: {},
   },

@@ -1,10 +1,9 @@
 /**
- * The flags of ko's commands, in the groups that `--help` shows.
+ * The flags of ko's commands.
  *
  * A flag is one entry here: the parser, `--help`, docs/reference.md and shell completion read it. cli-options.ts checks
  * the values beyond their kind.
  */
-import type { FlagTable } from "./cli-flags.ts";
 import { KUBECTL_FLAGS } from "./kubectl.ts";
 
 /** Flags of every command, which may stand before the command. */
@@ -285,22 +284,6 @@ const LOGIN_CREDENTIAL_FLAGS = {
 const CONSENT_FLAGS = {
   yes: { kind: "bool", short: "y", default: false, help: "Write the file without asking." },
 } as const;
-
-/** The groups of `--help`, in its order. A group of a command is the part that the command's table holds. */
-export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable])[] = [
-  ["Input flags", INPUT_FLAGS],
-  ["Watch flags", WATCH_FLAGS],
-  ["Name flags", NAME_FLAGS],
-  ["Publish flags", PUBLISH_FLAGS],
-  ["Output flags", OUTPUT_FLAGS],
-  ["Build flags", BUILD_FLAGS],
-  ["Speed flags", SPEED_FLAGS],
-  ["Report flags", REPORT_FLAGS],
-  ["kubectl flags", KUBECTL_FLAGS],
-  ["Consent flags", CONSENT_FLAGS],
-  ["Login flags", LOGIN_CREDENTIAL_FLAGS],
-  ["Global flags", GLOBAL_FLAGS],
-];
 
 type BuildFlagTable = typeof NAME_FLAGS &
   typeof PUBLISH_FLAGS &

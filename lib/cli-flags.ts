@@ -99,8 +99,8 @@ const HELP_FLAG: BoolFlag = { kind: "bool", default: false, short: "h", help: "S
 
 const PLACEHOLDERS = { bool: "", text: "TEXT", int: "N", list: "LIST", optional: "TEXT" } as const;
 
-/** Columns of `--help`: the width of a new terminal window. */
-const WIDTH = 80;
+/** With fewer columns the right one of two would be too narrow: it begins on a line of its own. */
+const WIDE_ENOUGH = 60;
 
 /**
  * Parses the words of a command line.
@@ -210,10 +210,10 @@ export function takesWord({ kind }: Flag): boolean {
   return kind !== "bool" && kind !== "optional";
 }
 
-/** Formats flags as two columns, for `--help`. */
-export function formatFlags(table: FlagTable): string {
+/** Formats flags as two columns, for `--help`. @param width columns of the terminal */
+export function formatFlags(table: FlagTable, width: number): string {
   const rows = Object.entries(table).map(([name, flag]) => [formatFlagName(name, flag), describeFlag(flag)] as const);
-  return formatColumns(rows, { indent: 2, gap: 2, maxLeft: 28 });
+  return formatColumns(rows, { indent: 2, gap: 2, maxLeft: 28, width });
 }
 
 /** The table of `--help`, the flag that every command has. */
@@ -240,27 +240,34 @@ export interface FormatColumnsOptions {
   readonly gap: number;
   /** A wider left cell gets a line of its own. */
   readonly maxLeft: number;
+  /** Columns of the terminal. */
+  readonly width: number;
 }
 
 /** Formats rows of two cells as columns; the right column is wrapped. */
 export function formatColumns(rows: readonly (readonly [string, string])[], options: FormatColumnsOptions): string {
-  const left = Math.max(0, ...rows.map(([cell]) => cell.length).filter((width) => width <= options.maxLeft));
-  const margin = options.indent + left + options.gap;
+  const { indent, width } = options;
+  const isWide = width >= WIDE_ENOUGH;
+  const maxLeft = isWide ? options.maxLeft : 0;
+  const left = Math.max(0, ...rows.map(([cell]) => cell.length).filter((length) => length <= maxLeft));
+  const margin = isWide ? indent + left + options.gap : 2 * indent + options.gap;
   return rows
     .map(([cell, text]) => {
-      const lines = wrapText(text, WIDTH - margin).map((line) => " ".repeat(margin) + line);
-      const head = " ".repeat(options.indent) + cell;
-      if (cell.length > options.maxLeft) return [head, ...lines].join("\n");
+      const lines = wrapText(text, width - margin).map((line) => " ".repeat(margin) + line);
+      // Only a list of names is that long.
+      const names = cell.length > width - indent ? wrapText(cell, width - indent) : [cell];
+      const head = names.map((line) => " ".repeat(indent) + line).join("\n");
+      if (cell.length > maxLeft) return [head, ...lines].join("\n");
       return [head.padEnd(margin) + (lines[0] ?? "").trimStart(), ...lines.slice(1)].join("\n").trimEnd();
     })
     .join("\n");
 }
 
 /** Wraps paragraphs for `--help`; a line that begins with two blanks is not wrapped. */
-export function wrapParagraphs(text: string): string {
+export function wrapParagraphs(text: string, width: number): string {
   return text
     .split("\n")
-    .map((line) => (line.startsWith("  ") ? line : wrapText(line, WIDTH).join("\n")))
+    .map((line) => (line.startsWith("  ") ? line : wrapText(line, width).join("\n")))
     .join("\n");
 }
 
@@ -366,8 +373,9 @@ function describeFlag(flag: Flag): string {
 function wrapText(text: string, width: number): readonly string[] {
   const lines: string[] = [];
   let line = "";
-  // "(default: x)" stays on one line.
-  for (const word of text.split(/(?<!\(default:) /)) {
+  // "(default: x)" stays on one line, if one is wide enough.
+  const words = text.split(/(?<!\(default:) /).flatMap((word) => (word.length > width ? word.split(" ") : word));
+  for (const word of words) {
     if (line !== "" && line.length + 1 + word.length > width) {
       lines.push(line);
       line = word;

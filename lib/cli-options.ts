@@ -100,7 +100,7 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     timing: readTimingOutput(flags),
     warnings:
       sbom === undefined && flags["sbom-dir"] !== ""
-        ? [...warnings, "--sbom-dir has no effect: --sbom=none is set and beats it"]
+        ? [...warnings, "--sbom-dir has no effect: --sbom=none takes precedence"]
         : warnings,
   };
 }
@@ -210,7 +210,7 @@ function chooseNaming(flags: BuildFlags): { readonly naming: Naming; readonly wa
   const [chosen, ...ignored] = choices.filter(([, flag]) => flags[flag]);
   if (chosen === undefined) return { naming: "md5", warnings: [] };
   const [naming, flag] = chosen;
-  return { naming, warnings: ignored.map(([, other]) => `--${other} has no effect: --${flag} is set and beats it`) };
+  return { naming, warnings: ignored.map(([, other]) => `--${other} has no effect: --${flag} takes precedence`) };
 }
 
 function readCompression(text: string): Compression {

@@ -1,31 +1,19 @@
 /**
- * Parses a command line into an {@link Invocation}, and formats `--help`, both from the tables of cli-commands.ts.
+ * Parses a command line into an {@link Invocation}, from the tables of cli-commands.ts.
  *
  * Runs nothing. Flag values are checked by kind only: cli-options.ts does the rest.
  */
-import {
-  allCommands,
-  type Command,
-  type CommandName,
-  COMMANDS,
-  type Example,
-  type FlagsOf,
-  MAIN_VARIABLES,
-  OVERVIEW_EXAMPLES,
-} from "./cli-commands.ts";
-import { FLAG_GROUPS, GLOBAL_FLAGS } from "./cli-flag-groups.ts";
+import { allCommands, type Command, type CommandName, COMMANDS, type FlagsOf } from "./cli-commands.ts";
+import { GLOBAL_FLAGS } from "./cli-flag-groups.ts";
 import {
   fitsTable,
   type FlagTable,
   type FlagValue,
   type FlagValues,
-  formatColumns,
-  formatFlags,
-  helpFlag,
   type ParsedFlags,
   parseFlags,
-  wrapParagraphs,
 } from "./cli-flags.ts";
+import type { HelpTopic } from "./cli-help.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import type { LogLevel } from "./log.ts";
 
@@ -35,10 +23,10 @@ type Invoked<N extends CommandName> = {
   readonly flags: FlagValues<FlagsOf[N]>;
 } & Omit<ParsedFlags<FlagTable>, "values" | "help">;
 
-/** A request for help: `text` goes to stdout, and the exit code is 0. */
+/** A request for help, which goes to stdout; the exit code is 0. */
 export interface HelpInvocation {
   readonly command: "help";
-  readonly text: string;
+  readonly topic: HelpTopic;
 }
 
 /** A parsed command line; `command` discriminates. */
@@ -68,14 +56,14 @@ export function parseCommandLine(argv: readonly string[]): Invocation {
   const [word, ...tail] = head.afterDashes.length > 0 ? ["--", ...head.afterDashes] : head.positionals;
   if (word === undefined) {
     if (!head.help) parseFlags(GLOBAL_FLAGS, argv, { command: "ko" });
-    return { command: "help", text: formatOverview() };
+    return { command: "help", topic: "overview" };
   }
   const found = getCommand(word);
   const [name, command] = found;
   const before = argv.slice(0, argv.length - tail.length - 1);
   if (command.raw === true && name !== "help") return readRaw([name, command], { before, tail });
   const parsed = parseFlags(command.flags, [...before, ...tail], { command: `ko ${name}` });
-  if (parsed.help) return { command: "help", text: formatHelp(found) };
+  if (parsed.help) return { command: "help", topic: name };
   const { values, given } = parsed;
   const own = (command.afterDashes ?? "own") === "own";
   const positionals = own
@@ -83,8 +71,9 @@ export function parseCommandLine(argv: readonly string[]): Invocation {
     : parsed.positionals;
   checkWords(found, positionals);
   if (name === "help") {
-    const [topic] = positionals;
-    return { command: "help", text: topic === undefined ? formatOverview() : formatHelp(getCommand(topic)) };
+    const [topic = "overview"] = positionals;
+    if (topic === "overview" || topic === "environment") return { command: "help", topic };
+    return { command: "help", topic: getTopic(topic) };
   }
   const afterDashes = own ? [] : parsed.afterDashes;
   return checkFlags({ command: name, flags: values, given, positionals, afterDashes });
@@ -100,40 +89,6 @@ export function logLevelOf(flags: FlagValues<typeof GLOBAL_FLAGS>): LogLevel {
   return flags.verbose ? "verbose" : flags.quiet ? "quiet" : "normal";
 }
 
-/** Formats the overview: the output of `ko` and `ko --help`. */
-export function formatOverview(): string {
-  const commands = allCommands().map(([name, { aliases, summary }]) => {
-    return [[name, ...aliases].join(", "), summary] as const;
-  });
-  return [
-    "ko turns Go programs into container images: no Dockerfile, no Docker.",
-    ...formatSection("Usage", "  ko COMMAND [ARGUMENT...] [FLAG...]"),
-    ...formatSection("Commands", formatColumns(commands, { indent: 2, gap: 3, maxLeft: 24 })),
-    ...formatSection("Examples", formatExamples(OVERVIEW_EXAMPLES)),
-    ...formatFlagGroups(GLOBAL_FLAGS),
-    ...formatSection("Environment variables", formatVariables(MAIN_VARIABLES)),
-    "",
-    `"ko COMMAND --help" shows the flags and examples of a command, and`,
-    `"ko build --help" all environment variables.`,
-    "",
-  ].join("\n");
-}
-
-/** Formats the help of a command: the output of `ko COMMAND --help`. */
-export function formatHelp([name, command]: readonly [string, Command]): string {
-  return [
-    command.summary,
-    ...formatSection("Usage", formatUsage(name, command)),
-    ...formatSection("Aliases", command.aliases.map((alias) => `  ko ${alias}`).join("\n")),
-    "",
-    wrapParagraphs(command.about),
-    ...formatSection("Examples", formatExamples(command.examples)),
-    ...formatFlagGroups(command.flags),
-    ...formatSection("Environment variables", formatVariables(command.environment)),
-    "",
-  ].join("\n");
-}
-
 /** Reads a command that passes its words to another program; ko answers `--help` itself. */
 function readRaw(
   found: readonly [Exclude<CommandName, "help">, Command],
@@ -144,7 +99,7 @@ function readRaw(
   const dashes = words.tail.indexOf("--");
   const own = dashes < 0 ? words.tail : words.tail.slice(0, dashes);
   if (help || own.some((word) => word === "--help" || word === "-h")) {
-    return { command: "help", text: formatHelp(found) };
+    return { command: "help", topic: name };
   }
   return checkFlags({ command: name, flags: values, given, positionals: words.tail, afterDashes: [] });
 }
@@ -182,40 +137,25 @@ function isInvocation(value: Unchecked): value is Extract<Invocation, Unchecked>
   return fitsTable(COMMANDS[value.command].flags, value.flags);
 }
 
+function findCommand(word: string): readonly [CommandName, Command] | undefined {
+  return allCommands().find(([name, { aliases }]) => name === word || aliases.includes(word));
+}
+
 function getCommand(word: string): readonly [CommandName, Command] {
-  const found = allCommands().find(([name, { aliases }]) => name === word || aliases.includes(word));
+  const found = findCommand(word);
   if (found !== undefined) return found;
+  throw unknownCommand(`Cannot run "ko ${word}"`, word);
+}
+
+function getTopic(word: string): CommandName {
+  const found = findCommand(word);
+  if (found !== undefined) return found[0];
+  throw unknownCommand(`Cannot show the help of "${word}"`, word);
+}
+
+function unknownCommand(what: string, word: string): UsageError {
   const words = allCommands().flatMap(([name, { aliases }]) => [name, ...aliases]);
   const nearest = findNearest(word, words);
   const near = nearest === undefined ? "" : `, the nearest is "${nearest}"`;
-  throw new UsageError(`Cannot run "ko ${word}": ko has no such command${near}`, {
-    hint: `Type "ko --help" to see the commands.`,
-  });
-}
-
-/** The lines of a section; none if its body is empty. */
-function formatSection(title: string, body: string): readonly string[] {
-  return body === "" ? [] : ["", `${title}:`, body];
-}
-
-function formatUsage(name: string, { words, raw, afterDashes }: Command): string {
-  const flags = raw === true ? "" : "[FLAG...]";
-  const tail = afterDashes === "other" ? "[-- KUBECTL_ARGUMENT...]" : "";
-  return `  ${["ko", name, words, flags, tail].filter(Boolean).join(" ")}`;
-}
-
-function formatExamples(examples: readonly Example[]): string {
-  return examples.map(([purpose, typed]) => `  # ${purpose}\n  ${typed.replaceAll("\n", "\n  ")}`).join("\n\n");
-}
-
-function formatFlagGroups(table: FlagTable): readonly string[] {
-  return FLAG_GROUPS.flatMap(([heading, group]) => {
-    const flags = Object.entries(group).filter(([name]) => Object.hasOwn(table, name));
-    const all = group === GLOBAL_FLAGS ? [...Object.entries(helpFlag()), ...flags] : flags;
-    return formatSection(heading, formatFlags(Object.fromEntries(all)));
-  });
-}
-
-function formatVariables(variables: Readonly<Record<string, string>>): string {
-  return formatColumns(Object.entries(variables), { indent: 2, gap: 2, maxLeft: 28 });
+  return new UsageError(`${what}: ko has no such command${near}`, { hint: `Type "ko --help" to see the commands.` });
 }

@@ -46,7 +46,10 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
   const auth = findAuth(argv);
   if (auth?.isOwn === true) return (await import("./cli-auth.ts")).runAuth(auth.words, host);
   const invocation = parseCommandLine(auth?.words ?? argv);
-  if (invocation.command === "help") return print(host, invocation.text);
+  if (invocation.command === "help") {
+    const { formatTopic } = await import("./cli-help.ts");
+    return print(host, formatTopic(invocation.topic, host.stdoutColumns));
+  }
   const log = createLog(logLevelOf(invocation.flags), (text) => host.err(text));
   switch (invocation.command) {
     case "build":

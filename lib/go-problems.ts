@@ -58,7 +58,8 @@ export async function explainPackage(found: GoPackage, options: ExplainOptions):
       return explainExcluded(found, { ...options, prefix: "" });
     }
   }
-  if (found.name !== "" && found.name !== "main") return noProgram(`it is package ${found.name}`, found, options);
+  if (found.name !== "" && found.name !== "main")
+    return noProgram(`it is a library (package ${found.name})`, found, options);
   if (found.problem === undefined && found.goFiles.length + found.cgoFiles.length === 0) {
     return new KoError(`Cannot build "${text}": the folder ${found.dir} has only test files, want package main`);
   }

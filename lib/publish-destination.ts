@@ -228,10 +228,9 @@ function checkRepository(repository: string): void {
   const fail = (why: string, hint?: string): UsageError =>
     new UsageError(`Cannot use KO_DOCKER_REPO="${repository}": ${why}`, { hint });
   if (/^[a-z]+:\/\//i.test(repository)) {
-    throw fail(
-      "it is a URL, a name without scheme is wanted",
-      `export KO_DOCKER_REPO=${repository.replace(/^[a-z]+:\/\//i, "")}`,
-    );
+    const name = repository.replace(/^[a-z]+:\/\//i, "");
+    const scheme = repository.slice(0, repository.length - name.length);
+    throw fail(`it is a URL, leave out "${scheme}"`, `export KO_DOCKER_REPO=${name}`);
   }
   const { host, path } = splitHost(`${repository}/x`);
   const own = path === "x" ? "" : path.slice(0, -2);

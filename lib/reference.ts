@@ -107,7 +107,7 @@ export function whyBadTag(tag: string): string | undefined {
   if (/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$/.test(tag)) return undefined;
   if (tag === "") return "the tag is empty";
   if (tag.length > 128) return `the tag has ${tag.length} characters, the limit is 128`;
-  return `the tag "${tag}" may hold letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"`;
+  return `the tag "${tag}" is invalid: a tag consists of letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"`;
 }
 
 /** Explains why a text is not `host[:port]`; undefined if it is. */

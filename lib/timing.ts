@@ -179,8 +179,8 @@ function formatTable(spans: readonly Span[], now: number): string {
     return [SHOWN[stage] ?? stage, seconds(busy), seconds(alone), seconds(sum), String(count), longest];
   });
   const head = ["stage", "busy", "alone", "sum", "count", "slowest"];
-  const rest = `${seconds(idle)} in none of these, ${seconds(several)} in several at once`;
-  const whole = ["whole run", seconds(now), rest];
+  const rest = `${seconds(idle)} unaccounted, ${seconds(several)} in several at once`;
+  const whole = ["total", seconds(now), rest];
   // The text of the last line spans several columns, so it does not widen them.
   const widths = head.map((_, column) => {
     const cells = [head, ...rows, ...(column < 2 ? [whole] : [])].map((row) => row[column] ?? "");

@@ -311,7 +311,7 @@ class WatchLoop<R> implements AsyncDisposable {
       const paths = causes.map(({ path }) => path);
       return formatCause(paths, host.cwd);
     }
-    return this.#failures > 0 ? `${this.#lastCause}, once more` : "start";
+    return this.#failures > 0 ? `${this.#lastCause}, retry ${this.#failures}` : "start";
   }
 
   /** Shows the state between rounds: the number of watched files, and the last round. */

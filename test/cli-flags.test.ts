@@ -180,7 +180,7 @@ describe("formatFlags()", () => {
       jobs: TABLE.jobs,
       trace: TABLE.trace,
     };
-    expect(formatFlags(table)).toBe(
+    expect(formatFlags(table, 80)).toBe(
       [
         "  -t, --tags TAG      Tags to give the image, and here follows a text that is",
         "                      longer than a line can be. (default: latest)",

@@ -121,7 +121,7 @@ describe("readBuildOptions()", () => {
     [
       ["--sbom=none", "--sbom-dir=out"],
       { sbom: undefined },
-      { warnings: ["--sbom-dir has no effect: --sbom=none is set and beats it"] },
+      { warnings: ["--sbom-dir has no effect: --sbom=none takes precedence"] },
     ],
     [["--explain"], {}, { explain: true }],
     [["--timing"], {}, { timing: "table" }],
@@ -134,19 +134,19 @@ describe("readBuildOptions()", () => {
     [
       ["-B", "--bare"],
       { naming: "base" },
-      { warnings: ["--bare has no effect: --base-import-paths is set and beats it"] },
+      { warnings: ["--bare has no effect: --base-import-paths takes precedence"] },
     ],
     [
       ["-P", "-B"],
       { naming: "preserve" },
-      { warnings: ["--base-import-paths has no effect: --preserve-import-paths is set and beats it"] },
+      { warnings: ["--base-import-paths has no effect: --preserve-import-paths takes precedence"] },
     ],
   ])("reads %j", (flags, publish, options = {}) => {
     expect(read(...flags)).toEqual({ ...DEFAULTS, ...options, publish: { ...PUBLISH, ...publish } });
   });
 
   test.each<[readonly string[], string]>([
-    [["-t", "a b"], 'Cannot use --tags="a b": the tag "a b" may hold'],
+    [["-t", "a b"], 'Cannot use --tags="a b": the tag "a b" is invalid'],
     [["-t", "-x"], "begins with a letter"],
     [["--tag-only"], 'Cannot use --tag-only: the tag is "latest"'],
     [["--debug-continue"], "Cannot use --debug-continue: it is for a debugger, and --debug is not set"],

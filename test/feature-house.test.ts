@@ -137,6 +137,7 @@ describe("modules", () => {
 const UNTESTED: Readonly<Record<string, string>> = {
   "build-confirmation": "build-cache.test.ts and feature-incremental-race.test.ts record builds",
   "build-image": "build.test.ts makes images and indexes with it",
+  "cli-environment": "a table: cli-help.test.ts compares it with the sources",
   "cli-flag-groups": "a table: cli-commands.test.ts parses its flags, and compares docs/reference.md with it",
   "cli-parse": "cli-commands.test.ts parses command lines with the tables of cli-commands.ts",
   "cli-report": "feature-events.test.ts runs commands with it",

@@ -246,7 +246,7 @@ describe.skipIf(programs === undefined)("SBOMs", () => {
     expect([code, stderr]).toEqual([2, expect.stringContaining('Cannot write to --sbom-dir "go.mod/x"')]);
     expect(bench.goCalls()).not.toContain("build");
     expect((await build(bench, [...args, "--sbom=none"])).stderr).toContain(
-      "Warning: --sbom-dir has no effect: --sbom=none is set and beats it",
+      "Warning: --sbom-dir has no effect: --sbom=none takes precedence",
     );
   });
 

@@ -53,11 +53,11 @@ describe("explainPackage()", () => {
   afterAll(() => tree[Symbol.dispose]());
 
   test.each([
-    ["another package", "./lib", "it is package lib, want package main", undefined],
+    ["another package", "./lib", "it is a library (package lib), want package main", undefined],
     [
       "a package with programs below",
       "./tools",
-      "it is package tools, want package main",
+      "it is a library (package tools), want package main",
       "Programs below it: ./tools/gen",
     ],
     ["a folder without Go files", "./docs", "the folder $DIR/docs has no Go files, want package main", undefined],
@@ -189,7 +189,7 @@ describe("explainPackage()", () => {
     const failures = await failuresOf(listPrograms(bad, { ...world, platform: LINUX }), tree.path);
     expect(failures.map((each) => each.message)).toEqual([
       'Cannot build "./cmd/ap": there is no folder $DIR/cmd/ap',
-      'Cannot build "./lib": it is package lib, want package main',
+      'Cannot build "./lib": it is a library (package lib), want package main',
       'Cannot build "./win" for linux/amd64: build constraints exclude all its Go files (main_windows.go)',
       'Cannot build "./cmd/othr": there is no folder $DIR/cmd/othr',
     ]);

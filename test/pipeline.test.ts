@@ -95,7 +95,9 @@ describe("Pipeline#publish()", () => {
   test("lists programs anew, once, if recalled ones are outdated", async () => {
     await run();
     tree.write({ "app/cmd/app/main.go": "package app\n" });
-    expect(String(await rejectionOf(run({ warnings: ["odd"] })))).toContain("it is package app, want package main");
+    expect(String(await rejectionOf(run({ warnings: ["odd"] })))).toContain(
+      "it is a library (package app), want package main",
+    );
     expect(logged).toEqual([
       "Using base scratch for example.com/app/cmd/app",
       "Building example.com/app/cmd/app for linux/amd64",

@@ -214,8 +214,8 @@ describe("planDestination()", () => {
 
   const characters = `may hold lower-case letters, digits, ".", "_", "-" and "/"`;
   test.each<[string, string, string | undefined]>([
-    ["https://gcr.io/me", "it is a URL, a name without scheme is wanted", "export KO_DOCKER_REPO=gcr.io/me"],
-    ["HTTP://localhost:5000", "it is a URL, a name without scheme is wanted", "export KO_DOCKER_REPO=localhost:5000"],
+    ["https://gcr.io/me", 'it is a URL, leave out "https://"', "export KO_DOCKER_REPO=gcr.io/me"],
+    ["HTTP://localhost:5000", 'it is a URL, leave out "HTTP://"', "export KO_DOCKER_REPO=localhost:5000"],
     ["gcr.io/Me", '"Me" has an upper-case letter, repository names are lower case', undefined],
     ["gcr.io/me:v1", `"me:v1" ${characters}`, undefined],
     ["gcr.io//me", `"/me" ${characters}`, undefined],
@@ -224,7 +224,7 @@ describe("planDestination()", () => {
     ["gcr.io:port/me", '"gcr.io:port" is not a host name with an optional port', undefined],
     ["localhost:", '"localhost:" is not a host name with an optional port', undefined],
     ["./here", '"." is not a host name with an optional port', undefined],
-    ["ko://example.com", "it is a URL, a name without scheme is wanted", "export KO_DOCKER_REPO=example.com"],
+    ["ko://example.com", 'it is a URL, leave out "ko://"', "export KO_DOCKER_REPO=example.com"],
     [`gcr.io/${"p".repeat(256)}`, "the repository name has 256 characters, the limit is 255", undefined],
   ])("refuses KO_DOCKER_REPO=%s", async (dockerRepo, why, hint) => {
     expect(await refusal({}, { dockerRepo })).toEqual({

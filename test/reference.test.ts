@@ -170,7 +170,7 @@ describe("parseReference()", () => {
     ],
     [
       "alpine:-x",
-      'Cannot read "alpine:-x" as an image name: the tag "-x" may hold letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"',
+      'Cannot read "alpine:-x" as an image name: the tag "-x" is invalid: a tag consists of letters, digits, "_", "." and "-", and begins with a letter, a digit or "_"',
     ],
     [
       "alpine@sha256:12",

@@ -66,7 +66,7 @@ describe("Recorder.formatTable()", () => {
         "compile and link  1.700 s  1.500 s  2.200 s      2  1.500 s  linux/arm64",
         "base              0.200 s  0.000 s  0.200 s      1  cgr.dev/chainguard/static",
         "layer             0.500 s  0.500 s  0.500 s      1  linux/arm64",
-        "whole run         2.640 s  0.100 s in none of these, 0.200 s in several at once",
+        "total             2.640 s  0.100 s unaccounted, 0.200 s in several at once",
         "",
       ].join("\n"),
     );
@@ -77,9 +77,9 @@ describe("Recorder.formatTable()", () => {
     at(50);
     expect(recorder.formatTable()).toBe(
       [
-        "stage         busy    alone      sum  count  slowest",
-        "start      0.040 s  0.040 s  0.040 s      1",
-        "whole run  0.050 s  0.010 s in none of these, 0.000 s in several at once",
+        "stage     busy    alone      sum  count  slowest",
+        "start  0.040 s  0.040 s  0.040 s      1",
+        "total  0.050 s  0.010 s unaccounted, 0.000 s in several at once",
         "",
       ].join("\n"),
     );
@@ -98,7 +98,7 @@ describe("Recorder.formatTable()", () => {
     at(600);
     const numbers = recorder
       .formatTable()
-      .matchAll(/^(?:\w+ +[\d.]+ s +|whole run +[\d.]+ s  )([\d.]+) s(?:.*, ([\d.]+))?/gm);
+      .matchAll(/^(?:\w+ +[\d.]+ s +|total +[\d.]+ s  )([\d.]+) s(?:.*, ([\d.]+))?/gm);
     const parts = Array.from(numbers, ([, first, second = "0"]) => Number(first) + Number(second));
     expect(parts).toHaveLength(5);
     expect(parts.reduce((a, b) => a + b)).toBeCloseTo(0.6, 5);
@@ -108,7 +108,7 @@ describe("Recorder.formatTable()", () => {
     const { recorder } = recorderAt40();
     recorder.start("upload", `a\nb\u001b[31m${"x".repeat(200)}`)();
     const [, , line = ""] = recorder.formatTable().split("\n");
-    expect(line).toBe(`upload     0.000 s  0.000 s  0.000 s      1  ${`a b\\x1b[31m${"x".repeat(60)}`.slice(0, 60)}…`);
+    expect(line).toBe(`upload  0.000 s  0.000 s  0.000 s      1  ${`a b\\x1b[31m${"x".repeat(60)}`.slice(0, 60)}…`);
   });
 });
 
@@ -239,7 +239,7 @@ describe("withTiming()", () => {
       expect.stringMatching(/^stage +busy/),
       expect.stringMatching(/^start +\d+\.\d{3} s/),
       expect.stringMatching(/^list .* {2}\.\/\.\.\.$/),
-      expect.stringMatching(/^whole run /),
+      expect.stringMatching(/^total /),
     ]);
   });
 
@@ -285,7 +285,7 @@ describe("withTiming()", () => {
     const told: string[] = [];
     const host = hostAt(tree.path, { err: (text) => void told.push(text) });
     expect(messageOf(await rejectionOf(withTiming(fail, { to: "table", host })))).toBe("no");
-    expect(told.join("")).toContain("whole run");
+    expect(told.join("")).toContain("unaccounted");
     const spoil = async (): Promise<void> => {
       tree.write({ "t.json/x": "" });
       await fail();

@@ -210,7 +210,7 @@ describe("watchAndRun()", () => {
       [
         "TIME start\nError: the registry is away\n  failed, N s; ko tries again\n",
         "watching 0 packages, 0 files\n",
-        "TIME start, once more\n  printed 1 document, N s\n",
+        "TIME start, retry 7\n  printed 1 document, N s\n",
       ].join(""),
     );
     // After a success the pauses begin anew.
@@ -224,9 +224,7 @@ describe("watchAndRun()", () => {
     await rounds.run({ fails: AWAY });
     (await rounds.pauses.next()).end();
     await rounds.run({ fails: new KoError("the disk is full", { transient: true }) });
-    expect(rounds.printed()).toEndWith(
-      "TIME start, once more\nError: the disk is full\n  failed, N s; ko tries again\n",
-    );
+    expect(rounds.printed()).toEndWith("TIME start, retry 1\nError: the disk is full\n  failed, N s; ko tries again\n");
   });
 
   test("a change before a retry begins a round of its own", async () => {
