@@ -7,7 +7,8 @@
 import { mkdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { Channel, createLimit, inBackground } from "./async.ts";
-import type { BuildCache, Hit, KnownBinary, Miss, Recording } from "./build-cache.ts";
+import type { BuildCache, Hit, Miss, Recording } from "./build-cache.ts";
+import type { KnownBinary } from "./build-record.ts";
 import type { ListDigest } from "./build-inputs.ts";
 import type { JobPlan } from "./build-jobs.ts";
 import type { Cache, RunContext } from "./cache.ts";

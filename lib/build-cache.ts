@@ -8,11 +8,19 @@ import { dirname, join } from "node:path";
 import { inBackground, once } from "./async.ts";
 import { Confirmation, type Taken } from "./build-confirmation.ts";
 import { BuildInputs, explainGit, type GitSeen, type ListDigest, type ListedInputs } from "./build-inputs.ts";
-import { joinInputs, SharedInputs, type SharedPart, type SharedTable, tableOf } from "./build-shared.ts";
-import { type Cache, type Kept, keyOf } from "./cache.ts";
+import {
+  type BuildRecord,
+  isBuildRecord,
+  type KnownBinary,
+  planAgain,
+  type UnsharedRecord,
+  type WithStart,
+} from "./build-record.ts";
+import { joinInputs, SharedInputs, type SharedTable, tableOf } from "./build-shared.ts";
+import { type Cache, keyOf } from "./cache.ts";
 import { isInside } from "./file.ts";
 import { addWritten, confirmInputs, refreshInputs, takeInputs } from "./fingerprint-inputs.ts";
-import { type Inputs, Prover } from "./fingerprint-prover.ts";
+import { Prover } from "./fingerprint-prover.ts";
 import { Looks, TICK_MS } from "./fingerprint.ts";
 import type { GitStamp } from "./git-stamp.ts";
 import type { Program } from "./go-programs.ts";
@@ -28,14 +36,6 @@ export interface BuildCacheOptions {
   readonly log: Log;
   /** Name or path of the go command. */
   readonly go: string;
-}
-
-/** A binary that was compiled before. */
-export interface KnownBinary {
-  /** Named by the digest of the layer's tar, which the binary decides. */
-  readonly binary: Kept;
-  /** Bytes of that tar. */
-  readonly tarSize: number;
 }
 
 /** The answer to {@link BuildCache.lookup}. */
@@ -57,20 +57,6 @@ export interface Miss {
   readonly previous: KnownBinary | undefined;
   /** The last record, and when it was looked up: its list may still hold. */
   readonly last: { readonly record: BuildRecord; readonly startedAt: number } | undefined;
-}
-
-/** A record of the cache. */
-interface BuildRecord extends KnownBinary {
-  readonly list: ListDigest;
-  /** The folders of Go's own packages and of the module cache. */
-  readonly common: readonly string[];
-  /** Without the folders in `shared`. */
-  readonly inputs: Inputs;
-  /** The inputs in the folders of `common`. */
-  readonly shared: SharedPart;
-  readonly git: GitSeen | undefined;
-  /** Only where the go command chooses which go runs. */
-  readonly answer: string | undefined;
 }
 
 /** The version of the shape of records. */
@@ -135,7 +121,11 @@ export class BuildCache {
   async relist({ last, program, setup }: Miss): Promise<(ListedInputs & WithStart) | undefined> {
     if (last === undefined || this.prover.findChange(last.record.inputs, new Set()) !== undefined) return undefined;
     if (!(await this.#isAnswered(last.record, { program, setup }))) return undefined;
-    return planAgain(last.record, last.startedAt);
+    const { git } = last.record;
+    return planAgain(last.record, {
+      startedAt: last.startedAt,
+      written: git && this.inputs.versionFiles(program, setup, git)?.dir,
+    });
   }
 
   /**
@@ -241,11 +231,6 @@ export class BuildCache {
     return keyOf([program.importPath, program.workDir, env["GOOS"], env["GOARCH"], env["GOARM"], env["GOAMD64"]]);
   }
 }
-
-type UnsharedRecord = Omit<BuildRecord, "shared">;
-
-/** Milliseconds since 1970, before the list was found to hold. */
-type WithStart = Pick<PackageList, "startedAt">;
 
 interface RecordingOptions {
   readonly builds: BuildCache;
@@ -429,22 +414,6 @@ export class Recording {
   }
 }
 
-/** The plan that gave the inputs of a record, to look at them again. */
-function planAgain({ answer, common, git, inputs, list }: BuildRecord, startedAt: number): ListedInputs & WithStart {
-  const folders = inputs.folders.map((folder) => {
-    const { kind, marks, names } = folder;
-    const seen = kind === "sources" || kind === "indexed" ? names : undefined;
-    return { ...folder, seen, unread: new Set(names.filter((_, i) => marks[i] === 0)) };
-  });
-  const plan = { folders, files: inputs.files.map(([path]) => path) };
-  return { digest: list, plan, startedAt, gitRoot: git?.root, answer, common };
-}
-
 function isPackageList(value: unknown): value is PackageList {
   return isObject(value) && value["packages"] instanceof Map;
-}
-
-/** Records carry a checksum: their shape only has to tell which version of ko wrote them. */
-function isBuildRecord(value: unknown): value is BuildRecord {
-  return isObject(value) && isObject(value["binary"]) && isObject(value["inputs"]) && "shared" in value;
 }

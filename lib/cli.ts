@@ -6,7 +6,7 @@
 import type { LazyCache } from "./cache.ts";
 import type { BuildOptions } from "./cli-options.ts";
 import { type Invocation, logLevelOf, parseCommandLine } from "./cli-parse.ts";
-import { UsageError } from "./errors.ts";
+import { exitCodeOf, UsageError } from "./errors.ts";
 import type { RecordOptions, RunRecord } from "./events-record.ts";
 import type { Host } from "./host.ts";
 import { createLog, type Log } from "./log.ts";
@@ -297,8 +297,22 @@ async function openPipeline({ host, log, timing, cache, build }: Run): Promise<P
   return Opened.open({ host, log, timing, cache, config: await loadConfig(host), build });
 }
 
-/** `--watch`: runs a command again after each change, until a signal ends ko. */
-async function watch(invocation: Watching, { host, log, build }: Pick<Run, "host" | "log" | "build">): Promise<number> {
+/** `--watch`: runs a command again after each change, until a signal ends ko. That is how a watch ends: no error. */
+async function watch(invocation: Watching, options: Pick<Run, "host" | "log" | "build">): Promise<number> {
+  const { host, log } = options;
+  try {
+    return await runRounds(invocation, options);
+  } catch (error) {
+    if (!host.signal.aborted) throw error;
+    log.info("stopped");
+    return exitCodeOf(host.signal.reason);
+  }
+}
+
+async function runRounds(
+  invocation: Watching,
+  { host, log, build }: Pick<Run, "host" | "log" | "build">,
+): Promise<never> {
   const { watchAndRun } = await import("./watch.ts");
   for (const warning of build.warnings) log.warn(warning);
   const { events, metadata } = build;
@@ -306,7 +320,7 @@ async function watch(invocation: Watching, { host, log, build }: Pick<Run, "host
     events === undefined && metadata === undefined
       ? undefined
       : await openRecord({ host, command: invocation.command, events, metadata });
-  const options = { host, level: logLevelOf(invocation.flags), timing: build.timing, record };
+  const options = { host, level: logLevelOf(invocation.flags), progress: build.progress, timing: build.timing, record };
   if (invocation.command === "build") {
     const { BuildJob } = await import("./watch-programs.ts");
     return await watchAndRun(new BuildJob({ build, args: argsOf(invocation) }), options);

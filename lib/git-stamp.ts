@@ -69,21 +69,23 @@ export function markRepository(
   const { own, shared } = folders;
   const git = host.findProgram("git") ?? "";
   const files = ["packed-refs", join("reftable", "tables.list"), "shallow", join("info", "grafts")];
+  const objects = join(shared, "objects");
   const paths = [
     // Settings may depend on the branch.
     ...[realPath(git) ?? "", join(root, ".git"), join(own, "HEAD"), join(own, "commondir"), ...settings],
     ...files.map((name) => join(shared, name)),
-    ...findObjects(join(shared, "objects")),
+    ...findObjects(objects),
     ...findFolders(join(shared, "refs")),
   ];
   const window = new Window(startedAt, host.now().getTime());
   const marks: number[] = [];
   for (const path of paths) {
     const found = look(path);
-    const isFolder = path === join(root, ".git") && found?.isDirectory() === true;
-    if (found !== undefined && !isFolder && window.judge(found) !== "settled") return undefined;
-    // The folder .git changes with each file that git locks.
-    marks.push(isFolder ? fileMarkOf(found) : markOf(found));
+    // These change with each file that git locks, such as by the maintenance that a commit starts in the background. What
+    // counts of them is in the paths.
+    const isLocked = (path === join(root, ".git") || path === objects) && found?.isDirectory() === true;
+    if (found !== undefined && !isLocked && window.judge(found) !== "settled") return undefined;
+    marks.push(isLocked ? fileMarkOf(found) : markOf(found));
   }
   return keyOf([git, env["PATH"], paths, marks]);
 }

@@ -15,6 +15,8 @@ export interface BlockOptions {
   readonly now: number;
   /** Milliseconds: when the run began. */
   readonly startedAt: number;
+  /** Begins the line of the whole run. @default none */
+  readonly title?: string | undefined;
 }
 
 /** What a person calls a stage, in the words of a sentence without subject. */
@@ -175,7 +177,7 @@ function heaviest(stages: readonly ActiveStage[]): ActiveStage | undefined {
 }
 
 function describeRun(progress: Progress, options: BlockOptions & { readonly hidden: number }): string {
-  const { hidden, now, startedAt } = options;
+  const { hidden, now, startedAt, title } = options;
   const { note, rows, stages } = progress;
   const took = formatDuration(now - startedAt);
   const done = rows.filter(({ result }) => result !== undefined).length;
@@ -184,10 +186,11 @@ function describeRun(progress: Progress, options: BlockOptions & { readonly hidd
   const stage = heaviest(stages);
   const waits = stage === undefined ? [] : [`${WORDS[stage.stage]} ${stage.text}`.trim()];
   const last = note === "" ? [] : [note.replaceAll(/\s+/g, " ")];
-  return [took, ...count, ...more, ...(last.length > 0 ? last : waits)].join(", ");
+  const state = [took, ...count, ...more, ...(last.length > 0 ? last : waits)].join(", ");
+  return title === undefined ? state : `${title}: ${state}`;
 }
 
 /** Cuts text to a width, with an ellipsis. */
-function fit(text: string, width: number): string {
+export function fit(text: string, width: number): string {
   return text.length <= width ? text : `${text.slice(0, Math.max(0, width - 1))}…`;
 }

@@ -65,10 +65,13 @@ async function openScreen(host: Host, { isSilent = false, level, progress }: Rep
   return { host, log, timing: (inner) => inner, [Symbol.dispose]: () => {} };
 }
 
-type Mode = "block" | "lines with notes" | "lines";
+export type Mode = "block" | "lines with notes" | "lines";
 
 /** Chooses the block if a person watches a terminal that can rewrite lines, and notes if a person may watch lines. */
-function chooseMode(progress: ProgressMode, { host, level }: { readonly host: Host; readonly level: LogLevel }): Mode {
+export function chooseMode(
+  progress: ProgressMode,
+  { host, level }: { readonly host: Host; readonly level: LogLevel },
+): Mode {
   const { env, stderrIsTerminal } = host;
   if (level === "quiet" || progress === "none") return "lines";
   if (level === "verbose" || progress === "plain") return "lines with notes";

@@ -6,6 +6,7 @@
 import { repeat } from "./async.ts";
 import type { Event } from "./events.ts";
 import type { Host } from "./host.ts";
+import { TerminalArea } from "./progress-area.ts";
 import { Progress } from "./progress.ts";
 import { describeResult, formatDuration, formatSize, renderBlock, shortNames } from "./progress-block.ts";
 
@@ -25,14 +26,14 @@ export class TerminalProgress {
   readonly #progress = new Progress();
   readonly #startedAt: number;
   readonly #stop: () => void;
-  /** The lines on the screen; empty if there is no block. */
-  #lines: readonly string[] = [];
+  readonly #area: TerminalArea;
   /** Programs that write to the terminal themselves, and are running. */
   #pauses = 0;
   #isOver = false;
 
   constructor({ every = repeat, host }: TerminalOptions) {
     this.#host = host;
+    this.#area = new TerminalArea(host);
     this.#startedAt = host.monotonic();
     this.#stop = every(REDRAW_MS, () => this.#draw());
   }
@@ -48,15 +49,15 @@ export class TerminalProgress {
 
   /** Writes whole lines above the block. */
   write(text: string): void {
-    const wasShown = this.#lines.length > 0;
-    this.#clear();
+    const wasShown = this.#area.isShown;
+    this.#area.clear();
     this.#host.err(text);
     if (wasShown) this.#draw();
   }
 
   /** Removes the block while another program writes to the terminal. @returns ends the pause */
   pause(): () => void {
-    this.#clear();
+    this.#area.clear();
     this.#pauses += 1;
     return () => {
       this.#pauses -= 1;
@@ -74,7 +75,7 @@ export class TerminalProgress {
     if (this.#isOver) return;
     this.#isOver = true;
     this.#stop();
-    this.#clear();
+    this.#area.clear();
     this.#host.err(summarize(this.#progress, this.#host.monotonic() - this.#startedAt));
   }
 
@@ -83,26 +84,7 @@ export class TerminalProgress {
     const now = host.monotonic();
     if (this.#isOver || this.#pauses > 0 || now - this.#startedAt < FIRST_DRAW_MS) return;
     const { stderrColumns: columns = 80, stderrRows: rows = 24 } = host;
-    const lines = renderBlock(this.#progress, { columns, rows, now, startedAt: this.#startedAt });
-    // No line end after the last line: a block of the terminal's whole height does not scroll it.
-    host.err(`${this.#eraser()}${lines.join("\r\n")}`);
-    this.#lines = lines;
-  }
-
-  #clear(): void {
-    const eraser = this.#eraser();
-    if (eraser !== "") this.#host.err(eraser);
-    this.#lines = [];
-  }
-
-  /** The control sequences that remove the block, and leave the cursor at its beginning. */
-  #eraser(): string {
-    if (this.#lines.length === 0) return "";
-    // A terminal that has become narrower has wrapped the lines.
-    const columns = Math.max(1, this.#host.stderrColumns ?? 80);
-    const height = this.#lines.reduce((sum, line) => sum + Math.max(1, Math.ceil(line.length / columns)), 0);
-    const up = height > 1 ? `\u001b[${height - 1}A` : "";
-    return `\r${up}\u001b[J`;
+    this.#area.draw(renderBlock(this.#progress, { columns, rows, now, startedAt: this.#startedAt }));
   }
 }
 

@@ -1,14 +1,21 @@
 /**
- * The terminal of `--watch`: a block of lines for each round, and a status line below them that ko rewrites in place.
+ * The terminal of `--watch`: lines for each round that stay, and below them, rewritten in place, the live block of the
+ * round that runs, or a status line between rounds.
  *
- * All of it goes to stderr. The status line exists on a terminal only, and is hidden while other output is written.
+ * All of it goes to stderr. What ko rewrites exists on a terminal only, and is hidden while other output is written.
  */
 import { relative } from "node:path";
+import { repeat } from "./async.ts";
 import { describeError, printable } from "./errors.ts";
+import type { Event, Stage } from "./events.ts";
 import { isInside } from "./file.ts";
 import type { Host } from "./host.ts";
-import type { Log, LogLevel } from "./log.ts";
-import type { Stage } from "./events.ts";
+import type { Log, LogLevel, ProgressMode } from "./log.ts";
+import { TerminalArea } from "./progress-area.ts";
+import { fit, renderBlock } from "./progress-block.ts";
+import { SilenceNotes } from "./progress-notes.ts";
+import { chooseMode } from "./progress-report.ts";
+import { Progress } from "./progress.ts";
 import type { Recorder } from "./timing.ts";
 
 /** A program that a round published. */
@@ -28,16 +35,23 @@ export interface RoundTimes {
 
 /** Changed paths shown by name. */
 const MOST_CAUSES = 3;
-/** Compiler errors shown above the message of a failure. */
-const MOST_PLACES = 5;
+/** A round shorter than this shows no block. Milliseconds. */
+const FIRST_DRAW_MS = 150;
+const REDRAW_MS = 100;
 
-const CLEAR = "\r\u001b[K";
-
-/** Returns the changed paths, relative to `cwd` if they are below it: `pkg/web/handler.go and 2 more`. */
-export function formatCause(paths: readonly string[], cwd: string): string {
+/**
+ * Returns the changed paths, relative to `cwd` if they are below it: `pkg/web/handler.go and 2 more`, `a.txt removed`.
+ *
+ * @param isThere tells removed paths
+ */
+export function formatCause(
+  paths: readonly string[],
+  { cwd, isThere: exists }: { readonly cwd: string; readonly isThere: (path: string) => boolean },
+): string {
   const shown = paths.slice(0, MOST_CAUSES).map((path) => {
     const way = relative(cwd, path);
-    return printable(way === "" ? "." : isInside(path, cwd) ? way : path, 200);
+    const name = printable(way === "" ? "." : isInside(path, cwd) ? way : path, 200);
+    return exists(path) ? name : `${name} removed`;
   });
   const more = paths.length - shown.length;
   return more > 0 ? `${shown[0] ?? ""} and ${paths.length - 1} more` : shown.join(", ");
@@ -63,17 +77,10 @@ export function formatTimes({ took, stages }: RoundTimes): string {
   return parts.length === 0 ? seconds(took) : `${seconds(took)}: ${parts.join(", ")}`;
 }
 
-/** Returns the text of a failure with lines such as `pkg/web/handler.go:12:3: undefined: x` first. */
+/** Returns the text of a failure. A compiler's errors stay whole, without the `# PACKAGE` lines above them. */
 export function formatFailure(error: unknown): string {
   const lines = describeError(error).split("\n");
-  const isPlace = (line: string): boolean => /^\s*(?:\.\/)?[^\s:][^:]*\.\w+:\d+(?::\d+)?: /.test(line);
-  const [first = "", ...rest] = lines;
-  if (isPlace(first.replace(/^Error: /, ""))) return `${lines.join("\n")}\n`;
-  const places = rest.filter(isPlace);
-  const onTop = places.slice(0, MOST_PLACES).map((line) => line.trim());
-  // `# PACKAGE` lines of the Go tool repeat the paths of the lines below them.
-  const left = rest.filter((line) => !places.slice(0, MOST_PLACES).includes(line) && !line.startsWith("# "));
-  return [...onTop, first, ...left].map((line) => `${line}\n`).join("");
+  return lines.flatMap((line) => (line.startsWith("# ") ? [] : [`${line}\n`])).join("");
 }
 
 /** Returns 12 hex digits of a reference's digest, or its tag if it has no digest. */
@@ -92,20 +99,52 @@ export function formatTime(date: Date): string {
   return [date.getHours(), date.getMinutes(), date.getSeconds()].map((part) => String(part).padStart(2, "0")).join(":");
 }
 
+export interface WatchScreenOptions {
+  readonly host: Host;
+  readonly level: LogLevel;
+  readonly progress: ProgressMode;
+  /** Calls a function again and again, until the returned one is called. @default a timer that does not keep ko alive */
+  readonly every?: (milliseconds: number, draw: () => void) => () => void;
+}
+
+/** The round that runs, on the screen. */
+export interface LiveRound extends Disposable {
+  add(event: Event): void;
+}
+
 export class WatchScreen {
   readonly #host: Host;
   readonly #level: LogLevel;
+  readonly #options: WatchScreenOptions;
+  readonly #area: TerminalArea;
+  readonly #hasBlock: boolean;
+  readonly #hasStatus: boolean;
+  readonly #hasNotes: boolean;
   /** The text of the status line, shown or hidden. */
   #status = "";
-  #isShown = false;
+  /** Of the round that runs; undefined between rounds. */
+  #progress: Progress | undefined;
+  /** Returns the lines of the block; undefined while there is none. */
+  #block: (() => readonly string[]) | undefined;
+  #notes: SilenceNotes | undefined;
+  /** The last output has no line end: a block would be written behind it. */
+  #isMidLine = false;
   readonly #warned = new Set<string>();
 
-  constructor(host: Host, level: LogLevel) {
+  constructor(options: WatchScreenOptions) {
+    const { host, level, progress } = options;
+    const mode = chooseMode(progress, { host, level });
     this.#host = host;
-    this.#level = level;
+    this.#level = progress === "none" && level === "normal" ? "quiet" : level;
+    this.#options = options;
+    this.#area = new TerminalArea(host);
+    this.#hasBlock = mode === "block";
+    const mayRewrite = host.stderrIsTerminal && host.env["TERM"] !== "dumb";
+    this.#hasStatus = this.#hasBlock || (level === "verbose" && mayRewrite && progress === "auto");
+    this.#hasNotes = mode === "lines with notes";
   }
 
-  /** A host whose output hides the status line first. All code that writes during a round must use it. */
+  /** A host whose output hides what is rewritten first. All code that writes during a round must use it. */
   get host(): Host {
     const host = this.#host;
     return {
@@ -113,23 +152,60 @@ export class WatchScreen {
       err: (text) => this.#write(text),
       out: async (data) => {
         this.hide();
+        this.#isMidLine = !endsLine(data);
         await host.out(data);
-        // Not shown again here: the result may end without a line end.
       },
     };
   }
 
-  /** A log that shows `info` on the status line, each warning once, and the rest with `-v` only. */
+  /** A log that shows `info` in the block or on the status line, each warning once, and the rest with `-v` only. */
   get log(): Log {
     const put = (message: string): void => this.#write(`${printable(message, 64 * 1024)}\n`);
     return {
-      info: (message) => (this.#level === "verbose" ? put(message) : this.status(message)),
+      info: (message) => (this.#level === "verbose" ? put(message) : this.#inform(message)),
       warn: (message) => {
         if (!this.#warned.has(message)) put(`Warning: ${message}`);
         this.#warned.add(message);
       },
       debug: (message) => (this.#level === "verbose" ? put(message) : undefined),
       isVerbose: this.#level === "verbose",
+    };
+  }
+
+  /**
+   * Shows a round while it runs: a line for each program, and one for the round. Without a terminal, a line says what a
+   * long round waits for.
+   */
+  openRound(cause: string): LiveRound {
+    const host = this.#host;
+    const startedAt = host.monotonic();
+    const progress = new Progress();
+    const notes = this.#hasNotes
+      ? new SilenceNotes({ host: { err: (text) => this.#write(text), monotonic: () => host.monotonic() } })
+      : undefined;
+    [this.#notes, this.#progress] = [notes, progress];
+    const lines = (): readonly string[] => {
+      const { stderrColumns: columns = 80, stderrRows: rows = 24 } = host;
+      return renderBlock(progress, { columns, rows, now: host.monotonic(), startedAt, title: cause });
+    };
+    const draw = (): void => {
+      if (host.monotonic() - startedAt < FIRST_DRAW_MS) return;
+      this.#block = lines;
+      this.#show();
+    };
+    const { every = repeat } = this.#options;
+    const stop = this.#hasBlock ? every(REDRAW_MS, draw) : undefined;
+    return {
+      add: (event) => {
+        progress.add(event, host.monotonic());
+        notes?.add(event);
+      },
+      [Symbol.dispose]: () => {
+        stop?.();
+        notes?.[Symbol.dispose]();
+        if (this.#block !== undefined) this.hide();
+        this.#notes = this.#progress = this.#block = undefined;
+      },
     };
   }
 
@@ -145,30 +221,41 @@ export class WatchScreen {
 
   /** Sets the status line; does nothing without a terminal. */
   status(text: string): void {
-    if (!this.#host.stderrIsTerminal || this.#level === "quiet") return;
+    if (!this.#hasStatus) return;
     this.#status = printable(text.replaceAll(/\s+/g, " "), 1000);
     this.#show();
   }
 
-  /** Clears the status line before other output is written to the terminal. */
+  /** Clears what is rewritten before other output is written to the terminal. */
   hide(): void {
-    if (this.#isShown) this.#host.err(CLEAR);
-    this.#isShown = false;
+    this.#area.clear();
+  }
+
+  #inform(message: string): void {
+    if (this.#hasBlock && this.#progress !== undefined) {
+      this.#progress.add({ type: "info", message: printable(message, 1000) }, this.#host.monotonic());
+    } else this.status(message);
   }
 
   #show(): void {
-    if (this.#status === "") return;
-    const width = Math.max(10, (this.#host.stderrColumns ?? 80) - 1);
-    const text = this.#status.length > width ? `${this.#status.slice(0, width - 1)}…` : this.#status;
-    this.#host.err(`${CLEAR}${text}`);
-    this.#isShown = true;
+    if (this.#isMidLine) return;
+    if (this.#block !== undefined) this.#area.draw(this.#block());
+    else if (this.#status !== "") {
+      this.#area.draw([fit(this.#status, Math.max(10, (this.#host.stderrColumns ?? 80) - 1))]);
+    }
   }
 
   #write(text: string): void {
     this.hide();
+    this.#notes?.restart();
+    this.#isMidLine = !endsLine(text);
     this.#host.err(text);
-    if (text.endsWith("\n")) this.#show();
+    this.#show();
   }
+}
+
+function endsLine(text: string | Uint8Array): boolean {
+  return typeof text === "string" ? text.endsWith("\n") : text.at(-1) === 10;
 }
 
 export interface RoundReportOptions {
@@ -202,6 +289,12 @@ export class RoundReport {
     if (changes.length === 0 || (isUnchanged && this.#isQuiet)) return;
     this.#isQuiet = false;
     this.#say(formatPrograms(changes));
+  }
+
+  /** Writes the head: what follows is written by others, such as kubectl. */
+  head(): void {
+    this.#isQuiet = false;
+    this.#head();
   }
 
   note(line: string): void {

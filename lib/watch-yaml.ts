@@ -241,6 +241,7 @@ export function createFeeder(host: Host, options: FeederOptions): HandOver {
     const stdin = new TextEncoder().encode(joinDocuments(documents));
     const held: (string | Uint8Array)[] = [];
     let errors = "";
+    if (!isRetry) context.showCause();
     const run = (): Promise<number> =>
       runKubectl(context.host, args, {
         log,
@@ -260,6 +261,7 @@ export function createFeeder(host: Host, options: FeederOptions): HandOver {
       throw new KoError(messageOf(error), { cause: error, transient });
     } finally {
       if (code === 0 || errors !== lastErrors) {
+        if (held.length > 0) context.showCause();
         for (const each of held) {
           if (typeof each === "string") context.host.err(each);
           else await context.host.out(each);
@@ -267,9 +269,16 @@ export function createFeeder(host: Host, options: FeederOptions): HandOver {
       }
       lastErrors = errors;
     }
-    if (code !== 0) throw new KoError(`kubectl ${command} failed with exit code ${code}`, { transient });
+    if (code !== 0) {
+      const isTransient = transient && !HOPELESS.test(errors);
+      throw new KoError(`kubectl ${command} failed with exit code ${code}`, { transient: isTransient });
+    }
   };
 }
+
+/** Complaints of kubectl that hold until a file or a flag changes: the same objects are not applied again. */
+const HOPELESS =
+  /^(?:[Ee]rror: (?:unknown (?:shorthand )?flag|invalid argument |context "|error validating |error parsing )|Error in configuration|The \S+ "[^"]*" is invalid)/m;
 
 /** Two documents with the same key are the same document of the same file. */
 function keyOf({ file, text }: YamlDocument): string {

@@ -9,9 +9,10 @@ import { type Clock, inBackground, systemClock, until } from "./async.ts";
 import { LazyCache } from "./cache.ts";
 import { describeError, KoError } from "./errors.ts";
 import { recordingLog, type RunRecord } from "./events-record.ts";
-import { checkWritableFile, readNames, writeOutputFile } from "./file.ts";
+import { checkWritableFile, lookAtLink, readNames, writeOutputFile } from "./file.ts";
 import { type Host, withSignal } from "./host.ts";
-import type { Log, LogLevel } from "./log.ts";
+import type { Event } from "./events.ts";
+import type { Log, LogLevel, ProgressMode } from "./log.ts";
 import { createTiming, type Recorder, reportingTiming, type Timing, type TimingOutput } from "./timing.ts";
 import { WATCH_SETTINGS, Watcher, type WatcherOptions, type WatchLimit } from "./watch-files.ts";
 import {
@@ -67,11 +68,14 @@ export interface RoundContext {
   readonly showPrograms: (changes: readonly ProgramChange[]) => void;
   /** Shows a line that the user should read. */
   readonly showNote: (line: string) => void;
+  /** Shows the cause of the round, if nothing has yet: another program is going to write. */
+  readonly showCause: () => void;
 }
 
 export interface WatchOptions {
   readonly host: Host;
   readonly level: LogLevel;
+  readonly progress: ProgressMode;
   /** `--timing`, for each round. */
   readonly timing: TimingOutput | undefined;
   /** Of `--events` and `--metadata-file`: each round is a run. @default none */
@@ -106,7 +110,7 @@ const NOTHING_AFFECTED: Affected = { programs: new Set(), args: false, yaml: fal
 export async function watchAndRun<R>(job: WatchJob<R>, options: WatchOptions): Promise<never> {
   const { host, timing } = options;
   if (typeof timing === "object") await checkWritableFile(resolve(host.cwd, timing.file), "--timing");
-  const screen = new WatchScreen(host, options.level);
+  const screen = new WatchScreen(options);
   await using loop = new WatchLoop(job, { ...options, screen });
   try {
     for (;;) await loop.next();
@@ -125,6 +129,8 @@ interface Round {
   /** Milliseconds since 1970. */
   readonly since: number;
   readonly isRetry: boolean;
+  /** Gets every event. */
+  readonly note: (event: Event) => void;
   readonly recorder: Recorder;
   readonly report: RoundReport;
 }
@@ -233,8 +239,13 @@ class WatchLoop<R> implements AsyncDisposable {
     const changed = this.#building.signal;
     const { record } = this.#options;
     record?.begin();
+    using live = screen.openRound(cause);
+    const note = (event: Event): void => {
+      live.add(event);
+      record?.add(event);
+    };
     try {
-      await this.#work({ changed, since: host.now().getTime(), isRetry, recorder, report });
+      await this.#work({ changed, since: host.now().getTime(), isRetry, note, recorder, report });
       await this.#reportTiming(recorder);
       await record?.end(0);
       this.#rest();
@@ -256,7 +267,7 @@ class WatchLoop<R> implements AsyncDisposable {
   }
 
   /** The three phases of a round. */
-  async #work({ changed, since, isRetry, recorder, report }: Round): Promise<void> {
+  async #work({ changed, since, isRetry, note, recorder, report }: Round): Promise<void> {
     const screen = this.#screen;
     const { record } = this.#options;
     const host = withSignal(endingHost(screen.host), AbortSignal.any([screen.host.signal, changed]));
@@ -270,13 +281,14 @@ class WatchLoop<R> implements AsyncDisposable {
     const context: RoundContext = {
       host,
       log: record === undefined ? screen.log : recordingLog(screen.log, record.add),
-      timing: record === undefined ? recorder : reportingTiming(recorder, record.add),
+      timing: reportingTiming(recorder, note),
       cache,
       resources,
       isRetry,
       watch,
       showPrograms: (changes) => report.programs(changes),
       showNote: (line) => report.note(line),
+      showCause: () => report.head(),
     };
     let result: R | undefined;
     try {
@@ -309,7 +321,7 @@ class WatchLoop<R> implements AsyncDisposable {
     const causes = lasting.length > 0 ? lasting : this.#causes;
     if (causes.length > 0) {
       const paths = causes.map(({ path }) => path);
-      return formatCause(paths, host.cwd);
+      return formatCause(paths, { cwd: host.cwd, isThere: (path) => lookAtLink(path) !== undefined });
     }
     return this.#failures > 0 ? `${this.#lastCause}, retry ${this.#failures}` : "start";
   }

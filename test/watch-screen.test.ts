@@ -1,15 +1,17 @@
 import { describe, expect, test } from "bun:test";
 import { CommandError, KoError, KoErrors } from "../lib/errors.ts";
+import type { Event } from "../lib/events.ts";
 import {
   formatCause,
   formatFailure,
   formatPrograms,
   formatTime,
   formatTimes,
+  type LiveRound,
   shortDigest,
   WatchScreen,
 } from "../lib/watch-screen.ts";
-import { hostAt } from "./helpers/world-host.ts";
+import { hostAt, openScreen } from "./helpers/world-host.ts";
 
 const digest = (character: string): string => `r.example/x/web@sha256:${character.repeat(64)}`;
 
@@ -21,8 +23,9 @@ describe("formatCause()", () => {
     [["/w"], "."],
     [["/elsewhere/x.go"], "/elsewhere/x.go"],
     [["/w/a\u001b[31m.go"], "a\\x1b[31m.go"],
+    [["/w/gone.html", "/w/b.go"], "gone.html removed, b.go"],
   ])("shows %j as %s", (paths, shown) => {
-    expect(formatCause(paths, "/w")).toBe(shown);
+    expect(formatCause(paths, { cwd: "/w", isThere: (path) => !path.includes("gone") })).toBe(shown);
   });
 });
 
@@ -81,21 +84,21 @@ describe("formatFailure()", () => {
 
   test.each<[string, unknown, readonly string[]]>([
     [
-      "a compile error: the place on top",
+      "a compile error, in one piece",
       compile("# example.com/app/pkg\npkg/a.go:3:1: undefined: x\n\thave (int)"),
       [
-        "pkg/a.go:3:1: undefined: x",
         'Error: Cannot build "example.com/app" for linux/amd64: go build failed (exit code 1)',
+        "pkg/a.go:3:1: undefined: x",
         "\thave (int)",
       ],
     ],
     [
       "two packages",
       compile("# a\n./a.go:1:2: x\n# b\nb/b.go:3: y"),
-      ["./a.go:1:2: x", "b/b.go:3: y", expect.stringContaining("Error: Cannot build")],
+      [expect.stringContaining("Error: Cannot build"), "./a.go:1:2: x", "b/b.go:3: y"],
     ],
     [
-      "a place in the first line",
+      "a hint",
       new KoError("config/a.yaml:3:5: ko://x: no package", { hint: "Run: go get x" }),
       ["Error: config/a.yaml:3:5: ko://x: no package", "  Run: go get x"],
     ],
@@ -126,7 +129,7 @@ describe("WatchScreen", () => {
       err: (text) => void written.push(text),
       out: async (data) => void written.push(`out:${String(data)}`),
     });
-    return { screen: new WatchScreen(host, level), written };
+    return { screen: new WatchScreen({ host, level, progress: "auto" }), written };
   }
 
   test("on a terminal the status line makes way for lines, and comes back", async () => {
@@ -136,15 +139,15 @@ describe("WatchScreen", () => {
     await screen.host.out("data\n");
     screen.status("short");
     screen.hide();
-    const clear = "\r\u001b[K";
+    const clear = "\r\u001b[J";
     expect(written).toEqual([
-      `${clear}watching 3 package…`,
+      "watching 3 package…",
       clear,
       "block\n",
-      `${clear}watching 3 package…`,
+      "watching 3 package…",
       clear,
       "out:data\n",
-      `${clear}short`,
+      "short",
       clear,
     ]);
   });
@@ -170,5 +173,93 @@ describe("WatchScreen", () => {
     verbose.screen.log.info("Building x");
     verbose.screen.log.debug("go list");
     expect(verbose.written).toEqual(["Building x\n", "go list\n"]);
+  });
+
+  describe("a round on a terminal", () => {
+    async function openRound(): Promise<{
+      readonly screen: WatchScreen;
+      readonly round: LiveRound;
+      /** Lets time pass, and draws. Milliseconds. */
+      readonly pass: (milliseconds: number) => void;
+      readonly shown: () => Promise<readonly string[]>;
+    }> {
+      const terminal = await openScreen(60, 10);
+      let [now, draw, writes] = [0, (): void => {}, Promise.resolve()];
+      const host = hostAt("/w", {
+        ...{ env: {}, stderrIsTerminal: true, stderrColumns: 60, stderrRows: 10, monotonic: () => now },
+        err: (text) => void (writes = writes.then(() => terminal.write(text))),
+        out: async (data) => void (writes = writes.then(() => terminal.write(String(data)))),
+      });
+      const every = (_: number, redraw: () => void): (() => void) => {
+        draw = redraw;
+        return () => void (draw = () => {});
+      };
+      const screen = new WatchScreen({ host, level: "normal", progress: "auto", every });
+      screen.status("watching 3 packages");
+      return {
+        screen,
+        round: screen.openRound("pkg/a.go"),
+        pass: (milliseconds) => {
+          now += milliseconds;
+          draw();
+        },
+        shown: async () => {
+          await writes;
+          return terminal.history();
+        },
+      };
+    }
+
+    const subject = { text: "linux/amd64", importPaths: ["example.com/web"] };
+    const compiling: Event = { type: "stage", state: "begin", stage: "compile", id: 1, subject };
+
+    test("shows its programs below what stays, and then the status line again", async () => {
+      const { pass, round, screen, shown } = await openRound();
+      round.add({
+        ...{ type: "program", importPath: "example.com/web", image: "r/web", tags: [], base: "b" },
+        platforms: ["linux/amd64"],
+      });
+      round.add(compiling);
+      pass(100);
+      expect(await shown()).toEqual(["watching 3 packages"]);
+      pass(100);
+      expect(await shown()).toEqual(["web  compiling, 0.2 s", "pkg/a.go: 0.2 s, 0 of 1 done"]);
+      screen.log.info("go: downloading example.com/x");
+      screen.say("a line\n");
+      pass(100);
+      expect(await shown()).toEqual([
+        ...["a line", "web  compiling, 0.3 s"],
+        "pkg/a.go: 0.3 s, 0 of 1 done, go: downloading example.com/x",
+      ]);
+      await screen.host.out("no line end");
+      pass(100);
+      expect(await shown()).toEqual(["a line", "no line end"]);
+      await screen.host.out("\n");
+      pass(100);
+      expect(await shown()).toEqual([
+        "a line",
+        "no line end",
+        "web  compiling, 0.5 s",
+        expect.stringContaining("pkg/a.go"),
+      ]);
+      round[Symbol.dispose]();
+      screen.status("watching 4 packages");
+      expect(await shown()).toEqual(["a line", "no line end", "watching 4 packages"]);
+    });
+  });
+
+  test.each<[string, "auto" | "plain" | "none", Record<string, string>, readonly string[]]>([
+    ["plain", "plain", {}, ["a line\n"]],
+    ["none", "none", {}, []],
+    ["a dumb terminal", "auto", { TERM: "dumb" }, ["a line\n"]],
+    ["CI", "auto", { CI: "true" }, ["a line\n"]],
+  ])("--progress: %s has neither block nor status line", (_what, progress, env, wanted) => {
+    const written: string[] = [];
+    const host = hostAt("/w", { env, stderrIsTerminal: true, err: (text) => void written.push(text) });
+    const screen = new WatchScreen({ host, level: "normal", progress });
+    using _round = screen.openRound("start");
+    screen.status("watching");
+    screen.say("a line\n");
+    expect(written).toEqual([...wanted]);
   });
 });

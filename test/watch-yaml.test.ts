@@ -261,7 +261,7 @@ function contextOf(host: Host, { isRetry = false } = {}): RoundContext {
     get cache() {
       return unused();
     },
-    ...{ watch: unused, showPrograms: unused, showNote: unused },
+    ...{ watch: unused, showPrograms: unused, showNote: unused, showCause: () => {} },
   };
 }
 
@@ -317,6 +317,23 @@ describe("createFeeder()", () => {
     const { run } = kubectl({ code: 1 });
     const error = await rejectionOf(feeder(command, { run }).feed(1));
     expect(error).toEqual(new KoError(`kubectl ${command} failed with exit code 1`, { transient }));
+  });
+
+  test.each<[string, boolean]>([
+    ['error: context "staging" does not exist\n', false],
+    ["Error: unknown flag: --nope\nSee 'kubectl apply --help' for usage.\n", false],
+    ["error: unknown shorthand flag: 'z' in -z\n", false],
+    ['a warning\nerror: error validating "STDIN": error validating data: unknown field "spec.replica"\n', false],
+    ["error: error parsing STDIN: error converting YAML to JSON: yaml: line 1: did not find\n", false],
+    ['The Deployment "web" is invalid: spec.selector: Invalid value: field is immutable\n', false],
+    ['Error from server (NotFound): error when creating "STDIN": namespaces "x" not found\n', true],
+    ['error: no matches for kind "Widget" in version "example.com/v1"\n', true],
+    ["The connection to the server 127.0.0.1:6443 was refused - did you specify the right host or port?\n", true],
+    ['Error from server: admission webhook "x" denied the request: not yet\n', true],
+  ])("of the complaint %j, transient is %s: what no time mends is not tried again", async (stderr, transient) => {
+    const { run } = kubectl({ code: 1, stderr });
+    const error = await rejectionOf(feeder("apply", { run }).feed(1));
+    expect(error instanceof KoError && error.transient).toBe(transient);
   });
 
   test.each([

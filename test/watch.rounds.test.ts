@@ -76,6 +76,7 @@ class Rounds implements AsyncDisposable {
       watchAndRun(job, {
         host: this.fake.host,
         level: "normal",
+        progress: "auto",
         timing: undefined,
         clock: { sleep: async (ms, signal) => void (await this.pauses.begin({ ms, signal }, signal)) },
         openWatcher: (options) => (this.#watcher = new FakeWatcher(options)),
@@ -102,10 +103,11 @@ class Rounds implements AsyncDisposable {
     return build.data;
   }
 
-  /** All that was printed, without times. */
+  /** All that was printed, without times. The files of these tests do not exist. */
   printed(): string {
     return this.fake
       .stderr()
+      .replaceAll(/^(TIME|\d\d:\d\d:\d\d) .* removed.*$/gm, (line) => line.replaceAll(" removed", ""))
       .replaceAll(/^\d\d:\d\d:\d\d /gm, "TIME ")
       .replaceAll(/\d+\.\d\d s/g, "N s");
   }

@@ -208,6 +208,7 @@ export async function runRound<R>(
     watch: async (places) => void watched.push(places),
     showPrograms: (changes) => void (changes.length > 0 && shown.push(changes)),
     showNote: (line) => void shown.push(line),
+    showCause: () => {},
   };
   let [result, summary, error]: [R | undefined, string | undefined, unknown] = [undefined, undefined, undefined];
   try {
