@@ -79,7 +79,8 @@ export async function retry<T>(work: (attempt: number) => Promise<T>, options: R
       options.signal.throwIfAborted();
       if (!(error instanceof RegistryError) || error.retry === "never") throw error;
       if (error.retry === "soon" && starts < STARTS) {
-        if (++starts === 1) options.log.info(`Waiting up to ${(STARTS * START_WAIT_MS) / 1000} s: ${error.message}`);
+        if (++starts === 1)
+          tellOnce(`Waiting up to ${(STARTS * START_WAIT_MS) / 1000} s for ${hostOf(error)}`, options.log);
         await options.clock.sleep(START_WAIT_MS, options.signal);
         continue;
       }
@@ -94,6 +95,21 @@ export async function retry<T>(work: (attempt: number) => Promise<T>, options: R
       await options.clock.sleep(wait, options.signal);
     }
   }
+}
+
+/** The waits that a log has told: several requests wait for the same server. */
+const told = new WeakMap<Log, Set<string>>();
+
+function hostOf({ message, url }: RegistryError): string {
+  return URL.canParse(url) ? `${new URL(url).host}: nothing listens there` : message;
+}
+
+function tellOnce(message: string, log: Log): void {
+  const known = told.get(log) ?? new Set();
+  told.set(log, known);
+  if (known.has(message)) return;
+  known.add(message);
+  log.info(message);
 }
 
 /** Parses `Retry-After`, in seconds or as an HTTP date, to milliseconds from `now`; undefined if it is not valid. */

@@ -70,7 +70,7 @@ export function explainFailure(error: unknown, exchange: FailedExchange): KoErro
       return fail(
         `nothing listens there${through} (${code})`,
         isLoopback(url.host) ? "soon" : "once",
-        proxy === false ? undefined : checkProxy(url),
+        proxy === false ? `Is ${url.host} running? Start it, or correct its name.` : checkProxy(url),
       );
     case "ECONNRESET":
     case "ECONNABORTED":

@@ -137,6 +137,7 @@ describe("modules", () => {
 const UNTESTED: Readonly<Record<string, string>> = {
   "build-confirmation": "build-cache.test.ts and feature-incremental-race.test.ts record builds",
   "build-image": "build.test.ts makes images and indexes with it",
+  "build-record": "build-cache.test.ts reads and writes records; feature-incremental.test.ts plans their inputs again",
   "cli-environment": "a table: cli-help.test.ts compares it with the sources",
   "cli-flag-groups": "a table: cli-commands.test.ts parses its flags, and compares docs/reference.md with it",
   "cli-parse": "cli-commands.test.ts parses command lines with the tables of cli-commands.ts",
@@ -154,6 +155,7 @@ const UNTESTED: Readonly<Record<string, string>> = {
   "go-sources-plan": "go-sources.test.ts makes plans",
   "pipeline-plans": "feature-local-base.test.ts and build-debug.test.ts run whole builds that it refuses or adapts",
   "pipeline-resources": "publish.test.ts opens publishers with it, pipeline.test.ts whole runs",
+  "progress-area": "progress-terminal.test.ts and watch-screen.test.ts draw on a terminal",
   "registry-credential": "types, and the one header that registry-auth.test.ts reads",
   "registry-keychain-aws-identity": "registry-keychain-aws.test.ts asks its sources, with fakes of the services",
   "registry-keychain-aws-profile": "registry-keychain-aws.test.ts reads profiles",

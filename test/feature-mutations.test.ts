@@ -32,9 +32,6 @@ const GROUPS: readonly MutationGroup[] = [
 const PART = process.env["CI"] || process.env["KO_MUTATIONS"] === "all" ? 1 : 6;
 const SEED = Number(process.env["KO_RANDOM_SEED"] || 0);
 
-/** Groups that have not yet run to their end: `KO_MUTATIONS=all` runs them. */
-const UNFINISHED: ReadonlySet<string> = new Set(["a git repository"]);
-
 /** Milliseconds for one mutation on a busy machine. */
 const PATIENCE = 30_000;
 
@@ -46,8 +43,7 @@ test("there are at least 150 mutations, each with a name of its own", () => {
 
 describe.each(GROUPS)("$name", (group) => {
   const mutations = group.mutations.filter((_, i) => i % PART === SEED % PART);
-  const isLeftOut = UNFINISHED.has(group.name) && process.env["KO_MUTATIONS"] !== "all";
-  test.skipIf(isLeftOut)(
+  test(
     `the cache and a build without it agree on ${mutations.length} of ${group.mutations.length} mutations, seed ${SEED}`,
     async () => {
       const { asks = [] } = group;

@@ -41,14 +41,21 @@ describe("explainFailure()", () => {
       "never",
       undefined,
     ],
-    ["a closed port", code("ECONNREFUSED"), {}, "nothing listens there (ECONNREFUSED)", "once", undefined],
+    [
+      "a closed port",
+      code("ECONNREFUSED"),
+      {},
+      "nothing listens there (ECONNREFUSED)",
+      "once",
+      "Is registry.test running? Start it, or correct its name.",
+    ],
     [
       "a closed port of this machine",
       code("ECONNREFUSED"),
       local,
       "nothing listens there (ECONNREFUSED)",
       "soon",
-      undefined,
+      "Is localhost:5000 running? Start it, or correct its name.",
     ],
     ["a reset", code("ECONNRESET"), {}, "the connection failed (ECONNRESET)", "often", undefined],
     [

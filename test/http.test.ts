@@ -47,7 +47,7 @@ describe("a host that cannot be reached", () => {
     const host = `127.0.0.1:${await findFreePort()}`;
     expect(await look(host)).toEqual({
       message: `GET http://${host}/v2/: nothing listens there (ECONNREFUSED) (after 11 attempts)`,
-      hint: undefined,
+      hint: `Is ${host} running? Start it, or correct its name.`,
       // It may be starting.
       waits: 10,
     });
