@@ -3,7 +3,7 @@
  *
  * A check only reads. Programs that it starts are killed at its end, as they may be hanging.
  */
-import { until } from "./async.ts";
+import { systemClock, until } from "./async.ts";
 import { KoError, KoErrors } from "./errors.ts";
 import { type Host, withSignal } from "./host.ts";
 import type { Log } from "./log.ts";
@@ -45,18 +45,23 @@ export interface Check {
   readonly subject: string;
   /** The status of a failure. @default "problem" */
   readonly failure?: Status;
-  /** Milliseconds. @default {@link LIMIT_MS} */
+  /** Milliseconds. @default those that leave time for the end of ko */
   readonly limit?: number;
   /** For failures without a hint. */
   readonly hint?: string;
+  /** True if it asks servers by name. @default false */
+  readonly isRemote?: boolean;
   run(context: CheckContext): Promise<readonly Finding[]>;
 }
 
 /** Leaves time for the start of ko and for the end of the programs: 5 s in all. */
 export const LIMIT_MS = 4000;
 
+/** Milliseconds that the others have for their files before names are looked up. */
+const HEAD_START_MS = 500;
+
 /**
- * Runs all checks at once.
+ * Runs all checks at once, those that ask servers by name a moment later.
  *
  * @returns their findings, in the order of the checks
  * @throws the reason of the host's signal, if it aborts
@@ -65,7 +70,17 @@ export async function runChecks(
   checks: readonly Check[],
   options: { readonly host: Host; readonly log: Log },
 ): Promise<readonly Finding[]> {
-  return (await Promise.all(checks.map((check) => runCheck(check, options)))).flat();
+  // A name server that is silent holds the threads that read files, too: the files come first, then the names.
+  const local = new Map(
+    checks.filter(({ isRemote }) => isRemote !== true).map((check) => [check, runCheck(check, options)]),
+  );
+  const files = Promise.allSettled(local.values());
+  const start = Promise.race([files, systemClock.sleep(HEAD_START_MS, options.host.signal)]);
+  const run = async (check: Check): Promise<readonly Finding[]> => {
+    await start;
+    return runCheck(check, options);
+  };
+  return (await Promise.all(checks.map((check) => local.get(check) ?? run(check)))).flat();
 }
 
 /** The finding for a failure: its message and its hint, each error of several on a line of its own. */
@@ -85,7 +100,8 @@ async function runCheck(
   check: Check,
   { host, log }: { readonly host: Host; readonly log: Log },
 ): Promise<readonly Finding[]> {
-  const { failure = "problem", hint, limit = LIMIT_MS, name, subject } = check;
+  const { failure = "problem", hint, isRemote, name, subject } = check;
+  const { limit = isRemote === true ? LIMIT_MS - HEAD_START_MS : LIMIT_MS } = check;
   const ending = new AbortController();
   const signal = AbortSignal.any([host.signal, ending.signal]);
   const warnings: string[] = [];

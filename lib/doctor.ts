@@ -112,6 +112,7 @@ async function listChecks(
           {
             name: "registry",
             subject: target.host,
+            isRemote: true,
             hint: "Check KO_DOCKER_REPO, and whether that registry runs.",
             run: (context) => checkRegistry(context, target, registries),
           } satisfies Check,
@@ -120,6 +121,7 @@ async function listChecks(
     ...bases.map((text): Check => ({
       name: "base",
       subject: text,
+      isRemote: true,
       hint: "Choose another base: defaultBaseImage in .ko.yaml, KO_DEFAULTBASEIMAGE.",
       run: (context) => checkBase(context, text, registries),
     })),

@@ -648,7 +648,7 @@ const ROWS: readonly Row[] = [
   [
     "a registry that is silent",
     (world) => void (world.env["KO_DOCKER_REPO"] = `${listenSilently(world, "$SILENT")}/team`),
-    ["problem registry: $SILENT did not answer within 4 s", "Check KO_DOCKER_REPO, and whether that registry runs."],
+    ["problem registry: $SILENT did not answer within 3.5 s", "Check KO_DOCKER_REPO, and whether that registry runs."],
   ],
   [
     "a registry with a certificate of a stranger",
@@ -1030,12 +1030,35 @@ describe.skipIf(programs === undefined)("ko doctor as a command", () => {
       "docker ps",
       'problem registry: Cannot get credentials for "$REGISTRY" from docker-credential-canary (credsStore in $DIR/home/.docker/config.json): Cannot run $DIR/bin/docker-credential-canary: no answer within 2.5 s',
       "To see its output: echo $REGISTRY | docker-credential-canary get",
-      "problem base: $SILENT/base did not answer within 4 s",
+      "problem base: $SILENT/base did not answer within 3.5 s",
       "Choose another base: defaultBaseImage in .ko.yaml, KO_DEFAULTBASEIMAGE.",
     ]);
     expect(result.code).toBe(1);
     expect(performance.now() - begun).toBeLessThan(60_000);
     expect(await survivorsWith("KO_TEST_DOCTOR", tree.path)).toEqual([]);
+  });
+
+  test.skipIf(!canMount)("a silent name server holds up nothing else", async () => {
+    await using world = await makeWorld();
+    const { env, stack, tree } = world;
+    const server = await Bun.udpSocket({ hostname: "127.0.0.9", port: 53, socket: { data() {} } });
+    stack.defer(() => server.close());
+    // Longer than any patience of ours.
+    tree.write({ "resolv.conf": "nameserver 127.0.0.9\noptions timeout:30 attempts:2\n" });
+    Object.assign(env, { KO_DOCKER_REPO: "registry.example.com", KO_DEFAULTBASEIMAGE: "base.example.com/base" });
+    const bind = `mount --bind ${tree.at("resolv.conf")} /etc/resolv.conf && exec "$@"`;
+    const path = { PATH: `${env["PATH"]}:${process.env["PATH"]}` };
+    const argv = ["unshare", "-m", "sh", "-c", bind, "sh", "env", `PATH=${env["PATH"]}`, ...ourCommand()];
+    const begun = performance.now();
+    const { stdout } = await runToEnd([...argv, "doctor", "--json"], {
+      cwd: tree.at("work"),
+      env: { ...env, ...path },
+    });
+    expect(complaints(world, JSON.parse(stdout)).filter((line) => /^(?:problem|note)/.test(line))).toEqual([
+      "problem registry: registry.example.com did not answer within 3.5 s",
+      "problem base: base.example.com/base did not answer within 3.5 s",
+    ]);
+    expect(performance.now() - begun).toBeLessThan(28_000);
   });
 
   test("ends at once by Ctrl-C, without a line, and leaves no process", async () => {
