@@ -195,8 +195,12 @@ function makeFolders(folder: string, host: Pick<Host, "userId">): void {
   }
 }
 
-/** Nothing is written to a place that others can write to. */
-function checkFolders(folder: string, host: Pick<Host, "userId">): void {
+/**
+ * Checks a generation, and makes nothing: no place is used that others can write to.
+ *
+ * @throws {Error} If it belongs to another user, or others may write to it.
+ */
+export function checkFolders(folder: string, host: Pick<Host, "userId">): void {
   const place = dirname(folder);
   checkOwner(place, host);
   checkWriters([place, folder, ...CACHE_FOLDERS.map((name) => join(folder, name))], host);

@@ -23,6 +23,7 @@ import {
 import { dirname, join } from "node:path";
 import { sweepRuns, trimCache } from "./cache-clean.ts";
 import {
+  checkFolders,
   defaultCacheLimit,
   findCacheFolder,
   GENERATION,
@@ -64,6 +65,7 @@ export class Cache implements AsyncDisposable {
   readonly folder: string;
   readonly #host: Host;
   readonly #log: Log;
+  readonly #isReadOnly: boolean;
   #limit: number | undefined;
   #work: Promise<TempFolder> | undefined;
   #isMarked = false;
@@ -72,12 +74,18 @@ export class Cache implements AsyncDisposable {
 
   private constructor(
     folder: string,
-    options: { readonly host: Host; readonly log: Log; readonly limit: number | undefined },
+    options: {
+      readonly host: Host;
+      readonly log: Log;
+      readonly limit?: number | undefined;
+      readonly isReadOnly?: boolean;
+    },
   ) {
     this.folder = folder;
     this.#host = options.host;
     this.#log = options.log;
     this.#limit = options.limit;
+    this.#isReadOnly = options.isReadOnly ?? false;
   }
 
   /**
@@ -97,6 +105,20 @@ export class Cache implements AsyncDisposable {
       log.warn(
         `The cache in "${place}" cannot be used: ${messageOf(error)}. Set KOCACHE to another folder, or to off.`,
       );
+      return undefined;
+    }
+  }
+
+  /** Opens the cache so that nothing in it changes, no time of a last use either; undefined if there is none to trust. */
+  static openToRead(host: Host, log: Log): Cache | undefined {
+    const place = findCacheFolder(host);
+    const folder = place && join(place, GENERATION);
+    if (folder === undefined || lookAtLink(folder)?.isDirectory() !== true) return undefined;
+    try {
+      checkFolders(folder, host);
+      return new Cache(folder, { host, log, isReadOnly: true });
+    } catch (error) {
+      log.debug(`The cache in "${place}" is not read: ${messageOf(error)}`);
       return undefined;
     }
   }
@@ -303,6 +325,7 @@ export class Cache implements AsyncDisposable {
     } catch (error) {
       this.#debug("clean", error);
     }
+    if (this.#isReadOnly) return;
     const place = dirname(this.folder);
     const now = this.#host.now().getTime();
     sweepRuns(place, { now });
@@ -319,6 +342,7 @@ export class Cache implements AsyncDisposable {
 
   /** Makes a file under a temporary name and renames it. Calls `make` again if the folder has vanished. */
   #put(path: string, make: (temporary: string) => void): boolean {
+    if (this.#isReadOnly) return false;
     const temporary = `${path}.${crypto.randomUUID()}.tmp`;
     try {
       try {
@@ -352,6 +376,7 @@ export class Cache implements AsyncDisposable {
   }
 
   #trying(action: string, work: () => void): void {
+    if (this.#isReadOnly) return;
     try {
       work();
     } catch (error) {

@@ -9,6 +9,7 @@ import {
   BUILD_COMMAND_FLAGS,
   DOCTOR_FLAGS,
   CONFIG_FLAGS,
+  CHECK_COMMAND_FLAGS,
   GLOBAL_FLAGS,
   INIT_FLAGS,
   LOGIN_FLAGS,
@@ -66,6 +67,7 @@ export interface FlagsOf {
   readonly run: typeof RUN_FLAGS;
   readonly config: typeof CONFIG_FLAGS;
   readonly init: typeof INIT_FLAGS;
+  readonly check: typeof CHECK_COMMAND_FLAGS;
   readonly login: typeof LOGIN_FLAGS;
   readonly logout: typeof GLOBAL_FLAGS;
   readonly cache: typeof GLOBAL_FLAGS;
@@ -239,6 +241,28 @@ No file is overwritten.`,
     ],
     flags: INIT_FLAGS,
     environment: GO_COMMAND,
+  },
+  check: {
+    summary: "Find mistakes in YAML, configuration and programs, without a build.",
+    aliases: [],
+    words: "[IMPORTPATH...]",
+    completes: "package",
+    about: `Finds everything that would make "ko apply" or "ko build" fail, as far as that can be known without a build: references that name no main package, YAML that is broken, settings in .ko.yaml that are wrong or are for no program, templates without their data, symlinks in kodata that lead out, containers that cannot start. Checks the YAML of -f with the programs in it, the programs of the arguments, or without both all programs of the module in the working directory.
+
+Prints all findings on stdout, one per line, as FILE:LINE:COLUMN: error: TEXT or warning: TEXT. Exits with 1 if there is an error, with 0 if there are only warnings.
+
+Nothing is built, downloaded or sent, no cluster or daemon is asked, and ko writes no file: its cache is only read. "go list" and git are run.`,
+    examples: [
+      ["Check the configuration and all programs of the module", "ko check"],
+      ["Check YAML and the programs that it references", "ko check -f config/"],
+      ["Check the YAML of a kustomization", "kubectl kustomize overlays/dev | ko check -f -"],
+      [
+        "Print the errors only, from JSON",
+        `ko check --json | jq -r '.findings[] | select(.severity == "error").message'`,
+      ],
+    ],
+    flags: CHECK_COMMAND_FLAGS,
+    environment: MAIN_VARIABLES,
   },
   login: {
     summary: "Log in to a registry.",

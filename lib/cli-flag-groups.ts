@@ -332,6 +332,25 @@ export const CONFIG_FLAGS: typeof NAME_FLAGS &
 /** The flags of `ko init`. */
 export const INIT_FLAGS: typeof CONSENT_FLAGS & typeof GLOBAL_FLAGS = { ...CONSENT_FLAGS, ...GLOBAL_FLAGS };
 
+/** The flags of `ko check`: those that decide which faults there are. */
+export const CHECK_COMMAND_FLAGS: Pick<typeof INPUT_FLAGS, "filename" | "recursive" | "selector"> &
+  Pick<typeof NAME_FLAGS, "preserve-import-paths" | "base-import-paths" | "bare"> &
+  Pick<typeof PUBLISH_FLAGS, "local"> &
+  Pick<typeof BUILD_FLAGS, "platform"> &
+  typeof OUTPUT_FLAGS &
+  typeof GLOBAL_FLAGS = {
+  filename: INPUT_FLAGS.filename,
+  recursive: INPUT_FLAGS.recursive,
+  selector: INPUT_FLAGS.selector,
+  "preserve-import-paths": NAME_FLAGS["preserve-import-paths"],
+  "base-import-paths": NAME_FLAGS["base-import-paths"],
+  bare: NAME_FLAGS.bare,
+  local: PUBLISH_FLAGS.local,
+  platform: BUILD_FLAGS.platform,
+  ...OUTPUT_FLAGS,
+  ...GLOBAL_FLAGS,
+};
+
 /** The flags of `ko login`. */
 export const LOGIN_FLAGS: typeof LOGIN_CREDENTIAL_FLAGS & typeof GLOBAL_FLAGS = {
   ...LOGIN_CREDENTIAL_FLAGS,

@@ -201,7 +201,11 @@ function checkTags(tags: readonly string[], flags: BuildFlags): void {
   }
 }
 
-function chooseNaming(flags: BuildFlags): { readonly naming: Naming; readonly warnings: readonly string[] } {
+/** Chooses how images are named; warns of flags that another one beats. */
+export function chooseNaming(flags: Pick<BuildFlags, "preserve-import-paths" | "base-import-paths" | "bare">): {
+  readonly naming: Naming;
+  readonly warnings: readonly string[];
+} {
   const choices = [
     ["preserve", "preserve-import-paths"],
     ["base", "base-import-paths"],

@@ -76,6 +76,8 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
       await initConfig({ host, log, isAgreed: invocation.flags.yes });
       return 0;
     }
+    case "check":
+      return check(invocation, { host, log });
     case "login": {
       const { login } = await import("./registry-login.ts");
       const [server = ""] = invocation.positionals;
@@ -117,6 +119,14 @@ function findAuth(argv: readonly string[]): { readonly words: readonly string[];
   const words = [...argv.slice(0, at), ...argv.slice(at + 1)];
   const name = words.find((word) => !word.startsWith("-"));
   return { words, isOwn: name !== "login" && name !== "logout" };
+}
+
+async function check({ flags, positionals }: Of<"check">, context: Pick<Run, "host" | "log">): Promise<number> {
+  const [{ runCheck }, { chooseNaming }] = await Promise.all([import("./check.ts"), import("./cli-options.ts")]);
+  const { naming, warnings } = chooseNaming(flags);
+  for (const warning of warnings) context.log.warn(warning);
+  const { filename: files, json, local, platform: platforms, recursive, selector } = flags;
+  return runCheck({ files, json, local, naming, platforms, recursive, selector, args: positionals }, context);
 }
 
 async function print(host: Host, text: string): Promise<number> {

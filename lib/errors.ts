@@ -181,6 +181,13 @@ export function describeError(error: unknown): string {
     const text = error instanceof Error ? `internal: ${error.stack ?? error.message}` : String(error);
     return printable(`Error: ${text}`, 64 * 1024);
   }
+  const { message, hints } = explainError(error);
+  const lines = [`Error: ${message}`, ...hints.map((hint) => `  ${hint.replaceAll("\n", "\n  ")}`)];
+  return printable(lines.join("\n"), 64 * 1024);
+}
+
+/** Joins the messages of an error and its causes, each once, and collects their hints. */
+export function explainError(error: Error): { readonly message: string; readonly hints: readonly string[] } {
   const messages: string[] = [];
   const hints: string[] = [];
   const seen = new Set<unknown>();
@@ -190,8 +197,7 @@ export function describeError(error: unknown): string {
     if (!messages.some((outer) => outer.includes(message))) messages.push(message);
     if (at instanceof KoError && at.hint !== undefined && !hints.includes(at.hint)) hints.push(at.hint);
   }
-  const lines = [`Error: ${messages.join(": ")}`, ...hints.map((hint) => `  ${hint.replaceAll("\n", "\n  ")}`)];
-  return printable(lines.join("\n"), 64 * 1024);
+  return { message: messages.join(": "), hints };
 }
 
 /** Throws all errors, if there are any: as one error if there are several. */

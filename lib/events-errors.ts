@@ -8,7 +8,7 @@ import { isInside } from "./file.ts";
 import { Interrupted } from "./host.ts";
 
 /** A place in a file, as compilers and ko write it: `cmd/web/main.go:3:15`. */
-interface Place {
+export interface Place {
   /** Relative to the working directory if it is below it. */
   readonly file: string;
   readonly line: number;
@@ -53,7 +53,8 @@ function readCompilerLine(line: string, cwd: string): readonly ErrorEvent[] {
   return [{ type: "error", code: "compile", message, ...toPlace({ file, number, column, cwd }) }];
 }
 
-function findPlace(message: string, cwd: string): Partial<Place> {
+/** Finds the first place in a file that a message names. */
+export function findPlace(message: string, cwd: string): Partial<Place> {
   const [, file, number, column] = PLACE.exec(message) ?? [];
   return file === undefined || number === undefined ? {} : toPlace({ file, number, column, cwd });
 }

@@ -8,7 +8,7 @@ import { readFileSync } from "node:fs";
 import { dirname, join, posix, relative, resolve } from "node:path";
 import type { BuildEntry } from "./config-builds.ts";
 import { nameWord, type Word } from "./config-file.ts";
-import { findNearest, UsageError } from "./errors.ts";
+import { findNearest, throwAll, UsageError } from "./errors.ts";
 import { isInside, look, readEntries, readNames } from "./file.ts";
 import { matchesImportPath, matchesFolder, type ParsedArgument, showPath } from "./go-arguments.ts";
 import type { GoSettings } from "./go-env.ts";
@@ -56,14 +56,22 @@ export class BuildEntries {
    * Finds the folders of all entries, also of those that the run does not use.
    *
    * @param cwd absolute
-   * @throws {UsageError} If a folder does not exist, or two different entries are for one program.
+   * @throws {UsageError | KoErrors} If folders do not exist, or two different entries are for one program.
    */
   static place(entries: readonly BuildEntry[], cwd: string): BuildEntries {
     const modules = new Map<string, string | undefined>();
-    return new BuildEntries(
-      entries.map((entry) => placeEntry(entry, { cwd, modules })),
-      cwd,
-    );
+    const errors: UsageError[] = [];
+    const placed = entries.flatMap((entry) => {
+      try {
+        return [placeEntry(entry, { cwd, modules })];
+      } catch (error) {
+        if (!(error instanceof UsageError)) throw error;
+        errors.push(error);
+        return [];
+      }
+    });
+    throwAll(errors);
+    return new BuildEntries(placed, cwd);
   }
 
   /** The entry for a program. The folder counts before the import path. */
@@ -235,7 +243,7 @@ function missing(
 }
 
 /** Why a folder holds no program; undefined if it may hold one. */
-function whyNoProgram(folder: string, settings: Pick<GoSettings, "get">): string | undefined {
+export function whyNoProgram(folder: string, settings: Pick<GoSettings, "get">): string | undefined {
   const { moduleDir, modules } = findSurroundings(folder, settings);
   if (modules && moduleDir === undefined) return "is in no Go module";
   const names = readNames(folder).filter((name) => name.endsWith(".go") && !name.endsWith("_test.go"));
@@ -251,7 +259,7 @@ function whyNoProgram(folder: string, settings: Pick<GoSettings, "get">): string
 }
 
 /** The text of a file; empty if it cannot be read. */
-function readText(path: string): string {
+export function readText(path: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch {

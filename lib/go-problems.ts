@@ -43,6 +43,9 @@ export interface CreateAdviceOptions extends GoOptions {
   readonly elsewhere: ReadonlyMap<Argument, string>;
 }
 
+/** The import by which a Go file uses cgo. */
+export const IMPORT_C: RegExp = /^\s*(?:import\s+)?"C"\s*(?:;|\/[/*].*)?$/m;
+
 /** The most problems of one program in a message. */
 const MOST_PROBLEMS = 10;
 
@@ -78,7 +81,7 @@ export async function findCgoFiles(found: GoPackage): Promise<readonly string[]>
   const result: string[] = [];
   for (const name of found.ignoredGoFiles) {
     const text = await readFile(join(found.dir, name), "utf8").catch(() => "");
-    if (/^\s*(?:import\s+)?"C"\s*(?:;|\/[/*].*)?$/m.test(text)) result.push(name);
+    if (IMPORT_C.test(text)) result.push(name);
   }
   return result;
 }

@@ -23,6 +23,15 @@ export interface KodataOptions {
   readonly allowedRoot: string | undefined;
   /** Gets a warning for each symlink that is left out. */
   readonly log: Log;
+  /** Gets the errors of entries, which are left out then. @default the first one is thrown */
+  readonly problems?: KodataProblem[];
+}
+
+/** An entry of a kodata folder that cannot be packed. */
+export interface KodataProblem {
+  /** Absolute. */
+  readonly path: string;
+  readonly error: KoError;
 }
 
 export interface BinaryOptions {
@@ -132,8 +141,13 @@ function* walk(folder: KodataFolder, options: WalkOptions): Generator<TarEntry, 
     throw new KoError(`Cannot pack "${directory}": it was replaced while it was read`, { hint: RUN_AGAIN });
   }
   for (const { path, name, info } of found) {
-    if (info.isSymbolicLink()) yield* followLink({ path, name, folder }, options);
-    else yield* pack({ path, name, info, chain }, options);
+    try {
+      if (info.isSymbolicLink()) yield* followLink({ path, name, folder }, options);
+      else yield* pack({ path, name, info, chain }, options);
+    } catch (error) {
+      if (options.problems === undefined || !(error instanceof KoError)) throw error;
+      options.problems.push({ path, error });
+    }
   }
 }
 

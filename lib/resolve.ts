@@ -11,7 +11,8 @@ import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { Log } from "./log.ts";
 import type { Choice, Pipeline, PublishedProgram } from "./pipeline.ts";
 import type { Input } from "./yaml-inputs.ts";
-import { filterDocuments, findAlwaysPulled } from "./yaml-objects.ts";
+import { findAlwaysPulled, findSlips } from "./yaml-images.ts";
+import { filterDocuments } from "./yaml-objects.ts";
 import { findReferences, replaceReferences, type YamlReference } from "./yaml-references.ts";
 import { addBroken, joinDocuments, splitStream, type YamlDocument } from "./yaml.ts";
 
@@ -37,7 +38,7 @@ export interface Referring {
 }
 
 /** One place of a `ko://` value in the input. */
-interface Occurrence {
+export interface Occurrence {
   readonly file: string;
   readonly reference: YamlReference;
   /** The position in the input: a later occurrence has a higher number. */
@@ -45,10 +46,26 @@ interface Occurrence {
 }
 
 /** A bad document or reference, and its place in the order of the input. */
-interface Problem {
+export interface Problem {
   readonly order: number;
   readonly error: KoError;
 }
+
+/** A reference that names no program. */
+export interface BadReference extends Problem {
+  readonly file: string;
+  readonly reference: YamlReference;
+}
+
+/** A line about references that the input probably lacks. */
+export interface Missing {
+  /** "slip": an image that looks like a mistyped `ko://` reference. "nothing": there is no reference at all. */
+  readonly kind: "slip" | "nothing";
+  readonly line: string;
+}
+
+/** What is wrong with a policy beside an image that is only in a daemon or a cluster. */
+export const ALWAYS_PULLED = '"imagePullPolicy: Always" cannot find an image that is in no registry; use IfNotPresent';
 
 /** The documents of all inputs, not resolved yet. */
 export interface Reading {
@@ -70,6 +87,7 @@ export interface Reading {
  */
 export async function resolveInputs(inputs: readonly Input[], options: ResolveOptions): Promise<string> {
   const reading = await readReferences(inputs, options);
+  for (const { line } of await findMissing(reading, options)) options.log.warn(line);
   const { occurrences, referring } = reading;
   if (occurrences.size === 0) {
     throwProblems(reading);
@@ -136,6 +154,31 @@ export async function readReferences(
   return { referring, occurrences, problems };
 }
 
+/** Finds programs that the user probably wanted to be built: mistyped references, or YAML without any. */
+export async function findMissing(
+  { occurrences, problems, referring }: Reading,
+  { selector, signal }: Pick<ResolveOptions, "selector" | "signal">,
+): Promise<readonly Missing[]> {
+  const missing: Missing[] = [];
+  for (const { document } of referring) {
+    const slips = await findSlips(document, signal).catch((error: unknown) => {
+      signal?.throwIfAborted();
+      // Not valid YAML: a problem of the reading.
+      if (error instanceof KoError) return [];
+      throw error;
+    });
+    for (const { column, line, meant, value } of slips) {
+      const text = `${JSON.stringify(value)} is no image name, it looks like ${meant}`;
+      missing.push({ kind: "slip", line: `${document.file}:${line}:${column}: ${text}` });
+    }
+  }
+  if (missing.length > 0 || occurrences.size > 0 || problems.length > 0) return missing;
+  const [file, another] = new Set(referring.map(({ document }) => document.file));
+  const place = another === undefined && file !== undefined ? file : "the YAML";
+  const selected = selector === "" ? "" : ", as far as -l selects it";
+  return [{ kind: "nothing", line: `no ko:// reference in ${place}${selected}: nothing is built` }];
+}
+
 /** @throws {KoError} If a document could not be read. */
 export function throwProblems({ problems }: Pick<Reading, "problems">): void {
   throwAll(inOrder(problems).map(({ error }) => error));
@@ -157,9 +200,7 @@ export async function warnOfPulls(
   for (const { document, references } of referring) {
     if (references.length === 0) continue;
     for (const { line, column } of await findAlwaysPulled(document, signal)) {
-      log.warn(
-        `${document.file}:${line}:${column}: "imagePullPolicy: Always" cannot find an image that is in no registry; use IfNotPresent`,
-      );
+      log.warn(`${document.file}:${line}:${column}: ${ALWAYS_PULLED}`);
     }
   }
 }
@@ -193,7 +234,7 @@ export async function publishReferences(
   { occurrences, problems }: Reading,
   { pipeline, strict, values }: PublishReferencesOptions,
 ): Promise<ReadonlyMap<string, PublishedProgram>> {
-  const args = values.filter((value) => whyBadReference(value) === undefined);
+  const args = selectNames(values);
   const { choice, published } = await pipeline.publish(args, ({ results }) => {
     const found = new Map(args.map((value, i) => [value, results[i]]));
     return matchPrograms(found, {
@@ -212,6 +253,17 @@ export async function publishReferences(
   );
 }
 
+export interface Judged {
+  /** By `ko://` value; a bad value is missing. */
+  readonly programOf: ReadonlyMap<string, Program>;
+  readonly bad: readonly BadReference[];
+}
+
+/** Returns the values that can name a program, regardless of the existing packages. */
+export function selectNames(values: Iterable<string>): readonly string[] {
+  return [...values].filter((value) => whyBadReference(value) === undefined);
+}
+
 interface MatchProgramsOptions extends Pick<ResolveOptions, "strict">, Pick<Reading, "occurrences" | "problems"> {}
 
 interface Matched extends Choice {
@@ -224,8 +276,26 @@ function matchPrograms(
   found: ReadonlyMap<string, FoundPrograms["results"][number] | undefined>,
   { occurrences, strict, problems }: MatchProgramsOptions,
 ): Matched {
+  const { bad, programOf } = judgeReferences(found, occurrences);
+  throwAll(inOrder(strict ? [...problems, ...bad] : problems).map(({ error }) => error));
+  return {
+    programOf,
+    programs: [...new Map(Array.from(programOf.values(), (each) => [each.importPath, each])).values()],
+    warnings: inOrder(bad).map(({ error }) => `${error.message}; it is left as it is`),
+  };
+}
+
+/**
+ * Finds the program of each `ko://` value, and the places of those that name none.
+ *
+ * @param found the programs or the error of each value that {@link selectNames} selects
+ */
+export function judgeReferences(
+  found: ReadonlyMap<string, FoundPrograms["results"][number] | undefined>,
+  occurrences: Reading["occurrences"],
+): Judged {
   const programOf = new Map<string, Program>();
-  const bad: Problem[] = [];
+  const bad: BadReference[] = [];
   for (const [value, places] of occurrences) {
     const result = found.get(value);
     const [program, another] = Array.isArray(result) ? result : [];
@@ -237,15 +307,10 @@ function matchPrograms(
     }
     for (const { file, reference, order } of places) {
       const place = `${file}:${reference.line}:${reference.column}`;
-      bad.push({ order, error: badReference(place, value, why ?? "it is not a program") });
+      bad.push({ order, file, reference, error: badReference(place, value, why ?? "it is not a program") });
     }
   }
-  throwAll(inOrder(strict ? [...problems, ...bad] : problems).map(({ error }) => error));
-  return {
-    programOf,
-    programs: [...new Map(Array.from(programOf.values(), (each) => [each.importPath, each])).values()],
-    warnings: inOrder(bad).map(({ error }) => `${error.message}; it is left as it is`),
-  };
+  return { programOf, bad };
 }
 
 /** Returns why a value cannot name a program, regardless of the existing packages; undefined if it can. */
@@ -256,10 +321,16 @@ function whyBadReference(value: string): string | undefined {
 }
 
 function badReference(place: string, value: string, why: string | KoError): KoError {
-  const text = typeof why === "string" ? why : messageOf(why).replace(`Cannot build "${value}": `, "");
+  const text = typeof why === "string" ? why : withoutAction(messageOf(why), value);
   return new KoError(`${place}: ${showInvisible(`${value}: ${text}`)}`, {
     hint: typeof why === "string" ? undefined : why.hint,
   });
+}
+
+/** Leaves out that a value cannot be built, on which platform or not. */
+function withoutAction(message: string, value: string): string {
+  const action = `Cannot build "${value}"`;
+  return message.startsWith(action) ? message.slice(action.length).replace(/^(?: for \S+)?: /, "") : message;
 }
 
 function inOrder(problems: readonly Problem[]): readonly Problem[] {

@@ -6,9 +6,10 @@ import type { FlagValues } from "./cli-flags.ts";
 import { KoError, messageOf } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { findKubectl, type KUBECTL_FLAGS, kubectlArguments, runKubectl } from "./kubectl.ts";
-import type { Log } from "./log.ts";
+import { type Log, RunWarnings } from "./log.ts";
 import type { PublishedProgram } from "./pipeline.ts";
 import {
+  findMissing,
   logDebugged,
   publishReferences,
   putReferences,
@@ -75,6 +76,8 @@ export class YamlJob implements WatchJob<YamlResult> {
   #inputs: readonly Input[] = [];
   /** Undefined if the files must be read again. */
   #reading: Reading | undefined;
+  /** Lines about missing references that the last reading showed. */
+  #missing: readonly string[] = [];
   /** The import paths of the programs whose commands for a debugger were shown: they stay the same. */
   readonly #attachable = new Set<string>();
   /** By file. */
@@ -136,6 +139,10 @@ export class YamlJob implements WatchJob<YamlResult> {
     );
     const reading = await readReferences(inputs, { selector, records: cache.get(), signal: host.signal });
     this.#inputs = inputs;
+    const warnings = new RunWarnings(log, this.#missing);
+    const missing = await findMissing(reading, { selector, signal: host.signal });
+    warnings.warn(missing.map(({ line }) => line));
+    this.#missing = warnings.lines;
     if (reading.problems.length > 0) return reading;
     await this.#noteRemoved(reading, context);
     return (this.#reading = reading);

@@ -8,7 +8,7 @@ import { showPlace, type YamlDocument } from "./yaml.ts";
 
 /** Work on one document; yaml.worker.ts says which function does it. */
 export interface ExactJob {
-  readonly task: "references" | "pulls" | "objects" | "select";
+  readonly task: "references" | "images" | "objects" | "select";
   readonly document: YamlDocument;
   /** Of "select". */
   readonly selector?: string;

@@ -1,5 +1,5 @@
 /**
- * The Kubernetes objects in YAML documents: selects them by label (`-l`), names them, and finds their pull policies.
+ * The Kubernetes objects in YAML documents: selects them by label (`-l`), and names them.
  *
  * Selecting cuts objects and list items out of the text, so all other bytes and positions stay as they are. Selectors
  * themselves are parsed in yaml-selector.ts.
@@ -13,9 +13,7 @@ import { cutItems } from "./yaml-objects-cut.ts";
 import { type Labels, parseSelector, type Selector } from "./yaml-selector.ts";
 import {
   addBroken,
-  collectionsOf,
   composeTokens,
-  createLocator,
   loadYaml,
   readTokens,
   renderDocument,
@@ -25,7 +23,6 @@ import {
   type Yaml,
   type YamlDocument,
   type YamlEdit,
-  type YamlPlace,
 } from "./yaml.ts";
 
 /** The result of selecting in a node. */
@@ -131,45 +128,8 @@ export function nameObjects(document: YamlDocument, yaml: Yaml): readonly string
   }
 }
 
-/**
- * Finds `imagePullPolicy: Always` beside a `ko://` image. A container with it does not start from an image that was loaded
- * into a daemon or a node: the kubelet asks a registry, which does not have the image.
- *
- * @throws {KoError} If the document is not valid YAML, or too large.
- */
-export async function findAlwaysPulled(document: YamlDocument, signal?: AbortSignal): Promise<readonly YamlPlace[]> {
-  if (!document.text.includes("imagePullPolicy")) return [];
-  const work = async (): Promise<readonly YamlPlace[]> => findPulls(document, await loadYaml());
-  return runExact({ task: "pulls", document }, { work, isValue: isPlaces, signal });
-}
-
-/** Finds the places of {@link findAlwaysPulled}. */
-export function findPulls(document: YamlDocument, yaml: Yaml): readonly YamlPlace[] {
-  const tree = composeTokens(yaml, readTokens(yaml, document), document);
-  if (tree === undefined) return [];
-  const places: YamlPlace[] = [];
-  const locate = createLocator(document);
-  const targets = document.text.includes("*") ? resolveAliases(yaml, tree) : new Map<Alias, Node>();
-  const valueOf = (node: unknown): unknown => {
-    const target = yaml.isAlias(node) ? targets.get(node) : node;
-    return yaml.isScalar(target) ? target.value : undefined;
-  };
-  for (const container of collectionsOf(yaml, tree)) {
-    if (!yaml.isMap(container)) continue;
-    const image = valueOf(container.get("image", true));
-    const policy: unknown = container.get("imagePullPolicy", true);
-    if (typeof image !== "string" || !image.startsWith("ko://") || valueOf(policy) !== "Always") continue;
-    places.push(locate((yaml.isNode(policy) ? policy.range?.[0] : undefined) ?? 0));
-  }
-  return places;
-}
-
 function isTexts(value: unknown): value is readonly string[] {
   return Array.isArray(value) && value.every((each) => typeof each === "string");
-}
-
-function isPlaces(value: unknown): value is readonly YamlPlace[] {
-  return Array.isArray(value) && value.every((each) => isObject(each) && typeof each["line"] === "number");
 }
 
 interface FilterOptions {

@@ -5,7 +5,8 @@
  */
 import { KoError } from "./errors.ts";
 import type { ExactAnswer, ExactJob } from "./yaml-exact.ts";
-import { findPulls, nameObjects, selectIn } from "./yaml-objects.ts";
+import { readImages } from "./yaml-images.ts";
+import { nameObjects, selectIn } from "./yaml-objects.ts";
 import { findInYaml } from "./yaml-references.ts";
 import { parseSelector } from "./yaml-selector.ts";
 import { loadYaml } from "./yaml.ts";
@@ -32,8 +33,8 @@ async function perform({ task, document, selector = "" }: ExactJob): Promise<unk
   switch (task) {
     case "references":
       return findInYaml(document, yaml);
-    case "pulls":
-      return findPulls(document, yaml);
+    case "images":
+      return readImages(document, yaml);
     case "objects":
       return nameObjects(document, yaml);
     case "select":

@@ -9,6 +9,8 @@ import { runKoHere } from "./helpers/world-host.ts";
 import type { Result } from "./helpers/world-programs.ts";
 
 const PLAIN = "a: b # no reference\n";
+/** The warning about it. */
+const NOTHING = "Warning: no ko:// reference in <stdin>: nothing is built\n";
 
 /** Each building command with all the words that it needs; none of the YAML has a reference. */
 const COMMANDS: readonly (readonly [string, ...string[]])[] = [
@@ -79,7 +81,7 @@ describe("ko resolve", () => {
   const stdin: Partial<Host> = { readStdin: async () => new TextEncoder().encode(PLAIN) };
 
   test("needs no destination for YAML without a reference", async () => {
-    expect(await run(["resolve", "-f", "-"], stdin)).toEqual({ code: 0, stdout: PLAIN, stderr: "", used: [] });
+    expect(await run(["resolve", "-f", "-"], stdin)).toEqual({ code: 0, stdout: PLAIN, stderr: NOTHING, used: [] });
   });
 
   test.each<[string, readonly string[]]>([
@@ -89,7 +91,7 @@ describe("ko resolve", () => {
     ["as values", ["resolve", "-f", "", "-k", "", "-l", "", "--platform", "", "-f", "-"]],
     ["as items", ["resolve", "-f", ",-,", "--tags=,", "--image-label=,,"]],
   ])("takes empty words for nothing: %s", async (_where, args) => {
-    expect(await run(args, stdin)).toEqual({ code: 0, stdout: PLAIN, stderr: "", used: [] });
+    expect(await run(args, stdin)).toEqual({ code: 0, stdout: PLAIN, stderr: NOTHING, used: [] });
   });
 
   test("takes an empty -f alone for none", async () => {

@@ -116,7 +116,7 @@ describe.skipIf(programs === undefined)("on a real API server", () => {
       expect(await bench.ours(args, { stdin: configMap("flags") })).toEqual({
         code: 0,
         stdout: "configmap/flags created\n",
-        stderr: "",
+        stderr: "Warning: no ko:// reference in <stdin>: nothing is built\n",
       });
       expect(await get(["configmap/flags", "-n", namespace], "name")).toBe("configmap/flags\n");
     });
@@ -176,7 +176,7 @@ describe.skipIf(programs === undefined)("on a real API server", () => {
         code: 1,
         stdout: "configmap/before-nonsense created\n",
         stderr: expect.stringMatching(
-          /^error: error when retrieving current configuration|^error: .*(kind|apiVersion)/,
+          /^error: error when retrieving current configuration|^error: .*(kind|apiVersion)/m,
         ),
       });
     });

@@ -231,7 +231,7 @@ describe.skipIf(programs === undefined)("ko resolve", () => {
     expect(await bench.ours(["resolve", "-f", "-"], { stdin: text, env })).toEqual({
       code: 0,
       stdout: text,
-      stderr: "",
+      stderr: "Warning: no ko:// reference in <stdin>: nothing is built\n",
     });
   });
 });

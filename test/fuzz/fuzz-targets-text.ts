@@ -9,7 +9,8 @@ import { encodeGoJson, parseJson } from "../../lib/json.ts";
 import { formatReference, parseReference } from "../../lib/reference.ts";
 import { render } from "../../lib/template.ts";
 import { parseTemplate } from "../../lib/template-parse.ts";
-import { filterDocuments, findAlwaysPulled, findObjects } from "../../lib/yaml-objects.ts";
+import { findImages, readSlip } from "../../lib/yaml-images.ts";
+import { filterDocuments, findObjects } from "../../lib/yaml-objects.ts";
 import { findReferences, replaceReferences, type YamlReference } from "../../lib/yaml-references.ts";
 import { parseSelector } from "../../lib/yaml-selector.ts";
 import { findWorkloads } from "../../lib/yaml-workloads.ts";
@@ -121,7 +122,8 @@ async function checkYaml(input: Uint8Array): Promise<void> {
     const references = await tryParse(() => findReferences(document));
     if (references !== undefined) checkSplice(document, references);
     await tryParse(() => findObjects(document));
-    await tryParse(() => findAlwaysPulled(document));
+    const images = await tryParse(() => findImages(document));
+    for (const { value } of images ?? []) readSlip(value);
     await tryParse(() => findWorkloads(document));
   }
   const selector = { selector: "app=web" };
