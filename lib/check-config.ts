@@ -11,7 +11,14 @@ import { type Config, loadConfig } from "./config.ts";
 import { findNearest, KoError, KoErrors } from "./errors.ts";
 import { isInside, look } from "./file.ts";
 import { type PlacedEntry, readText, whyNoProgram } from "./go-entries.ts";
-import { findModulesBelow, findOwner, findSurroundings, type ModuleFolder, type Surroundings } from "./go-modules.ts";
+import {
+  findModulesBelow,
+  findOwner,
+  findSurroundings,
+  type ModuleFolder,
+  readModulePath,
+  type Surroundings,
+} from "./go-modules.ts";
 import type { Program } from "./go-programs.ts";
 import { BuildSetups } from "./go-setup.ts";
 import { findMains, type GoOptions, settingsOf } from "./go.ts";
@@ -193,24 +200,27 @@ class OverrideSearch {
     const { host } = this.#options;
     const { moduleDir, modules, workspace } = this.#around;
     if (!modules || workspace !== undefined || moduleDir === undefined) return undefined;
+    const ownPath = readModulePath(moduleDir) ?? "";
+    const own = { dir: moduleDir, path: ownPath.toLowerCase() };
+    const isOwn = findOwner(importPath.toLowerCase(), [own]) !== undefined;
+    if (isOwn ? this.#mayBeMain(own, importPath) : isRequired(importPath, moduleDir)) return undefined;
+    // Other modules of the repository are looked for last: that takes a walk through all of it.
     const all = await (this.#modules ??= findModulesBelow(host.cwd, moduleDir));
     const lower = all.map(({ dir, path }) => ({ dir, path: path.toLowerCase() }));
     const owner = findOwner(importPath.toLowerCase(), lower);
-    if (owner === undefined) {
-      const words = readText(join(moduleDir, "go.mod")).split(/[\s"`]+/);
-      // Whatever stands in the file: a comment may hide a warning, but never cause one.
-      if (words.some((word) => word !== "" && `${importPath}/`.toLowerCase().startsWith(`${word}/`.toLowerCase()))) {
-        return undefined;
-      }
-      return "it is of no module that go.mod requires";
-    }
-    const folder = join(owner.dir, importPath.slice(owner.path.length));
-    const settings = settingsOf({ ...this.#options, cwd: owner.dir, env: this.#env });
-    if (look(folder)?.isDirectory() === true && whyNoProgram(folder, settings) === undefined) return undefined;
+    if (owner === undefined) return "it is of no module that go.mod requires";
+    if (this.#mayBeMain(owner, importPath)) return undefined;
     const mains = await this.#mainsOf(owner.dir);
     if (mains === undefined || mains.some((main) => main.toLowerCase() === importPath.toLowerCase())) return undefined;
     const near = findNearest(importPath, mains);
     return `there is no main package of that name${near === undefined ? "" : `, the nearest is "${near}"`}`;
+  }
+
+  /** Whether the folder of an import path may hold a program, by its files. */
+  #mayBeMain({ dir, path }: ModuleFolder, importPath: string): boolean {
+    const folder = join(dir, importPath.slice(path.length));
+    const settings = settingsOf({ ...this.#options, cwd: dir, env: this.#env });
+    return look(folder)?.isDirectory() === true && whyNoProgram(folder, settings) === undefined;
   }
 
   /** @returns undefined if go cannot tell */
@@ -227,4 +237,12 @@ class OverrideSearch {
     this.#mains.set(dir, mains);
     return mains;
   }
+}
+
+/** Whether a word of go.mod may be the module of an import path: a comment may hide a warning, but never cause one. */
+function isRequired(importPath: string, moduleDir: string): boolean {
+  const words = readText(join(moduleDir, "go.mod"))
+    .toLowerCase()
+    .split(/[\s"`]+/);
+  return words.some((word) => word !== "" && `${importPath}/`.toLowerCase().startsWith(`${word}/`));
 }

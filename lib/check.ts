@@ -57,6 +57,8 @@ export async function runCheck(request: CheckRequest, { host, log }: { host: Hos
   const settings = await readSettings({ findings, host, local, log, naming, platforms });
   const reading = files.length === 0 ? undefined : await readYaml(request, { findings, host, log });
   const counts = await checkAll(request, { findings, host, log, reading, settings });
+  // Work that a signal ended is no finding.
+  host.signal.throwIfAborted();
   const found = findings.sorted();
   await host.out(json ? formatJson(found) : formatLines(found));
   const { errors, warnings } = countFindings(found);
@@ -135,7 +137,7 @@ async function checkAll(
   }
   if (settings === undefined || templates === undefined || go === undefined) return { programs: 0 };
   reportTemplates(templates, { findings, programs, settings });
-  await checkEntries(programs, { ...go, findings, settings });
+  await findings.collect("config", () => checkEntries(programs, { ...go, findings, settings }));
   const { naming, platform, repository } = settings;
   const options = {
     ...go,

@@ -58,6 +58,38 @@ describe("Cache.open()", () => {
     expect(existsSync(box.place)).toBe(false);
   });
 
+  test("to be read only, changes nothing, and is none where there is no cache to trust", async () => {
+    using box = makeCacheBox();
+    const host = box.host({});
+    expect(Cache.openToRead(host, silentLog)).toBeUndefined();
+    expect(Cache.openToRead(box.host({ KOCACHE: "off" }), silentLog)).toBeUndefined();
+    expect(existsSync(box.place)).toBe(false);
+    const bytes = new TextEncoder().encode("blob");
+    const kept = { digest: digestOf(bytes), size: bytes.byteLength };
+    {
+      await using cache = box.open();
+      cache.write("test", KEY, 1);
+      cache.keepBytes(bytes, kept.digest);
+    }
+    const path = join(box.place, "v1/records", `test-${KEY}.json`);
+    const old = new Date("2020-01-01T00:00:00Z");
+    utimesSync(path, old, old);
+    const before = box.list();
+    {
+      await using cache = Cache.openToRead(host, silentLog);
+      expect([cache?.read("test", KEY), cache?.has(kept)]).toEqual([1, true]);
+      cache?.write("test", keyOf(["another"]), 2);
+      cache?.remove("test", KEY);
+      cache?.drop(kept.digest);
+      cache?.keepBytes(new Uint8Array(1), digestOf(new Uint8Array(1)));
+      expect(cache?.read("test", KEY)).toBe(1);
+    }
+    expect(box.list()).toEqual(before);
+    expect(statSync(path).mtimeMs).toBe(old.getTime());
+    chmodSync(join(box.place, "v1/records"), 0o777);
+    if (host.userId !== undefined) expect(Cache.openToRead(host, silentLog)).toBeUndefined();
+  });
+
   test.each<[string, (box: CacheBox) => Cache | undefined, string]>([
     [
       "a file",

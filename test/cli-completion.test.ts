@@ -47,6 +47,7 @@ describe("complete()", () => {
     "run",
     "config",
     "init",
+    "check",
     "login",
     "logout",
     "cache",

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import { parse } from "yaml";
 import type { Finding } from "../lib/check-findings.ts";
+import { Interrupted } from "../lib/host.ts";
 import { goMod, libraryGo, mainGo } from "./helpers/go.ts";
 import { type Files, type Tree, writeTree } from "./helpers/world-folders.ts";
 import { SETTLED_MS } from "./helpers/world-bench.ts";
@@ -334,6 +335,11 @@ const CASES: Readonly<Record<string, Case>> = {
     env: { GOOS: "linux" },
     line: `error: Cannot use defaultPlatforms "linux/amd64": the environment says GOOS="linux" too, one of them is wanted. Type "unset GOOS GOARCH GOARM", or leave defaultPlatforms out.`,
   },
+  "a program for the compiler in GOFLAGS": {
+    files: {},
+    env: { GOFLAGS: "-toolexec=x" },
+    line: `error: Cannot use -toolexec in the environment variable GOFLAGS: it runs any program in place of the Go compiler. Take -toolexec out.`,
+  },
   "a go command that does not exist": {
     files: {},
     env: { KO_GO_PATH: "/no/such/go" },
@@ -488,6 +494,23 @@ describe("ko check", () => {
       return `${place === "" ? "" : `${place}: `}${severity}: ${message}${hint === undefined ? "" : `. ${hint}`}\n`;
     });
     expect(lines.join("")).toBe(stdout);
+  });
+
+  test("ends with the signal, and no finding, if it is interrupted", async () => {
+    using tree = writeTree(SOUND);
+    const controller = new AbortController();
+    const result = await runKoHere(["check"], {
+      cwd: tree.path,
+      env: environment,
+      host: {
+        signal: controller.signal,
+        run: async () => {
+          controller.abort(new Interrupted("SIGINT"));
+          throw controller.signal.reason;
+        },
+      },
+    });
+    expect(result).toEqual({ code: 130, stdout: "", stderr: "Error: interrupted by SIGINT\n" });
   });
 
   test("refuses a URL, a bad platform and a bad selector", async () => {

@@ -105,6 +105,7 @@ describe("BuildEntries", () => {
     [[{ main: "./..." }], "builds[0] is for ./..., which does not exist"],
     [[{ main: "example.com/app/cmd/wb" }], "which does not exist"],
     [[{ main: "/etc/nothing/here" }], "builds[0] is for ./etc/nothing/here, which does not exist"],
+    [[{ main: "cmd/wb" }, { dir: "tol" }], "builds[1] is for ./tol, which does not exist"],
     [
       [{ main: "cmd/web" }, { dir: "cmd/web" }],
       "Cannot use .ko.yaml:1:1: builds[1] is for ./cmd/web, as is builds[0] at .ko.yaml:0:1\n  Keep one of them.",

@@ -11,7 +11,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { type KodataOptions, binaryEntries, kodataEntries } from "../lib/kodata.ts";
+import { type KodataOptions, type KodataProblem, binaryEntries, kodataEntries } from "../lib/kodata.ts";
 import type { FileContent, TarEntry } from "../lib/tar.ts";
 import { failureOf } from "./helpers/failures.ts";
 import { kodataOptions, type Walked, walkFailure, walkKodata } from "./helpers/world-folders.ts";
@@ -38,6 +38,18 @@ describe("kodataEntries()", () => {
       { name: "/var/run", ...DIRECTORY },
       { name: "/var/run/ko", ...DIRECTORY },
     ]);
+  });
+
+  test("goes on behind entries that cannot be packed, if there is a list for their errors", () => {
+    tree({ "a/x": "1", "b/y": "2", "c/z": "3" });
+    symlinkSync("/etc/passwd", join(kodata, "a/out"));
+    symlinkSync(".", join(kodata, "b/again"));
+    symlinkSync("/etc/group", join(kodata, "out"));
+    const problems: KodataProblem[] = [];
+    const names = [...kodataEntries(options({ problems }))].map(({ name }) => name.replace("/var/run/ko/", ""));
+    expect(names.slice(3)).toEqual(["a", "a/x", "b", "b/y", "c", "c/z"]);
+    expect(problems.map(({ path }) => path)).toEqual(["a/out", "b/again", "out"].map((name) => join(kodata, name)));
+    expect(() => [...kodataEntries(options())]).toThrow(problems[0]?.error.message);
   });
 
   test("sorts by bytes, folder by folder, and gives everything the same mode and time", () => {

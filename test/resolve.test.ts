@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { describeError, KoError } from "../lib/errors.ts";
 import type { FoundPrograms, Program } from "../lib/go-programs.ts";
 import type { Choice, Pipeline, PublishedProgram } from "../lib/pipeline.ts";
-import { publishReferences, type Reading, readReferences } from "../lib/resolve.ts";
+import { findMissing, publishReferences, type Reading, readReferences } from "../lib/resolve.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { mainGo } from "./helpers/go.ts";
@@ -233,6 +233,29 @@ describe.skipIf(programs === undefined)("ko resolve", () => {
       stdout: text,
       stderr: "Warning: no ko:// reference in <stdin>: nothing is built\n",
     });
+  });
+});
+
+describe("findMissing()", () => {
+  test.each<[string, string, readonly string[]]>([
+    ["image: ko://a/b\n", "", []],
+    [
+      "image: KO://a/b\n---\nimage: ko://a/b\n",
+      "",
+      ['a.yaml:1:8: "KO://a/b" is no image name, it looks like ko://a/b'],
+    ],
+    ["a: b\n", "", ["no ko:// reference in a.yaml: nothing is built"]],
+    ["", "", ["no ko:// reference in the YAML: nothing is built"]],
+    [
+      "apiVersion: v1\nkind: Pod\nimage: ko://a/b\n",
+      "app=x",
+      ["no ko:// reference in the YAML, as far as -l selects it: nothing is built"],
+    ],
+    ["a: [\nimage: ko:/a/b\n", "", []],
+  ])("of %j with -l %j", async (text, selector, lines) => {
+    const inputs = [{ name: "a.yaml", bytes: new TextEncoder().encode(text) }];
+    const reading = await readReferences(inputs, { selector, records: undefined });
+    expect((await findMissing(reading, { selector })).map(({ line }) => line)).toEqual([...lines]);
   });
 });
 

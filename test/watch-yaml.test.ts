@@ -137,6 +137,19 @@ describe("YamlJob", () => {
     expect(await bench.round(EVERYTHING)).toMatchObject({ summary: "applied 1 document", calls: [], places: {} });
   });
 
+  test("near misses of references are told once, and again after they were gone", async () => {
+    const [bad, plain] = ["image: KO://a/b\n", configMap("plain")];
+    using bench = open({ "web.yaml": bad });
+    const warnings: (readonly string[])[] = [];
+    for (const text of [bad, `${bad}# more\n`, plain, bad]) {
+      bench.tree.write({ "in/web.yaml": text });
+      const outcome = await bench.round(warnings.length === 0 ? EVERYTHING : YAML_DUE);
+      warnings.push(outcome.warnings);
+    }
+    const slip = 'in/web.yaml:1:8: "KO://a/b" is no image name, it looks like ko://a/b';
+    expect(warnings).toEqual([[slip], [], ["no ko:// reference in in/web.yaml: nothing is built"], [slip]]);
+  });
+
   test("objects of removed documents are noted once; a moved document is not removed", async () => {
     using bench = open(FILES);
     await bench.round(EVERYTHING);
