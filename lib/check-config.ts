@@ -74,7 +74,7 @@ export async function readSettings(options: ReadSettingsOptions): Promise<Checke
     () => new BuildSetups({ host: withoutDownloads(host), log, go: config.goPath, config }),
   );
   if (setups === undefined || platforms === undefined) return undefined;
-  const [first] = platforms;
+  const [first] = platforms.platforms;
   return {
     config,
     setups,
