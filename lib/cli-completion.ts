@@ -151,7 +151,10 @@ async function completeAt(cursor: Cursor, request: WordRequest): Promise<Complet
   const { completes, maxWords = Infinity } = command[1];
   if (completes === undefined || cursor.count >= maxWords) return NOTHING;
   if (completes === "package") return completePackages(last, request);
-  if (completes === "command") return asWords(completeCommands(last));
+  if (completes === "command") {
+    const topic = { value: "environment", description: "All environment variables." };
+    return asWords([...completeCommands(last), topic]);
+  }
   return asWords(completes.map((value) => ({ value })));
 }
 

@@ -64,6 +64,7 @@ describe("complete()", () => {
     ["-t run", []],
     ["-t run bu", ["build"]],
     ["help ver", ["version"]],
+    ["help env", ["environment"]],
     ["help version ", []],
     ["cache ", ["clean"]],
     ["cache clean ", []],

@@ -532,7 +532,7 @@ const ROWS: readonly Row[] = [
     "a KO_DOCKER_REPO with a scheme",
     ({ env }) => void (env["KO_DOCKER_REPO"] = "https://registry.example.com/team"),
     [
-      'problem repository: Cannot use KO_DOCKER_REPO="https://registry.example.com/team": it is a URL, a name without scheme is wanted',
+      'problem repository: Cannot use KO_DOCKER_REPO="https://registry.example.com/team": it is a URL, leave out "https://"',
       "export KO_DOCKER_REPO=registry.example.com/team",
     ],
   ],
@@ -934,7 +934,7 @@ describe.skipIf(programs === undefined)("ko doctor as a command", () => {
     const { code, stdout } = await runKoHere(["doctor"], { cwd: world.tree.at("work"), env: world.env });
     expect(code).toBe(1);
     expect(stdout).toContain(
-      `problem  repository    Cannot use KO_DOCKER_REPO="https://registry.example.com": it is a URL, a name without scheme is wanted\n` +
+      `problem  repository    Cannot use KO_DOCKER_REPO="https://registry.example.com": it is a URL, leave out "https://"\n` +
         `                       export KO_DOCKER_REPO=registry.example.com\n`,
     );
     expect(stdout).toEndWith("\n1 problem, 0 notes\n");
