@@ -42,7 +42,7 @@ const KO_CHECK: Check = {
   name: "ko",
   subject: "git",
   failure: "note",
-  limit: 700,
+  limit: 2000,
   run: async ({ host }) => [describeKo(host, await koVersion(host))],
 };
 /** Columns of the status and of the name. */
