@@ -70,7 +70,7 @@ const CASES: Readonly<Record<string, Case>> = {
   },
   "a reference to a library": {
     files: { "config/web.yaml": pod("image: ko://example.com/app/lib") },
-    line: `config/web.yaml:5:12: error: ko://example.com/app/lib: it is package lib, want package main`,
+    line: `config/web.yaml:5:12: error: ko://example.com/app/lib: it is a library (package lib), want package main`,
   },
   "a reference to a folder without Go": {
     files: { "config/web.yaml": pod("image: ko://example.com/app/cmd") },
@@ -328,7 +328,7 @@ const CASES: Readonly<Record<string, Case>> = {
   "a URL as KO_DOCKER_REPO": {
     files: {},
     env: { KO_DOCKER_REPO: "https://example.com/team" },
-    line: `error: Cannot use KO_DOCKER_REPO="https://example.com/team": it is a URL, a name without scheme is wanted. export KO_DOCKER_REPO=example.com/team`,
+    line: `error: Cannot use KO_DOCKER_REPO="https://example.com/team": it is a URL, leave out "https://". export KO_DOCKER_REPO=example.com/team`,
   },
   "two choices of the platform": {
     files: { ".ko.yaml": config("defaultPlatforms: [linux/amd64]\n") },
@@ -588,7 +588,9 @@ describe("ko check", () => {
     // A record that still names the program is no proof.
     tree.write({ "cmd/web/main.go": libraryGo("web") });
     const changed = await run(["check", "-f", "config"]);
-    expect(changed.stdout).toContain(`config/web.yaml:5:12: error: ${WEB}: it is package web, want package main\n`);
+    expect(changed.stdout).toContain(
+      `config/web.yaml:5:12: error: ${WEB}: it is a library (package web), want package main\n`,
+    );
     expect(snapshot(work.path)).toEqual(cache);
   });
 });
