@@ -347,8 +347,11 @@ function needsValue(shown: string, flag: Flag): never {
 function unknownFlag(name: string, reader: Reader): UsageError {
   const nearest = findNearest(name, Object.keys(reader.flags));
   const near = nearest === undefined ? "" : `, the nearest is --${nearest}`;
+  const passes = /^ko (?:apply|create|run)$/.test(reader.command) && nearest === undefined;
   return new UsageError(`Cannot use --${name}: "${reader.command}" has no such flag${near}`, {
-    hint: `Type "${reader.command} --help" to see the flags.`,
+    hint: passes
+      ? `A flag of kubectl stands after --: ${reader.command} … -- --${name}`
+      : `Type "${reader.command} --help" to see the flags.`,
   });
 }
 

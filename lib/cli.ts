@@ -6,7 +6,7 @@
 import type { LazyCache } from "./cache.ts";
 import type { BuildOptions } from "./cli-options.ts";
 import { type Invocation, logLevelOf, parseCommandLine } from "./cli-parse.ts";
-import { exitCodeOf, UsageError } from "./errors.ts";
+import { exitCodeOf, KoError, UsageError } from "./errors.ts";
 import type { RecordOptions, RunRecord } from "./events-record.ts";
 import type { Host } from "./host.ts";
 import { createLog, type Log } from "./log.ts";
@@ -64,6 +64,7 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
     }
     case "delete": {
       const { runKubectl } = await import("./kubectl.ts");
+      refuseFile(invocation.positionals);
       return runKubectl(host, ["delete", ...invocation.positionals], { log, stdin: "inherit" });
     }
     case "config": {
@@ -105,6 +106,15 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
       return print(host, `${await koVersion(host)}\n`);
     }
   }
+}
+
+/** @throws {UsageError} If the only word is the name of a file or folder, which kubectl takes for that of an object. */
+function refuseFile(words: readonly string[]): void {
+  const [word = "", another] = words;
+  if (another !== undefined || !/\/$|\.(?:ya?ml|json)$/.test(word)) return;
+  throw new UsageError(`Cannot delete "${word}": that is not the name of an object`, {
+    hint: `If it names YAML: ko delete -f ${word}`,
+  });
 }
 
 /**
@@ -259,6 +269,10 @@ async function feedKubectl(invocation: Of<"apply" | "create">, run: Run): Promis
   const { findKubectl, kubectlArguments, runKubectl } = await import("./kubectl.ts");
   findKubectl(host);
   const text = await resolveYaml(invocation, run);
+  const { filename, selector } = invocation.flags;
+  if (selector !== "" && text === "") {
+    throw new KoError(`No object in ${filename.join(", ") || "the kustomization"} has the labels ${selector}`);
+  }
   const args = [invocation.command, "-f", "-", ...kubectlArguments(invocation.flags, invocation.given)];
   const stdin = new TextEncoder().encode(text);
   return timing.time("kubectl", invocation.command, () =>

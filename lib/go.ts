@@ -406,7 +406,9 @@ function explainListError(error: unknown, cwd: string): unknown {
 
 /** The hint for a message of `go list` or `go build`. */
 export function hintFor(said: string): string | undefined {
-  if (said.includes("go.mod file not found")) return "Run ko where the go.mod file is, or make one: go mod init";
+  if (/does not contain modules? listed in go\.work/.test(said)) return "Add the module to go.work: go work use .";
+  if (/go\.mod file not found|does not contain main module|cannot find main module/.test(said))
+    return "Run ko where the go.mod file is, or make one: go mod init";
   if (said.includes("GOTOOLCHAIN=local")) return "Let go fetch that version: GOTOOLCHAIN=auto";
   if (said.includes("go mod tidy") || said.includes("go.sum")) return "Run: go mod tidy";
   // Without HOME, or with one that cannot be written to.

@@ -3,7 +3,7 @@
  *
  * It is computed from events; progress-block.ts draws it. It reads no clock: each call gets the time.
  */
-import type { Event, StageEvent, TransferEvent } from "./events.ts";
+import type { Event, ProgramEvent, StageEvent, TransferEvent } from "./events.ts";
 import type { Stage } from "./events.ts";
 
 /** A program in the block. */
@@ -18,6 +18,8 @@ export interface ProgressRow {
   readonly wasCompiled: boolean;
   readonly transfer: TransferTotals;
   readonly result: RowResult | undefined;
+  /** Of the image. */
+  readonly tags: readonly string[];
   /** Milliseconds; undefined until the first stage begins. */
   readonly since: number | undefined;
 }
@@ -53,6 +55,7 @@ const RATE_WINDOW_MS = 3000;
 
 interface Row {
   readonly importPath: string;
+  readonly tags: readonly string[];
   readonly platforms: number;
   readonly stages: Map<number, ActiveStage>;
   readonly transfers: Map<number, TransferEvent>;
@@ -140,9 +143,10 @@ export class Progress {
   }
 }
 
-function newRow({ importPath, platforms }: { importPath: string; platforms: readonly string[] }): Row {
+function newRow({ importPath, platforms, tags }: ProgramEvent): Row {
   return {
     importPath,
+    tags,
     platforms: platforms.length,
     stages: new Map(),
     transfers: new Map(),
@@ -162,9 +166,10 @@ function addTransfer(row: Row | undefined, event: TransferEvent, now: number): v
 }
 
 function viewOf(row: Row): ProgressRow {
-  const { compiled, importPath, platforms, result, since, stages } = row;
+  const { compiled, importPath, platforms, result, since, stages, tags } = row;
   return {
     importPath,
+    tags,
     platforms,
     stages: [...stages.values()],
     compiled,

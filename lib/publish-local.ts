@@ -15,7 +15,7 @@ import type { Built, Image, Published } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Digest, formatPlatform, hexOf, type Platform } from "./oci.ts";
 import type { LocalTarget, TagRule } from "./publish-destination.ts";
-import { publishedReference, type Publisher, wholeImageSink } from "./publish.ts";
+import { formatTags, publishedReference, type Publisher, wholeImageSink } from "./publish.ts";
 import { formatRepository, parseReference } from "./reference.ts";
 import type { Timing } from "./timing.ts";
 
@@ -145,7 +145,8 @@ async function loadBuilt(built: Built, name: string, options: LocalPublisherOpti
   const reference = tags.only ? publishedReference(name, { digest, tags }) : content;
   const names = [content, ...tags.names.map((tag) => `${name}:${tag}`)];
   const done = await timing.time("load", { text: name, image: name }, () => place.load(image, names));
-  log.info(done === "present" ? `Already there: ${reference}` : `Loaded ${reference}`);
+  const also = tags.only ? "" : formatTags(reference, tags.names);
+  log.info(`${done === "present" ? "Already there:" : "Loaded"} ${reference}${also}`);
   return { reference, all: [reference], ...(done === "present" ? { wasThere: true } : {}) };
 }
 

@@ -110,6 +110,13 @@ export function publishedReference(name: string, options: PublishedReferenceOpti
   return tags?.only === true ? tagged : `${tagged}@${digest}`;
 }
 
+/** Returns ` (v1, latest)`: the tags of an image, unless its reference shows them; empty for `latest` alone. */
+export function formatTags(reference: string, names: readonly string[]): string {
+  const [first = "latest", another] = names;
+  const isShown = first === "latest" || new RegExp(`:${RegExp.escape(first)}(?:@|$)`).test(reference);
+  return another === undefined && isShown ? "" : ` (${names.join(", ")})`;
+}
+
 /**
  * Returns the lines of one image for `--image-refs`: its reference, or digests of an index and its images.
  *
@@ -179,7 +186,7 @@ class RegistrySink implements ImageSink {
       );
     }
     const reference = publishedReference(name, { digest, tags, show: "unless latest" });
-    log.info(`Published ${reference}`);
+    log.info(`Published ${reference}${formatTags(reference, tags.names)}`);
     const wasThere = existing?.digest === digest;
     return { reference, wasThere, all: listAll(image, reference, formatRepository(repository)) };
   }

@@ -194,6 +194,11 @@ async function walk(path: string, options: WalkOptions): Promise<readonly Source
   const sources: Source[] = [];
   for (const entry of sorted) {
     const wanted = isYamlName(entry.name);
+    if (KUSTOMIZATIONS.has(entry.name)) {
+      options.log.warn(
+        `${join(name, entry.name)} is for kustomize, and no object of a cluster: for its result use -k ${name}`,
+      );
+    }
     if (!wanted && !recursive) continue;
     const at = { ...options, name: join(name, entry.name) };
     const place = join(path, entry.name);
@@ -208,6 +213,9 @@ async function walk(path: string, options: WalkOptions): Promise<readonly Source
   }
   return sources;
 }
+
+/** https://kubectl.docs.kubernetes.io/references/kustomize/kustomization/ */
+const KUSTOMIZATIONS: ReadonlySet<string> = new Set(["kustomization.yaml", "kustomization.yml", "Kustomization"]);
 
 /** Reports whether a file is neither hidden nor an editor's backup. */
 function isVisible(name: string): boolean {
@@ -300,10 +308,9 @@ async function look(path: string, name: string, options = { mayBeMissing: false 
 async function findNearestName(path: string): Promise<string | undefined> {
   const names = await readdir(dirname(path)).catch(() => []);
   // A dangling symlink has the name itself.
-  return findNearest(
-    basename(path),
-    names.filter((name) => name !== basename(path)),
-  );
+  const others = names.filter((name) => name !== basename(path));
+  const longer = others.filter((name) => name.startsWith(basename(path)));
+  return longer.length === 1 ? longer[0] : findNearest(basename(path), others);
 }
 
 function refuse(name: string, error: unknown, hint?: string): never {

@@ -199,6 +199,11 @@ describe("parseCommandLine()", () => {
     expect(parse).toThrow(message);
   });
 
+  test.each(["apply", "create", "run"])("ko %s: says where a flag of kubectl stands", async (command) => {
+    const shown = describeError(await rejectionOf(() => parseCommandLine([command, "--dry-run=server"])));
+    expect(shown).toEndWith(`\n  A flag of kubectl stands after --: ko ${command} … -- --dry-run`);
+  });
+
   test("says what to type next", async () => {
     const shown = describeError(await rejectionOf(() => parseCommandLine(["build", "--tgas", "x"])));
     expect(shown).toBe(

@@ -98,6 +98,22 @@ describe("ko resolve", () => {
     expect(await run(["resolve", "-f", ""])).toMatchObject({ code: 2, stderr: expect.stringContaining("neither -f") });
   });
 
+  test.each<[readonly string[], string]>([
+    [["apply", "-f", "-", "-l", "app=nothing"], "No object in - has the labels app=nothing"],
+    [["create", "-f", "-", "-l", "app"], "No object in - has the labels app"],
+  ])("%j: says that no object is selected, and runs no kubectl", async (args, message) => {
+    const text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n";
+    const host = { readStdin: async () => new TextEncoder().encode(text), findProgram: () => "/bin/kubectl" };
+    expect(await run(args, host)).toEqual({ code: 1, stdout: "", stderr: `Error: ${message}\n`, used: [] });
+  });
+
+  test.each(["config/", "web.yaml", "web.json"])("delete %s: says how a file is named", async (name) => {
+    expect(await run(["delete", name])).toEqual({
+      ...{ code: 2, stdout: "", used: [] },
+      stderr: `Error: Cannot delete "${name}": that is not the name of an object\n  If it names YAML: ko delete -f ${name}\n`,
+    });
+  });
+
   test("wants a destination for a reference", async () => {
     const text = "a: ko://example.com/app\n";
     const more = { readStdin: async () => new TextEncoder().encode(text) };

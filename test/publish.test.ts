@@ -7,7 +7,14 @@ import { hexOf } from "../lib/oci.ts";
 import { silentLog } from "../lib/log.ts";
 import { Resources } from "../lib/pipeline-resources.ts";
 import { type LocalPlace, localPublisher } from "../lib/publish-local.ts";
-import { type Publisher, type PushTarget, registryPublisher, teePublisher, writeImageRefs } from "../lib/publish.ts";
+import {
+  formatTags,
+  type Publisher,
+  type PushTarget,
+  registryPublisher,
+  teePublisher,
+  writeImageRefs,
+} from "../lib/publish.ts";
 import { noTiming } from "../lib/timing.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { NEW, randomImage, randomIndex, REUSED } from "./helpers/images.ts";
@@ -71,6 +78,19 @@ async function publish(built: Built, place: Place | undefined, tags: TagRule, cw
   const publisher = await resources.publisher({ places: place === undefined ? [] : [place], sbom: undefined, tags });
   return await publisher.open(NAME).publish(built, REUSED);
 }
+
+describe("formatTags()", () => {
+  test.each([
+    ["NAME@DIGEST", [], ""],
+    ["NAME@DIGEST", ["latest"], ""],
+    ["NAME:v1@DIGEST", ["v1"], ""],
+    ["NAME:v1", ["v1"], ""],
+    ["NAME:0f3c", ["dev"], " (dev)"],
+    ["NAME@DIGEST", ["v1", "latest"], " (v1, latest)"],
+  ])("of %s with the tags %j is %j", (reference, names, wanted) => {
+    expect(formatTags(reference, names)).toBe(wanted);
+  });
+});
 
 describe("the reference of an image", () => {
   const NOWHERE = undefined;

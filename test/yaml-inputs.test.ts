@@ -192,6 +192,23 @@ describe("readInputs()", () => {
   });
 });
 
+test("a folder whose name was cut short is named", async () => {
+  using tree = writeTree({ "config/a.yaml": "a", "other/b.yaml": "b" });
+  expect(await failure(read(tree, { files: ["conf/"] }))).toBe(
+    'Error: Cannot read "conf/": there is no such file\n  Did you mean -f "config"?',
+  );
+});
+
+test("a kustomization in a folder of -f is told, with what to type", async () => {
+  using tree = writeTree({ "k/kustomization.yaml": "resources: []", "k/a.yaml": "a", "k/deep/Kustomization": "" });
+  const warnings: string[] = [];
+  await read(tree, { files: ["k"], recursive: true }, { warnings });
+  expect(warnings).toEqual([
+    "k/deep/Kustomization is for kustomize, and no object of a cluster: for its result use -k k/deep",
+    "k/kustomization.yaml is for kustomize, and no object of a cluster: for its result use -k k",
+  ]);
+});
+
 describe("readInputs() with kept bytes", () => {
   test("reads standard input once, and files each time", async () => {
     using tree = writeTree({ "a.yaml": "1" });
