@@ -85,10 +85,13 @@ export function parseRepository(text: string, shown: string = text): Repository 
     const why = whyBadHost(host);
     if (why !== undefined) throw fail(why);
   }
-  // As lenient as go-containerregistry. whyBadPath() is stricter: it has the grammar for a push.
-  if (!/^[a-z0-9_./-]{1,255}$/.test(path)) throw fail(whyBadPath(path) ?? "it is too long");
   const real = host === undefined || host === DOCKER_HUB_ALIAS ? DOCKER_HUB : host;
-  return { host: real, path: real === DOCKER_HUB && !path.includes("/") ? `library/${path}` : path };
+  const whole = real === DOCKER_HUB && !path.includes("/") ? `library/${path}` : path;
+  // As lenient as go-containerregistry. whyBadPath() is stricter: it has the grammar for a push.
+  if (!/^[a-z0-9_./-]+$/.test(path) || whole.length > 255) {
+    throw fail(whyBadPath(path) ?? whyBadPath(whole) ?? "it is too long");
+  }
+  return { host: real, path: whole };
 }
 
 /** Splits off the host: the first part is a host if it has a `.` or a `:`, or is `localhost`. */

@@ -104,7 +104,10 @@ describe("ko resolve", () => {
   ])("%j: says that no object is selected, and runs no kubectl", async (args, message) => {
     const text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n";
     const host = { readStdin: async () => new TextEncoder().encode(text), findProgram: () => "/bin/kubectl" };
-    expect(await run(args, host)).toEqual({ code: 1, stdout: "", stderr: `Error: ${message}\n`, used: [] });
+    const stderr = expect.stringMatching(
+      new RegExp(`^Warning: no ko:// reference.*\nError: ${RegExp.escape(message)}\n$`),
+    );
+    expect(await run(args, host)).toEqual({ code: 1, stdout: "", stderr, used: [] });
   });
 
   test.each(["config/", "web.yaml", "web.json"])("delete %s: says how a file is named", async (name) => {
