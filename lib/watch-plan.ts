@@ -10,6 +10,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { CONFIG_FILE_NAMES } from "./config-file.ts";
 import { ancestors, isInside, look, readEntries, realPath } from "./file.ts";
 import { findWorkTree, listRefs } from "./git.ts";
+import { readSettings } from "./go-env.ts";
 import { parseArgument } from "./go-arguments.ts";
 import type { Program } from "./go-programs.ts";
 import { planModuleFiles } from "./go-sources-modules.ts";
@@ -23,6 +24,8 @@ export interface PlanOptions {
   /** Absolute. */
   readonly cwd: string;
   readonly env: Readonly<Record<string, string>>;
+  /** As Node.js names it: it decides where go's settings file is. */
+  readonly platform: string;
 }
 
 type Folder = Places["folders"][number];
@@ -70,7 +73,7 @@ export function planArguments(
 }
 
 /** Returns all folders that patterns such as `./...` match, with their subfolders: a package may appear in each. */
-export function planPatterns(args: readonly string[], { cwd }: PlanOptions): Places {
+export function planPatterns(args: readonly string[], { cwd }: Pick<PlanOptions, "cwd">): Places {
   const isWalked = (dir: string, name: string): boolean =>
     !/^[._]|^(?:testdata|vendor|node_modules)$/.test(name) && look(join(dir, "go.mod")) === undefined;
   const roots = args.flatMap((text) => {
@@ -118,7 +121,7 @@ export function planGit(dir: string): Places {
 }
 
 /** Returns the files and folders of `-f`, `-R` and `-k`. New files in the folders count. */
-export function planInputs({ files, recursive, kustomize }: InputRequest, { cwd }: PlanOptions): Places {
+export function planInputs({ files, recursive, kustomize }: InputRequest, { cwd }: Pick<PlanOptions, "cwd">): Places {
   const places = files.map((file): Places => {
     if (file === "-" || isUrl(file)) return NOWHERE;
     const path = resolve(cwd, file);
@@ -134,7 +137,7 @@ export function planInputs({ files, recursive, kustomize }: InputRequest, { cwd 
 }
 
 /** Returns the path of `.ko.yaml`, or the paths where it could appear. */
-export function planConfig({ cwd, env }: PlanOptions): Places {
+export function planConfig({ cwd, env }: Pick<PlanOptions, "cwd" | "env">): Places {
   const override = env["KO_CONFIG_PATH"] ?? "";
   const path = resolve(cwd, override);
   if (override !== "" && look(path)?.isDirectory() !== true) return { ...NOWHERE, files: [path, ...realPaths([path])] };
@@ -202,9 +205,11 @@ function findMissing(importPath: string, packages: readonly GoPackage[]): readon
 function planModules(
   place: Pick<Program, "dir" | "workDir">,
   packages: readonly GoPackage[],
-  { env }: PlanOptions,
+  { env, platform }: PlanOptions,
 ): Places {
-  const files = planModuleFiles(place, packages, { settings: [], gowork: env["GOWORK"] || undefined });
+  const settings = readSettings({ cwd: place.workDir, env, go: undefined, platform });
+  const gowork = settings.get("GOWORK") || undefined;
+  const files = planModuleFiles(place, packages, { settings: settings.files, gowork });
   const tree = findWorkTree(place.dir);
   const module = ancestors(place.dir).find((dir) => look(join(dir, "go.mod")) !== undefined);
   const top = tree.kind === "git" ? tree.root : (module ?? place.dir);

@@ -76,7 +76,7 @@ describe("planProgram()", () => {
       goPackage({ importPath: "example.com/app/unused", dir: tree.at("app/unused"), module: main }),
       goPackage({ importPath: program.importPath, dir: program.dir, module: main, imports }),
     ];
-    expect(show(tree, planProgram(program, [packages], { cwd: tree.at("app"), env: {} }))).toEqual(
+    expect(show(tree, planProgram(program, [packages], { cwd: tree.at("app"), env: {}, platform: "linux" }))).toEqual(
       [
         // Files that choose modules, and paths where a new go.mod would take a package out of its module.
         ...["app/cmd/go.mod", "app/cmd/x/go.mod", "app/go.mod", "app/go.sum", "app/pkg/go.mod"],
@@ -91,10 +91,35 @@ describe("planProgram()", () => {
   });
 });
 
+test("planProgram() takes go's settings file, and the workspace that it names", () => {
+  using tree = writeTree({
+    "app/go.mod": goMod("example.com/app"),
+    "app/main.go": "",
+    "settings/env": "",
+    "else/team.work": "",
+  });
+  tree.write({ "settings/env": `GOWORK=${tree.at("else/team.work")}\n` });
+  const dir = tree.at("app");
+  const module: GoModule = {
+    ...{ path: "example.com/app", version: undefined, dir, main: true, local: false, goMod: tree.at("app/go.mod") },
+  };
+  const program: Program = { importPath: "example.com/app", dir, module, workDir: dir, text: "." };
+  const packages = [goPackage({ importPath: "example.com/app", dir, module })];
+  const plan = (env: Readonly<Record<string, string>>): readonly string[] =>
+    show(tree, planProgram(program, [packages], { cwd: dir, env, platform: "linux" }));
+  const named = ["settings/env", "else/team.work"];
+  expect(plan({ GOENV: tree.at("settings/env") })).toEqual(expect.arrayContaining(named));
+  expect(plan({ GOENV: "off" }).filter((line) => named.includes(line))).toEqual([]);
+});
+
 describe("planArguments()", () => {
   test("takes the surroundings of arguments if go lists nothing", () => {
     using tree = writeTree({ "go.mod": "module broken (" });
-    const places = planArguments(["./cmd/x", "ko://example.com/y", "./z/..."], [], { cwd: tree.path, env: {} });
+    const places = planArguments(["./cmd/x", "ko://example.com/y", "./z/..."], [], {
+      cwd: tree.path,
+      env: {},
+      platform: "linux",
+    });
     expect(show(tree, places)).toEqual(
       expect.arrayContaining(["go.mod", "go.sum", "go.work", "cmd/x/ sources", "z/ sources", "cmd/x/go.mod"]),
     );
@@ -108,7 +133,7 @@ describe("planPatterns()", () => {
       "a/b/x.go": "",
       ...{ "vendor/v/x.go": "", "testdata/x.go": "", "_old/x.go": "", ".git/HEAD": "", "nested/go.mod": "" },
     });
-    const options = { cwd: tree.path, env: {} };
+    const options = { cwd: tree.path, env: {}, platform: "linux" };
     expect(show(tree, planPatterns(["./..."], options))).toEqual([
       "./ source tree",
       "a/ source tree",
@@ -155,7 +180,7 @@ describe("planInputs()", () => {
       "linked.yaml": { link: "other/real.yaml" },
       "other/real.yaml": "",
     });
-    const options = { cwd: tree.path, env: {} };
+    const options = { cwd: tree.path, env: {}, platform: "linux" };
     const request = {
       files: ["a.yml", "config", "linked.yaml", "missing.yaml", "-", "https://x.example/y.yaml"],
       kustomize: undefined,
@@ -180,11 +205,7 @@ describe("planInputs()", () => {
       "unused/x.yaml": "",
     });
     const request = { files: [], recursive: false, kustomize: "over" };
-    expect(show(tree, planInputs(request, { cwd: tree.path, env: {} }))).toEqual([
-      "base/ all",
-      "over/ all",
-      "patch.yaml",
-    ]);
+    expect(show(tree, planInputs(request, { cwd: tree.path }))).toEqual(["base/ all", "over/ all", "patch.yaml"]);
   });
 });
 
