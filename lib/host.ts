@@ -8,7 +8,6 @@ import { existsSync, fstatSync, readFileSync, rmSync, writeSync } from "node:fs"
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { isatty } from "node:tty";
 import { codeOf, CommandError, KoError, messageOf } from "./errors.ts";
 import { readHead, readLine, readTail } from "./host-streams.ts";
 
@@ -158,7 +157,8 @@ export function createHost(): Host {
     userId: process.getuid?.(),
     signal: controller.signal,
     get stdinIsTerminal() {
-      return isatty(0);
+      // Loaded at the start, this module of Bun would cost a tenth of it.
+      return process.getBuiltinModule("node:tty").isatty(0);
     },
     get stdoutColumns() {
       return process.stdout.isTTY ? process.stdout.columns : undefined;
