@@ -4,10 +4,21 @@
  */
 import { runCommandLine } from "./lib/cli.ts";
 import { describeError, exitCodeOf } from "./lib/errors.ts";
+import { guardedHost, isInActions } from "./lib/host-actions.ts";
 import { createHost, type Host } from "./lib/host.ts";
 
 /** Runs one command line; never throws. Returns the exit code. */
 export async function main(argv: readonly string[], host: Host): Promise<number> {
+  if (!isInActions(host.env)) return run(argv, host);
+  const guarded = guardedHost(host);
+  try {
+    return await run(argv, guarded.host);
+  } finally {
+    guarded.end();
+  }
+}
+
+async function run(argv: readonly string[], host: Host): Promise<number> {
   try {
     return await runCommandLine(argv, host);
   } catch (error) {

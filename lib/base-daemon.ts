@@ -9,7 +9,7 @@ import { join } from "node:path";
 import type { Extract } from "tar-stream";
 import { type CompressionPool, FAST_GZIP } from "./compress.ts";
 import type { DockerEngine } from "./docker.ts";
-import { KoError, messageOf, printable } from "./errors.ts";
+import { BaseError, KoError, messageOf, printable } from "./errors.ts";
 import { readChunks } from "./file.ts";
 import type { ImageSource } from "./image.ts";
 import { isObject, parseJson } from "./json.ts";
@@ -67,7 +67,7 @@ export async function openDaemonBase(
   const { folder, signal } = options;
   const found = await engine.inspectImage(reference);
   if (found === undefined) {
-    throw new KoError(`Cannot use base "${reference}": ${engine.name} has no image of that name`, {
+    throw new BaseError(`Cannot use base "${reference}": ${engine.name} has no image of that name`, {
       transient: true,
       hint: "Build it first, with the same names: ko build -L IMPORTPATH; then see: docker images",
     });
@@ -77,7 +77,7 @@ export async function openDaemonBase(
   const saved = new SavedImage(files, { ...options, reference });
   const root = (await saved.findOciRoot()) ?? (await saved.makeManifest());
   if (!root.ids.has(found.id)) {
-    throw new KoError(`Cannot use base "${reference}": ${engine.name} sent another image, wanted ${found.id}`, {
+    throw new BaseError(`Cannot use base "${reference}": ${engine.name} sent another image, wanted ${found.id}`, {
       transient: true,
       hint: "If it was rebuilt in the meantime, run ko again.",
     });
@@ -246,7 +246,7 @@ class SavedImage {
   }
 
   #fail(why: string): KoError {
-    return new KoError(`Cannot use base "${this.#options.reference}" from the daemon: ${why}`);
+    return new BaseError(`Cannot use base "${this.#options.reference}" from the daemon: ${why}`);
   }
 }
 
@@ -279,7 +279,7 @@ interface UnpackOptions {
 async function unpackBlobs(archive: AsyncIterable<Uint8Array>, options: UnpackOptions): Promise<UnpackedFiles> {
   const { folder, signal, subject } = options;
   const fail = (why: string, cause?: unknown): KoError =>
-    new KoError(`Cannot read ${subject} from the daemon: ${why}`, { cause });
+    new BaseError(`Cannot read ${subject} from the daemon: ${why}`, { cause });
   const { extract } = await import("tar-stream");
   const byName = new Map<string, UnpackedFile>();
   const sizes = new Map<Digest, number>();

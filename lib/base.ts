@@ -6,7 +6,7 @@
  */
 import type { Cache } from "./cache.ts";
 import { type BaseName, DEFAULT_BASE_IMAGE } from "./config.ts";
-import { KoError, RegistryError } from "./errors.ts";
+import { BaseError, KoError, RegistryError } from "./errors.ts";
 import { type Image, type ImageSource, type Layer, platformOf } from "./image.ts";
 import { isObject } from "./json.ts";
 import { readConfig } from "./oci-config.ts";
@@ -86,7 +86,7 @@ export async function readBase(
     return read;
   };
   if (!isIndexType(mediaType) && !isManifestType(mediaType)) {
-    throw new KoError(`Cannot use base "${shown}": its media type is "${mediaType}", an image or an index is wanted`);
+    throw new BaseError(`Cannot use base "${shown}": its media type is "${mediaType}", an image or an index is wanted`);
   }
   return {
     text: spec.kind === "scratch" || spec.kind === "layout" || shown.includes("@") ? shown : `${shown}@${digest}`,
@@ -114,7 +114,7 @@ export async function selectPlatforms(
   const matches = matcherOf(wanted);
   const all = wanted.length === 1 && wanted[0] === "all";
   const missing = (has: readonly string[], specs: readonly string[]): KoError =>
-    new KoError(
+    new BaseError(
       `Cannot build for ${specs.join(", ")} on base "${base.text}": it has ${has.join(", ") || "no platform"}`,
       {
         transient: true,
@@ -141,7 +141,7 @@ export async function selectPlatforms(
   return Promise.all(
     chosen.map(async (entry) => {
       if (!isManifestType(entry.mediaType)) {
-        throw new KoError(
+        throw new BaseError(
           `Cannot use base "${base.text}": its entry for ${platformText(entry)} is of type "${entry.mediaType}", an image is wanted`,
         );
       }
@@ -261,7 +261,7 @@ async function readImage(
   const manifest = readManifest(bytes, `manifest of base "${shown}"`);
   const { mediaType } = manifest.config;
   if (mediaType !== MEDIA_TYPES.ociConfig && mediaType !== MEDIA_TYPES.dockerConfig) {
-    throw new KoError(
+    throw new BaseError(
       `Cannot use base "${shown}": its configuration is of type "${mediaType}", so it is not a container image`,
     );
   }
@@ -270,7 +270,7 @@ async function readImage(
   const config = readConfig(configBytes, what);
   const diffIds = config.rootfs.diff_ids;
   if (diffIds.length !== manifest.layers.length) {
-    throw new KoError(
+    throw new BaseError(
       `Cannot use base "${shown}": its manifest lists ${manifest.layers.length} layers, its configuration ${diffIds.length}`,
     );
   }

@@ -237,6 +237,18 @@ const REPORT_FLAGS = {
     completes: "file",
     help: "Write digests, tags, platforms, layers and reasons as JSON to FILE at the end, also after a failure.",
   },
+  dotenv: {
+    kind: "text",
+    default: "",
+    placeholder: "FILE",
+    completes: "file",
+    help: "Write KO_IMAGE, KO_DIGEST and KO_IMAGES to FILE at the end, as a dotenv report of GitLab.",
+  },
+  "github-output": {
+    kind: "bool",
+    default: false,
+    help: "Write the outputs image, digest and images to GITHUB_OUTPUT, and a table to GITHUB_STEP_SUMMARY.",
+  },
   events: {
     kind: "text",
     default: "",

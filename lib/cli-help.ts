@@ -38,7 +38,7 @@ export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable]
     "tags tag-only preserve-import-paths base-import-paths bare image-label image-annotation image-user compression sbom",
   ),
   group("Speed", "jobs"),
-  group("Output", "progress explain timing metadata-file events json yes verbose quiet help"),
+  group("Output", "progress explain timing metadata-file dotenv github-output events json yes verbose quiet help"),
   ["kubectl", KUBECTL_FLAGS],
 ];
 

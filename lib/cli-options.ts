@@ -7,6 +7,7 @@ import { type Compression, FAST_GZIP, type GzipLevel } from "./compress.ts";
 import { endOfAction } from "./config-builds.ts";
 import type { Word } from "./config-file.ts";
 import { findNearest, UsageError } from "./errors.ts";
+import type { RecordFiles } from "./events-record.ts";
 import type { DebugSettings } from "./image.ts";
 import { PROGRESS_MODES, type ProgressMode } from "./log.ts";
 import { ALL_PLATFORMS, checkPlatforms, parsePlatform, type Platform } from "./oci.ts";
@@ -30,15 +31,15 @@ export interface BuildOptions {
   readonly user: string | undefined;
   /** Report for each image whether it was reused, and if not, why. */
   readonly explain: boolean;
-  readonly progress: ProgressMode;
-  /** The file of `--metadata-file`. */
-  readonly metadata: string | undefined;
-  /** The file of `--events`; `-` is stderr. */
-  readonly events: string | undefined;
   /** Where to report the time that each step took; undefined: nowhere. */
   readonly timing: TimingOutput | undefined;
   /** Notes about the choice of flags, to be logged. */
   readonly warnings: readonly string[];
+}
+
+/** How a run reports what it does. */
+export interface ReportFlags extends RecordFiles {
+  readonly progress: ProgressMode;
 }
 
 /** Platforms, and the setting that names them: a flag, a key or variables; undefined if none does. */
@@ -94,14 +95,26 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     annotations: readPairs(flags["image-annotation"], "--image-annotation"),
     user: flags["image-user"] || undefined,
     explain: flags.explain,
-    progress: readProgress(flags.progress),
-    metadata: readMetadataFile(flags),
-    events: flags.events || undefined,
     timing: readTimingOutput(flags),
     warnings:
       sbom === undefined && flags["sbom-dir"] !== ""
         ? [...warnings, "--sbom-dir has no effect: --sbom=none takes precedence"]
         : warnings,
+  };
+}
+
+/**
+ * Reads the flags of the report. They come first: the report has the errors of all other flags.
+ *
+ * @throws {UsageError} If a result would go to stdout, or the mode is not known.
+ */
+export function readReportFlags(flags: BuildFlags): ReportFlags {
+  return {
+    progress: readProgress(flags.progress),
+    metadata: readFile(flags["metadata-file"], "--metadata-file"),
+    dotenv: readFile(flags.dotenv, "--dotenv"),
+    events: flags.events || undefined,
+    isGithubOutput: flags["github-output"],
   };
 }
 
@@ -171,10 +184,9 @@ function readTimingOutput({ timing }: Pick<BuildFlags, "timing">): TimingOutput 
   return timing ? "table" : undefined;
 }
 
-/** @throws {UsageError} If the metadata would go to stdout, where the results are. */
-function readMetadataFile({ "metadata-file": file }: Pick<BuildFlags, "metadata-file">): string | undefined {
+function readFile(file: string, flag: string): string | undefined {
   if (file !== "-") return file || undefined;
-  throw new UsageError('Cannot use --metadata-file="-": stdout is for the results, a file is wanted', {
+  throw new UsageError(`Cannot use ${flag}="-": stdout is for the results, a file is wanted`, {
     hint: "On Linux and macOS, /dev/stderr is a file too.",
   });
 }

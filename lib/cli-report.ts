@@ -1,7 +1,7 @@
 /**
  * Runs a building command with its report: what stderr shows, the file of `--events`, the file of `--metadata-file`.
  */
-import type { BuildOptions } from "./cli-options.ts";
+import type { ReportFlags } from "./cli-options.ts";
 import type { Host } from "./host.ts";
 import type { LogLevel } from "./log.ts";
 import { openReport, type Report } from "./progress-report.ts";
@@ -10,7 +10,12 @@ export interface WithReportOptions {
   readonly host: Host;
   readonly command: string;
   readonly level: LogLevel;
-  readonly build: Pick<BuildOptions, "events" | "metadata" | "progress">;
+  readonly flags: ReportFlags;
+}
+
+/** Whether a run needs a record: a flag names a file, or GitHub Actions shows annotations. */
+export function isRecorded({ dotenv, events, isGithubOutput, metadata }: ReportFlags, host: Host): boolean {
+  return isGithubOutput || [dotenv, events, metadata].some((file) => file !== undefined) || host.annotate !== undefined;
 }
 
 /**
@@ -25,14 +30,14 @@ export async function withReport(
   work: (report: Report) => Promise<number>,
   options: WithReportOptions,
 ): Promise<number> {
-  const { build, command, host, level } = options;
-  const { events, metadata, progress } = build;
-  if (events === undefined && metadata === undefined) {
+  const { command, flags, host, level } = options;
+  const { events, progress } = flags;
+  if (!isRecorded(flags, host)) {
     using report = await openReport(host, { level, progress });
     return await work(report);
   }
   const { RunRecord } = await import("./events-record.ts");
-  using record = await RunRecord.open({ host, command, events, metadata });
+  using record = await RunRecord.open({ host, command, files: flags });
   const isSilent = events === "-";
   record.begin();
   let exitCode: number;

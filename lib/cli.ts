@@ -4,7 +4,7 @@
  * All flags are checked before any input is read. The modules of a command are loaded when it runs.
  */
 import type { LazyCache } from "./cache.ts";
-import type { BuildOptions } from "./cli-options.ts";
+import type { BuildOptions, ReportFlags } from "./cli-options.ts";
 import { type Invocation, logLevelOf, parseCommandLine } from "./cli-parse.ts";
 import { exitCodeOf, KoError, UsageError } from "./errors.ts";
 import type { RecordOptions, RunRecord } from "./events-record.ts";
@@ -21,6 +21,12 @@ type ReadingYaml = Of<"resolve" | "apply" | "create">;
 type Building = Of<"build" | "run"> | ReadingYaml;
 
 type Watching = Exclude<Building, Of<"run">> & { readonly flags: { readonly watch: true } };
+
+interface ReportedOptions {
+  readonly host: Host;
+  /** The flags of the report. */
+  readonly flags: ReportFlags;
+}
 
 /** Everything that the steps of one building command share. */
 interface Run {
@@ -57,10 +63,9 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
     case "apply":
     case "create":
     case "run": {
-      const build = await checkFlags(invocation);
-      // Fails if stdout is closed: nothing is pushed for a result that is lost.
-      if (invocation.command === "build" || invocation.command === "resolve") await host.out("");
-      return isWatching(invocation) ? watch(invocation, { host, log, build }) : runOnce(invocation, { host, build });
+      const { readReportFlags } = await import("./cli-options.ts");
+      const flags = readReportFlags(invocation.flags);
+      return isWatching(invocation) ? watch(invocation, { host, log, flags }) : runOnce(invocation, { host, flags });
     }
     case "delete": {
       const { runKubectl } = await import("./kubectl.ts");
@@ -155,11 +160,12 @@ async function doctor({ flags, given }: Of<"doctor">, { host, log }: Pick<Run, "
 }
 
 /**
- * Checks every flag of a building command, also those that the command may turn out not to need.
+ * Checks every flag of a building command, also those that the command may turn out not to need, and whether stdout is open:
+ * nothing is pushed for a result that is lost.
  *
  * @throws {UsageError} If a flag is malformed, or flags contradict each other.
  */
-async function checkFlags(invocation: Building): Promise<BuildOptions> {
+async function checkFlags(invocation: Building, host: Host): Promise<BuildOptions> {
   const { readBuildOptions } = await import("./cli-options.ts");
   const build = readBuildOptions(invocation.flags, invocation.given);
   if (writesArchiveToStdout(build) && (isWatching(invocation) || invocation.command !== "build")) {
@@ -168,11 +174,7 @@ async function checkFlags(invocation: Building): Promise<BuildOptions> {
       : `Cannot write an archive to stdout: "ko ${invocation.command}" writes there itself`;
     throw new UsageError(why, { hint: "Name a file: --tarball FILE, --oci-archive FILE" });
   }
-  if (isWatching(invocation) && build.events === "-") {
-    throw new UsageError("Cannot write --events to stderr with --watch: the rounds are shown there", {
-      hint: "Name a file or a pipe: --events FILE",
-    });
-  }
+  if (invocation.command === "build" || invocation.command === "resolve") await host.out("");
   if (invocation.command === "build" || invocation.command === "run") return build;
   const { checkRequest } = await import("./yaml-inputs.ts");
   checkRequest(requestOf(invocation));
@@ -190,16 +192,18 @@ function isWatching(invocation: Building): invocation is Watching {
 }
 
 /** Runs a building command once; `--timing` is reported at its end. */
-async function runOnce(invocation: Building, { build, host }: Pick<Run, "host" | "build">): Promise<number> {
+async function runOnce(invocation: Building, { flags, host }: ReportedOptions): Promise<number> {
   const [{ withReport }, { withTiming }] = await Promise.all([import("./cli-report.ts"), import("./timing.ts")]);
   const { command } = invocation;
   return withReport(
-    (report) =>
-      withTiming((timing) => runReported(invocation, { ...report, timing: report.timing(timing), build }), {
+    async (report) => {
+      const build = await checkFlags(invocation, host);
+      return withTiming((timing) => runReported(invocation, { ...report, timing: report.timing(timing), build }), {
         to: build.timing,
         host: report.host,
-      }),
-    { host, command, level: logLevelOf(invocation.flags), build },
+      });
+    },
+    { host, command, level: logLevelOf(invocation.flags), flags },
   );
 }
 
@@ -322,10 +326,19 @@ async function openPipeline({ host, log, timing, cache, build }: Run): Promise<P
 }
 
 /** `--watch`: runs a command again after each change, until a signal ends ko. That is how a watch ends: no error. */
-async function watch(invocation: Watching, options: Pick<Run, "host" | "log" | "build">): Promise<number> {
-  const { host, log } = options;
+async function watch(
+  invocation: Watching,
+  { flags, host, log: unrecorded }: ReportedOptions & { readonly log: Log },
+): Promise<number> {
+  checkWatchedReport(flags);
+  const { isRecorded } = await import("./cli-report.ts");
+  const { recordingLog } = await import("./events-lines.ts");
+  using record = isRecorded(flags, host)
+    ? await openRecord({ host, command: invocation.command, files: flags })
+    : undefined;
+  const log = record === undefined ? unrecorded : recordingLog(unrecorded, { add: record.add, cwd: host.cwd });
   try {
-    return await runRounds(invocation, options);
+    return await runRounds(invocation, { flags, host, log, record });
   } catch (error) {
     if (!host.signal.aborted) throw error;
     log.info("stopped");
@@ -335,28 +348,29 @@ async function watch(invocation: Watching, options: Pick<Run, "host" | "log" | "
 
 async function runRounds(
   invocation: Watching,
-  { host, log, build }: Pick<Run, "host" | "log" | "build">,
+  { flags, host, log, record }: ReportedOptions & { readonly log: Log; readonly record: RunRecord | undefined },
 ): Promise<never> {
+  const build = await checkFlags(invocation, host).catch(async (error: unknown) => {
+    record?.begin();
+    await record?.fail(error);
+    throw error;
+  });
   const { watchAndRun } = await import("./watch.ts");
   for (const warning of build.warnings) log.warn(warning);
-  const { events, metadata } = build;
-  using record =
-    events === undefined && metadata === undefined
-      ? undefined
-      : await openRecord({ host, command: invocation.command, events, metadata });
-  const options = { host, level: logLevelOf(invocation.flags), progress: build.progress, timing: build.timing, record };
+  const { progress } = flags;
+  const options = { host, level: logLevelOf(invocation.flags), progress, timing: build.timing, record };
   if (invocation.command === "build") {
     const { BuildJob } = await import("./watch-programs.ts");
     return await watchAndRun(new BuildJob({ build, args: argsOf(invocation) }), options);
   }
   const { createFeeder, createPrinter, YamlJob } = await import("./watch-yaml.ts");
-  const { command, flags } = invocation;
+  const { command } = invocation;
   const job = new YamlJob({
     build,
     request: requestOf(invocation),
     place: build.debug === undefined ? undefined : await placeOf(invocation),
-    selector: flags.selector,
-    strict: flags.strict,
+    selector: invocation.flags.selector,
+    strict: invocation.flags.strict,
     verb: command === "resolve" ? "printed" : command === "apply" ? "applied" : "created",
     handOver: invocation.command === "resolve" ? createPrinter() : createFeeder(host, { ...invocation, log }),
   });
@@ -366,6 +380,20 @@ async function runRounds(
 async function openRecord(options: RecordOptions): Promise<RunRecord> {
   const { RunRecord: Opened } = await import("./events-record.ts");
   return Opened.open(options);
+}
+
+/** @throws {UsageError} If the rounds of a watch cannot be reported in that way. */
+function checkWatchedReport({ events, isGithubOutput }: ReportFlags): void {
+  if (events === "-") {
+    throw new UsageError("Cannot write --events to stderr with --watch: the rounds are shown there", {
+      hint: "Name a file or a pipe: --events FILE",
+    });
+  }
+  if (isGithubOutput) {
+    throw new UsageError("Cannot use --github-output with --watch: a step of GitHub Actions ends", {
+      hint: "Leave one of them out. --metadata-file is written again in each round.",
+    });
+  }
 }
 
 function argsOf({ positionals }: Of<"build">): readonly string[] {

@@ -18,7 +18,7 @@ import {
   type RunInNodeOptions,
   runMinikube,
 } from "./cluster.ts";
-import { CommandError, KoError, KoErrors } from "./errors.ts";
+import { ClusterError, CommandError, KoError, KoErrors } from "./errors.ts";
 import { writeArchiveFile } from "./file.ts";
 import type { RunResult } from "./host.ts";
 import { type Digest, isDigest } from "./oci.ts";
@@ -243,7 +243,7 @@ function readSnapshotter(toml: string): string | undefined {
 
 function cannotLoad({ cluster, name }: Node, why: string, cause?: unknown): KoError {
   const where = `the node "${name}" of the ${cluster.kind} cluster "${cluster.name}"`;
-  return new KoError(`Cannot load images into ${where}: ${why}`, { cause, transient: true });
+  return new ClusterError(`Cannot load images into ${where}: ${why}`, { cause, transient: true });
 }
 
 async function loadIntoProfile(
@@ -265,7 +265,7 @@ async function loadIntoProfile(
     const after = await listProfileImages(profileName, options);
     const lost = items.flatMap(({ names }) => names.map(containerdName)).find((name) => !after.has(name));
     if (lost === undefined) return;
-    throw new KoError(
+    throw new ClusterError(
       `Cannot load images into the minikube profile "${profileName}": "${lost}" is missing after loading`,
       { hint: `minikube -p ${profileName} logs`, transient: true },
     );

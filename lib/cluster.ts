@@ -5,7 +5,7 @@
  * Rules: docs/rules.md C1.7, C3.
  */
 import { join } from "node:path";
-import { CommandError, KoError, messageOf, printable } from "./errors.ts";
+import { ClusterError, CommandError, KoError, messageOf, printable } from "./errors.ts";
 import { type Host, installHint, type RunResult } from "./host.ts";
 import { isObject, quoteJson } from "./json.ts";
 import type { Log } from "./log.ts";
@@ -141,7 +141,8 @@ export async function clusterPlatform(cluster: Cluster, options: ClusterOptions)
   const { stdout } = await uname(cluster, options);
   const machine = new TextDecoder().decode(stdout).trim();
   const [architecture, variant] = MACHINES.get(machine) ?? [];
-  if (architecture === undefined) throw new KoError(`Cannot tell the platform of a node: its machine is "${machine}"`);
+  if (architecture === undefined)
+    throw new ClusterError(`Cannot tell the platform of a node: its machine is "${machine}"`);
   return { os: "linux", architecture, ...(variant === undefined ? {} : { variant }) };
 }
 
@@ -182,7 +183,7 @@ export function explainMinikube(profile: string, error: unknown): unknown {
   const lines = error.stderr.split("\n").filter((line) => line.trim() !== "");
   const exiting = lines.find((line) => line.includes("Exiting due to")) ?? lines[0];
   const why = exiting === undefined ? lastWords(error) : exiting.replace(/^[^A-Za-z]*/, "").trim();
-  return new KoError(`Cannot use the minikube profile "${profile}": ${why}`, {
+  return new ClusterError(`Cannot use the minikube profile "${profile}": ${why}`, {
     cause: error,
     transient: true,
     hint: error.code === undefined || error.stderr === "" ? undefined : `minikube -p ${profile} status`,
@@ -201,7 +202,7 @@ async function findContainers(kind: ContainerKind, options: ClusterOptions): Pro
   const { programs, clusterLabel } = KINDS[kind];
   const candidates = choosePrograms(kind, options).filter((program) => host.findProgram(program) !== undefined);
   if (candidates.length === 0) {
-    throw new KoError(`Cannot look for the nodes of ${kind}: there is no ${programs.join(", ")} on PATH`, {
+    throw new ClusterError(`Cannot look for the nodes of ${kind}: there is no ${programs.join(", ")} on PATH`, {
       hint: installHint(programs[0] ?? "docker"),
     });
   }
@@ -224,7 +225,7 @@ async function findContainers(kind: ContainerKind, options: ClusterOptions): Pro
   // If one program answers and has no such cluster, the failure of another is not the reason.
   if (failures.length === candidates.length) {
     const [cause] = failures;
-    throw new KoError(`Cannot look for the nodes of ${kind}: ${lastWords(cause)}`, { cause, transient: true });
+    throw new ClusterError(`Cannot look for the nodes of ${kind}: ${lastWords(cause)}`, { cause, transient: true });
   }
   throw noCluster(kind, others, host.env);
 }
@@ -258,7 +259,7 @@ async function listContainers(
   try {
     return lines.flatMap((line): unknown => JSON.parse(line)).map(readContainer);
   } catch (cause) {
-    throw new KoError(`Cannot read the output of "${program} ps": ${messageOf(cause)}`, { cause });
+    throw new ClusterError(`Cannot read the output of "${program} ps": ${messageOf(cause)}`, { cause });
   }
 }
 
@@ -266,7 +267,7 @@ function readContainer(value: unknown): Container {
   const { Names, Status, Labels }: Readonly<Record<string, unknown>> = isObject(value) ? value : {};
   const name: unknown = Array.isArray(Names) ? Names[0] : Names;
   if (typeof name !== "string" || !NAME.test(name)) {
-    throw new KoError(`${quoteJson(value)} is not a container with a name`);
+    throw new ClusterError(`${quoteJson(value)} is not a container with a name`);
   }
   return { name, status: typeof Status === "string" ? Status : "", labels: readLabels(Labels) };
 }
@@ -297,7 +298,7 @@ function chooseCluster(kind: ContainerKind, containers: readonly Container[], en
 function checkName(name: string, source: string): string {
   if (NAME.test(name)) return name;
   const wanted = "wanted letters, digits and ._-, a letter or a digit first";
-  throw new KoError(`Cannot use "${printable(name, 100)}" of ${source} as the name of a cluster: ${wanted}`);
+  throw new ClusterError(`Cannot use "${printable(name, 100)}" of ${source} as the name of a cluster: ${wanted}`);
 }
 
 function listClusters(kind: ContainerKind, containers: readonly Container[]): readonly string[] {
@@ -319,7 +320,7 @@ function checkNodes({
   if (stopped === undefined) return { ...rest, nodes: nodes.map(({ name }) => name).sort() };
   const { name, status } = stopped;
   const verb = status.startsWith("Up") ? "unpause" : "start";
-  throw new KoError(
+  throw new ClusterError(
     `Cannot load into the ${rest.kind} cluster "${rest.name}": its node "${name}" is not running (${status})`,
     { hint: `${rest.program} ${verb} ${name}`, transient: true },
   );
@@ -330,14 +331,14 @@ function noCluster(kind: ContainerKind, containers: readonly Container[], env: H
   const clusters = listClusters(kind, containers);
   const [first] = clusters;
   if (first === undefined)
-    return new KoError(`Cannot find a ${kind} cluster: there is none`, { hint: create, transient: true });
+    return new ClusterError(`Cannot find a ${kind} cluster: there is none`, { hint: create, transient: true });
   const wanted = env[variable] || defaultName;
   const all = clusters.map((cluster) => `"${cluster}"`).join(", ");
   return wanted === undefined
-    ? new KoError(`Cannot choose a ${kind} cluster: there are ${all}`, {
+    ? new ClusterError(`Cannot choose a ${kind} cluster: there are ${all}`, {
         hint: NAME.test(first) ? `export ${variable}=${first}` : list,
       })
-    : new KoError(`Cannot find a node of the ${kind} cluster "${wanted}": there is ${all}`, {
+    : new ClusterError(`Cannot find a node of the ${kind} cluster "${wanted}": there is ${all}`, {
         transient: true,
         hint: clusters.length === 1 && first !== wanted && NAME.test(first) ? `export ${variable}=${first}` : list,
       });
@@ -363,7 +364,7 @@ async function findProfile(options: ClusterOptions): Promise<MinikubeProfile> {
   const exports = readExports(new TextDecoder().decode(answer.stdout));
   const daemon = exports.get("DOCKER_HOST");
   if (daemon === undefined) {
-    throw new KoError(`Cannot use the minikube profile "${name}": "minikube docker-env" does not set DOCKER_HOST`);
+    throw new ClusterError(`Cannot use the minikube profile "${name}": "minikube docker-env" does not set DOCKER_HOST`);
   }
   if (daemon.startsWith("ssh://")) return withoutDaemon;
   const kept = Object.entries(env).filter(([variable]) => !DOCKER_VARIABLES.includes(variable));

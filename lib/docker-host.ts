@@ -9,7 +9,7 @@ import { existsSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { openSshBridge, sshCommand } from "./docker-ssh.ts";
-import { codeOf, isMissing, KoError, messageOf, printable } from "./errors.ts";
+import { codeOf, DaemonError, isMissing, KoError, messageOf, printable } from "./errors.ts";
 import { readNames } from "./file.ts";
 import type { Host } from "./host.ts";
 import { Route } from "./http-route.ts";
@@ -59,7 +59,7 @@ export interface FindDaemonOptions {
 }
 
 /** No setting names a daemon, and no well-known socket answers. */
-export class NoDaemonError extends KoError {
+export class NoDaemonError extends DaemonError {
   override readonly name: string = "NoDaemonError";
 }
 
@@ -128,7 +128,8 @@ async function readEndpoint(host: Host, options: EndpointOptions): Promise<Daemo
   const rest = text.slice(scheme.length + "://".length);
   // The part before an "@" may hold a password.
   const shown = printable(text.replace(/\/\/[^/]*@/, "//…@"), 200);
-  const fail = (why: string): KoError => new KoError(`Cannot use "${shown}" from ${source} as a Docker daemon: ${why}`);
+  const fail = (why: string): KoError =>
+    new DaemonError(`Cannot use "${shown}" from ${source} as a Docker daemon: ${why}`);
   switch (scheme) {
     case "unix":
       if (!rest.startsWith("/")) throw fail("wanted an absolute path, as in unix:///var/run/docker.sock");
@@ -189,7 +190,7 @@ async function readTcp(host: Host, options: TcpOptions): Promise<Omit<DaemonEndp
 function readApiVersion({ env }: Host): string | undefined {
   const text = (env["DOCKER_API_VERSION"] ?? "").replace(/^v/, "");
   if (text === "" || /^\d+\.\d+$/.test(text)) return text || undefined;
-  throw new KoError(`Cannot use DOCKER_API_VERSION "${printable(text, 40)}": wanted a version such as 1.41`);
+  throw new DaemonError(`Cannot use DOCKER_API_VERSION "${printable(text, 40)}": wanted a version such as 1.41`);
 }
 
 /** The TLS settings of the environment. `DOCKER_CERT_PATH` alone turns on TLS with verification; in Docker without. */
@@ -200,10 +201,10 @@ async function readEnvTls(host: Host): Promise<DaemonTls | undefined> {
   if (given === "" && (verify === "" || off)) return undefined;
   const folder = given === "" ? configFolder(host) : given;
   const source = given === "" ? "DOCKER_TLS_VERIFY" : "DOCKER_CERT_PATH";
-  if (folder === undefined) throw new KoError("Cannot use DOCKER_TLS_VERIFY: set DOCKER_CERT_PATH as well");
+  if (folder === undefined) throw new DaemonError("Cannot use DOCKER_TLS_VERIFY: set DOCKER_CERT_PATH as well");
   const tls = await readTls(folder, source);
   if (given !== "" && tls.ca === undefined && tls.cert === undefined) {
-    throw new KoError(`Cannot use DOCKER_CERT_PATH "${given}": there is no ca.pem, cert.pem or key.pem in it`, {
+    throw new DaemonError(`Cannot use DOCKER_CERT_PATH "${given}": there is no ca.pem, cert.pem or key.pem in it`, {
       hint: "For minikube: eval $(minikube docker-env)",
     });
   }
@@ -214,7 +215,7 @@ async function readTls(folder: string, source: string): Promise<DaemonTls> {
   const [ca, cert, key] = await Promise.all(["ca.pem", "cert.pem", "key.pem"].map((name) => readPem(folder, name)));
   if ((cert === undefined) !== (key === undefined)) {
     const [has, lacks] = cert === undefined ? ["key.pem", "cert.pem"] : ["cert.pem", "key.pem"];
-    throw new KoError(`Cannot use ${source}: "${folder}" has ${has} but no ${lacks}`);
+    throw new DaemonError(`Cannot use ${source}: "${folder}" has ${has} but no ${lacks}`);
   }
   return {
     ...(ca === undefined ? {} : { ca }),
@@ -235,7 +236,7 @@ async function readPem(folder: string, name: string): Promise<string | undefined
   } catch (cause) {
     const wanted = name === "key.pem" ? "a private key without passphrase" : "a certificate";
     // The cause of a refused key may quote the key.
-    throw new KoError(`Cannot use "${file}" for the Docker daemon: it is not ${wanted} in PEM`, {
+    throw new DaemonError(`Cannot use "${file}" for the Docker daemon: it is not ${wanted} in PEM`, {
       cause: name === "key.pem" ? undefined : cause,
     });
   }
@@ -256,7 +257,7 @@ async function findContext(host: Host): Promise<DaemonEndpoint | undefined> {
   let source = "DOCKER_CONTEXT";
   if (name === "" && config !== undefined) {
     const current = (await readObject(config))?.["currentContext"] ?? "";
-    if (typeof current !== "string") throw new KoError(`Cannot read "${config}": currentContext is not a string`);
+    if (typeof current !== "string") throw new DaemonError(`Cannot read "${config}": currentContext is not a string`);
     [name, source] = [current, `currentContext of "${config}"`];
   }
   if (name === "" || name === DEFAULT_CONTEXT || folder === undefined) return undefined;
@@ -265,7 +266,7 @@ async function findContext(host: Host): Promise<DaemonEndpoint | undefined> {
   const file = join(folder, "contexts", "meta", id, "meta.json");
   const meta = await readObject(file);
   if (meta === undefined) {
-    throw new KoError(`Cannot find the docker context "${shown}" of ${source}: there is no "${file}"`, {
+    throw new DaemonError(`Cannot find the docker context "${shown}" of ${source}: there is no "${file}"`, {
       hint: "docker context ls",
     });
   }
@@ -273,7 +274,7 @@ async function findContext(host: Host): Promise<DaemonEndpoint | undefined> {
   const docker = isObject(endpoints) ? endpoints["docker"] : undefined;
   const url = isObject(docker) ? (docker["Host"] ?? "") : "";
   if (!isObject(docker) || typeof url !== "string") {
-    throw new KoError(`Cannot use the docker context "${shown}": "${file}" has no Docker endpoint`);
+    throw new DaemonError(`Cannot use the docker context "${shown}": "${file}" has no Docker endpoint`);
   }
   if (url === "") return undefined;
   const tls = async (): Promise<DaemonTls | undefined> => {
@@ -290,7 +291,7 @@ async function readObject(file: string): Promise<Readonly<Record<string, unknown
   if (text === undefined || text.trim() === "") return undefined;
   const value = parseJson(text);
   if (isObject(value)) return value;
-  throw new KoError(`Cannot read "${file}": it is not a JSON object`);
+  throw new DaemonError(`Cannot read "${file}": it is not a JSON object`);
 }
 
 async function readText(file: string): Promise<string | undefined> {
@@ -298,7 +299,7 @@ async function readText(file: string): Promise<string | undefined> {
     return await readFile(file, "utf8");
   } catch (cause) {
     if (isMissing(cause)) return undefined;
-    throw new KoError(`Cannot read "${file}": ${messageOf(cause)}`, { cause });
+    throw new DaemonError(`Cannot read "${file}": ${messageOf(cause)}`, { cause });
   }
 }
 

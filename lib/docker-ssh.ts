@@ -6,7 +6,7 @@
  */
 import { join } from "node:path";
 import type { Socket } from "bun";
-import { CommandError, KoError, messageOf } from "./errors.ts";
+import { CommandError, DaemonError, KoError, messageOf } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { findLiteral } from "./url.ts";
 
@@ -69,7 +69,7 @@ export function sshCommand(text: string, fail: (why: string) => KoError): readon
  */
 export async function openSshBridge(host: Host, argv: readonly [string, ...string[]]): Promise<SshBridge> {
   if (host.findProgram(argv[0]) === undefined) {
-    throw new KoError(`Cannot reach the Docker daemon: ${argv[0]} is not on PATH`, { hint: `Install ${argv[0]}.` });
+    throw new DaemonError(`Cannot reach the Docker daemon: ${argv[0]} is not on PATH`, { hint: `Install ${argv[0]}.` });
   }
   await using stack = new AsyncDisposableStack();
   const folder = stack.use(await host.tempFolder("ko-ssh"));

@@ -5,7 +5,7 @@
  */
 import { systemClock } from "./async.ts";
 import type { DaemonAddress, DaemonEndpoint } from "./docker-host.ts";
-import { codeOf, KoError, messageOf, printable } from "./errors.ts";
+import { codeOf, DaemonError, KoError, messageOf, printable } from "./errors.ts";
 import type { RouteOptions } from "./http-route.ts";
 import { IdleTimeout, StallGuard } from "./http-transfer.ts";
 import { isObject, parseJson } from "./json.ts";
@@ -80,7 +80,7 @@ const CERTIFICATES_HINT =
   "Set DOCKER_CERT_PATH to the folder with its ca.pem, cert.pem and key.pem; for minikube: eval $(minikube docker-env)";
 
 /** Reports that the daemon understood a request and refused it. */
-export class DaemonRefusal extends KoError {
+export class DaemonRefusal extends DaemonError {
   override readonly name: string = "DaemonRefusal";
   /** The HTTP status; undefined if the refusal is in the body of a response with status 200. */
   readonly status: number | undefined;
@@ -145,7 +145,7 @@ export class DaemonTransport implements AsyncDisposable {
     options: { readonly subject: string; readonly maxBytes: number },
   ): Promise<unknown> {
     const bytes = await readUpTo(response.body, options.maxBytes + 1);
-    const fail = (why: string): KoError => new KoError(`Cannot read ${options.subject} from ${this.name}: ${why}`);
+    const fail = (why: string): KoError => new DaemonError(`Cannot read ${options.subject} from ${this.name}: ${why}`);
     if (bytes.byteLength > options.maxBytes) throw fail(`it is more than ${options.maxBytes} bytes`);
     const value = parseJson(new TextDecoder().decode(bytes));
     if (value === undefined) throw fail("it is not JSON; is this a Docker daemon?");
@@ -271,7 +271,7 @@ export class DaemonTransport implements AsyncDisposable {
     if (sourceFailure !== undefined) return sourceFailure;
     if (error instanceof KoError) return error;
     const fail = (why: string, hint?: string): KoError =>
-      new KoError(`Cannot ${request.action} ${this.name}: ${why}`, { hint, transient: true });
+      new DaemonError(`Cannot ${request.action} ${this.name}: ${why}`, { hint, transient: true });
     const words = this.#options.address.lastWords();
     if (words !== undefined) return fail(`ssh failed: ${printable(words, 400)}`);
     if (silenceFailure !== undefined) return fail(silenceFailure, "Look at the daemon's log, or restart it.");
@@ -317,7 +317,7 @@ async function* guarded(body: AsyncIterable<Uint8Array>, exchange: Exchange): As
         exchange.sourceFailure =
           cause instanceof KoError
             ? cause
-            : new KoError(`Cannot read the data to send: ${messageOf(cause)}`, { cause });
+            : new DaemonError(`Cannot read the data to send: ${messageOf(cause)}`, { cause });
         throw exchange.sourceFailure;
       }
       if (next.done === true) return;

@@ -17,7 +17,7 @@ import {
   DaemonTransport,
   refusalHint,
 } from "./docker-transport.ts";
-import { KoError, printable } from "./errors.ts";
+import { DaemonError, printable } from "./errors.ts";
 import { isObject, parseJson } from "./json.ts";
 import type { Log } from "./log.ts";
 import { type Digest, isDigest } from "./oci.ts";
@@ -99,7 +99,7 @@ export class DockerEngine implements AsyncDisposable {
     const headers = await ping(transport);
     const theirs = headers.get("api-version") ?? OLDEST_VERSION;
     if (!/^\d+\.\d+$/.test(theirs)) {
-      throw new KoError(
+      throw new DaemonError(
         `Cannot use ${transport.name}: its API version is "${printable(theirs, 40)}", wanted one such as 1.41`,
       );
     }
@@ -124,7 +124,7 @@ export class DockerEngine implements AsyncDisposable {
   async platform(): Promise<EnginePlatform> {
     const { Os: os, Arch: architecture } = await this.#readObject("/version");
     if (typeof os !== "string" || typeof architecture !== "string" || os === "" || architecture === "") {
-      throw new KoError(`Cannot read the platform of ${this.name}: its /version has no Os and Arch`);
+      throw new DaemonError(`Cannot read the platform of ${this.name}: its /version has no Os and Arch`);
     }
     if (architecture !== "arm") return { os, architecture };
     // /version says "arm" for every variant; the kernel's name of the machine has it.
@@ -158,7 +158,7 @@ export class DockerEngine implements AsyncDisposable {
     if (response.status === 404) return undefined;
     const id = isObject(value) ? readId(value["Id"]) : undefined;
     if (!isObject(value) || id === undefined) {
-      throw new KoError(`Cannot read image "${reference}" from ${this.name}: its Id is not a digest`);
+      throw new DaemonError(`Cannot read image "${reference}" from ${this.name}: its Id is not a digest`);
     }
     const rootfs = value["RootFS"];
     const layers = isObject(rootfs) && Array.isArray(rootfs["Layers"]) ? rootfs["Layers"] : [];
@@ -183,7 +183,8 @@ export class DockerEngine implements AsyncDisposable {
       subject: "the list of images",
       maxBytes: MAX_RESPONSE_BYTES,
     });
-    if (!Array.isArray(value)) throw new KoError(`Cannot read the list of images from ${this.name}: it is not a list`);
+    if (!Array.isArray(value))
+      throw new DaemonError(`Cannot read the list of images from ${this.name}: it is not a list`);
     return value.flatMap((entry: unknown): readonly ListedImage[] => {
       const id = isObject(entry) ? readId(entry["Id"]) : undefined;
       if (!isObject(entry) || id === undefined) return [];
@@ -274,7 +275,7 @@ export class DockerEngine implements AsyncDisposable {
     const response = await this.#send({ method: "GET", path, action: `read ${path} of`, accept: [200] });
     const value = await this.#transport.json(response, { subject: path, maxBytes: MAX_RESPONSE_BYTES });
     if (isObject(value)) return value;
-    throw new KoError(`Cannot read ${path} from ${this.name}: it is not a JSON object`);
+    throw new DaemonError(`Cannot read ${path} from ${this.name}: it is not a JSON object`);
   }
 
   async #readStoreKind(): Promise<StoreKind> {

@@ -4,7 +4,47 @@
  * A bug of ko is a built-in error instead: its stack is printed.
  */
 
+/**
+ * The kind of a failure, for scripts:
+ *
+ * - `usage`: the command line, a variable or the configuration is not valid
+ * - `yaml`: YAML or a label selector in it cannot be read
+ * - `reference`: an argument or a `ko://` reference names no program
+ * - `compile`: an error of the compiler, with its place
+ * - `cgo`: a program needs cgo, which is off
+ * - `command`: another failure of a program that ko started
+ * - `base`: a base image does not fit
+ * - `auth`: a registry refused the credential, or wants one
+ * - `not-found`: a registry does not have an image, a base or a repository
+ * - `network`: a host did not answer, or its certificate is not trusted
+ * - `registry`: a registry failed in another way
+ * - `daemon`: Docker or podman
+ * - `cluster`: kind, k3d, minikube, or kubectl
+ * - `interrupted`: a signal ended ko
+ * - `failure`: anything else that the user or the outside caused
+ * - `internal`: a bug of ko
+ */
+export type ErrorKind =
+  | "usage"
+  | "yaml"
+  | "reference"
+  | "compile"
+  | "cgo"
+  | "command"
+  | "base"
+  | "auth"
+  | "not-found"
+  | "network"
+  | "registry"
+  | "daemon"
+  | "cluster"
+  | "interrupted"
+  | "failure"
+  | "internal";
+
 export interface KoErrorOptions {
+  /** @default that of the cause, if it is a KoError, else `failure` */
+  readonly kind?: ErrorKind | undefined;
   /** The next thing to do or to type. */
   readonly hint?: string | undefined;
   readonly cause?: unknown;
@@ -19,6 +59,7 @@ export class KoError extends Error {
   override readonly name: string = "KoError";
   readonly hint: string | undefined;
   readonly exitCode: number;
+  readonly kind: ErrorKind;
   /**
    * Whether the same work may succeed later although no file of the user changes: true if a registry, a daemon, a cluster,
    * a web server or the disk failed. `--watch` retries only then.
@@ -29,6 +70,7 @@ export class KoError extends Error {
     super(message, { cause: options.cause });
     this.hint = options.hint;
     this.exitCode = options.exitCode ?? 1;
+    this.kind = options.kind ?? (options.cause instanceof KoError ? options.cause.kind : "failure");
     this.transient = options.transient ?? (options.cause instanceof KoError && options.cause.transient);
   }
 }
@@ -38,7 +80,42 @@ export class UsageError extends KoError {
   override readonly name: string = "UsageError";
 
   constructor(message: string, options: Omit<KoErrorOptions, "exitCode"> = {}) {
-    super(message, { ...options, exitCode: 2 });
+    super(message, { ...options, kind: options.kind ?? "usage", exitCode: 2 });
+  }
+}
+
+/** A base image that does not fit, or that is not what it claims to be. */
+export class BaseError extends KoError {
+  constructor(message: string, options: KoErrorOptions = {}) {
+    super(message, { kind: "base", ...options });
+  }
+}
+
+/** A failure of Docker or podman, or no way to reach one. */
+export class DaemonError extends KoError {
+  constructor(message: string, options: KoErrorOptions = {}) {
+    super(message, { kind: "daemon", ...options });
+  }
+}
+
+/** A failure of kind, k3d, minikube or kubectl. */
+export class ClusterError extends KoError {
+  constructor(message: string, options: KoErrorOptions = {}) {
+    super(message, { kind: "cluster", ...options });
+  }
+}
+
+/** YAML that cannot be read. */
+export class YamlError extends KoError {
+  constructor(message: string, options: KoErrorOptions = {}) {
+    super(message, { kind: "yaml", ...options });
+  }
+}
+
+/** An argument or a reference that names no program. */
+export class ProgramError extends KoError {
+  constructor(message: string, options: KoErrorOptions = {}) {
+    super(message, { kind: "reference", ...options });
   }
 }
 
@@ -74,7 +151,7 @@ export class CommandError extends KoError {
   readonly stderr: string;
 
   constructor(message: string, options: CommandErrorOptions) {
-    super(message, options);
+    super(message, { ...options, kind: options.kind ?? "command" });
     this.argv = options.argv;
     this.code = options.code;
     this.signal = options.signal;
@@ -107,7 +184,11 @@ export class RegistryError extends KoError {
   readonly retryAfter: number | undefined;
 
   constructor(message: string, options: RegistryErrorOptions) {
-    super(message, { ...options, transient: options.transient ?? true });
+    super(message, {
+      ...options,
+      kind: options.kind ?? kindOfStatus(options.status),
+      transient: options.transient ?? true,
+    });
     this.method = options.method;
     this.url = options.url;
     this.status = options.status;
@@ -118,9 +199,23 @@ export class RegistryError extends KoError {
 
   /** The same failure, of another task than the one that its message names. */
   withAction(action: string, other: string): RegistryError {
-    const { cause, codes, exitCode, hint, message, method, retry, retryAfter, status, url } = this;
+    const { cause, codes, exitCode, hint, kind, message, method, retry, retryAfter, status, url } = this;
     const words = message.replace(action, () => other);
-    return new RegistryError(words, { cause, codes, exitCode, hint, method, retry, retryAfter, status, url });
+    return new RegistryError(words, { cause, codes, exitCode, hint, kind, method, retry, retryAfter, status, url });
+  }
+}
+
+function kindOfStatus(status: number | undefined): ErrorKind {
+  switch (status) {
+    case undefined:
+      return "network";
+    case 401:
+    case 403:
+      return "auth";
+    case 404:
+      return "not-found";
+    default:
+      return "registry";
   }
 }
 
@@ -177,17 +272,16 @@ export function isMissing(error: unknown): boolean {
  */
 export function describeError(error: unknown): string {
   if (error instanceof KoErrors) return error.errors.map(describeError).join("\n");
-  if (!(error instanceof KoError)) {
-    const text = error instanceof Error ? `internal: ${error.stack ?? error.message}` : String(error);
-    return printable(`Error: ${text}`, 64 * 1024);
-  }
-  const { message, hints } = explainError(error);
+  const { hints, message } = explainError(error);
   const lines = [`Error: ${message}`, ...hints.map((hint) => `  ${hint.replaceAll("\n", "\n  ")}`)];
   return printable(lines.join("\n"), 64 * 1024);
 }
 
-/** Joins the messages of an error and its causes, each once, and collects their hints. */
-export function explainError(error: Error): { readonly message: string; readonly hints: readonly string[] } {
+/** Joins the messages of an error and its causes, each once, and collects their hints. They are not printable yet. */
+export function explainError(error: unknown): { readonly message: string; readonly hints: readonly string[] } {
+  if (!(error instanceof KoError)) {
+    return { message: error instanceof Error ? `internal: ${error.stack ?? error.message}` : String(error), hints: [] };
+  }
   const messages: string[] = [];
   const hints: string[] = [];
   const seen = new Set<unknown>();

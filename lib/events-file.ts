@@ -28,7 +28,7 @@ export interface EventLog extends Disposable {
  * @throws {UsageError} If the file cannot be written.
  */
 export async function openEventLog(target: string, host: Host): Promise<EventLog> {
-  if (target === "-") return new LineLog(host, { write: (line) => host.err(line), close: () => {} });
+  if (target === "-") return new LineLog(host, { write: (line) => host.err(hideCommands(line)), close: () => {} });
   const path = resolve(host.cwd, target);
   await checkWritableFile(path, "--events");
   let file: number;
@@ -41,6 +41,11 @@ export async function openEventLog(target: string, host: Host): Promise<EventLog
     write: (line) => void writeSync(file, line),
     close: () => closeSync(file),
   });
+}
+
+/** The runner of GitHub Actions finds commands such as `##[add-mask]` inside a line, too. The value stays the same. */
+function hideCommands(json: string): string {
+  return json.replace(/#(?=\p{Cf}*#)/gu, "\\u0023");
 }
 
 interface Output {

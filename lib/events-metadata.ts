@@ -9,12 +9,22 @@ import type { ErrorEvent, Event, ProgramEvent, ResultEvent, ResultImage, Stage, 
 /** The version of the schema: it changes if a program that reads the file may fail. */
 export const METADATA_VERSION = 1;
 
-interface Entry {
+/** All that a run has reported of a program. */
+export interface ProgramRecord {
   readonly program: ProgramEvent;
+  readonly result: ResultEvent | undefined;
+  readonly sboms: readonly string[];
+  /** Milliseconds. */
+  readonly stages: ReadonlyMap<Stage, number>;
+  /** Milliseconds from the beginning of the run to the result. */
+  readonly took: number;
+}
+
+interface Entry extends ProgramRecord {
   result: ResultEvent | undefined;
   sboms: readonly string[];
-  /** Milliseconds. */
   readonly stages: Map<Stage, number>;
+  took: number;
 }
 
 /** Collects the events of a run, and formats them at its end. */
@@ -25,19 +35,32 @@ export class Metadata {
   /** By the id of the stage. */
   readonly #begun = new Map<number, number>();
   readonly #errors: ErrorEvent[] = [];
+  /** Milliseconds. */
+  #startedAt = 0;
+
+  /** In the order of the input. */
+  get programs(): readonly ProgramRecord[] {
+    return [...this.#entries.values()];
+  }
+
+  get errors(): readonly ErrorEvent[] {
+    return this.#errors;
+  }
 
   /** @param now milliseconds, monotonic */
   add(event: Event, now: number): void {
     switch (event.type) {
       case "program": {
-        const entry = { program: event, result: undefined, sboms: [], stages: new Map<Stage, number>() };
+        const entry = { program: event, result: undefined, sboms: [], stages: new Map<Stage, number>(), took: 0 };
         this.#entries.set(event.importPath, entry);
         this.#byImage.set(event.image, entry);
         break;
       }
       case "result": {
         const entry = this.#entries.get(event.importPath);
-        if (entry !== undefined) entry.result = event;
+        if (entry === undefined) break;
+        entry.result = event;
+        entry.took = now - this.#startedAt;
         break;
       }
       case "sbom": {
@@ -51,11 +74,13 @@ export class Metadata {
       case "error":
         this.#errors.push(event);
         break;
+      case "run":
+        if (event.state === "begin") this.#startedAt = now;
+        break;
       case "info":
       case "warning":
       case "debug":
       case "transfer":
-      case "run":
         break;
     }
   }
@@ -84,7 +109,7 @@ export class Metadata {
   }
 }
 
-function formatEntry({ program, result, sboms, stages }: Entry): unknown {
+function formatEntry({ program, result, sboms, stages }: ProgramRecord): unknown {
   const { base, baseDigest, image, importPath, platforms, tags } = program;
   const [only, another] = result?.images ?? [];
   return {

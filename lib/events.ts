@@ -3,6 +3,8 @@
  *
  * An event is a plain value without secrets. Its JSON form is docs/schemas/events.v1.json.
  */
+import type { ErrorKind } from "./errors.ts";
+
 /**
  * A stage of a run:
  *
@@ -35,8 +37,16 @@ export type Stage =
   | "sbom"
   | "kubectl";
 
-/** A line for people. */
-export interface MessageEvent {
+/** A place in a file that a message names, as compilers and ko write it: `cmd/web/main.go:3:15`. */
+export interface EventPlace {
+  /** Relative to the working directory if it is below it. */
+  readonly file?: string;
+  readonly line?: number;
+  readonly column?: number;
+}
+
+/** A line for people. Warnings have the place that they name. */
+export interface MessageEvent extends EventPlace {
   readonly type: "info" | "warning" | "debug";
   readonly message: string;
 }
@@ -139,28 +149,15 @@ export interface SbomEvent {
   readonly references: readonly string[];
 }
 
-/**
- * The kind of a failure:
- *
- * - `usage`: the command line or the configuration is not valid
- * - `compile`: an error of the compiler, with its place
- * - `command`: another failure of a program that ko started
- * - `registry`: a request to a registry failed
- * - `interrupted`: a signal ended ko
- * - `failure`: anything else that the user or the outside caused
- * - `internal`: a bug of ko
- */
-export type ErrorCode = "usage" | "compile" | "command" | "registry" | "interrupted" | "failure" | "internal";
-
 /** A failure, one for each line `Error: …`. */
-export interface ErrorEvent {
+export interface ErrorEvent extends EventPlace {
   readonly type: "error";
-  readonly code: ErrorCode;
+  readonly code: ErrorKind;
+  /** One line. */
   readonly message: string;
+  /** The lines below it, such as the output of the compiler. */
+  readonly details?: string;
   readonly hint?: string;
-  readonly file?: string;
-  readonly line?: number;
-  readonly column?: number;
   readonly importPath?: string;
 }
 

@@ -282,7 +282,7 @@ export async function explainUndefined(
     const { argv, code, message, signal, stderr } = error;
     const path = printable(join(each.dir, file));
     const hint = `${path} was left out: it needs cgo (import "C"). ${cgoHint(formatPlatform(platform))}`;
-    return new CommandError(message, { argv, code, signal, stderr, hint });
+    return new CommandError(message, { argv, code, signal, stderr, hint, kind: "cgo" });
   }
   return error;
 }

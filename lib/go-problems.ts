@@ -6,7 +6,7 @@
  */
 import { readFile, stat } from "node:fs/promises";
 import { basename, join, relative } from "node:path";
-import { findNearest, KoError } from "./errors.ts";
+import { findNearest, KoError, ProgramError } from "./errors.ts";
 import { isBelow } from "./file.ts";
 import { type Argument, showPath } from "./go-arguments.ts";
 import { findModulesBelow, readModulePath, type Surroundings } from "./go-modules.ts";
@@ -64,12 +64,12 @@ export async function explainPackage(found: GoPackage, options: ExplainOptions):
   if (found.name !== "" && found.name !== "main")
     return noProgram(`it is a library (package ${found.name})`, found, options);
   if (found.problem === undefined && found.goFiles.length + found.cgoFiles.length === 0) {
-    return new KoError(`Cannot build "${text}": the folder ${found.dir} has only test files, want package main`);
+    return new ProgramError(`Cannot build "${text}": the folder ${found.dir} has only test files, want package main`);
   }
   if (found.problem !== undefined || found.dependencyProblems.length > 0) return explainFaults(found, options);
   const { file } = options;
   if (file !== undefined && !found.goFiles.includes(file) && !found.cgoFiles.includes(file)) {
-    return new KoError(`Cannot build "${text}": ${file} takes no part in package main of ${found.dir}`, {
+    return new ProgramError(`Cannot build "${text}": ${file} takes no part in package main of ${found.dir}`, {
       hint: "Its build constraints leave it out, or it is a test.",
     });
   }
@@ -156,7 +156,7 @@ async function noProgram(what: string, found: GoPackage, options: ExplainOptions
   const below = await options.below(found.importPath);
   const meant = below.length > 0 ? undefined : await options.suggest();
   const hint = below.length > 0 ? `Programs below it: ${below.join(" ")}` : meant && `Did you mean "${meant}"?`;
-  return new KoError(`Cannot build "${options.text}": ${what}, want package main`, { hint });
+  return new ProgramError(`Cannot build "${options.text}": ${what}, want package main`, { hint });
 }
 
 /** The error of a package that `go list` did not find. */
@@ -165,11 +165,11 @@ async function explainAbsent(found: GoPackage, options: ExplainOptions): Promise
   const missing = /^(?:pattern \S+: )?l?stat (.*): (?:directory not found|no such file or directory)$/.exec(message);
   const { why, remedy } = splitRemedy(message);
   if (options.remedy !== undefined && / does not contain package |workspace modules/.test(message)) {
-    return new KoError(`Cannot build "${options.text}": ${why}`, { hint: `Run: ${options.remedy}` });
+    return new ProgramError(`Cannot build "${options.text}": ${why}`, { hint: `Run: ${options.remedy}` });
   }
   const meant = await options.suggest();
   const what = missing?.[1] === undefined ? why : `there is no folder ${missing[1].replace(/[/\\]$/, "")}`;
-  return new KoError(`Cannot build "${options.text}": ${what}`, {
+  return new ProgramError(`Cannot build "${options.text}": ${what}`, {
     hint: meant === undefined ? remedy && `Run: ${remedy}` : `Did you mean "${meant}"?`,
   });
 }
@@ -181,10 +181,13 @@ async function explainExcluded(
   const cgo = await findCgoFiles(found);
   if (cgo.length > 0) {
     const needs = `${prefix}${cgo.join(", ")} needs cgo (import "C"), and CGO_ENABLED=0`;
-    return new KoError(`Cannot build "${text}" for ${platform}: ${needs}`, { hint: cgoHint(platform) });
+    return new ProgramError(`Cannot build "${text}" for ${platform}: ${needs}`, {
+      hint: cgoHint(platform),
+      kind: "cgo",
+    });
   }
   const files = found.ignoredGoFiles.join(", ");
-  return new KoError(
+  return new ProgramError(
     `Cannot build "${text}" for ${platform}: ${prefix}build constraints exclude all its Go files (${files})`,
     { hint: "Choose another --platform, or set build tags: flags: [-tags=NAME] in .ko.yaml" },
   );
@@ -208,9 +211,9 @@ async function explainFaults(found: GoPackage, options: ExplainOptions): Promise
   const shown = [...lines].slice(0, MOST_PROBLEMS);
   if (lines.size > shown.length) shown.push(`and ${lines.size - shown.length} more`);
   const [only, more] = remedies;
-  return new KoError(
+  return new ProgramError(
     `Cannot build "${options.text}": ${shown.length === 1 ? shown.join("") : `\n  ${shown.join("\n  ")}`}`,
-    { hint: only === undefined ? undefined : `Run: ${more === undefined ? only : "go mod tidy"}` },
+    { kind: "compile", hint: only === undefined ? undefined : `Run: ${more === undefined ? only : "go mod tidy"}` },
   );
 }
 

@@ -6,7 +6,7 @@
  * modules below.
  */
 import { createLimit } from "./async.ts";
-import { KoError, KoErrors, throwAll } from "./errors.ts";
+import { KoError, KoErrors, ProgramError, throwAll } from "./errors.ts";
 import { isBelow } from "./file.ts";
 import { type Argument, type ParsedArgument, PATTERN_WORDS, patternFor, readArgument } from "./go-arguments.ts";
 import type { PlacedEntry } from "./go-entries.ts";
@@ -333,7 +333,7 @@ class Search {
 function noProgram(text: string, { length }: readonly Named[]): KoError {
   const count = length === 1 ? "the one package" : `none of the ${length} packages`;
   const why = length === 0 ? "no package matches" : `${count} it matches is${length === 1 ? " not" : ""} package main`;
-  return new KoError(`Cannot build "${text}": ${why}`);
+  return new ProgramError(`Cannot build "${text}": ${why}`);
 }
 
 /** True for a program, for a broken package that may be one, and for an error about the pattern itself. */

@@ -81,6 +81,8 @@ export interface Host {
   out(data: string | Uint8Array): Promise<void>;
   /** Writes to stderr, in the order of the calls. Failures are ignored. */
   err(text: string): void;
+  /** In GitHub Actions only: writes a workflow command. @param line without line end; escaped */
+  readonly annotate?: (line: string) => void;
   /**
    * Reads stdin to its end.
    *
@@ -120,7 +122,7 @@ export class Interrupted extends KoError {
   override readonly name: string = "Interrupted";
 
   constructor(signal: (typeof SIGNALS)[number]) {
-    super(`interrupted by ${signal}`, { exitCode: EXIT_CODES[signal] });
+    super(`interrupted by ${signal}`, { exitCode: EXIT_CODES[signal], kind: "interrupted" });
   }
 }
 

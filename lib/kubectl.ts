@@ -4,7 +4,7 @@
  * Arguments of kubectl may be secret (`--token`): log them only through {@link showArguments}.
  */
 import { type FlagTable, type FlagValues, takesWord } from "./cli-flags.ts";
-import { KoError } from "./errors.ts";
+import { ClusterError } from "./errors.ts";
 import { type Host, installHint } from "./host.ts";
 import type { Log } from "./log.ts";
 
@@ -90,7 +90,7 @@ const REMOVE_MS = 5000;
 export function findKubectl(host: Host): string {
   const path = host.findProgram("kubectl");
   if (path !== undefined) return path;
-  throw new KoError("Cannot find kubectl: it is not on PATH", {
+  throw new ClusterError("Cannot find kubectl: it is not on PATH", {
     hint: installHint("kubectl (https://kubernetes.io/docs/tasks/tools/)"),
   });
 }

@@ -12,6 +12,8 @@ import { describeWait, formatDuration } from "./progress-block.ts";
 
 export interface SilenceNotesOptions {
   readonly host: Pick<Host, "err" | "monotonic">;
+  /** Gets an event for each line. @default none */
+  readonly record?: (event: Event) => void;
   /** Calls a function again and again, until the returned one is called. @default a timer that does not keep ko alive */
   readonly every?: (milliseconds: number, look: () => void) => () => void;
 }
@@ -22,14 +24,16 @@ const LOOK_MS = 500;
 
 export class SilenceNotes implements Disposable {
   readonly #host: SilenceNotesOptions["host"];
+  readonly #record: SilenceNotesOptions["record"];
   readonly #progress = new Progress();
   readonly #stop: () => void;
   readonly #startedAt: number;
   #lastLineAt: number;
   #notes = 0;
 
-  constructor({ every = repeat, host }: SilenceNotesOptions) {
+  constructor({ every = repeat, host, record }: SilenceNotesOptions) {
     this.#host = host;
+    this.#record = record;
     this.#startedAt = this.#lastLineAt = host.monotonic();
     this.#stop = every(LOOK_MS, () => this.#look());
   }
@@ -55,6 +59,8 @@ export class SilenceNotes implements Disposable {
     if (now - this.#lastLineAt < limit || wait === "") return;
     this.#lastLineAt = now;
     this.#notes += 1;
-    this.#host.err(`Still ${wait}, ${formatDuration(now - this.#startedAt)}\n`);
+    const message = `Still ${wait}, ${formatDuration(now - this.#startedAt)}`;
+    this.#record?.({ type: "info", message });
+    this.#host.err(`${message}\n`);
   }
 }

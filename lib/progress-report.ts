@@ -32,22 +32,17 @@ export async function openReport(host: Host, options: ReportOptions): Promise<Re
   const { record } = options;
   const report = await openScreen(host, options);
   if (record === undefined) return report;
-  const { recordingLog } = await import("./events-record.ts");
+  const { recordingHost, recordingLog } = await import("./events-lines.ts");
   return {
-    host: {
-      ...report.host,
-      err: (text) => {
-        record({ type: "info", message: printable(text.trimEnd(), 64 * 1024) });
-        report.host.err(text);
-      },
-    },
-    log: recordingLog(report.log, record),
+    host: recordingHost(report.host, record),
+    log: recordingLog(report.log, { add: record, cwd: host.cwd }),
     timing: (inner) => reportingTiming(report.timing(inner), record),
     [Symbol.dispose]: () => report[Symbol.dispose](),
   };
 }
 
-async function openScreen(host: Host, { isSilent = false, level, progress }: ReportOptions): Promise<Report> {
+async function openScreen(host: Host, options: ReportOptions): Promise<Report> {
+  const { isSilent = false, level, progress, record } = options;
   if (isSilent) {
     const log = { ...silentLog, isVerbose: level === "verbose" };
     return { host: { ...host, err: () => {} }, log, timing: (inner) => inner, [Symbol.dispose]: () => {} };
@@ -59,7 +54,7 @@ async function openScreen(host: Host, { isSilent = false, level, progress }: Rep
   }
   if (mode === "lines with notes") {
     const { SilenceNotes: Opened } = await import("./progress-notes.ts");
-    return notedReport(host, { level, notes: new Opened({ host }) });
+    return notedReport(host, { level, notes: new Opened({ host, ...(record === undefined ? {} : { record }) }) });
   }
   const log = createLog(progress === "none" && level === "normal" ? "quiet" : level, (text) => host.err(text));
   return { host, log, timing: (inner) => inner, [Symbol.dispose]: () => {} };

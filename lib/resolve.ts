@@ -6,7 +6,7 @@
  */
 import { Pace } from "./async.ts";
 import type { Records } from "./cache.ts";
-import { KoError, KoErrors, messageOf, showInvisible, throwAll } from "./errors.ts";
+import { KoError, KoErrors, messageOf, ProgramError, showInvisible, throwAll } from "./errors.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { Log } from "./log.ts";
 import type { Choice, Pipeline, PublishedProgram } from "./pipeline.ts";
@@ -322,7 +322,8 @@ function whyBadReference(value: string): string | undefined {
 
 function badReference(place: string, value: string, why: string | KoError): KoError {
   const text = typeof why === "string" ? why : withoutAction(messageOf(why), value);
-  return new KoError(`${place}: ${showInvisible(`${value}: ${text}`)}`, {
+  return new ProgramError(`${place}: ${showInvisible(`${value}: ${text}`)}`, {
+    ...(typeof why === "string" || why.kind === "failure" ? {} : { kind: why.kind }),
     hint: typeof why === "string" ? undefined : why.hint,
   });
 }

@@ -104,6 +104,8 @@ const DEFAULT = "default";
 const NO_REPORT = {
   jobs: 0,
   "metadata-file": "",
+  dotenv: "",
+  "github-output": false,
   events: "",
   progress: "auto",
   explain: false,

@@ -7,6 +7,7 @@
 import { relative } from "node:path";
 import { repeat } from "./async.ts";
 import { describeError, printable } from "./errors.ts";
+import { recordingHost, recordingLog } from "./events-lines.ts";
 import type { Event, Stage } from "./events.ts";
 import { isInside } from "./file.ts";
 import type { Host } from "./host.ts";
@@ -103,6 +104,8 @@ export interface WatchScreenOptions {
   readonly host: Host;
   readonly level: LogLevel;
   readonly progress: ProgressMode;
+  /** Gets an event for each line that stays. @default none */
+  readonly record?: ((event: Event) => void) | undefined;
   /** Calls a function again and again, until the returned one is called. @default a timer that does not keep ko alive */
   readonly every?: (milliseconds: number, draw: () => void) => () => void;
 }
@@ -147,7 +150,7 @@ export class WatchScreen {
   /** A host whose output hides what is rewritten first. All code that writes during a round must use it. */
   get host(): Host {
     const host = this.#host;
-    return {
+    const shown: Host = {
       ...host,
       err: (text) => this.#write(text),
       out: async (data) => {
@@ -156,12 +159,13 @@ export class WatchScreen {
         await host.out(data);
       },
     };
+    return this.#options.record === undefined ? shown : recordingHost(shown, this.#options.record);
   }
 
   /** A log that shows `info` in the block or on the status line, each warning once, and the rest with `-v` only. */
   get log(): Log {
     const put = (message: string): void => this.#write(`${printable(message, 64 * 1024)}\n`);
-    return {
+    const log: Log = {
       info: (message) => (this.#level === "verbose" ? put(message) : this.#inform(message)),
       warn: (message) => {
         if (!this.#warned.has(message)) put(`Warning: ${message}`);
@@ -170,6 +174,9 @@ export class WatchScreen {
       debug: (message) => (this.#level === "verbose" ? put(message) : undefined),
       isVerbose: this.#level === "verbose",
     };
+    return this.#options.record === undefined
+      ? log
+      : recordingLog(log, { add: this.#options.record, cwd: this.#host.cwd });
   }
 
   /**
@@ -181,7 +188,10 @@ export class WatchScreen {
     const startedAt = host.monotonic();
     const progress = new Progress();
     const notes = this.#hasNotes
-      ? new SilenceNotes({ host: { err: (text) => this.#write(text), monotonic: () => host.monotonic() } })
+      ? new SilenceNotes({
+          host: { err: (text) => this.#write(text), monotonic: () => host.monotonic() },
+          ...(this.#options.record === undefined ? {} : { record: this.#options.record }),
+        })
       : undefined;
     [this.#notes, this.#progress] = [notes, progress];
     const lines = (): readonly string[] => {
@@ -211,10 +221,12 @@ export class WatchScreen {
 
   /** Writes lines of a round; nothing with `-q`. */
   say(text: string): void {
-    if (this.#level !== "quiet") this.#write(text);
+    if (this.#level === "quiet") return;
+    for (const message of text.trimEnd().split("\n")) this.#options.record?.({ type: "info", message });
+    this.#write(text);
   }
 
-  /** Writes a failure, also with `-q`. */
+  /** Writes a failure, also with `-q`. Its events are those of the error. */
   fail(error: unknown): void {
     this.#write(formatFailure(error));
   }

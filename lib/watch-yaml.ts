@@ -3,7 +3,7 @@
  * one endless YAML stream or to a kubectl of their own.
  */
 import type { FlagValues } from "./cli-flags.ts";
-import { KoError, messageOf } from "./errors.ts";
+import { ClusterError, KoError, messageOf } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { findKubectl, type KUBECTL_FLAGS, kubectlArguments, runKubectl } from "./kubectl.ts";
 import { type Log, RunWarnings } from "./log.ts";
@@ -278,7 +278,7 @@ export function createFeeder(host: Host, options: FeederOptions): HandOver {
     }
     if (code !== 0) {
       const isTransient = transient && !HOPELESS.test(errors);
-      throw new KoError(`kubectl ${command} failed with exit code ${code}`, { transient: isTransient });
+      throw new ClusterError(`kubectl ${command} failed with exit code ${code}`, { transient: isTransient });
     }
   };
 }

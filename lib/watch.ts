@@ -8,7 +8,7 @@ import { join, resolve } from "node:path";
 import { type Clock, inBackground, systemClock, until } from "./async.ts";
 import { LazyCache } from "./cache.ts";
 import { describeError, KoError } from "./errors.ts";
-import { recordingLog, type RunRecord } from "./events-record.ts";
+import type { RunRecord } from "./events-record.ts";
 import { checkWritableFile, lookAtLink, readNames, writeOutputFile } from "./file.ts";
 import { type Host, withSignal } from "./host.ts";
 import type { Event } from "./events.ts";
@@ -110,7 +110,8 @@ const NOTHING_AFFECTED: Affected = { programs: new Set(), args: false, yaml: fal
 export async function watchAndRun<R>(job: WatchJob<R>, options: WatchOptions): Promise<never> {
   const { host, timing } = options;
   if (typeof timing === "object") await checkWritableFile(resolve(host.cwd, timing.file), "--timing");
-  const screen = new WatchScreen(options);
+  const { level, progress, record } = options;
+  const screen = new WatchScreen({ host, level, progress, record: record?.add });
   await using loop = new WatchLoop(job, { ...options, screen });
   try {
     for (;;) await loop.next();
@@ -212,13 +213,16 @@ class WatchLoop<R> implements AsyncDisposable {
   /** Waits for a change, or for `ms` milliseconds. @throws {Interrupted} When a signal ends ko. */
   async #wait(ms: number | undefined): Promise<void> {
     if (this.#changes.length > 0) return;
-    const { host, clock = systemClock } = this.#options;
+    const { host, clock = systemClock, record } = this.#options;
     const over = new AbortController();
     const change = Promise.withResolvers<void>();
     this.#wake = change.resolve;
     const pause = ms === undefined ? change.promise : inBackground(clock.sleep(ms, over.signal));
     try {
       await until(Promise.race([change.promise, pause]), host.signal);
+    } catch (error) {
+      record?.addError(error);
+      throw error;
     } finally {
       over.abort();
       this.#wake = undefined;
@@ -247,21 +251,25 @@ class WatchLoop<R> implements AsyncDisposable {
     try {
       await this.#work({ changed, since: host.now().getTime(), isRetry, note, recorder, report });
       await this.#reportTiming(recorder);
-      await record?.end(0);
       this.#rest();
+      await record?.end(0);
       return "done";
     } catch (error) {
-      // A round that a change has ended has no end in the record.
       if (host.signal.aborted) await record?.fail(host.signal.reason);
-      else if (!changed.aborted) await record?.fail(error);
       host.signal.throwIfAborted();
-      if (error instanceof FatalError) throw error;
-      if (changed.aborted) return "superseded";
+      // A round that a change has ended has no end in the record.
+      if (changed.aborted && !(error instanceof FatalError)) return "superseded";
+      if (error instanceof FatalError) {
+        await record?.fail(error.cause);
+        throw error;
+      }
       const text = describeError(error);
       const isRetried = error instanceof KoError && error.transient;
       this.#last = `; ${report.failed(error, { isNew: !isRetry || text !== this.#lastFailure, isRetried })}`;
       this.#lastFailure = text;
       this.#rest();
+      // After all lines of the round: its end is the last event.
+      await record?.fail(error);
       return isRetried ? "retry" : "failed";
     }
   }
@@ -269,7 +277,6 @@ class WatchLoop<R> implements AsyncDisposable {
   /** The three phases of a round. */
   async #work({ changed, since, isRetry, note, recorder, report }: Round): Promise<void> {
     const screen = this.#screen;
-    const { record } = this.#options;
     const host = withSignal(endingHost(screen.host), AbortSignal.any([screen.host.signal, changed]));
     await using cache = new LazyCache(screen.host, screen.log);
     await using resources = new AsyncDisposableStack();
@@ -280,7 +287,7 @@ class WatchLoop<R> implements AsyncDisposable {
     };
     const context: RoundContext = {
       host,
-      log: record === undefined ? screen.log : recordingLog(screen.log, record.add),
+      log: screen.log,
       timing: reportingTiming(recorder, note),
       cache,
       resources,

@@ -2,7 +2,7 @@
  * Gives documents that need the yaml package to it: in this thread if they are small, else in a Worker, which a signal
  * ends at any time. The package takes a second and 100 MB for a megabyte, so the size is bounded.
  */
-import { KoError } from "./errors.ts";
+import { YamlError } from "./errors.ts";
 import { isObject } from "./json.ts";
 import { showPlace, type YamlDocument } from "./yaml.ts";
 
@@ -45,14 +45,14 @@ export async function runExact<T>(job: ExactJob, options: RunExactOptions<T>): P
   if (size > MAX_EXACT) {
     const why =
       job.task === "references" ? "it is not valid YAML here, or too unusual for a document" : "it is a document";
-    throw new KoError(
+    throw new YamlError(
       `Cannot read "${showPlace(document, offset)}" as YAML: ${why} of ${size} characters, at most ${MAX_EXACT} are possible`,
       { hint: 'Split the document: one object between two lines "---".' },
     );
   }
   if (size <= SMALL) return work();
   const answer = await runInWorker(job, signal);
-  if ("message" in answer) throw new KoError(answer.message, { hint: answer.hint });
+  if ("message" in answer) throw new YamlError(answer.message, { hint: answer.hint });
   if (!isValue(answer.value)) throw new TypeError(`a worker answered "${job.task}" with another value`);
   return answer.value;
 }

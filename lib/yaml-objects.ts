@@ -6,7 +6,7 @@
  */
 import type { Alias, Document, Node } from "yaml";
 import { Pace } from "./async.ts";
-import { KoError, throwAll } from "./errors.ts";
+import { KoError, throwAll, YamlError } from "./errors.ts";
 import { isObject } from "./json.ts";
 import { runExact } from "./yaml-exact.ts";
 import { cutItems } from "./yaml-objects-cut.ts";
@@ -256,7 +256,7 @@ class Filter {
   #refuse(node: unknown, why: string): KoError {
     const { yaml, document } = this.#options;
     const at = yaml.isNode(node) ? (node.range?.[0] ?? 0) : 0;
-    return new KoError(`Cannot apply the selector to "${showPlace(document, at)}": ${why}`, {
+    return new YamlError(`Cannot apply the selector to "${showPlace(document, at)}": ${why}`, {
       hint: "Remove -l, or the file.",
     });
   }
@@ -272,7 +272,7 @@ function checkAliases(yaml: Yaml, options: { readonly document: YamlDocument; re
   if (tree === undefined) return;
   for (const [alias, target] of resolveAliases(yaml, tree)) {
     if (target !== undefined) continue;
-    throw new KoError(
+    throw new YamlError(
       `Cannot apply the selector to "${document.file}": an object that does not match has the anchor ` +
         `&${alias.source}, which is used in one that matches`,
       { hint: `Replace *${alias.source} by its value.` },

@@ -7,7 +7,7 @@
  */
 import type { Alias, CST, Document, Node, YAMLMap, YAMLSeq } from "yaml";
 import type { Pace } from "./async.ts";
-import { KoError, KoErrors } from "./errors.ts";
+import { KoError, KoErrors, YamlError } from "./errors.ts";
 
 /** Replaces a range of {@link YamlDocument.text} with other text. */
 export interface YamlEdit {
@@ -242,13 +242,13 @@ export function composeTokens(
   if (error !== undefined) {
     // The recursive composer reports that it ran out of stack.
     if (error.code === "RESOURCE_EXHAUSTION") throw nestedTooDeeply(document, error.pos[0]);
-    throw new KoError(`Cannot read "${showPlace(document, error.pos[0])}" as YAML: ${error.message}`);
+    throw new YamlError(`Cannot read "${showPlace(document, error.pos[0])}" as YAML: ${error.message}`);
   }
   if (first !== undefined && document.text.includes("*")) {
     for (const [alias, target] of resolveAliases(yaml, first)) {
       if (target !== undefined) continue;
       const place = showPlace(document, alias.range?.[0] ?? 0);
-      throw new KoError(
+      throw new YamlError(
         `Cannot read "${place}" as YAML: the alias *${alias.source} has no anchor &${alias.source} that ends before it`,
       );
     }
@@ -328,12 +328,12 @@ const MAX_BROKEN = 100;
 export function addBroken(errors: KoError[], error: KoError): void {
   errors.push(error);
   if (errors.length < MAX_BROKEN) return;
-  throw new KoErrors([...errors, new KoError(`Cannot read on: ${MAX_BROKEN} documents are broken`)]);
+  throw new KoErrors([...errors, new YamlError(`Cannot read on: ${MAX_BROKEN} documents are broken`)]);
 }
 
 /** The error of collections within collections without end. */
 export function nestedTooDeeply(document: YamlDocument, offset: number): KoError {
-  return new KoError(`Cannot read "${showPlace(document, offset)}" as YAML: it is nested too deeply`);
+  return new YamlError(`Cannot read "${showPlace(document, offset)}" as YAML: it is nested too deeply`);
 }
 
 function decodeText(bytes: Uint8Array, file: string): string {
@@ -359,7 +359,7 @@ function decodeText(bytes: Uint8Array, file: string): string {
 }
 
 function unreadable(place: string, why: string): KoError {
-  return new KoError(`Cannot read "${place}" as YAML: ${why}`, {
+  return new YamlError(`Cannot read "${place}" as YAML: ${why}`, {
     hint: "Name only YAML and JSON files: -f reads a named file whatever its extension.",
   });
 }

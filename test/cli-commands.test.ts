@@ -38,6 +38,8 @@ const BUILD_DEFAULTS = {
   "image-user": "",
   explain: false,
   "metadata-file": "",
+  dotenv: "",
+  "github-output": false,
   events: "",
   progress: "auto",
   timing: false,

@@ -32,9 +32,6 @@ const DEFAULTS: Omit<BuildOptions, "publish"> = {
   annotations: new Map(),
   user: undefined,
   explain: false,
-  progress: "auto",
-  metadata: undefined,
-  events: undefined,
   timing: undefined,
   warnings: [],
 };

@@ -1,5 +1,13 @@
 import { describe, expect, test } from "bun:test";
-import { CommandError, KoError, KoErrors, RegistryError, UsageError } from "../lib/errors.ts";
+import {
+  CommandError,
+  DaemonError,
+  KoError,
+  KoErrors,
+  ProgramError,
+  RegistryError,
+  UsageError,
+} from "../lib/errors.ts";
 import { errorEvents } from "../lib/events-errors.ts";
 import type { ErrorEvent } from "../lib/events.ts";
 import { Interrupted } from "../lib/host.ts";
@@ -16,12 +24,40 @@ const TABLE: readonly (readonly [string, unknown, readonly Omit<ErrorEvent, "typ
   [
     "a registry",
     new RegistryError("Cannot push", { method: "PUT", url: "https://r/v2/", cause: new Error("reset") }),
-    [{ code: "registry", message: "Cannot push: reset" }],
+    [{ code: "network", message: "Cannot push: reset" }],
+  ],
+  [
+    "a registry that refuses, as the cause of a failure",
+    new KoError("Cannot use the base", {
+      cause: new RegistryError("GET https://r/v2/", { method: "GET", url: "https://r/v2/", status: 403 }),
+    }),
+    [{ code: "auth", message: "Cannot use the base: GET https://r/v2/" }],
+  ],
+  [
+    "a registry that lacks the image",
+    new RegistryError("GET https://r/v2/", { method: "GET", url: "https://r/v2/", status: 404 }),
+    [{ code: "not-found", message: "GET https://r/v2/" }],
+  ],
+  ["a failure of Docker", new DaemonError("Cannot load"), [{ code: "daemon", message: "Cannot load" }]],
+  [
+    "several faults of one program, each with its place",
+    new ProgramError('Cannot build "./a":\n  main.go:4:2: import cycle\n  b.go:5:2: no such package', {
+      kind: "compile",
+    }),
+    [
+      { code: "compile", message: "import cycle", file: "main.go", line: 4, column: 2 },
+      { code: "compile", message: "no such package", file: "b.go", line: 5, column: 2 },
+      {
+        code: "compile",
+        message: 'Cannot build "./a":',
+        details: "  main.go:4:2: import cycle\n  b.go:5:2: no such package",
+      },
+    ],
   ],
   [
     "a bug",
     new TypeError("x is not a function"),
-    [{ code: "internal", message: expect.stringMatching(/^internal: /) }],
+    [{ code: "internal", message: expect.stringMatching(/^internal: /), details: expect.stringContaining("    at ") }],
   ],
   [
     "a place in YAML, of an absolute path below the working directory",
@@ -63,7 +99,11 @@ const TABLE: readonly (readonly [string, unknown, readonly Omit<ErrorEvent, "typ
     [
       { code: "compile", message: "undefined: x", file: "main.go", line: 3, column: 15 },
       { code: "compile", message: "syntax error", file: "pkg/a/b.go", line: 7 },
-      { code: "command", message: 'Cannot build "example.com/app" for linux/amd64: go build failed (exit code 1)' },
+      {
+        code: "command",
+        message: 'Cannot build "example.com/app" for linux/amd64: go build failed (exit code 1)',
+        details: "# example.com/app\n./main.go:3:15: undefined: x\npkg/a/b.go:7: syntax error\n\thave (number)",
+      },
     ],
   ],
 ];

@@ -59,6 +59,33 @@ function ofType(lines: readonly Line[], type: string): readonly Line[] {
   return lines.filter((line) => line.type === type);
 }
 
+/** Of the random changes. */
+const STEPS = process.env["CI"] === undefined ? 4 : 12;
+
+/** Numbers below 1 that look random, and are the same for the same seed: mulberry32. */
+function randomNumbers(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+interface Published {
+  readonly importPath: string;
+  readonly platforms: readonly {
+    readonly platform: string;
+    readonly reused: boolean;
+    readonly why?: { readonly reason: string; readonly file?: string };
+  }[];
+}
+
+function readPublished(program: Readonly<Record<string, unknown>>): Published {
+  return JSON.parse(JSON.stringify(program));
+}
+
 describe.skipIf(programs === undefined)("--events and --metadata-file", () => {
   const { proxy } = registrySuite();
 
@@ -120,6 +147,86 @@ describe.skipIf(programs === undefined)("--events and --metadata-file", () => {
       errors.map(({ message }) => message),
     );
     for (const { message } of errors) expect(result.stderr).toContain(String(message));
+  });
+
+  /** The lines that people see for an event. */
+  function linesOf(event: Line): readonly string[] {
+    const { details, hint, message, type } = event;
+    const text = [message, details].filter((part) => typeof part === "string").join("\n");
+    const hints = typeof hint === "string" ? hint.split("\n").map((line) => `  ${line}`) : [];
+    const prefix = type === "error" ? "Error: " : type === "warning" ? "Warning: " : "";
+    return [...`${prefix}${text}`.split("\n"), ...hints];
+  }
+
+  test.each<[string, readonly string[], Readonly<Record<string, string>>]>([
+    ["several programs", ["build", "./cmd/web", "./cmd/worker"], {}],
+    ["reasons and times", ["build", "--explain", "--timing", "./cmd/web"], {}],
+    ["verbose", ["build", "-v", "./cmd/web"], {}],
+    ["warnings", ["build", "--sbom=none", "--sbom-dir=x", "-P", "-B", "./cmd/web"], {}],
+    ["a compile error", ["build", "./cmd/web"], { "cmd/web/main.go": "package main\n\nfunc main() { x(); y() }\n" }],
+    ["an import that there is not", ["build", "./cmd/web"], { "cmd/web/main.go": mainGo("a", ["x.example/y"]) }],
+    ["bad references", ["resolve", "-f", "a.yaml"], { "a.yaml": "a: ko://x y\nb: ko://example.com/app/cmd/wbe\n" }],
+    ["broken YAML", ["resolve", "-f", "a.yaml"], { "a.yaml": "a: [\n---\nb: {\n" }],
+    ["wrong usage", ["build", "--compression=x", "./cmd/web"], {}],
+    ["wrong platforms", ["build", "--platform=linux/x", "./cmd/web"], {}],
+    [
+      "kubectl",
+      ["apply", "-f", "a.yaml"],
+      { "a.yaml": "apiVersion: v1\nkind: List\nb: ko://example.com/app/cmd/web\n" },
+    ],
+    ["a broken configuration", ["build", "./cmd/web"], { ".ko.yaml": "builds: 1\n" }],
+  ])("each line on stderr has its event, and each error its line: %s", async (_name, args, files) => {
+    using bench = makeBench({ ...TWO, ...files }, { host: proxy.host });
+    const config = files[".ko.yaml"] === undefined ? {} : { KO_CONFIG_PATH: bench.tree.path };
+    const stub = bench.stubKubectl("cat >/dev/null; printf 'Warning: from' >&2; echo ' kubectl' >&2; echo done");
+    const [command = "", ...rest] = args;
+    for (const run of ["first", "unchanged"]) {
+      const { stderr } = await bench.ours([command, ...flags(bench), ...rest], { env: { ...stub, ...config } });
+      const events = readEvents(bench);
+      readMetadata(bench);
+      const said = new Set(events.flatMap(linesOf));
+      expect([run, stderr.split("\n").filter((line) => line !== "" && !said.has(line))]).toEqual([run, []]);
+      const shown = [...ofType(events, "error"), ...ofType(events, "warning")].map(({ message }) => String(message));
+      expect([run, shown.filter((message) => !stderr.includes(message))]).toEqual([run, []]);
+    }
+  });
+
+  test("screen, events and metadata agree after each of several random changes", async () => {
+    using bench = makeBench(TWO, { host: proxy.host });
+    const random = randomNumbers(20_261_130);
+    for (let step = 0; step < STEPS; step++) {
+      const name = random() < 0.5 ? "web" : "worker";
+      const isBroken = random() < 0.25;
+      const text = isBroken ? `package main\n\nfunc main() { undefined${step}() }\n` : mainGo(`${name} ${step}`);
+      if (random() < 0.75) bench.tree.write({ [`cmd/${name}/main.go`]: text });
+      const { code, stderr, stdout } = await bench.ours([
+        "build",
+        "--explain",
+        ...flags(bench),
+        "./cmd/web",
+        "./cmd/worker",
+      ]);
+      const [events, metadata] = [readEvents(bench), readMetadata(bench)];
+      expect([metadata.exitCode, events.at(-1)?.["exitCode"]]).toEqual([code, code]);
+      const errors = ofType(events, "error").map(({ time: _t, type: _y, version: _v, ...error }) => error);
+      expect(metadata.errors).toEqual(errors);
+      expect(errors.filter(({ message }) => !stderr.includes(String(message)))).toEqual([]);
+      expect(errors.length > 0).toBe(code !== 0);
+      const results = ofType(events, "result");
+      const digests = (lines: readonly Readonly<Record<string, unknown>>[]): unknown =>
+        lines.map(({ reference }) => String(reference)).sort();
+      const printed = stdout.split("\n").filter((line) => line !== "");
+      const published = metadata.programs.filter((program) => program["published"] === true);
+      expect(digests(published)).toEqual(digests(results));
+      if (code === 0) expect(printed.toSorted()).toEqual(results.map(({ reference }) => String(reference)).sort());
+      for (const { importPath, platforms } of published.map(readPublished)) {
+        for (const { platform, reused, why } of platforms) {
+          const reason = [why?.file, why?.reason].filter((part) => part !== undefined).join(" ");
+          const line = `${importPath} (${platform}): ${reused ? "reused, nothing changed" : `rebuilt, ${reason}`}`;
+          if (code === 0) expect(stderr.split("\n")).toContain(line);
+        }
+      }
+    }
   });
 
   test("--events=- writes nothing but events to stderr, also for a failure", async () => {

@@ -154,6 +154,7 @@ const UNTESTED: Readonly<Record<string, string>> = {
   "doctor-registry": "feature-doctor.test.ts",
   "doctor-tools": "feature-doctor.test.ts",
   doctor: "feature-doctor.test.ts runs it on sound and broken machines",
+  "events-lines": "feature-events.test.ts compares the lines of whole runs with their events",
   "events-record": "feature-events.test.ts reads the files of whole runs",
   events: "types",
   "go-sources-plan": "go-sources.test.ts makes plans",

@@ -6,7 +6,7 @@ import { describe, expect, test } from "bun:test";
 import { rmSync } from "node:fs";
 import { readBuildOptions } from "../lib/cli-options.ts";
 import { parseCommandLine } from "../lib/cli-parse.ts";
-import { CommandError, describeError, KoError } from "../lib/errors.ts";
+import { ClusterError, CommandError, describeError, KoError } from "../lib/errors.ts";
 import type { Host } from "../lib/host.ts";
 import { silentLog } from "../lib/log.ts";
 import { noTiming } from "../lib/timing.ts";
@@ -329,7 +329,7 @@ describe("createFeeder()", () => {
   ] as const)("a failed kubectl %s is transient: %s", async (command, transient) => {
     const { run } = kubectl({ code: 1 });
     const error = await rejectionOf(feeder(command, { run }).feed(1));
-    expect(error).toEqual(new KoError(`kubectl ${command} failed with exit code 1`, { transient }));
+    expect(error).toEqual(new ClusterError(`kubectl ${command} failed with exit code 1`, { transient }));
   });
 
   test.each<[string, boolean]>([

@@ -3,6 +3,8 @@
  *
  * The content depends on `seed` alone, so that a test that fails does so again.
  */
+import type { ProgramRecord } from "../../lib/events-metadata.ts";
+import type { Content, ResultEvent } from "../../lib/events.ts";
 import type { Image, Index, Layer, PublishHint } from "../../lib/image.ts";
 import { type ContainerConfig, encodeConfig, type ImageConfig } from "../../lib/oci-config.ts";
 import {
@@ -179,5 +181,40 @@ async function uncompressed(layer: Layer): Promise<Layer> {
     descriptor,
     diffId: digestOf(tar),
     open: () => verified(inChunks(tar, 65_536), descriptor, `layer ${descriptor.digest}`),
+  };
+}
+
+/** The result of a program: one image of 3 MB, whose digests are made of the import path. */
+export function resultOf(importPath: string): ResultEvent {
+  const content = (part: string, size: number): Content => ({
+    mediaType: "application/vnd.oci.image.manifest.v1+json",
+    digest: digestOf(new TextEncoder().encode(`${part} of ${importPath}`)),
+    size,
+  });
+  const manifest = content("manifest", 500);
+  const layers = [1e6, 2e6].map((size) => ({ ...content(`layer ${size}`, size), diffId: manifest.digest }));
+  const why = { reason: "changed", file: "main.go" };
+  return {
+    type: "result",
+    importPath,
+    reference: `r.example/${importPath.slice(importPath.lastIndexOf("/") + 1)}@${manifest.digest}`,
+    descriptor: manifest,
+    images: [{ platform: "linux/amd64", manifest, config: content("config", 1).digest, layers, why }],
+    wasThere: false,
+  };
+}
+
+/** All that a run has reported of a program. */
+export function programOf(
+  importPath: string,
+  { isPublished }: { readonly isPublished: boolean } = { isPublished: true },
+): ProgramRecord {
+  const image = `r.example/${importPath.slice(importPath.lastIndexOf("/") + 1)}`;
+  return {
+    program: { type: "program", importPath, image, tags: ["latest"], platforms: ["linux/amd64"], base: "scratch" },
+    result: isPublished ? resultOf(importPath) : undefined,
+    sboms: [],
+    stages: new Map(),
+    took: 1500,
   };
 }

@@ -10,10 +10,12 @@ import { buildSpy, goMod, libraryGo, mainGo } from "./go.ts";
 import { type Files, type Tree, writeTree } from "./world-folders.ts";
 import { realHost, runKoHere } from "./world-host.ts";
 import {
+  checkRecord,
   cleanEnvironment,
   commitTree,
   ourCommand,
   output,
+  recorded,
   type Result,
   type Running,
   start,
@@ -28,7 +30,7 @@ export interface Bench extends Disposable {
   readonly repository: string;
   /** What ko is run with, before a call's own. */
   readonly env: Readonly<Record<string, string>>;
-  /** Runs ours to its end. */
+  /** Runs ours to its end. Of a command that builds, the events and the metadata are validated. */
   ours(args: readonly string[], options?: KoOptions): Promise<Result>;
   /** Runs the original to its end. */
   original(ko: string, args: readonly string[], options?: KoOptions): Promise<Result>;
@@ -137,7 +139,7 @@ const IDENTITY = Object.fromEntries(
 export function makeBench(files: Files, options: BenchOptions): Bench {
   const { host, config = "defaultBaseImage: ko.builtin/static\n" } = options;
   const tree = writeTree(files);
-  const work = writeTree({ docker: null, "config/.ko.yaml": config });
+  const work = writeTree({ docker: null, record: null, "config/.ko.yaml": config });
   const calls = work.at("go-calls");
   const spy = { TEST_GO: realGo(), TEST_GO_CALLS: calls, TEST_GO_QUICK: options.plainGo === true ? "" : "1" };
   const repository = `${host}/team-${crypto.randomUUID()}`;
@@ -159,7 +161,12 @@ export function makeBench(files: Files, options: BenchOptions): Bench {
     work,
     repository,
     env,
-    ours: (args, more = {}) => begin([...ourCommand(), ...args], more, false).result,
+    ours: async (args, more = {}) => {
+      const record = work.at("record");
+      const result = await begin([...ourCommand(), ...recorded(args, record)], more, false).result;
+      await checkRecord(record, result);
+      return result;
+    },
     original: (ko, args, more = {}) => begin([ko, ...args], more, false).result,
     start: (args, more = {}) => begin([...ourCommand(), ...args], more, true),
     goCalls: () => (existsSync(calls) ? readFileSync(calls, "utf8").trimEnd().split("\n") : []),

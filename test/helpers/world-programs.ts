@@ -2,7 +2,7 @@
  * Runs programs as a user's shell does, to the end or until a signal, with their output: ours, the original, git. Waits until
  * something is so.
  */
-import { readFileSync, readdirSync, statSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 
 /** How a program ended. */
@@ -137,7 +137,7 @@ export function ourCommand(): string[] {
 /** The environment of both programs: this machine's, without what would steer a build, in UTC. */
 export function cleanEnvironment(work: string): Record<string, string> {
   const steering =
-    /^(CI$|KO_|KOCACHE$|KIND_|DOCKER_|REGISTRY_AUTH_FILE$|SOURCE_DATE_EPOCH$|GOOS$|GOARCH$|GOARM$|GOAMD64$|CGO_ENABLED$|TZ$)/;
+    /^(CI$|GITHUB_|KO_|KOCACHE$|KIND_|DOCKER_|REGISTRY_AUTH_FILE$|SOURCE_DATE_EPOCH$|GOOS$|GOARCH$|GOARM$|GOAMD64$|CGO_ENABLED$|TZ$)/;
   const env: Record<string, string> = {};
   for (const [key, value] of Object.entries(process.env)) {
     if (value !== undefined && !steering.test(key)) env[key] = value;
@@ -164,6 +164,50 @@ export async function commitTree(root: string, tag?: string): Promise<void> {
   ]) {
     await output(["git", ...args], { cwd: root, env });
   }
+}
+
+/** The commands that build. */
+const BUILDING: ReadonlySet<string | undefined> = new Set(["build", "resolve", "apply", "create"]);
+
+/**
+ * Adds `--events` and `--metadata-file` to a command line that builds once, unless it has one of them: then
+ * {@link checkRecord} finds both files in `folder`.
+ */
+export function recorded(args: readonly string[], folder: string): readonly string[] {
+  const [command = "", ...rest] = args;
+  const own = rest.slice(0, rest.includes("--") ? rest.indexOf("--") : undefined);
+  const isOther = own.some((word) => /^(?:--(?:events|metadata-file|watch|help)\b|-[a-zA-Z]*[Wh])/.test(word));
+  if (!BUILDING.has(command) || isOther) return args;
+  return [command, "--events", join(folder, EVENTS), "--metadata-file", join(folder, METADATA), ...rest];
+}
+
+const [EVENTS, METADATA] = ["events.jsonl", "metadata.json"] as const;
+
+/** Validates the files of {@link recorded}, and removes them. @throws {Error} With everything that does not fit its schema. */
+export async function checkRecord(folder: string, { code }: Pick<Result, "code">): Promise<void> {
+  const [events, metadata] = [join(folder, EVENTS), join(folder, METADATA)];
+  const read = (path: string): string => (existsSync(path) ? readFileSync(path, "utf8") : "");
+  // A command line that ko does not understand has no record, a process that was killed one without its end.
+  const lines = read(events).split("\n").slice(0, -1);
+  const values = lines.map((line): unknown => JSON.parse(line));
+  const text = read(metadata);
+  const faults = [
+    ...(await validateAll("events", values)),
+    ...(text === "" ? [] : await validateAll("metadata", [JSON.parse(text)])),
+  ];
+  for (const path of [events, metadata]) rmSync(path, { force: true });
+  if (faults.length > 0) throw new Error(`the record of a run that ended with ${code} is wrong:\n${faults.join("\n")}`);
+}
+
+/** Validates values against a schema of docs/schemas. @returns a line for each value that does not fit */
+export async function validateAll(name: "events" | "metadata", values: readonly unknown[]): Promise<readonly string[]> {
+  if (values.length === 0) return [];
+  const { Ajv2020 } = await import("ajv/dist/2020.js");
+  const document: object = JSON.parse(readFileSync(join(ROOT, "docs", "schemas", `${name}.v1.json`), "utf8"));
+  const validate = new Ajv2020({ allErrors: true, strictTypes: false, strictRequired: false }).compile(document);
+  return values.flatMap((value) =>
+    validate(value) ? [] : [`${JSON.stringify(value)}: ${JSON.stringify(validate.errors)}`],
+  );
 }
 
 function processesWith(name: string, value: string): readonly string[] {
