@@ -315,6 +315,8 @@ export function judgeReferences(
 
 /** Returns why a value cannot name a program, regardless of the existing packages; undefined if it can. */
 function whyBadReference(value: string): string | undefined {
+  // The value of a very long scalar ends so.
+  if (value.endsWith("…")) return "it is too long for an import path";
   if (/[\s\u0085]/.test(value)) return "an import path has no white space";
   if (value.includes("...")) return "it is a pattern, one program is wanted";
   return undefined;

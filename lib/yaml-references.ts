@@ -241,7 +241,7 @@ interface ScannedBlockOptions {
 /** The value of a block scalar without digits in its header, whose content does not depend on the block around it. */
 function valueOfBlock(text: string, { yaml, scalar }: ScannedBlockOptions): string {
   const { start, headerEnd, bodyStart, end } = scalar;
-  if (end - bodyStart > MAX_SCALAR) return `${text.slice(bodyStart, bodyStart + 100).trim()} …`;
+  if (end - bodyStart > MAX_SCALAR) return `${text.slice(bodyStart, bodyStart + 100).trim()}…`;
   const header = {
     type: "block-scalar-header",
     offset: start,

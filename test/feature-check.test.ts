@@ -84,6 +84,10 @@ const CASES: Readonly<Record<string, Case>> = {
     files: { "config/web.yaml": pod("image: ko://example.com/app /cmd/web") },
     line: `config/web.yaml:5:12: error: ko://example.com/app /cmd/web: an import path has no white space`,
   },
+  "a reference that is as long as a text": {
+    files: { "config/web.yaml": pod(`image: ko://${"x".repeat(20_000)}`) },
+    line: `config/web.yaml:5:12: error: ko://${"x".repeat(95)}…: it is too long for an import path`,
+  },
   "another case in a reference": {
     files: { "config/web.yaml": pod("image: ko://example.com/app/cmd/Web") },
     line: `config/web.yaml:5:12: error: ko://example.com/app/cmd/Web: no required module provides package example.com/app/cmd/Web. Did you mean "example.com/app/cmd/web"?`,
