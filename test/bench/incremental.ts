@@ -5,6 +5,9 @@
  *
  *     npm run bench -- [ROUNDS]
  *
+ * `KO_BENCH_BEFORE=/path/of/another/ko` compares two executables of this ko instead of this and the original: for the
+ * question whether a change made the program slower.
+ *
  * Needs docker-registry and the original ko, as the tests do, and for the last row root and dockerd. The programs are the
  * nine of Knative Serving's `config/`, and a small server. Each contender has its own copy of the sources (a git repository
  * with one commit, as users have them), its own caches and repositories, and never compiles what another compiled: each edit
@@ -75,8 +78,9 @@ const SMALL = 'package main\n\nimport "net/http"\n\nfunc main() { _ = http.Liste
 const GOALS = { nothing: 0.2, edit: 1.1, "empty caches": 1.15 } as const;
 
 const rounds = Number(process.argv[2] ?? 3);
+const earlier = process.env["KO_BENCH_BEFORE"];
 /** For what takes a minute per round. */
-const fewRounds = Math.min(rounds, 3);
+const fewRounds = earlier === undefined ? Math.min(rounds, 3) : 1;
 let edits = 0;
 
 const counterparts = findCounterparts(["ko", "docker-registry"]);
@@ -173,8 +177,12 @@ async function makeSides(work: Work): Promise<readonly Side[]> {
   const sides = [
     await side("go build", {}),
     await side("ko", { ko: OURS, flags: ["--sbom=none"], keeps: true }),
-    await side("original with KOCACHE", { ko: original, flags: ["--sbom=none"], keeps: true }),
-    await side("original", { ko: original, flags: ["--sbom=none"] }),
+    ...(earlier === undefined
+      ? [
+          await side("original with KOCACHE", { ko: original, flags: ["--sbom=none"], keeps: true }),
+          await side("original", { ko: original, flags: ["--sbom=none"] }),
+        ]
+      : [await side("ko before", { ko: earlier, flags: ["--sbom=none"], keeps: true })]),
   ];
   // The first edit of a clean work tree changes what is stamped into all programs; here it is dirty from the start.
   const first = `${Date.now()} first`;
