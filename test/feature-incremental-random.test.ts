@@ -499,7 +499,8 @@ test(
       for (const name of Object.keys(play.once)) delete play.once[name];
     }
     console.log(`seed ${SEED}: ${JSON.stringify(counts)}`);
-    if (STEPS >= 100) for (const count of Object.values(counts)) expect(count).toBeGreaterThan(0);
+    // In a short run no step may have failed.
+    if (STEPS >= 300) for (const count of Object.values(counts)) expect(count).toBeGreaterThan(0);
   },
   STEPS * 20_000,
 );
