@@ -12,7 +12,7 @@ import { addToCorpus, findTarget, minimize, openInputs, TARGETS } from "./fuzz-i
 import type { Finding, Work } from "./fuzz-worker.ts";
 
 /** Milliseconds of processor time that one input may take, and of all time, on a busy machine. */
-const MAX_CPU_MS = 2000;
+const MAX_CPU_MS = 4000;
 const MAX_WALL_MS = 60_000;
 
 /** Milliseconds between two looks at the worker. */
