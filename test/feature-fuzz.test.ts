@@ -95,7 +95,7 @@ describe("npm run fuzz", () => {
   });
 
   test.each([
-    ["hang", /^slow: more than 2000 ms\n$/],
+    ["hang", /^slow: more than 4000 ms\n$/],
     ["grow", /^memory: \d+ MB\n$/],
     ["die", /^the process ended with SIGSEGV/],
     ["throw", /^faulty: Error: a property does not hold\n$/],
