@@ -7,7 +7,15 @@ import { type Folder, makeFolder } from "./helpers/world-folders.ts";
 
 const source = dirname(import.meta.dir);
 /** What compiling needs of the repository; no `.git`, so that every copy is the same source. */
-const SOURCES: readonly string[] = ["ko.ts", "lib", ".ci", "package.json", "tsconfig.json", "bunfig.toml"];
+const SOURCES: readonly string[] = [
+  "ko.ts",
+  "lib",
+  "docs/schemas",
+  ".ci",
+  "package.json",
+  "tsconfig.json",
+  "bunfig.toml",
+];
 
 /** Milliseconds; a compile takes one second, on a busy machine several. */
 const PATIENCE = 60_000;

@@ -35,14 +35,14 @@ function makeWorld(
 }
 
 describe("localPublisher()", () => {
-  test.each<[string, TagRule, string]>([
+  test.each<[string, TagRule, string, more?: string]>([
     ["the default tag", { names: ["latest"], only: false }, "HEX"],
-    ["two tags, in their order", { names: ["v2", "v1"], only: false }, "HEX"],
+    ["two tags, in their order", { names: ["v2", "v1"], only: false }, "HEX", " (v2, v1)"],
     ["--tag-only", { names: ["v1"], only: true }, "v1"],
     ["--tag-only of the default tag", { names: ["latest"], only: true }, "latest"],
     ["--tag-only of two tags", { names: ["v2", "v1"], only: true }, "v2"],
     ["no tag", { names: [], only: false }, "HEX"],
-  ])("loads under the content's tag and %s", async (_what, tags, shown) => {
+  ])("loads under the content's tag and %s", async (_what, tags, shown, more = "") => {
     const { publisher, loaded, said } = makeWorld(tags);
     const image = await randomImage();
     const name = "ko.local/example.com/app";
@@ -50,7 +50,7 @@ describe("localPublisher()", () => {
     const reference = `${name}:${shown.replace("HEX", hex)}`;
     expect(await publisher.open(name).publish(image, NEW)).toEqual({ reference, all: [reference] });
     expect(loaded).toEqual([[image.descriptor.digest, [hex, ...tags.names].map((tag) => `${name}:${tag}`)]]);
-    expect(said).toEqual([`Loaded ${reference}`]);
+    expect(said).toEqual([`Loaded ${reference}${more}`]);
   });
 
   test("says when nothing had to be sent", async () => {

@@ -124,6 +124,7 @@ describe("WatchScreen", () => {
   ): { screen: WatchScreen; written: string[] } {
     const written: string[] = [];
     const host = hostAt("/w", {
+      env: {},
       stderrIsTerminal: isTerminal,
       stderrColumns: isTerminal ? 20 : undefined,
       err: (text) => void written.push(text),
