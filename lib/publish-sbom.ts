@@ -2,7 +2,7 @@
  * Publishes SBOMs: pushes them beside their image, writes them into the folder of `--sbom-dir`, or into the OCI layout of
  * the images.
  *
- * The documents are made in sbom.ts. Rules: docs/rules.md A9.
+ * The documents are made in sbom.ts, which a run that makes none does not load. Rules: docs/rules.md A9.
  */
 import { access, constants, mkdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
@@ -10,15 +10,14 @@ import { inBackground } from "./async.ts";
 import { keyOf, type RunContext } from "./cache.ts";
 import { KoError, KoErrors, UsageError } from "./errors.ts";
 import { writeOutputFile } from "./file.ts";
-import { readBuildInfo } from "./go-buildinfo.ts";
 import { appName, type Built, type PublishHint } from "./image.ts";
 import { isObject } from "./json.ts";
 import type { Log } from "./log.ts";
-import { type Digest, isDigest } from "./oci.ts";
+import { type Digest, hexOf, isDigest } from "./oci.ts";
 import type { SbomPlan } from "./publish-destination.ts";
 import { type Publisher, type PushTarget, pushContent } from "./publish.ts";
 import { formatRepository, parseRepository, type Repository } from "./reference.ts";
-import { makeSbomImage, makeSboms, type Sbom, sbomTag } from "./sbom.ts";
+import type { Sbom } from "./sbom.ts";
 
 export interface SbomPublisherOptions {
   readonly context: RunContext;
@@ -131,6 +130,11 @@ export async function pushSbom(built: Built, options: PushSbomOptions): Promise<
   return { references, digest };
 }
 
+/** Returns the tag under which the SBOM of an image or index is found. */
+export function sbomTag(subject: Digest): string {
+  return `sha256-${hexOf(subject)}.sbom`;
+}
+
 /** The references of the SBOMs of an image, or of an index's images and then its own. */
 function sbomReferences(built: Built, repository: Repository): readonly string[] {
   const subjects = built.kind === "image" ? [built] : [...built.children, built];
@@ -210,6 +214,7 @@ async function makeDocuments(
   { contents, reused }: PublishHint,
   { context, koVersion }: Pick<SbomPublisherOptions, "context" | "koVersion">,
 ): Promise<readonly Sbom[]> {
+  const [{ readBuildInfo }, { makeSboms }] = await Promise.all([import("./go-buildinfo.ts"), import("./sbom.ts")]);
   try {
     const read = contents.map(async ({ files, platform }) => {
       return { platform, programs: await Promise.all(files.map(readBuildInfo)) };
@@ -261,7 +266,7 @@ async function addToLayout(
   { context, name }: { readonly context: RunContext; readonly name: string },
 ): Promise<void> {
   const { host, log } = context;
-  const { writeToLayout } = await import("./layout.ts");
+  const [{ writeToLayout }, { makeSbomImage }] = await Promise.all([import("./layout.ts"), import("./sbom.ts")]);
   const items = sboms.map(({ document, subject }) => {
     return { built: makeSbomImage(document), name: `${name}:${sbomTag(subject)}` };
   });
@@ -274,6 +279,7 @@ async function pushMissing(subject: Digest, options: PushSbomOptions): Promise<D
   const { known, make, registry, repository } = options;
   const existing = await registry.findManifest(repository, sbomTag(subject), { push: true });
   if (existing !== undefined && existing.digest === known) return existing.digest;
+  const { makeSbomImage } = await import("./sbom.ts");
   const images = (await make()).map((sbom) => ({ tag: sbomTag(sbom.subject), image: makeSbomImage(sbom.document) }));
   const whole = images.pop();
   if (whole === undefined) throw new RangeError("an image without an SBOM");

@@ -174,11 +174,6 @@ export function makeSbomImage(document: Uint8Array): Image {
   };
 }
 
-/** Returns the tag under which the SBOM of an image or index is found. */
-export function sbomTag(subject: Digest): string {
-  return `sha256-${hexOf(subject)}.sbom`;
-}
-
 type Dated = readonly { readonly config: Pick<ImageConfig, "created"> }[];
 
 /** A package, and how an earlier one is related to it. */

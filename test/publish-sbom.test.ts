@@ -10,12 +10,13 @@ import {
   type PushedSbom,
   pushSbom,
   sbomPublisher,
+  sbomTag,
   writeSbom,
 } from "../lib/publish-sbom.ts";
 import type { Digest } from "../lib/oci.ts";
 import { type PushTarget, pushContent, registryPublisher } from "../lib/publish.ts";
 import { formatRepository, type Repository } from "../lib/reference.ts";
-import { makeSbomImage, makeSboms, type Sbom, sbomTag } from "../lib/sbom.ts";
+import { makeSbomImage, makeSboms, type Sbom } from "../lib/sbom.ts";
 import { noTiming } from "../lib/timing.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { NEW, randomImage, randomIndex } from "./helpers/images.ts";
@@ -347,4 +348,8 @@ describe("prepareSbomDir()", () => {
     expect(messageOf(error)).toBe(message);
     expect(readdirSync(tree.path)).toEqual([]);
   });
+});
+
+test("sbomTag() is the tag in which cosign looks", () => {
+  expect(sbomTag(`sha256:${"0f".repeat(32)}`)).toBe(`sha256-${"0f".repeat(32)}.sbom`);
 });

@@ -6,14 +6,7 @@ import type { GoBuildInfo, GoModule } from "../lib/go-buildinfo.ts";
 import type { Image, Index } from "../lib/image.ts";
 import { readConfig } from "../lib/oci-config.ts";
 import { describe as describeBytes, digestOf, readIndex, readManifest } from "../lib/oci.ts";
-import {
-  makeImageDocument,
-  makeIndexDocument,
-  makeSbomImage,
-  makeSboms,
-  type SbomContent,
-  sbomTag,
-} from "../lib/sbom.ts";
+import { makeImageDocument, makeIndexDocument, makeSbomImage, makeSboms, type SbomContent } from "../lib/sbom.ts";
 import { askGo, base64, listOf } from "./helpers/go-fixtures.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
 import { readAll } from "./helpers/registry-client.ts";
@@ -422,10 +415,6 @@ function contentsOf(index: Index): readonly SbomContent[] {
       : [{ platform, programs: [program([{ path: "example.com/dep", version: "v1.0.0", sum: SUM }])] }],
   );
 }
-
-test("sbomTag() is the tag in which cosign looks", () => {
-  expect(sbomTag(`sha256:${"0f".repeat(32)}`)).toBe(`sha256-${"0f".repeat(32)}.sbom`);
-});
 
 describe("SPDX 2.3", () => {
   test("the rules see what is wrong with the original's documents", () => {
