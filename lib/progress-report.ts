@@ -56,8 +56,13 @@ async function openScreen(host: Host, options: ReportOptions): Promise<Report> {
     const { SilenceNotes: Opened } = await import("./progress-notes.ts");
     return notedReport(host, { level, notes: new Opened({ host, ...(record === undefined ? {} : { record }) }) });
   }
-  const log = createLog(progress === "none" && level === "normal" ? "quiet" : level, (text) => host.err(text));
+  const log = createLog(levelWith(progress, level), (text) => host.err(text));
   return { host, log, timing: (inner) => inner, [Symbol.dispose]: () => {} };
+}
+
+/** The level of the log: `--progress=none` hides lines of progress, too. */
+export function levelWith(progress: ProgressMode, level: LogLevel): LogLevel {
+  return progress === "none" && level === "normal" ? "quiet" : level;
 }
 
 export type Mode = "block" | "lines with notes" | "lines";

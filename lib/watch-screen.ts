@@ -15,7 +15,7 @@ import type { Log, LogLevel, ProgressMode } from "./log.ts";
 import { TerminalArea } from "./progress-area.ts";
 import { fit, renderBlock } from "./progress-block.ts";
 import { SilenceNotes } from "./progress-notes.ts";
-import { chooseMode } from "./progress-report.ts";
+import { chooseMode, levelWith } from "./progress-report.ts";
 import { Progress } from "./progress.ts";
 import type { Recorder } from "./timing.ts";
 
@@ -138,7 +138,7 @@ export class WatchScreen {
     const { host, level, progress } = options;
     const mode = chooseMode(progress, { host, level });
     this.#host = host;
-    this.#level = progress === "none" && level === "normal" ? "quiet" : level;
+    this.#level = levelWith(progress, level);
     this.#options = options;
     this.#area = new TerminalArea(host);
     this.#hasBlock = mode === "block";
@@ -147,7 +147,7 @@ export class WatchScreen {
     this.#hasNotes = mode === "lines with notes";
   }
 
-  /** A host whose output hides what is rewritten first. All code that writes during a round must use it. */
+  /** A host that clears the block or the status line before it writes. All code that writes during a round must use it. */
   get host(): Host {
     const host = this.#host;
     const shown: Host = {
@@ -213,8 +213,11 @@ export class WatchScreen {
       [Symbol.dispose]: () => {
         stop?.();
         notes?.[Symbol.dispose]();
-        if (this.#block !== undefined) this.hide();
+        const wasShown = this.#block !== undefined;
         this.#notes = this.#progress = this.#block = undefined;
+        if (!wasShown) return;
+        this.hide();
+        this.#show();
       },
     };
   }

@@ -243,8 +243,9 @@ describe("WatchScreen", () => {
         "web  compiling, 0.5 s",
         expect.stringContaining("pkg/a.go"),
       ]);
-      round[Symbol.dispose]();
+      // The loop sets the status line before the round is closed.
       screen.status("watching 4 packages");
+      round[Symbol.dispose]();
       expect(await shown()).toEqual(["a line", "no line end", "watching 4 packages"]);
     });
   });
