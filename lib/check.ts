@@ -17,7 +17,7 @@ import { checkDocuments, type CheckedReferences, checkReferences } from "./check
 import { CommandError, KoError, KoErrors, UsageError } from "./errors.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { Host } from "./host.ts";
-import type { Log } from "./log.ts";
+import { formatCount, type Log } from "./log.ts";
 import { checkPlatforms } from "./oci.ts";
 import type { Naming } from "./reference.ts";
 import { type Reading, readReferences, selectNames } from "./resolve.ts";
@@ -62,9 +62,9 @@ export async function runCheck(request: CheckRequest, { host, log }: { host: Hos
   const found = findings.sorted();
   await host.out(json ? formatJson(found) : formatLines(found));
   const { errors, warnings } = countFindings(found);
-  const documents = reading === undefined ? [] : [count(reading.referring.length, "document")];
-  const checked = [...documents, count(counts.programs, "program")].join(" and ");
-  log.info(`Checked ${checked}: ${count(errors, "error")}, ${count(warnings, "warning")}`);
+  const documents = reading === undefined ? [] : [formatCount(reading.referring.length, "document")];
+  const checked = [...documents, formatCount(counts.programs, "program")].join(" and ");
+  log.info(`Checked ${checked}: ${formatCount(errors, "error")}, ${formatCount(warnings, "warning")}`);
   if (settings === undefined) log.info("Programs are checked when the settings are right.");
   return errors > 0 ? 1 : 0;
 }
@@ -188,8 +188,4 @@ function reportArguments(args: readonly string[], { findings, reported, resultOf
       if (wanted.has(arg) || error instanceof CommandError) findings.addError(error, { rule: "program" });
     }
   }
-}
-
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }

@@ -11,7 +11,7 @@ import { checkBase, checkRegistry, type RegistryCheckOptions } from "./doctor-re
 import { checkGit, checkGo, checkKubectl, INSTALL_GO } from "./doctor-tools.ts";
 import { KoError, printable } from "./errors.ts";
 import type { Host } from "./host.ts";
-import type { Log } from "./log.ts";
+import { formatCount, type Log } from "./log.ts";
 import { readTarget, type Target } from "./publish-destination.ts";
 import { Secrets } from "./url.ts";
 import { koVersion } from "./version.ts";
@@ -64,7 +64,11 @@ export async function runDoctor(host: Host, options: DoctorOptions): Promise<Rep
   const notes = findings.filter(({ status }) => status === "note").length;
   const text = json
     ? `${JSON.stringify({ version: VERSION, koVersion: version, problems, notes, findings }, undefined, 2)}\n`
-    : [...findings.flatMap(formatFinding), `${count(problems, "problem")}, ${count(notes, "note")}`, ""].join("\n");
+    : [
+        ...findings.flatMap(formatFinding),
+        `${formatCount(problems, "problem")}, ${formatCount(notes, "note")}`,
+        "",
+      ].join("\n");
   return { text, exitCode: problems === 0 ? 0 : 1 };
 }
 
@@ -182,7 +186,7 @@ function basesOf({ baseImageOverrides, defaultBaseImage }: Config): readonly str
 }
 
 function describeKo({ arch, cpus, platform }: Host, version: string): Finding {
-  const message = `${version} on ${platform}/${arch}, ${count(cpus, "processor")}`;
+  const message = `${version} on ${platform}/${arch}, ${formatCount(cpus, "processor")}`;
   return { name: "ko", status: "ok", message, facts: { version, platform, arch, cpus } };
 }
 
@@ -207,8 +211,4 @@ function formatFinding({ hint, message, name, status }: Finding): readonly strin
   const indent = " ".repeat(STATUS_WIDTH + NAME_WIDTH);
   const hints = hint?.split("\n").map((line) => `${indent}${line}`) ?? [];
   return [`${status.padEnd(STATUS_WIDTH)}${name.padEnd(NAME_WIDTH)}${message}`, ...hints];
-}
-
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }

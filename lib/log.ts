@@ -64,3 +64,8 @@ export class RunWarnings {
     }
   }
 }
+
+/** `1 document`, `2 documents`. */
+export function formatCount(n: number, noun: string): string {
+  return `${n} ${noun}${n === 1 ? "" : "s"}`;
+}

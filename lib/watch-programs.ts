@@ -4,6 +4,7 @@
  * A round builds and publishes the affected programs only; the references of all others stay.
  */
 import { inBackground } from "./async.ts";
+import { formatCount } from "./log.ts";
 import type { BuildOptions } from "./cli-options.ts";
 import { loadConfig } from "./config.ts";
 import { messageOf, UsageError } from "./errors.ts";
@@ -14,7 +15,7 @@ import { Pipeline, type PipelineOptions, type PublishedProgram } from "./pipelin
 import { listsWholeRun, planDestination } from "./publish-destination.ts";
 import { joinPlaces, type Places, type WatchPlan } from "./watch-places.ts";
 import { planArguments, planConfig, planGit, planKodata, planPatterns, planProgram } from "./watch-plan.ts";
-import { formatCount, type ProgramChange } from "./watch-screen.ts";
+import type { ProgramChange } from "./watch-screen.ts";
 import { type Due, FatalError, type RoundContext, type WatchJob } from "./watch.ts";
 
 export interface JobOptions {

@@ -2,6 +2,7 @@
  * The job of `resolve`, `apply` and `create` with `--watch`: a round hands over the documents that changed, to stdout as
  * one endless YAML stream or to a kubectl of their own.
  */
+import { formatCount } from "./log.ts";
 import type { FlagValues } from "./cli-flags.ts";
 import { ClusterError, KoError, messageOf } from "./errors.ts";
 import type { Host } from "./host.ts";
@@ -21,7 +22,6 @@ import {
 import type { WatchPlan } from "./watch-places.ts";
 import { planConfig, planInputs } from "./watch-plan.ts";
 import { type JobOptions, notesOf, WatchedPrograms } from "./watch-programs.ts";
-import { formatCount } from "./watch-screen.ts";
 import type { Due, RoundContext, WatchJob } from "./watch.ts";
 import { type Input, type InputRequest, readInputs } from "./yaml-inputs.ts";
 import { findObjects } from "./yaml-objects.ts";

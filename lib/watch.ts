@@ -12,7 +12,7 @@ import type { RunRecord } from "./events-record.ts";
 import { checkWritableFile, lookAtLink, readNames, writeOutputFile } from "./file.ts";
 import { type Host, withSignal } from "./host.ts";
 import type { Event } from "./events.ts";
-import type { Log, LogLevel, ProgressMode } from "./log.ts";
+import { formatCount, type Log, type LogLevel, type ProgressMode } from "./log.ts";
 import { createTiming, type Recorder, reportingTiming, type Timing, type TimingOutput } from "./timing.ts";
 import { WATCH_SETTINGS, Watcher, type WatcherOptions, type WatchLimit } from "./watch-files.ts";
 import {
@@ -24,7 +24,7 @@ import {
   type WatchPlan,
   WatchSet,
 } from "./watch-places.ts";
-import { formatCause, formatCount, type ProgramChange, RoundReport, WatchScreen } from "./watch-screen.ts";
+import { formatCause, type ProgramChange, RoundReport, WatchScreen } from "./watch-screen.ts";
 
 /** The work of each round, in three phases. `R` is the result of a build. */
 export interface WatchJob<R> {
