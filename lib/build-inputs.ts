@@ -264,7 +264,8 @@ export class BuildInputs {
 }
 
 function gitKey(root: string, env: Readonly<Record<string, string>>): string {
-  return keyOf([root, env["HOME"], sortByName(env).filter(([name]) => name.startsWith("GIT_"))]);
+  const own = Object.entries(env).filter(([name]) => name.startsWith("GIT_"));
+  return keyOf([root, env["HOME"], sortByName(Object.fromEntries(own))]);
 }
 
 /** The change of the git state between two builds, as a reason. */

@@ -127,11 +127,11 @@ export class Cache implements AsyncDisposable {
   read(kind: string, key: string): unknown {
     const path = this.#recordPath(kind, key);
     try {
-      const text = readFileSync(path, "utf8");
-      const end = text.indexOf("\n");
-      const body = text.slice(end + 1);
-      if (text.slice(0, end) !== checksum(kind, key, body)) return undefined;
-      const value: unknown = JSON.parse(body);
+      const bytes = readFileSync(path);
+      const end = bytes.indexOf("\n");
+      const body = bytes.subarray(end + 1);
+      if (bytes.toString("latin1", 0, end) !== checksum({ kind, key }, body)) return undefined;
+      const value: unknown = JSON.parse(body.toString());
       this.#touch(path, this.#host.now());
       return value;
     } catch {
@@ -142,7 +142,7 @@ export class Cache implements AsyncDisposable {
   /** Writes a record, and replaces the previous one of this kind and key. */
   write(kind: string, key: string, value: unknown): void {
     const body = JSON.stringify(value);
-    const text = `${checksum(kind, key, body)}\n${body}`;
+    const text = `${checksum({ kind, key }, body)}\n${body}`;
     this.#put(this.#recordPath(kind, key), (file) => writeFileSync(file, text, { mode: 0o600 }));
   }
 
@@ -422,8 +422,8 @@ function isUntouched(found: Stats | undefined, size: number): boolean {
 }
 
 /** The checksum of a record. It covers the name: a record under another's name is damaged. */
-function checksum(...parts: readonly [kind: string, key: string, body: string]): string {
-  return sha256(parts.join("\n"));
+function checksum({ key, kind }: { readonly kind: string; readonly key: string }, body: string | Uint8Array): string {
+  return new Bun.CryptoHasher("sha256").update(`${kind}\n${key}\n`).update(body).digest("hex");
 }
 
 function sha256(text: string): string {

@@ -411,8 +411,9 @@ class Attempt implements AsyncDisposable {
     const { build, context, destination } = this.#options;
     const published = results.map(({ lists, program, published: names, setups }): PublishedProgram => {
       const listDigest = lists.includes(undefined) ? undefined : lists.join(" ");
-      const git = Array.from(setups.values()).flatMap((setup) => setup.git ?? []);
-      const isDebugged = setups.values().some((setup) => setup.isDebugged === true);
+      const all = Array.from(setups.values());
+      const git = all.flatMap((setup) => setup.git ?? []);
+      const isDebugged = all.some((setup) => setup.isDebugged === true);
       const debug = isDebugged ? build.debug : undefined;
       return { program, listDigest, git: git.find(({ hasChanges }) => hasChanges) ?? git[0], debug, ...names };
     });

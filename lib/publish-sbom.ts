@@ -35,10 +35,16 @@ export interface PushSbomOptions {
   /** The reference of the published image, for the error. */
   readonly reference: string;
   readonly log: Log;
-  /** Makes the documents: `makeSboms()`. Not called if the registry has the SBOM `known`. */
+  /** Makes the documents: `makeSboms()`. Not called if the registry has the SBOM of an earlier run. */
   readonly make: () => Promise<readonly Sbom[]>;
-  /** The digest that an earlier run of this ko returned for the same image. */
-  readonly known?: Digest | undefined;
+  readonly earlier?: EarlierSbom | undefined;
+}
+
+/** The SBOM that an earlier run of this ko pushed for the same image. */
+export interface EarlierSbom {
+  readonly digest: Digest;
+  /** The digest that its tag has now; undefined if the registry has no such tag. */
+  readonly current: Promise<Digest | undefined>;
 }
 
 export interface PushedSbom {
@@ -82,16 +88,20 @@ export function sbomPublisher(publisher: Publisher, options: SbomPublisherOption
           if (dir !== undefined) {
             await timed(async () => writeSbom(dir, await make(), { importPath, cwd: host.cwd, log }));
           }
+          const repository = shared ?? parseRepository(name);
+          // The registry is asked for both tags at the same time, the image's and the SBOM's.
+          const memory = registry && recallSbom(built, { ...options, registry, repository });
           const published = await sink.publish(built, hint);
           if (layout !== undefined) {
             await timed(async () => addToLayout(layout, await make(), { context, name }));
           }
-          if (registry !== undefined) {
+          if (registry !== undefined && memory !== undefined) {
             const { reference } = published;
-            const where = { registry, repository: shared ?? parseRepository(name), reference };
             const push = async (): Promise<void> => {
-              await pushRemembered(built, { ...options, ...where, make });
-              timing.report({ type: "sbom", importPath, references: sbomReferences(built, where.repository) });
+              const to = { registry: await registry, repository, reference };
+              const { references, digest } = await pushSbom(built, { ...to, log, make, earlier: memory.earlier });
+              if (digest !== memory.earlier?.digest) context.cache?.write("sbom", memory.key, { digest });
+              timing.report({ type: "sbom", importPath, references });
             };
             pushes.push(inBackground(timed(push)));
           }
@@ -239,24 +249,27 @@ async function waitForAll(pushes: readonly Promise<void>[]): Promise<void> {
   throw errors.length === 1 ? errors[0] : new KoErrors(errors);
 }
 
-interface PushRememberedOptions
-  extends
-    Pick<SbomPublisherOptions, "context" | "koVersion">,
-    Pick<PushSbomOptions, "make" | "reference" | "repository"> {
+interface RecallOptions extends Pick<SbomPublisherOptions, "context" | "koVersion"> {
   readonly registry: Promise<PushTarget>;
+  readonly repository: Repository;
 }
 
-/** Pushes, and records the digest of the SBOM, so that no later run makes it again. */
-async function pushRemembered(built: Built, options: PushRememberedOptions): Promise<void> {
-  const { cache, log } = options.context;
-  const { koVersion, make, reference, repository } = options;
-  const registry = await options.registry;
-  const key = keyOf([built.descriptor.digest, koVersion, formatRepository(repository)]);
+/**
+ * Finds the record of the SBOM that an earlier run pushed, and begins to ask the registry for it.
+ *
+ * @returns `key` is that of the record, which may be missing
+ */
+function recallSbom(
+  built: Built,
+  { context: { cache }, koVersion, registry, repository }: RecallOptions,
+): { readonly key: string; readonly earlier: EarlierSbom | undefined } {
+  const subject = built.descriptor.digest;
+  const key = keyOf([subject, koVersion, formatRepository(repository)]);
   const record = cache?.read("sbom", key);
-  const found = isObject(record) ? record["digest"] : undefined;
-  const known = typeof found === "string" && isDigest(found) ? found : undefined;
-  const { digest } = await pushSbom(built, { registry, repository, reference, log, make, known });
-  if (digest !== known) cache?.write("sbom", key, { digest });
+  const digest = isObject(record) ? record["digest"] : undefined;
+  if (typeof digest !== "string" || !isDigest(digest)) return { key, earlier: undefined };
+  const ask = async (): Promise<Digest | undefined> => findSbom(subject, { registry: await registry, repository });
+  return { key, earlier: { digest, current: inBackground(ask()) } };
 }
 
 /** Stores the SBOMs under the names that they would have in a registry. */
@@ -274,17 +287,25 @@ async function addToLayout(
   for (const item of items) log.info(`Saved SBOM ${item.name} in ${path}`);
 }
 
+/** The digest of the SBOM that a registry has of an image or index; undefined if it has none. */
+async function findSbom(
+  subject: Digest,
+  { registry, repository }: Pick<PushSbomOptions, "registry" | "repository">,
+): Promise<Digest | undefined> {
+  return (await registry.findManifest(repository, sbomTag(subject), { push: true }))?.digest;
+}
+
 /** Returns the digest of the SBOM of `subject`. */
 async function pushMissing(subject: Digest, options: PushSbomOptions): Promise<Digest> {
-  const { known, make, registry, repository } = options;
-  const existing = await registry.findManifest(repository, sbomTag(subject), { push: true });
-  if (existing !== undefined && existing.digest === known) return existing.digest;
+  const { earlier, make, registry, repository } = options;
+  const current = await (earlier?.current ?? findSbom(subject, { registry, repository }));
+  if (current !== undefined && current === earlier?.digest) return current;
   const { makeSbomImage } = await import("./sbom.ts");
   const images = (await make()).map((sbom) => ({ tag: sbomTag(sbom.subject), image: makeSbomImage(sbom.document) }));
   const whole = images.pop();
   if (whole === undefined) throw new RangeError("an image without an SBOM");
   const { digest } = whole.image.descriptor;
-  if (existing?.digest === digest) return digest;
+  if (current === digest) return digest;
   const push = async ({ image, tag }: typeof whole): Promise<void> => {
     await pushContent(registry, { repository, built: image });
     await registry.pushManifest(repository, tag, image);

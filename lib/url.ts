@@ -6,9 +6,8 @@
  *
  * Rules: docs/rules.md A1.2-A1.4, A2.12-A2.14, A4.7, B6. Proxies: https://pkg.go.dev/net/http#ProxyFromEnvironment
  */
-import { lookup } from "node:dns/promises";
-import { BlockList, isIP } from "node:net";
 import { printable } from "./errors.ts";
+import { isInBlock, parseAddress } from "./ip.ts";
 
 /** A range of addresses that a public registry may not name. */
 type AddressRange = "loopback" | "link-local" | "metadata" | "private" | "unspecified";
@@ -43,13 +42,14 @@ export function findRange(address: string): AddressRange | undefined {
     const [a, b] = [Number.parseInt(high, 16), Number.parseInt(low, 16)];
     return findRange(dotted ?? `${a >> 8}.${a & 255}.${b >> 8}.${b & 255}`);
   }
-  return RANGES.find(([, blocks]) => blocks.some((block) => isInBlock(address, block)))?.[0];
+  const found = parseAddress(address);
+  return found && RANGES.find(([, blocks]) => blocks.some((block) => isInBlock(found, block)))?.[0];
 }
 
 /** The IP address without the brackets of a URL; undefined if `hostname` is a name. */
 export function findLiteral(hostname: string): string | undefined {
   const bare = hostname.replace(/^\[|\]$/g, "");
-  return isIP(bare) === 0 ? undefined : bare;
+  return parseAddress(bare) === undefined ? undefined : bare;
 }
 
 /** Whether `host[:port]` is this machine: `localhost`, `*.localhost`, 127.0.0.0/8, `::1`. */
@@ -146,7 +146,7 @@ export function isSocks(proxy: string): boolean {
 
 /** Splits `host[:port]`; a bare IPv6 address has no port. */
 export function splitPort(host: string): { readonly hostname: string; readonly port: string | undefined } {
-  if (isIP(host) === 6) return { hostname: host, port: undefined };
+  if (parseAddress(host)?.family === 6) return { hostname: host, port: undefined };
   const match = /^(.*?)(?::(\d+))?$/.exec(host);
   return { hostname: match?.[1] ?? host, port: match?.[2] };
 }
@@ -210,21 +210,12 @@ async function rangesOf(hostname: string): Promise<Set<AddressRange>> {
   if (literal !== undefined) addresses = [literal];
   else if (isLoopback(hostname)) return new Set<AddressRange>(["loopback"]);
   else {
+    const { lookup } = await import("node:dns/promises");
     const found = await lookup(hostname, { all: true }).catch(() => []);
     addresses = found.map(({ address }) => address);
   }
   const ranges = addresses.map(findRange).filter((range) => range !== undefined);
   return new Set(ranges);
-}
-
-function isInBlock(address: string, block: string): boolean {
-  const [network = "", bits = ""] = block.split("/");
-  const family = isIP(network);
-  if (family === 0 || isIP(address) !== family || !/^\d{1,3}$/.test(bits)) return false;
-  if (Number(bits) > (family === 4 ? 32 : 128)) return false;
-  const list = new BlockList();
-  list.addSubnet(network, Number(bits), family === 4 ? "ipv4" : "ipv6");
-  return list.check(address, family === 4 ? "ipv4" : "ipv6");
 }
 
 /** The registrable domain, guessed without the public suffix list; an address is its own. */
@@ -241,6 +232,7 @@ function domainOf(hostname: string): string {
 function isExempt(url: URL, noProxy: string): boolean {
   const port = url.port || (url.protocol === "https:" ? "443" : "80");
   const literal = findLiteral(url.hostname);
+  const address = literal === undefined ? undefined : parseAddress(literal);
   return noProxy
     .toLowerCase()
     .split(",")
@@ -248,7 +240,7 @@ function isExempt(url: URL, noProxy: string): boolean {
     .filter((entry) => entry !== "")
     .some((entry) => {
       if (entry === "*") return true;
-      if (entry.includes("/")) return literal !== undefined && isInBlock(literal, entry);
+      if (entry.includes("/")) return address !== undefined && isInBlock(address, entry);
       const wanted = splitPort(entry);
       if (wanted.port !== undefined && wanted.port !== port) return false;
       if (literal !== undefined) return findLiteral(wanted.hostname) === literal;

@@ -257,7 +257,7 @@ async function readWhole(path: string, { name, signal, maxBytes }: ReadOptions):
     const bytes = await file.readFile({ signal });
     // The file may have grown while it was read.
     if (bytes.byteLength > maxBytes) throw tooLarge();
-    return new Uint8Array(bytes);
+    return bytes;
   } catch (error) {
     signal.throwIfAborted();
     return error instanceof KoError ? Promise.reject(error) : refuse(name, error);

@@ -33,6 +33,7 @@ export const GREATER = 62;
 const QUESTION = 63;
 export const OPEN_LIST = 91;
 const BACKSLASH = 92;
+const SMALL_K = 107;
 export const CLOSE_LIST = 93;
 export const OPEN_MAP = 123;
 export const PIPE = 124;
@@ -128,6 +129,8 @@ export function isMarker(text: string, lineStart: number): boolean {
 export function mayBeReference(text: string, start: number): boolean {
   const code = text.charCodeAt(start);
   if (code !== QUOTE) return text.startsWith("ko://", code === APOSTROPHE ? start + 1 : start);
+  const first = text.charCodeAt(start + 1);
+  if (first !== SMALL_K && first !== BACKSLASH) return false;
   ESCAPED_REFERENCE.lastIndex = start + 1;
   return ESCAPED_REFERENCE.test(text);
 }

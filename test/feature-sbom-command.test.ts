@@ -104,6 +104,27 @@ describe.skipIf(programs === undefined)("SBOMs", () => {
     expect(requests()).toEqual(["HEAD web/manifests/SBOM"]);
   });
 
+  test("an unchanged run asks for the tags of image and SBOM at the same time", async () => {
+    // Holds back the answer for the image until the SBOM is asked for.
+    let asked: PromiseWithResolvers<void> | undefined;
+    using gate = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      idleTimeout: 0,
+      fetch: async (request) => {
+        const { pathname, search } = new URL(request.url);
+        if (pathname.endsWith(".sbom")) asked?.resolve();
+        else if (pathname.includes("/manifests/")) await asked?.promise;
+        return fetch(`http://${registry.host}${pathname}${search}`, request);
+      },
+    });
+    using bench = makeBench(FILES, { host: `127.0.0.1:${gate.port}` });
+    const { reference } = await build(bench, [...WEB, "--sbom=none"]);
+    await build(bench, WEB);
+    asked = Promise.withResolvers();
+    expect((await build(bench, WEB)).reference).toBe(reference);
+  });
+
   test("ko resolve pushes them too, and neither its YAML nor --image-refs names them", async () => {
     using bench = open();
     const { reference } = await build(bench, ["resolve", "-B", "-f", "web.yaml", "--image-refs=refs"]);

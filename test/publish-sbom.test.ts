@@ -86,13 +86,16 @@ describe.skipIf(whyNoRegistry() !== undefined)("pushSbom()", () => {
   }
   const push = ({ built, sboms }: Described, client: TestClient, options: PushOptions = {}): Promise<PushedSbom> => {
     const say = (message: string): void => void client.said.push(message);
+    const { known, where = repository } = options;
+    const ask = async (): Promise<Digest | undefined> =>
+      (await client.registry.findManifest(where, sbomTag(built.descriptor.digest), { push: true }))?.digest;
     return pushSbom(built, {
       registry: client.registry,
-      repository: options.where ?? repository,
+      repository: where,
       reference: `${formatRepository(repository)}@sha256:1`,
       log: { info: say, warn: say, debug: () => {} },
       make: options.make ?? (async () => sboms),
-      known: options.known,
+      earlier: known && { digest: known, current: ask() },
     });
   };
   /** The requests that write, or ask for a manifest; each tag by its number in `sboms`. */

@@ -86,7 +86,9 @@ function hasTwins(value: unknown): boolean {
 
 /** Parses one document as a user of the result does; undefined if the parser refuses it. */
 function parseWhole(text: string): { readonly value: unknown } | undefined {
-  const documents = parseAllDocuments(text, { uniqueKeys: true, logLevel: "silent" });
+  // A lone CR is a line break in YAML 1.2 and for Go, but a character for the yaml package:
+  // https://yaml.org/spec/1.2.2/#54-line-break-characters
+  const documents = parseAllDocuments(text.replaceAll(/\r\n?/g, "\n"), { uniqueKeys: true, logLevel: "silent" });
   const [document] = documents;
   if (!Array.isArray(documents) || documents.length !== 1 || document === undefined) return undefined;
   if (document.errors.length > 0) return undefined;
