@@ -10,7 +10,7 @@ import { exitCodeOf, KoError, UsageError } from "./errors.ts";
 import type { RecordOptions, RunRecord } from "./events-record.ts";
 import type { Host } from "./host.ts";
 import { createLog, type Log } from "./log.ts";
-import type { Pipeline } from "./pipeline.ts";
+import type { Pipeline, PublishedProgram } from "./pipeline.ts";
 import type { Timing } from "./timing.ts";
 import type { InputRequest } from "./yaml-inputs.ts";
 
@@ -242,41 +242,42 @@ async function buildPrograms(invocation: Of<"build">, run: Run): Promise<number>
 /** `run`: publishes one program and runs it in a new Pod. */
 async function runProgram(invocation: Of<"run">, run: Run): Promise<number> {
   const { host, log, timing } = run;
-  const { findKubectl, kubectlArguments, podName, runPod } = await import("./kubectl.ts");
-  findKubectl(host);
-  await using pipeline = await openPipeline(run);
-  const { choosePrograms } = await import("./go-programs.ts");
-  const { published } = await pipeline.publish(invocation.positionals, (found) => {
-    const programs = choosePrograms(found);
-    const [program, another] = programs;
-    if (program !== undefined && another === undefined) return { programs };
-    throw new UsageError(
-      `Cannot run "${invocation.positionals[0]}": it names ${programs.length} programs, one is wanted`,
-      {
-        hint: `Name one of them: ko run ${program?.importPath ?? "./cmd/app"}`,
-      },
-    );
-  });
-  const [only] = published;
-  if (only === undefined) throw new RangeError("nothing was published");
-  const name = podName(only.program.importPath, crypto.randomUUID().slice(0, 5));
+  const only = await besideCluster(invocation, run, (watched) => publishOne(invocation, { ...run, host: watched }));
+  const { kubectlArguments, podName, runPod } = await import("./kubectl.ts");
   const { afterDashes } = invocation;
   const kubectl = kubectlArguments(invocation.flags, invocation.given);
+  const name = podName(only.program.importPath, crypto.randomUUID().slice(0, 5));
   if (only.debug !== undefined) (await import("./resolve-debug.ts")).logPod(name, only, { afterDashes, kubectl, log });
   const { reference } = only;
   return await timing.time("kubectl", "run", () => runPod(host, { name, reference, afterDashes, kubectl, log }));
 }
 
+/** Publishes the only program that the argument of `ko run` names. */
+async function publishOne({ positionals }: Of<"run">, run: Run): Promise<PublishedProgram> {
+  await using pipeline = await openPipeline(run);
+  const { choosePrograms } = await import("./go-programs.ts");
+  const { published } = await pipeline.publish(positionals, (found) => {
+    const programs = choosePrograms(found);
+    const [program, another] = programs;
+    if (program !== undefined && another === undefined) return { programs };
+    throw new UsageError(`Cannot run "${positionals[0]}": it names ${programs.length} programs, one is wanted`, {
+      hint: `Name one of them: ko run ${program?.importPath ?? "./cmd/app"}`,
+    });
+  });
+  const [only] = published;
+  if (only === undefined) throw new RangeError("nothing was published");
+  return only;
+}
+
 /** `apply` and `create`: resolves the YAML, then runs one kubectl with all of it on stdin. */
 async function feedKubectl(invocation: Of<"apply" | "create">, run: Run): Promise<number> {
   const { host, log, timing } = run;
-  const { findKubectl, kubectlArguments, runKubectl } = await import("./kubectl.ts");
-  findKubectl(host);
-  const text = await resolveYaml(invocation, run);
+  const text = await besideCluster(invocation, run, (watched) => resolveYaml(invocation, { ...run, host: watched }));
   const { filename, selector } = invocation.flags;
   if (selector !== "" && text === "") {
     throw new KoError(`No object in ${filename.join(", ") || "the kustomization"} has the labels ${selector}`);
   }
+  const { kubectlArguments, runKubectl } = await import("./kubectl.ts");
   const args = [invocation.command, "-f", "-", ...kubectlArguments(invocation.flags, invocation.given)];
   const stdin = new TextEncoder().encode(text);
   return timing.time("kubectl", invocation.command, () =>
@@ -364,17 +365,34 @@ async function runRounds(
     return await watchAndRun(new BuildJob({ build, args: argsOf(invocation) }), options);
   }
   const { createFeeder, createPrinter, YamlJob } = await import("./watch-yaml.ts");
-  const { command } = invocation;
-  const job = new YamlJob({
+  const { command, flags: own } = invocation;
+  const yaml = {
     build,
     request: requestOf(invocation),
     place: build.debug === undefined ? undefined : await placeOf(invocation),
-    selector: invocation.flags.selector,
-    strict: invocation.flags.strict,
-    verb: command === "resolve" ? "printed" : command === "apply" ? "applied" : "created",
-    handOver: invocation.command === "resolve" ? createPrinter() : createFeeder(host, { ...invocation, log }),
+    selector: own.selector,
+    strict: own.strict,
+  };
+  if (command === "resolve") {
+    return await watchAndRun(new YamlJob({ ...yaml, verb: "printed", handOver: createPrinter() }), options);
+  }
+  const verb = command === "apply" ? "applied" : "created";
+  return await besideCluster(invocation, { host, log }, (watched) => {
+    const handOver = createFeeder(watched, { ...invocation, log });
+    return watchAndRun(new YamlJob({ ...yaml, verb, handOver }), { ...options, host: watched });
   });
-  return await watchAndRun(job, options);
+}
+
+/** Does work before kubectl is run, and looks beside it whether kubectl will find its cluster. */
+async function besideCluster<T>(
+  { afterDashes, flags, given }: Of<"apply" | "create" | "run">,
+  { host, log }: Pick<Run, "host" | "log">,
+  work: (host: Host) => Promise<T>,
+): Promise<T> {
+  const { findKubectl, kubectlArguments } = await import("./kubectl.ts");
+  findKubectl(host);
+  const { whileLooking } = await import("./kubectl-cluster.ts");
+  return whileLooking(host, { log, words: [...kubectlArguments(flags, given), ...afterDashes] }, work);
 }
 
 async function openRecord(options: RecordOptions): Promise<RunRecord> {

@@ -11,10 +11,10 @@ import { CommandError, KoError, printable } from "./errors.ts";
 import { buildEnvironment, DEFAULT_PLATFORM, goMessages, goPath, hintFor, runGo, settingsOf } from "./go.ts";
 import { kindOfGo, maySwitch, readGoAnswer } from "./go-command.ts";
 import { explainNoStamp, findWorkTree } from "./git.ts";
-import { installHint, type RunResult } from "./host.ts";
-import { isObject, parseJson } from "./json.ts";
+import { installHint } from "./host.ts";
+import { parseJson } from "./json.ts";
 import { findKubectl } from "./kubectl.ts";
-import { redactUrl } from "./url.ts";
+import { askKubectl, clusterHint, lastLine, readContext, textAt } from "./kubectl-cluster.ts";
 
 /** The minor version of the oldest Go 1 whose `go list -json` takes fields. */
 const OLDEST_GO = 19;
@@ -141,35 +141,28 @@ export async function checkKubectl({ host }: CheckContext, flags: readonly strin
   }
   // Else it keeps answers of the server in HOME.
   const noCache = `--cache-dir=${host.platform === "win32" ? "NUL" : "/dev/null"}`;
-  const ask = (...args: readonly string[]): Promise<Pick<RunResult, "stdout" | "stderr">> =>
-    host
-      .run([path, ...args, "-o", "json", noCache, ...flags], { anyExitCode: true, timeout: API_SERVER_MS })
-      .catch((error: unknown) => {
-        if (!(error instanceof CommandError)) throw error;
-        return { stdout: new Uint8Array(0), stderr: error.message.replace(`Cannot run ${path}: `, "") };
-      });
-  const [view, answer] = await Promise.all([ask("config", "view", "--minify"), ask("version")]);
-  const versions = readObject(answer.stdout);
+  const asked = [noCache, ...flags];
+  const [context, answer] = await Promise.all([
+    readContext(host, asked, { timeout: API_SERVER_MS }),
+    askKubectl(host, ["version", "--output=json", ...asked], { timeout: API_SERVER_MS }),
+  ]);
+  const versions = parseJson(new TextDecoder().decode(answer.stdout));
   const version = textAt(versions, "clientVersion", "gitVersion");
   const serverVersion = textAt(versions, "serverVersion", "gitVersion");
-  const config = readObject(view.stdout);
-  const context = textAt(config, "current-context");
   const place = version === "" ? path : `${version} at ${path}`;
   const facts = { path, version };
-  if (context === "" && serverVersion === "") {
-    return [
-      { name, facts, ...explainNoContext(place, { error: lastLine(view.stderr), kubeconfig: host.env["KUBECONFIG"] }) },
-    ];
+  if (context.name === "" && serverVersion === "") {
+    const { KUBECONFIG: kubeconfig } = host.env;
+    return [{ name, facts, ...explainNoContext(place, { error: context.complaint, kubeconfig }) }];
   }
-  const server = textAt(firstOf(config, "clusters"), "cluster", "server");
-  const namespace = textAt(firstOf(config, "contexts"), "context", "namespace") || "default";
-  const shown = server === "" ? "the API server of this cluster" : `the API server ${redactUrl(server)}`;
-  const all = { ...facts, context, namespace, server: server === "" ? "" : redactUrl(server), serverVersion };
-  const where = context === "" ? "" : `context ${context}, namespace ${namespace}, `;
+  const { server, namespace = "default" } = context;
+  const shown = server === "" ? "the API server of this cluster" : `the API server ${server}`;
+  const all = { ...facts, context: context.name, namespace, server, serverVersion };
+  const where = context.name === "" ? "" : `context ${context.name}, namespace ${namespace}, `;
   if (serverVersion === "") {
     const why = lastLine(answer.stderr);
     const message = `${place}: ${where}${shown} does not answer: ${why}`;
-    return [{ name, status: "problem", message, hint: clusterHint(context, why), facts: all }];
+    return [{ name, status: "problem", message, hint: clusterHint(context.name, why), facts: all }];
   }
   return [{ name, status: "ok", message: `${place}, ${where}${shown} has ${serverVersion}`, facts: all }];
 }
@@ -194,33 +187,4 @@ function explainNoContext(
     ? "kubectl config get-contexts"
     : "Correct that file, or set KUBECONFIG to another.";
   return { status: "problem", message: `${place}: ${error.replace(/^error: /, "")}`, hint };
-}
-
-function clusterHint(context: string, why: string): string {
-  if (/x509|certificate|Unauthorized|credentials|logged in/i.test(why)) {
-    return "Get the kubeconfig of that cluster anew, or choose another: kubectl config use-context NAME";
-  }
-  if (context === "minikube") return "minikube start";
-  const k3d = /^k3d-(.+)$/.exec(context)?.[1];
-  if (k3d !== undefined) return `k3d cluster start ${k3d}`;
-  return "Start the cluster, or choose another: kubectl config use-context NAME";
-}
-
-function readObject(bytes: Uint8Array): unknown {
-  return parseJson(new TextDecoder().decode(bytes));
-}
-
-function textAt(value: unknown, ...keys: readonly string[]): string {
-  let at = value;
-  for (const key of keys) at = isObject(at) ? at[key] : undefined;
-  return typeof at === "string" ? printable(at, 300) : "";
-}
-
-function firstOf(value: unknown, key: string): unknown {
-  const list = isObject(value) ? value[key] : undefined;
-  return Array.isArray(list) ? list[0] : undefined;
-}
-
-function lastLine(text: string): string {
-  return printable(text.trim().split("\n").at(-1) ?? "", 400);
 }
