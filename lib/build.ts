@@ -18,7 +18,8 @@ import { type DebuggerFile, makeDebugger } from "./build-debug.ts";
 import { combine, contentOf, describeImage, type ImageSettings, onBase } from "./build-image.ts";
 import type { Explanation, ListDigest } from "./build-inputs.ts";
 import type { CompressionPool } from "./compress.ts";
-import { KoError, KoErrors, throwAll } from "./errors.ts";
+import { KoError, KoErrors, printable, throwAll } from "./errors.ts";
+import { hasNoLoader, mayNeedLoader, readLoader } from "./go-loader.ts";
 import type { Outdated } from "./go-programs-cache.ts";
 import type { Program } from "./go-programs.ts";
 import type { BuildSetup, BuildSetups, Reason } from "./go-setup.ts";
@@ -277,6 +278,7 @@ class ImageBuild {
     const [base, kodata] = await Promise.all([this.#bases[i], this.#kodata[i]]);
     if (base === undefined || kodata === undefined) throw new RangeError(`no base for ${program.importPath}`);
     this.#warnOfCapabilities(binary, base);
+    if (mayNeedLoader(binary.setup)) await this.#warnOfLoader(binary);
     const image = onBase(base, {
       importPath: program.importPath,
       on: this.#plan.base,
@@ -305,6 +307,17 @@ class ImageBuild {
     if (setup.capabilities?.isEffective !== true || name === "" || name === "0" || name === "root") return;
     const start = "it starts only in containers that are given them (securityContext.capabilities)";
     warnings.warn([`${program.importPath} runs as user ${user} with effective linux_capabilities: ${start}`]);
+  }
+
+  /** Without its loader, the kernel says of the program itself that it does not exist. */
+  async #warnOfLoader({ path, program }: Binary): Promise<void> {
+    const { base } = this.#plan;
+    if (!hasNoLoader(base.text)) return;
+    const loader = await readLoader(path);
+    if (loader === undefined) return;
+    const why = `it needs ${printable(loader)}, which ${base.text.replace(/@.*/, "")} does not have`;
+    const cure = "Use a base with that C library, such as gcr.io/distroless/base, or compile with CGO_ENABLED=0";
+    this.#options.warnings.warn([`${program.importPath} will not start: ${why}. ${cure}`]);
   }
 
   /** The kodata layer: one for Windows, one for the other systems. */
