@@ -88,7 +88,7 @@ export function runCacheCommand(words: readonly string[], options: CacheCommandO
   }
   const nearest = findNearest(word, WORDS);
   const near = nearest === undefined ? "" : `, the nearest is "${nearest}"`;
-  throw new UsageError(`Cannot run "ko cache ${word}": "ko cache" has no such word${near}`, {
+  throw new UsageError(`Cannot run "ko cache ${word}": "ko cache" has no such command${near}`, {
     hint: `Type "ko cache" to see the cache's size, "ko cache clean" to empty it.`,
   });
 }
@@ -168,7 +168,9 @@ function cleanAll({ host, log }: CacheCommandOptions): void {
   if (failures.length === 0) return;
   const listed = failures.slice(0, MAX_LISTED).map(({ path, why }) => new KoError(`Cannot remove "${path}": ${why}`));
   const more = failures.length - listed.length;
-  throw new KoErrors(more === 0 ? listed : [...listed, new KoError(`Cannot remove ${more} more`)]);
+  throw new KoErrors(
+    more === 0 ? listed : [...listed, new KoError(`Cannot remove ${count(more, "more file", "more files")}`)],
+  );
 }
 
 interface CleanResult {

@@ -124,7 +124,7 @@ function explainOffline(result: FoundPrograms["results"][number]): FoundPrograms
   if (!/disabled by GOPROXY=off|toolchain not available/.test(result.message)) return result;
   return new KoError(result.message, {
     cause: result.cause,
-    hint: "ko check downloads nothing. Type: go mod download",
+    hint: "Download modules first, as ko check does not: go mod download",
   });
 }
 

@@ -21,6 +21,7 @@ import { formatCount, type Log } from "./log.ts";
 import { checkPlatforms } from "./oci.ts";
 import type { Naming } from "./reference.ts";
 import { type Reading, readReferences, selectNames } from "./resolve.ts";
+import { redactUrl } from "./url.ts";
 import { isUrl, readInputs } from "./yaml-inputs.ts";
 
 export interface CheckRequest {
@@ -72,7 +73,7 @@ export async function runCheck(request: CheckRequest, { host, log }: { host: Hos
 async function checkRequest({ files, platforms, selector }: CheckRequest): Promise<void> {
   const url = files.find(isUrl);
   if (url !== undefined) {
-    throw new UsageError("Cannot check a URL: ko check makes no request", {
+    throw new UsageError(`Cannot check "${redactUrl(url)}": ko check makes no request`, {
       hint: "Type: curl URL | ko check -f -",
     });
   }

@@ -350,7 +350,7 @@ function unknownFlag(name: string, reader: Reader): UsageError {
   const passes = /^ko (?:apply|create|run)$/.test(reader.command) && nearest === undefined;
   return new UsageError(`Cannot use --${name}: "${reader.command}" has no such flag${near}`, {
     hint: passes
-      ? `A flag of kubectl stands after --: ${reader.command} … -- --${name}`
+      ? `Put kubectl's flags after --: ${reader.command} … -- --${name}`
       : `Type "${reader.command} --help" to see the flags.`,
   });
 }

@@ -177,7 +177,7 @@ function listFiles(flags: BuildFlags): readonly FilePlace[] {
 function readTimingOutput({ timing }: Pick<BuildFlags, "timing">): TimingOutput | undefined {
   if (timing === "-") {
     throw new UsageError('Cannot use --timing="-": stdout is for the results, a file is wanted', {
-      hint: "--timing alone shows a table on stderr.",
+      hint: "Use --timing alone for a table on stderr.",
     });
   }
   if (typeof timing === "string") return { file: timing };
@@ -187,7 +187,7 @@ function readTimingOutput({ timing }: Pick<BuildFlags, "timing">): TimingOutput 
 function readFile(file: string, flag: string): string | undefined {
   if (file !== "-") return file || undefined;
   throw new UsageError(`Cannot use ${flag}="-": stdout is for the results, a file is wanted`, {
-    hint: "On Linux and macOS, /dev/stderr is a file too.",
+    hint: "Name a file. On Linux and macOS, /dev/stderr is one.",
   });
 }
 
@@ -317,7 +317,7 @@ function readPairs(pairs: readonly string[], flag: string): ReadonlyMap<string, 
       if (equals > 0) return [pair.slice(0, equals), pair.slice(equals + 1)];
       const why = equals < 0 ? `there is no "="` : "the key is empty";
       throw new UsageError(`Cannot use ${flag}="${pair}": ${why}, wanted KEY=VALUE`, {
-        hint: `A comma begins the next pair; one inside a value wants quotes: ${flag} '"key=a,b"'`,
+        hint: `Put a value that has a comma in quotes: ${flag} '"key=a,b"'`,
       });
     }),
   );

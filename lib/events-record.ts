@@ -148,7 +148,7 @@ async function checkGithubOutput({ cwd, env }: Host): Promise<void> {
   const { GITHUB_OUTPUT: output, GITHUB_STEP_SUMMARY: summary } = env;
   if (!output) {
     throw new UsageError("Cannot use --github-output: GITHUB_OUTPUT is not set, wanted the file of a step's outputs", {
-      hint: "GitHub Actions sets it. Elsewhere: --metadata-file FILE, or --dotenv FILE in GitLab",
+      hint: "Use --metadata-file FILE outside of GitHub Actions, or --dotenv FILE in GitLab.",
     });
   }
   await checkWritableFile(resolve(cwd, output), "GITHUB_OUTPUT");

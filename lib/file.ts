@@ -251,7 +251,7 @@ export async function withLock<T>(
       throw new KoError(
         `Cannot lock "${file}": another process has held it for ${Math.round(patience / 1000)} seconds`,
         {
-          hint: "Wait for the other ko to end, then try again",
+          hint: "Wait for the other ko to end, then try again.",
           transient: true,
         },
       );

@@ -44,7 +44,7 @@ export function parseArgument(text: string, cwd: string): ParsedArgument {
 /** Parses an argument; a Go file that exists stands for its package. */
 export function readArgument(text: string, cwd: string): Argument | KoError {
   const name = withoutScheme(text);
-  if (name === "") return new UsageError(`Cannot build "${text}": it is empty, want an import path or a folder`);
+  if (name === "") return new UsageError(`Cannot build "${text}": it is empty, wanted an import path or a folder`);
   if (name.startsWith("-")) return new UsageError(`Cannot build "${text}": no import path begins with a dash`);
   const path = resolve(cwd, name);
   if (name.endsWith(".go") && look(path)?.isFile() === true) {

@@ -238,7 +238,7 @@ function missing(
   const near = nearest === undefined ? "" : `, the nearest is ${showPath(join(dirname(path), nearest), cwd)}`;
   const where = word === undefined ? entry.where : nameWord(word);
   return new UsageError(`Cannot use ${where}: ${entry.name} is for ${shown}, which does not exist${near}`, {
-    hint: "ko checks all entries of builds, also those that this run does not use.",
+    hint: "Correct the entry: ko checks all entries of builds, also those that this run does not use.",
   });
 }
 

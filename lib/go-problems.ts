@@ -64,13 +64,13 @@ export async function explainPackage(found: GoPackage, options: ExplainOptions):
   if (found.name !== "" && found.name !== "main")
     return noProgram(`it is a library (package ${found.name})`, found, options);
   if (found.problem === undefined && found.goFiles.length + found.cgoFiles.length === 0) {
-    return new ProgramError(`Cannot build "${text}": the folder ${found.dir} has only test files, want package main`);
+    return new ProgramError(`Cannot build "${text}": the folder ${found.dir} has only test files, wanted package main`);
   }
   if (found.problem !== undefined || found.dependencyProblems.length > 0) return explainFaults(found, options);
   const { file } = options;
   if (file !== undefined && !found.goFiles.includes(file) && !found.cgoFiles.includes(file)) {
     return new ProgramError(`Cannot build "${text}": ${file} takes no part in package main of ${found.dir}`, {
-      hint: "Its build constraints leave it out, or it is a test.",
+      hint: "Name a file that go compiles into the program: build constraints leave this one out, or it is a test.",
     });
   }
   return undefined;
@@ -156,7 +156,7 @@ async function noProgram(what: string, found: GoPackage, options: ExplainOptions
   const below = await options.below(found.importPath);
   const meant = below.length > 0 ? undefined : await options.suggest();
   const hint = below.length > 0 ? `Programs below it: ${below.join(" ")}` : meant && `Did you mean "${meant}"?`;
-  return new ProgramError(`Cannot build "${options.text}": ${what}, want package main`, { hint });
+  return new ProgramError(`Cannot build "${options.text}": ${what}, wanted package main`, { hint });
 }
 
 /** The error of a package that `go list` did not find. */

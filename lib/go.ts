@@ -303,7 +303,9 @@ function isProgress(line: string): boolean {
 function armVersion(variant: string, platform: Platform): string | undefined {
   const digits = /^v(\d+)$/.exec(variant)?.[1];
   if (digits === undefined) {
-    throw new KoError(`Cannot build for "${formatPlatform(platform)}": the variant is "${variant}", want v5, v6 or v7`);
+    throw new KoError(
+      `Cannot build for "${formatPlatform(platform)}": the variant is "${variant}", wanted v5, v6 or v7`,
+    );
   }
   const version = Number(digits);
   return version < 5 ? undefined : String(Math.min(version, 7));

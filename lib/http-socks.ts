@@ -10,6 +10,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { createServer, connect, isIP, type Server, type Socket } from "node:net";
 import { codeOf, KoError, messageOf } from "./errors.ts";
+import { redactUrl } from "./url.ts";
 
 /** Where a connection leads. */
 interface Target {
@@ -57,8 +58,8 @@ export class SocksBridge implements Disposable {
   static async open(proxy: string): Promise<SocksBridge> {
     const url = URL.canParse(proxy) ? new URL(proxy) : undefined;
     if (url === undefined || url.hostname === "") {
-      throw new KoError("Cannot use the SOCKS5 proxy: its URL has no host", {
-        hint: "Set HTTPS_PROXY=socks5://HOST:1080",
+      throw new KoError(`Cannot use the SOCKS5 proxy "${redactUrl(proxy)}": it has no host`, {
+        hint: "Type: export HTTPS_PROXY=socks5://HOST:1080",
       });
     }
     const server = createServer({ pauseOnConnect: true });

@@ -170,7 +170,7 @@ function secret(link: string, { path, repository, rules }: Way & { readonly repo
   return new KoError(
     `Cannot pack the symlink "${link}": it leads to "${path}" in ${what}, which may hold secrets such as tokens`,
     {
-      hint: `Only .git/HEAD, .git/refs and .git/packed-refs of the work tree around kodata may be linked; copy the file.`,
+      hint: `Copy the file. Of a repository, only .git/HEAD, .git/refs and .git/packed-refs around kodata may be linked.`,
     },
   );
 }

@@ -124,12 +124,12 @@ async function findDescriptor(path: string, reference: string, expected: Descrip
     // The part of a full name after its last colon: that can be typed after "oci:DIR:".
     const tags = all.flatMap(namesOf).map((name) => name.slice(name.lastIndexOf(":") + 1));
     const tag = findNearest(reference, tags) ?? tags.find((one) => tags.indexOf(one) === tags.lastIndexOf(one));
-    const list = `It has ${all.map(showEntry).join(", ")}`;
+    const list = `Name one of ${all.map(showEntry).join(", ")}`;
     return new KoError(
       `Cannot find ${reference === "" ? "an image" : `"${reference}"`} in OCI layout "${path}": ${why}`,
       {
         transient: true,
-        hint: all.length === 0 ? undefined : tag === undefined ? list : `${list}. Name one: oci:${path}:${tag}`,
+        hint: all.length === 0 ? undefined : tag === undefined ? `${list}.` : `${list}, as in oci:${path}:${tag}`,
       },
     );
   };
@@ -282,7 +282,7 @@ async function checkFolder(path: string): Promise<void> {
   if (names.includes("oci-layout")) await findLayoutIndex(path);
   else if (!names.every((name) => OURS.test(name))) {
     throw new KoError(`Cannot write OCI layout "${path}": the folder is not empty and has no file oci-layout`, {
-      hint: "Name a folder that is new, empty, or an OCI layout",
+      hint: "Name a folder that is new, empty, or an OCI layout.",
     });
   }
 }

@@ -301,7 +301,7 @@ export function checkPlatforms(platforms: readonly string[], source: string): vo
 export function parsePlatform(text: string): Platform {
   const fail = (why: string): KoError =>
     new KoError(`Cannot read "${text}" as a platform: ${why}, wanted OS[/ARCHITECTURE[/VARIANT]]`, {
-      hint: `"go tool dist list" shows what Go can build for.`,
+      hint: `Type "go tool dist list" to see what Go can build for.`,
     });
   const [path = "", version, ...more] = text.trim().split(":");
   if (more.length > 0) throw fail("it has more than one colon");

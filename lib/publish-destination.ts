@@ -221,7 +221,7 @@ function checkRepository(repository: string): void {
     throw new UsageError(
       'Cannot use KO_DOCKER_REPO: it holds an "@", a name without user, password or digest is wanted',
       {
-        hint: "Credentials belong into the Docker config file: ko login HOST -u USER --password-stdin",
+        hint: "Put credentials into the Docker config file: ko login HOST -u USER --password-stdin",
       },
     );
   }

@@ -129,7 +129,7 @@ export class Registry implements AsyncDisposable {
     reference: string,
     options: FindManifestOptions = {},
   ): Promise<Descriptor | undefined> {
-    const action = `look for manifest ${manifestName(repository, reference)}`;
+    const action = `check whether the registry has ${manifestName(repository, reference)}`;
     const { isPushed = false, push = false } = options;
     const ask = async (method: "HEAD" | "GET"): Promise<Descriptor | undefined> => {
       const accept = isPushed ? [200, 404] : [200, 403, 404];

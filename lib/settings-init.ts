@@ -109,7 +109,7 @@ async function refuseOther(host: Host): Promise<void> {
 
 function exists(path: string): UsageError {
   return new UsageError(`Cannot write ${CONFIG_FILE}: ${path} exists, and ko init overwrites nothing`, {
-    hint: `"ko config" shows the settings that hold.`,
+    hint: 'Type "ko config" to see the settings that hold.',
   });
 }
 

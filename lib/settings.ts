@@ -157,7 +157,7 @@ async function findOffline(
     if (!(error instanceof KoError) || !error.message.includes("GOPROXY=off")) throw error;
     throw new KoError(error.message, {
       cause: error.cause,
-      hint: "ko config downloads nothing. Type: go mod download",
+      hint: "Download modules first, as ko config does not: go mod download",
     });
   }
 }

@@ -196,7 +196,7 @@ class Parser {
 
   #error({ position }: Token, why: string): UsageError {
     return new UsageError(`Cannot read the selector "${this.#text}" at character ${position}: ${why}`, {
-      hint: 'A selector looks like -l "app=web,tier in (front, back),!legacy".',
+      hint: 'Write a selector such as -l "app=web,tier in (front, back),!legacy".',
     });
   }
 }

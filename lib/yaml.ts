@@ -328,7 +328,7 @@ const MAX_BROKEN = 100;
 export function addBroken(errors: KoError[], error: KoError): void {
   errors.push(error);
   if (errors.length < MAX_BROKEN) return;
-  throw new KoErrors([...errors, new YamlError(`Cannot read on: ${MAX_BROKEN} documents are broken`)]);
+  throw new KoErrors([...errors, new YamlError(`Cannot read more YAML: ${MAX_BROKEN} documents are broken`)]);
 }
 
 /** The error of collections within collections without end. */

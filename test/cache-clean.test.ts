@@ -54,8 +54,8 @@ describe("ko cache", () => {
   });
 
   test.each<[readonly string[], Readonly<Record<string, string>>, number, string]>([
-    [["claen"], {}, 2, 'Cannot run "ko cache claen": "ko cache" has no such word, the nearest is "clean"'],
-    [["purge"], {}, 2, 'Cannot run "ko cache purge": "ko cache" has no such word\n'],
+    [["claen"], {}, 2, 'Cannot run "ko cache claen": "ko cache" has no such command, the nearest is "clean"'],
+    [["purge"], {}, 2, 'Cannot run "ko cache purge": "ko cache" has no such command\n'],
     [["clean", "all"], {}, 2, 'Cannot use "all": "ko cache" takes at most 1 argument'],
     [[], { KO_CACHE_MAX: "lots" }, 2, 'Cannot use KO_CACHE_MAX="lots": a size such as'],
     [[], { KOCACHE: import.meta.path }, 1, `Cannot use "${import.meta.path}" as the cache: it is not a folder`],
@@ -143,7 +143,7 @@ describe("ko cache clean", () => {
     expect(code).toBe(1);
     expect(stderr).toContain("Removed 1.2 MB in 2 entries");
     expect(stderr.match(/Error: Cannot remove ".*v0\/content\/\d{64}": EROFS/g)).toHaveLength(5);
-    expect(stderr).toContain("Error: Cannot remove 2 more\n");
+    expect(stderr).toContain("Error: Cannot remove 2 more files\n");
     expect(box.list().filter((path) => path.startsWith("v1"))).toEqual([]);
   });
 

@@ -203,7 +203,7 @@ describe("parseCommandLine()", () => {
 
   test.each(["apply", "create", "run"])("ko %s: says where a flag of kubectl stands", async (command) => {
     const shown = describeError(await rejectionOf(() => parseCommandLine([command, "--dry-run=server"])));
-    expect(shown).toEndWith(`\n  A flag of kubectl stands after --: ko ${command} … -- --dry-run`);
+    expect(shown).toEndWith(`\n  Put kubectl's flags after --: ko ${command} … -- --dry-run`);
   });
 
   test("says what to type next", async () => {

@@ -272,7 +272,7 @@ describe("a run refuses", () => {
       "a missing folder, also for other programs",
       "builds:\n- main: ./cmd/on\n",
       ["./cmd/two"],
-      "Cannot use main of builds[0] at CONFIG:3:9: builds[0] is for ./cmd/on, which does not exist, the nearest is ./cmd/one\n  ko checks all entries",
+      "Cannot use main of builds[0] at CONFIG:3:9: builds[0] is for ./cmd/on, which does not exist, the nearest is ./cmd/one\n  Correct the entry: ko checks all entries",
     ],
     [
       "a missing dir",

@@ -70,7 +70,7 @@ const CASES: Readonly<Record<string, Case>> = {
   },
   "a reference to a library": {
     files: { "config/web.yaml": pod("image: ko://example.com/app/lib") },
-    line: `config/web.yaml:5:12: error: ko://example.com/app/lib: it is a library (package lib), want package main`,
+    line: `config/web.yaml:5:12: error: ko://example.com/app/lib: it is a library (package lib), wanted package main`,
   },
   "a reference to a folder without Go": {
     files: { "config/web.yaml": pod("image: ko://example.com/app/cmd") },
@@ -114,7 +114,7 @@ const CASES: Readonly<Record<string, Case>> = {
       "go.sum": `example.org/other v1.0.0 h1:${"A".repeat(43)}=\nexample.org/other v1.0.0/go.mod h1:${"A".repeat(43)}=\n`,
       "cmd/web/main.go": mainGo("web", ["example.org/other/lib"]),
     },
-    line: `config/web.yaml:5:12: error: ko://example.com/app/cmd/web: cmd/web/main.go:3:8: module lookup disabled by GOPROXY=off. ko check downloads nothing. Type: go mod download`,
+    line: `config/web.yaml:5:12: error: ko://example.com/app/cmd/web: cmd/web/main.go:3:8: module lookup disabled by GOPROXY=off. Download modules first, as ko check does not: go mod download`,
   },
   "an upper-case scheme": {
     files: { "config/web.yaml": pod("image: KO://example.com/app/cmd/web") },
@@ -168,7 +168,7 @@ const CASES: Readonly<Record<string, Case>> = {
       ".git/refs/x": "",
       "cmd/web/kodata/x": { link: "../../../.git/config" },
     },
-    line: `cmd/web/kodata/x: error: it leads to "TREE/.git/config" in the git repository "TREE/.git", which may hold secrets such as tokens. Only .git/HEAD, .git/refs and .git/packed-refs of the work tree around kodata may be linked; copy the file.`,
+    line: `cmd/web/kodata/x: error: it leads to "TREE/.git/config" in the git repository "TREE/.git", which may hold secrets such as tokens. Copy the file. Of a repository, only .git/HEAD, .git/refs and .git/packed-refs around kodata may be linked.`,
   },
   "a kodata link to nothing": {
     files: { "cmd/web/kodata/style.css": { link: "../dist/style.css" } },
@@ -209,7 +209,7 @@ const CASES: Readonly<Record<string, Case>> = {
   "a platform that does not exist": {
     files: { ".ko.yaml": config("defaultPlatforms: [linux/]\n") },
     args: [],
-    line: `.ko.yaml:2:1: error: defaultPlatforms: Cannot read "linux/" as a platform: a part of it is empty, wanted OS[/ARCHITECTURE[/VARIANT]]. "go tool dist list" shows what Go can build for.`,
+    line: `.ko.yaml:2:1: error: defaultPlatforms: Cannot read "linux/" as a platform: a part of it is empty, wanted OS[/ARCHITECTURE[/VARIANT]]. Type "go tool dist list" to see what Go can build for.`,
   },
   "a base that is no image": {
     files: { ".ko.yaml": config("baseImageOverrides: {example.com/app/cmd/web: 'A B'}\n") },
@@ -235,7 +235,7 @@ const CASES: Readonly<Record<string, Case>> = {
   "an entry for a folder that does not exist": {
     files: { ".ko.yaml": config("builds:\n- main: ./cmd/wbe\n") },
     args: [],
-    line: `.ko.yaml:3:9: error: main of builds[0]: builds[0] is for ./cmd/wbe, which does not exist, the nearest is ./cmd/web. ko checks all entries of builds, also those that this run does not use.`,
+    line: `.ko.yaml:3:9: error: main of builds[0]: builds[0] is for ./cmd/wbe, which does not exist, the nearest is ./cmd/web. Correct the entry: ko checks all entries of builds, also those that this run does not use.`,
   },
   "an entry for a library": {
     files: { ".ko.yaml": config("builds:\n- main: ./lib\n") },
@@ -545,7 +545,7 @@ describe("ko check", () => {
     const env = { KO_DOCKER_REPO: `${host}/team`, GOPRIVATE: "example.org", GONOPROXY: "none", ...proxy };
     const { code, stdout } = await check(tree, { env });
     expect({ code, requests }).toEqual({ code: 1, requests: 0 });
-    expect(stdout).toContain("Type: go mod download");
+    expect(stdout).toContain("Download modules first, as ko check does not: go mod download");
     // The same without ko's care asks the server.
     await runToEnd(["go", "list", "-deps", "./cmd/web"], { cwd: tree.path, env: { ...environment, ...env } });
     expect(requests).toBeGreaterThan(0);
@@ -593,7 +593,7 @@ describe("ko check", () => {
     tree.write({ "cmd/web/main.go": libraryGo("web") });
     const changed = await run(["check", "-f", "config"]);
     expect(changed.stdout).toContain(
-      `config/web.yaml:5:12: error: ${WEB}: it is a library (package web), want package main\n`,
+      `config/web.yaml:5:12: error: ${WEB}: it is a library (package web), wanted package main\n`,
     );
     expect(snapshot(work.path)).toEqual(cache);
   });

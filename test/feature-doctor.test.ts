@@ -552,7 +552,7 @@ const ROWS: readonly Row[] = [
     ({ env }) => void (env["KO_DOCKER_REPO"] = "joe:canary-secret@registry.example.com/team"),
     [
       'problem repository: Cannot use KO_DOCKER_REPO: it holds an "@", a name without user, password or digest is wanted',
-      "Credentials belong into the Docker config file: ko login HOST -u USER --password-stdin",
+      "Put credentials into the Docker config file: ko login HOST -u USER --password-stdin",
     ],
   ],
   [

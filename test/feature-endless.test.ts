@@ -117,7 +117,7 @@ describe("large YAML", () => {
     const message = await messageOfFailure(resolveText("a: b: c\n---\n".repeat(100_000), selector));
     expect(message.split("\n").slice(-2)).toEqual([
       'Cannot read "a.yaml:199:4" as YAML: Nested mappings are not allowed in compact mappings',
-      "Cannot read on: 100 documents are broken",
+      "Cannot read more YAML: 100 documents are broken",
     ]);
   });
 

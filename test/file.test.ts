@@ -387,7 +387,7 @@ describe("withLock()", () => {
       const late = withLock(file, async () => "no", { signal, patience: 40 });
       expect(await late.catch((error: unknown) => error)).toEqual(
         new KoError(`Cannot lock "${file}": another process has held it for 0 seconds`, {
-          hint: "Wait for the other ko to end, then try again",
+          hint: "Wait for the other ko to end, then try again.",
           transient: true,
         }),
       );

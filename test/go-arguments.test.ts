@@ -56,8 +56,8 @@ describe("readArgument()", () => {
       ["path", at("cmd/app"), undefined],
       ["path", at("cmd/dir.go"), undefined],
       ["import", "cmd/app/other.go", undefined],
-      'Cannot build "": it is empty, want an import path or a folder',
-      'Cannot build "ko://": it is empty, want an import path or a folder',
+      'Cannot build "": it is empty, wanted an import path or a folder',
+      'Cannot build "ko://": it is empty, wanted an import path or a folder',
       'Cannot build "-x": no import path begins with a dash',
     ]);
   });

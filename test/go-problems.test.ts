@@ -53,18 +53,18 @@ describe("explainPackage()", () => {
   afterAll(() => tree[Symbol.dispose]());
 
   test.each([
-    ["another package", "./lib", "it is a library (package lib), want package main", undefined],
+    ["another package", "./lib", "it is a library (package lib), wanted package main", undefined],
     [
       "a package with programs below",
       "./tools",
-      "it is a library (package tools), want package main",
+      "it is a library (package tools), wanted package main",
       "Programs below it: ./tools/gen",
     ],
-    ["a folder without Go files", "./docs", "the folder $DIR/docs has no Go files, want package main", undefined],
+    ["a folder without Go files", "./docs", "the folder $DIR/docs has no Go files, wanted package main", undefined],
     [
       "a folder of programs",
       "./cmd",
-      "the folder $DIR/cmd has no Go files, want package main",
+      "the folder $DIR/cmd has no Go files, wanted package main",
       "Programs below it: ./cmd/app ./cmd/other",
     ],
     ["a slip in a folder's name", "./cmd/ap", "there is no folder $DIR/cmd/ap", 'Did you mean "./cmd/app"?'],
@@ -98,9 +98,9 @@ describe("explainPackage()", () => {
       "a file that takes no part",
       "./cmd/app/gen.go",
       "gen.go takes no part in package main of $DIR/cmd/app",
-      "Its build constraints leave it out, or it is a test.",
+      "Name a file that go compiles into the program: build constraints leave this one out, or it is a test.",
     ],
-    ["only tests", "./onlytest", "the folder $DIR/onlytest has only test files, want package main", undefined],
+    ["only tests", "./onlytest", "the folder $DIR/onlytest has only test files, wanted package main", undefined],
     ["two packages in a folder", "./two", "found packages main (a.go) and other (b.go) in $DIR/two", undefined],
     ["a syntax error among the imports", "./header", "header/main.go:3:8: string literal not terminated", undefined],
     [
@@ -189,7 +189,7 @@ describe("explainPackage()", () => {
     const failures = await failuresOf(listPrograms(bad, { ...world, platform: LINUX }), tree.path);
     expect(failures.map((each) => each.message)).toEqual([
       'Cannot build "./cmd/ap": there is no folder $DIR/cmd/ap',
-      'Cannot build "./lib": it is a library (package lib), want package main',
+      'Cannot build "./lib": it is a library (package lib), wanted package main',
       'Cannot build "./win" for linux/amd64: build constraints exclude all its Go files (main_windows.go)',
       'Cannot build "./cmd/othr": there is no folder $DIR/cmd/othr',
     ]);

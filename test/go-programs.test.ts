@@ -186,8 +186,8 @@ describe("findPrograms() and choosePrograms()", () => {
     ["libraries match", "./l...", "none of the 2 packages it matches is package main"],
     ["nothing but a test matches", "./cmd/tests/...", "the one package it matches is not package main"],
     ["it begins nowhere", "./none/...", "there is no folder ./none"],
-    ["it is empty", "", "it is empty, want an import path or a folder"],
-    ["it is a reference to nothing", "ko://", "it is empty, want an import path or a folder"],
+    ["it is empty", "", "it is empty, wanted an import path or a folder"],
+    ["it is a reference to nothing", "ko://", "it is empty, wanted an import path or a folder"],
     ["it looks like a flag", "-o=/etc/passwd", "no import path begins with a dash"],
   ])("refuses an argument when %s", async (_name, text, why) => {
     using tree = writeTree({

@@ -38,7 +38,7 @@ describe("buildEnvironment()", () => {
 
   test("refuses an arm variant that is none", () => {
     expect(() => buildEnvironment({ os: "linux", architecture: "arm", variant: "hf" }, {})).toThrow(
-      'Cannot build for "linux/arm/hf": the variant is "hf", want v5, v6 or v7',
+      'Cannot build for "linux/arm/hf": the variant is "hf", wanted v5, v6 or v7',
     );
   });
 

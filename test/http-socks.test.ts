@@ -224,7 +224,7 @@ describe("a SOCKS5 proxy that", () => {
   test("has no host is named", async () => {
     await using client = makeClient({ env: { HTTPS_PROXY: "socks5://" } });
     const { message } = await failureOf(client.registry.findManifest({ host: "registry.test", path }, "v1"));
-    expect(message).toBe("Cannot use the SOCKS5 proxy: its URL has no host");
+    expect(message).toBe('Cannot use the SOCKS5 proxy "socks5://": it has no host');
   });
 });
 

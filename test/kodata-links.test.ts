@@ -148,7 +148,7 @@ describe("findLinkTarget() refuses", () => {
       const failure = await walkFailure(data);
       expect(failure.message).toStartWith(`Cannot pack the symlink "${link}": it leads to "`);
       expect(failure.message).toContain(" in the git repository ");
-      expect(failure.hint).toContain("Only .git/HEAD, .git/refs and .git/packed-refs");
+      expect(failure.hint).toContain("Of a repository, only .git/HEAD, .git/refs and .git/packed-refs");
       expect(await walkFailure(data, { allowedRoot: "/" })).toEqual(failure);
       rmSync(link);
     }

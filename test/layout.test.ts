@@ -358,11 +358,11 @@ describe("openLayout()", () => {
     expect(errors.map(({ message, hint }) => ({ message, hint }))).toEqual([
       {
         message: `Cannot find an image in OCI layout "${path}": it has 2 images, a name is wanted`,
-        hint: `It has "v1", "app:v2". Name one: oci:${path}:v1`,
+        hint: `Name one of "v1", "app:v2", as in oci:${path}:v1`,
       },
       {
         message: `Cannot find "v3" in OCI layout "${path}": there is none`,
-        hint: `It has "v1", "app:v2". Name one: oci:${path}:v1`,
+        hint: `Name one of "v1", "app:v2", as in oci:${path}:v1`,
       },
     ]);
   });

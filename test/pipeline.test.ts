@@ -96,7 +96,7 @@ describe("Pipeline#publish()", () => {
     await run();
     tree.write({ "app/cmd/app/main.go": "package app\n" });
     expect(String(await rejectionOf(run({ warnings: ["odd"] })))).toContain(
-      "it is a library (package app), want package main",
+      "it is a library (package app), wanted package main",
     );
     expect(logged).toEqual([
       "Using base scratch for example.com/app/cmd/app",

@@ -252,7 +252,7 @@ describe("planDestination()", () => {
     const error = await rejectionOf(planDestination(FLAGS, { dockerRepo, cwd: "/" }));
     expect(describeError(error)).toBe(
       'Error: Cannot use KO_DOCKER_REPO: it holds an "@", a name without user, password or digest is wanted\n' +
-        "  Credentials belong into the Docker config file: ko login HOST -u USER --password-stdin",
+        "  Put credentials into the Docker config file: ko login HOST -u USER --password-stdin",
     );
   });
 

@@ -142,7 +142,7 @@ describe.skipIf(missing)("a push", () => {
       expect(asked()).toEqual([`POST /odd ${post}`, `GET /odd ${get}`]);
       // Each names its own task.
       expect(failures[3]).toMatch(
-        /^Cannot (?:push|look for) manifest .*: get a token for .* answered 4\d\d \(DENIED\)/,
+        /^Cannot (?:push manifest|check whether the registry has) .*: get a token for .* answered 4\d\d \(DENIED\)/,
       );
       expect(failures[1]).toMatch(/^Cannot (?:start the upload of|look for) blob /);
       expect(client.waits).toEqual([]);
@@ -156,7 +156,7 @@ describe.skipIf(missing)("a push", () => {
       expect(proxy.log).toEqual(["GET /v2/ 403"]);
       expect(failures.map(({ message }) => message.replace(/: ask.*$/, ""))).toEqual([
         `Cannot read manifest "${repository.host}/${repository.path}:v1"`,
-        `Cannot look for manifest "${repository.host}/${repository.path}:v2"`,
+        `Cannot check whether the registry has "${repository.host}/${repository.path}:v2"`,
       ]);
     });
   });

@@ -141,8 +141,8 @@ describe.skipIf(programs === undefined)("ko resolve", () => {
     expect(stderr.trimEnd().split("\n")).toEqual([
       "Error: bad/a.yaml:3:5: ko://example.com/app/cmd/thre: no required module provides package example.com/app/cmd/thre",
       '  Did you mean "example.com/app/cmd/three"?',
-      "Error: bad/a.yaml:4:5: ko://example.com/app/lib: it is a library (package lib), want package main",
-      "Error: bad/b.yaml:2:12: ko://fmt: it is a library (package fmt), want package main",
+      "Error: bad/a.yaml:4:5: ko://example.com/app/lib: it is a library (package lib), wanted package main",
+      "Error: bad/b.yaml:2:12: ko://fmt: it is a library (package fmt), wanted package main",
       "Error: bad/b.yaml:4:3: ko://example.com/app/cmd/...: it is a pattern, one program is wanted",
       "Error: bad/b.yaml:6:3: ko://example.com/app/cmd/thre: no required module provides package example.com/app/cmd/thre",
       '  Did you mean "example.com/app/cmd/three"?',
@@ -282,7 +282,7 @@ describe("ko resolve --strict=false", () => {
     expect({ code: second.code, warnings: warnings(second), stdout: second.stdout }).toEqual({
       code: 0,
       warnings: [
-        `Warning: in.yaml:1:4: ${path}: it is a library (package lib), want package main; it is left as it is`,
+        `Warning: in.yaml:1:4: ${path}: it is a library (package lib), wanted package main; it is left as it is`,
         pattern,
       ],
       stdout: files["in.yaml"],
