@@ -277,6 +277,15 @@ const REPORT_FLAGS = {
   },
 } as const;
 
+const WAIT_FLAGS = {
+  wait: {
+    kind: "optional",
+    default: false,
+    placeholder: "TIME",
+    help: "Wait until what was applied runs, at most TIME (2m), and say why it does not.",
+  },
+} as const;
+
 const LOGIN_CREDENTIAL_FLAGS = {
   username: { kind: "text", short: "u", default: "", placeholder: "USER", help: "User to log in as." },
   password: {
@@ -323,7 +332,11 @@ export const RESOLVE_FLAGS: typeof INPUT_FLAGS & typeof BUILD_COMMAND_FLAGS = {
 };
 
 /** The flags of `ko apply` and `ko create`. */
-export const APPLY_FLAGS: typeof RESOLVE_FLAGS & typeof KUBECTL_FLAGS = { ...RESOLVE_FLAGS, ...KUBECTL_FLAGS };
+export const APPLY_FLAGS: typeof RESOLVE_FLAGS & typeof WAIT_FLAGS & typeof KUBECTL_FLAGS = {
+  ...RESOLVE_FLAGS,
+  ...WAIT_FLAGS,
+  ...KUBECTL_FLAGS,
+};
 
 /** The flags of `ko run`. */
 export const RUN_FLAGS: BuildFlagTable & typeof KUBECTL_FLAGS = { ...ALL_BUILD_FLAGS, ...KUBECTL_FLAGS };

@@ -322,3 +322,25 @@ function readPairs(pairs: readonly string[], flag: string): ReadonlyMap<string, 
     }),
   );
 }
+
+/** Of `--wait` without a time. */
+const DEFAULT_WAIT_MS = 120_000;
+const MS_OF_UNIT: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
+
+/**
+ * Reads `--wait[=TIME]`.
+ *
+ * @returns milliseconds; undefined if ko does not wait
+ * @throws {UsageError} If TIME is none, such as `2m`, `90s` or `1m30s`.
+ */
+export function readWait(value: boolean | string): number | undefined {
+  if (typeof value === "boolean") return value ? DEFAULT_WAIT_MS : undefined;
+  if (value === "true") return DEFAULT_WAIT_MS;
+  if (value === "false") return undefined;
+  const parts = [...value.matchAll(/(\d+(?:\.\d+)?)(ms|s|m|h)/g)];
+  const ms = parts.reduce((sum, [, number, unit = ""]) => sum + Number(number) * (MS_OF_UNIT[unit] ?? 0), 0);
+  if (parts.map(([text]) => text).join("") === value && ms > 0) return ms;
+  throw new UsageError(`Cannot use --wait="${value}": it is not a time`, {
+    hint: "Write it as in --wait=90s or --wait=2m.",
+  });
+}

@@ -272,17 +272,22 @@ async function publishOne({ positionals }: Of<"run">, run: Run): Promise<Publish
 /** `apply` and `create`: resolves the YAML, then runs one kubectl with all of it on stdin. */
 async function feedKubectl(invocation: Of<"apply" | "create">, run: Run): Promise<number> {
   const { host, log, timing } = run;
+  const { filename, selector, wait } = invocation.flags;
+  const { readWait } = await import("./cli-options.ts");
+  const limit = readWait(wait);
   const text = await besideCluster(invocation, run, (watched) => resolveYaml(invocation, { ...run, host: watched }));
-  const { filename, selector } = invocation.flags;
   if (selector !== "" && text === "") {
     throw new KoError(`No object in ${filename.join(", ") || "the kustomization"} has the labels ${selector}`);
   }
   const { kubectlArguments, runKubectl } = await import("./kubectl.ts");
-  const args = [invocation.command, "-f", "-", ...kubectlArguments(invocation.flags, invocation.given)];
+  const place = kubectlArguments(invocation.flags, invocation.given);
+  const args = [invocation.command, "-f", "-", ...place, ...withoutEmpty(invocation.afterDashes)] as const;
+  if (limit !== undefined) {
+    const { applyAndWait } = await import("./rollout-apply.ts");
+    return await applyAndWait(host, { log, timing, args, text, limit });
+  }
   const stdin = new TextEncoder().encode(text);
-  return timing.time("kubectl", invocation.command, () =>
-    runKubectl(host, [...args, ...withoutEmpty(invocation.afterDashes)], { log, stdin }),
-  );
+  return timing.time("kubectl", invocation.command, () => runKubectl(host, args, { log, stdin }));
 }
 
 /** Drops empty words, except where one can be the value of the flag before it. */
@@ -356,6 +361,11 @@ async function runRounds(
     await record?.fail(error);
     throw error;
   });
+  if (invocation.command !== "build" && invocation.command !== "resolve" && invocation.given.has("wait")) {
+    throw new UsageError("Cannot use --wait with --watch: a watch goes on after a rollout that failed", {
+      hint: "Leave --wait out.",
+    });
+  }
   const { watchAndRun } = await import("./watch.ts");
   for (const warning of build.warnings) log.warn(warning);
   const { progress } = flags;

@@ -21,6 +21,7 @@ import type { ErrorKind } from "./errors.ts";
  * - `write`: writing layouts and archives
  * - `sbom`: making, writing and pushing SBOMs
  * - `kubectl`: `kubectl`
+ * - `rollout`: waiting until what was applied runs
  */
 export type Stage =
   | "start"
@@ -35,7 +36,8 @@ export type Stage =
   | "load"
   | "write"
   | "sbom"
-  | "kubectl";
+  | "kubectl"
+  | "rollout";
 
 /** A place in a file that a message names, as compilers and ko write it: `cmd/web/main.go:3:15`. */
 export interface EventPlace {

@@ -34,6 +34,7 @@ const WORDS: Readonly<Record<Stage, string>> = {
   write: "writing",
   sbom: "writing SBOM",
   kubectl: "kubectl",
+  rollout: "waiting",
 };
 
 /** Of several stages at once, the first one here is shown. */
@@ -48,6 +49,7 @@ const BY_WEIGHT: readonly Stage[] = [
   "base",
   "list",
   "kubectl",
+  "rollout",
   "read",
   "check",
   "start",

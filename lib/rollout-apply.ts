@@ -1,0 +1,79 @@
+/** `ko apply --wait` and `ko create --wait`: kubectl, then the wait for what it applied. */
+import type { Host } from "./host.ts";
+import { clusterArguments, runKubectl } from "./kubectl.ts";
+import { readContext } from "./kubectl-cluster.ts";
+import type { Log } from "./log.ts";
+import { ClusterApi } from "./rollout-api.ts";
+import { type Applied, findApplied } from "./rollout-objects.ts";
+import { waitForRollout } from "./rollout.ts";
+import type { Timing } from "./timing.ts";
+
+export interface ApplyOptions {
+  readonly log: Log;
+  readonly timing: Timing;
+  /** Arguments of kubectl: the command, `-f -`, its flags. */
+  readonly args: readonly [string, ...string[]];
+  /** The YAML for stdin. */
+  readonly text: string;
+  /** Milliseconds. */
+  readonly limit: number;
+}
+
+/** Characters of kubectl's output that are searched for names: lines of some ten thousand objects. */
+const MAX_CHARS = 4 * 1024 * 1024;
+
+/**
+ * Runs kubectl with YAML on stdin, and waits until the objects run.
+ *
+ * @returns the exit code of kubectl
+ * @throws {ClusterError} If kubectl succeeds, and an object does not run.
+ */
+export async function applyAndWait(host: Host, options: ApplyOptions): Promise<number> {
+  const { args, limit, log, text, timing } = options;
+  const [command] = args;
+  const applied = await findApplied(text);
+  const isTrial = args.some((word) => /^--dry-run(?:=(?!none$)|$)/.test(word));
+  let said = "";
+  const onOutput = (chunk: Uint8Array): Promise<void> => {
+    if (said.length < MAX_CHARS) said += new TextDecoder().decode(chunk);
+    return host.out(chunk);
+  };
+  const stdin = new TextEncoder().encode(text);
+  const apply = (): Promise<number> =>
+    timing.time("kubectl", command, () => runKubectl(host, args, { log, stdin, onOutput }));
+  if (applied.length === 0 || isTrial) {
+    const code = await apply();
+    if (code === 0)
+      log.info(
+        isTrial ? "Nothing to wait for: --dry-run changes nothing" : "Nothing to wait for: no object is a workload",
+      );
+    return code;
+  }
+  const flags = clusterArguments(args);
+  // kubectl proxy starts while the other kubectl applies.
+  const opening = ClusterApi.open({ host, log, flags });
+  const context = readContext(host, flags);
+  await using stack = new AsyncDisposableStack();
+  stack.defer(async () => {
+    const [api] = await Promise.allSettled([opening, context]);
+    if (api.status === "fulfilled") await api.value[Symbol.asyncDispose]();
+  });
+  const code = await apply();
+  if (code !== 0) return code;
+  const { namespace = "default" } = await context;
+  const named = applied.map((each) => nameAfter(each, said));
+  const api = await opening;
+  await timing.time("rollout", command, () => waitForRollout(named, { host, log, api, flags, namespace, limit }));
+  return code;
+}
+
+/** Gives an object whose name the server made the name that kubectl printed: `job.batch/clean-x7k2p created`. */
+function nameAfter(applied: Applied, said: string): Applied {
+  if (applied.name !== "") return applied;
+  const kind = applied.kind.toLowerCase();
+  for (const [, type = "", name = ""] of said.matchAll(/^([a-z][\w.-]*)\/(\S+) /gm)) {
+    const isSame = type === kind || type.startsWith(`${kind}.`);
+    if (isSame && name.startsWith(applied.generateName)) return { ...applied, name };
+  }
+  return applied;
+}

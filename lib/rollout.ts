@@ -1,0 +1,289 @@
+/**
+ * Waits until what was applied runs, and says why it does not.
+ *
+ * The objects of this run are asked for again and again until each is ready, failed, or the time is over. A cause that no
+ * time mends ends the wait for its object at once. What a status means: rollout-state.ts and rollout-pods.ts.
+ */
+import { setTimeout } from "node:timers/promises";
+import { ClusterError, KoError, KoErrors, messageOf, printable } from "./errors.ts";
+import type { Host } from "./host.ts";
+import { runKubectl } from "./kubectl.ts";
+import type { Log } from "./log.ts";
+import type { Answer, ClusterApi } from "./rollout-api.ts";
+import { findMainModule, findPanic, lastLines } from "./rollout-log.ts";
+import { type Applied, at, listAt, resourceOf, textAt } from "./rollout-objects.ts";
+import { type Cause, causesOf } from "./rollout-pods.ts";
+import { type Progress, progressOf } from "./rollout-state.ts";
+
+export interface WaitOptions {
+  readonly host: Host;
+  readonly log: Log;
+  readonly api: ClusterApi;
+  /** The flags of kubectl that say where the cluster is and who asks. */
+  readonly flags: readonly string[];
+  /** Of objects that name none. */
+  readonly namespace: string;
+  /** Milliseconds for all objects together. */
+  readonly limit: number;
+}
+
+/** Milliseconds between two looks at an object: a verdict comes at most two of them after its evidence. */
+const POLL_MS = 500;
+/** A workload of a thousand Pods has the same cause in each. */
+const MAX_PODS = 5;
+/** Events that say why a workload gets no Pods. */
+const NO_PODS = /^FailedCreate$/;
+
+/**
+ * Waits for objects.
+ *
+ * @throws {ClusterError} If one will not run, or does not in time.
+ * @throws {KoErrors} If several do not.
+ */
+export async function waitForRollout(applied: readonly Applied[], options: WaitOptions): Promise<void> {
+  const started = options.host.monotonic();
+  const waits = applied.map((each) => new Rollout(each, { ...options, started }).wait());
+  const failures = (await Promise.all(waits)).filter((failure) => failure !== undefined);
+  const [first, second] = failures;
+  if (first !== undefined) throw second === undefined ? first : new KoErrors(failures);
+}
+
+/** The rollout of one object. */
+class Rollout {
+  readonly #applied: Applied;
+  readonly #options: WaitOptions & { readonly started: number };
+  readonly #namespace: string;
+  readonly #name: string;
+  #said = "";
+
+  constructor(applied: Applied, options: WaitOptions & { readonly started: number }) {
+    this.#applied = applied;
+    this.#options = options;
+    this.#namespace = applied.namespace ?? options.namespace;
+    this.#name = resourceOf(applied);
+  }
+
+  /** @returns why it does not run */
+  async wait(): Promise<ClusterError | undefined> {
+    const { api, host, limit, started } = this.#options;
+    let last: Cause | undefined;
+    let path: string | undefined;
+    for (;;) {
+      const answer = await this.#ask(async (): Promise<Answer> => {
+        path ??= await api.pathOf(this.#applied, this.#namespace);
+        return path === undefined ? { kind: "missing" } : api.get(path);
+      });
+      if (answer?.kind === "forbidden") return this.#askKubectl(answer.message);
+      if (answer?.kind === "missing") return this.#failure({ text: "is not in the cluster" });
+      const isLate = host.monotonic() - started > limit;
+      if (answer !== undefined) {
+        const progress = progressOf(this.#applied, answer.value);
+        if (progress.state === "ready" || progress.state === "over") return this.#finish(progress);
+        const causes = (await this.#ask(() => this.#causesOf(answer.value))) ?? [];
+        const hopeless = causes.find((cause) => cause.hopeless);
+        last = causes[0];
+        if (hopeless !== undefined) return this.#failure({ text: "does not run", cause: hopeless });
+        if (progress.state === "failed") return this.#failure({ text: progress.text, cause: last });
+        if (isLate) return this.#failure({ text: `${progress.text} after ${seconds(limit)}`, cause: last });
+        this.#say(last === undefined ? progress.text : `${progress.text}: ${last.text}`);
+      } else if (isLate) return this.#failure({ text: "is not known to run: the API server does not answer" });
+      await setTimeout(POLL_MS, undefined, { signal: host.signal });
+    }
+  }
+
+  /** Asks the API; undefined if it does not answer, which may pass. */
+  async #ask<T>(work: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await work();
+    } catch (error) {
+      this.#options.host.signal.throwIfAborted();
+      if (!(error instanceof KoError)) throw error;
+      this.#say(`is not known to run: ${messageOf(error)}`);
+      return undefined;
+    }
+  }
+
+  #say(text: string): void {
+    if (text === this.#said) return;
+    this.#said = text;
+    this.#options.log.info(`${this.#name} ${printable(text, 600)}`);
+  }
+
+  #finish({ state, text }: Progress): undefined {
+    const { host, log, started } = this.#options;
+    const after = state === "ready" ? ` after ${seconds(host.monotonic() - started)}` : "";
+    log.info(`${this.#name} ${printable(text, 600)}${after}`);
+  }
+
+  /** The causes in the newest Pods, the hopeless ones first; or why there are no Pods. */
+  async #causesOf(object: unknown): Promise<readonly Cause[]> {
+    const { api } = this.#options;
+    const { owner, pods } = await this.#podsOf(object);
+    const unready = pods.filter((pod) => textAt(pod, "status", "phase") !== "Succeeded").slice(0, MAX_PODS);
+    const causes = await Promise.all(
+      unready.map(async (pod) => causesOf(pod, await this.#eventsOf(textAt(pod, "metadata", "uid")))),
+    );
+    if (pods.length > 0 || owner === undefined) {
+      // A Job starts another Pod, and decides itself when it has tried often enough.
+      const retries = this.#applied.kind === "Job";
+      const all = causes
+        .flat()
+        .map((cause) => (retries && cause.log !== undefined ? { ...cause, hopeless: false } : cause));
+      return all.toSorted((a, b) => Number(b.hopeless) - Number(a.hopeless));
+    }
+    const events = await api.list(this.#eventsPath(textAt(owner, "metadata", "uid")));
+    const refused = events.findLast((event) => NO_PODS.test(textAt(event, "reason")));
+    if (refused === undefined) return [];
+    return [{ text: `it gets no Pods: ${textAt(refused, "message")}`, hopeless: true, pod: "" }];
+  }
+
+  /** The Pods of the newest revision, and the object that makes them. */
+  async #podsOf(object: unknown): Promise<{ readonly owner: unknown; readonly pods: readonly unknown[] }> {
+    const { kind, name } = this.#applied;
+    if (kind === "Pod") return { owner: undefined, pods: [object] };
+    const isKnative = this.#applied.apiVersion.startsWith("serving.knative.dev/");
+    const selector = isKnative ? `serving.knative.dev/service=${name}` : selectorOf(object);
+    if (selector === undefined) return { owner: undefined, pods: [] };
+    const pods = await this.#list("/api/v1", "pods", selector);
+    if (isKnative) return { owner: undefined, pods };
+    let owner = object;
+    if (kind === "Deployment") {
+      const sets = await this.#list("/apis/apps/v1", "replicasets", selector);
+      const revision = revisionOf(object);
+      owner = sets.find((set) => isOwnedBy(set, object) && revisionOf(set) === revision);
+    }
+    const revision = textAt(object, "status", "updateRevision");
+    const newest = pods.filter((pod) => {
+      const isCurrent =
+        kind !== "StatefulSet" || textAt(pod, "metadata", "labels", "controller-revision-hash") === revision;
+      return isCurrent && isOwnedBy(pod, owner) && at(pod, "metadata", "deletionTimestamp") === undefined;
+    });
+    return { owner, pods: newest };
+  }
+
+  #list(group: string, plural: string, selector: string): Promise<readonly unknown[]> {
+    const query = new URLSearchParams({ labelSelector: selector, limit: "200" });
+    return this.#options.api.list(
+      `${group}/namespaces/${encodeURIComponent(this.#namespace)}/${plural}?${query.toString()}`,
+    );
+  }
+
+  async #eventsOf(uid: string): Promise<readonly unknown[]> {
+    return uid === "" ? [] : this.#options.api.list(this.#eventsPath(uid));
+  }
+
+  #eventsPath(uid: string): string {
+    const query = new URLSearchParams({ fieldSelector: `involvedObject.uid=${uid}`, limit: "200" });
+    return `/api/v1/namespaces/${encodeURIComponent(this.#namespace)}/events?${query.toString()}`;
+  }
+
+  /** The error of an object, with the last lines of the program that ended. */
+  async #failure({
+    cause,
+    text,
+  }: {
+    readonly text: string;
+    readonly cause?: Cause | undefined;
+  }): Promise<ClusterError> {
+    const { host } = this.#options;
+    if (cause === undefined) {
+      const hint = this.#hintFor({ text, hopeless: true, pod: "" });
+      return new ClusterError(`${this.#name} ${printable(text, 600)}`, { hint });
+    }
+    const pod = cause.pod === "" ? "" : ` (Pod ${cause.pod})`;
+    let first = `${this.#name} ${text}: ${cause.text}${pod}`;
+    const rest: string[] = [];
+    const output = await this.#readLog(cause);
+    const panic =
+      output === undefined ? undefined : findPanic(output, { cwd: host.cwd, module: findMainModule(host.cwd) });
+    if (output !== undefined) rest.push(...lastLines(output).map((line) => `  | ${line}`));
+    if (panic !== undefined) {
+      const [place0] = panic.places;
+      first += `: ${panic.text}${place0 === undefined ? "" : ` at ${place0.file}:${place0.line}`}`;
+      rest.push(...panic.places.map(({ file, line }) => `  → ${file}:${line}`));
+    }
+    const isForeign = /exec format error/.test(`${cause.text} ${output ?? ""}`);
+    const platform = isForeign && cause.node !== undefined ? await this.#platformOf(cause.node) : undefined;
+    if (platform !== undefined) first += `. The program is for another processor: node ${cause.node} is ${platform}`;
+    return new ClusterError([printable(first, 1200), ...rest].join("\n"), {
+      hint: isForeign
+        ? `Build for the platform of the nodes: --platform=${platform ?? "linux/ARCH"}`
+        : this.#hintFor(cause),
+    });
+  }
+
+  /** The command of kubectl that says more. */
+  #hintFor({ log, pod }: Cause): string {
+    const place = this.#namespace === "default" ? "" : ` -n ${this.#namespace}`;
+    if (pod === "") return `kubectl describe ${this.#name}${place}`;
+    if (log === undefined) return `kubectl describe pod/${pod}${place}`;
+    return `kubectl logs pod/${pod} -c ${log.container}${place}`;
+  }
+
+  async #readLog({ log, pod }: Cause): Promise<string | undefined> {
+    if (log === undefined) return undefined;
+    return this.#ask(() => this.#options.api.readLog({ namespace: this.#namespace, name: pod }, log));
+  }
+
+  /** The platform of a node; undefined if the user may not read it. */
+  async #platformOf(name: string): Promise<string | undefined> {
+    const answer = await this.#ask(() => this.#options.api.get(`/api/v1/nodes/${encodeURIComponent(name)}`));
+    if (answer?.kind !== "object") return undefined;
+    const parts = ["operatingSystem", "architecture"].map((key) => textAt(answer.value, "status", "nodeInfo", key));
+    return printable(parts.join("/"), 100);
+  }
+
+  /** What kubectl can tell a user who may not read the object. */
+  async #askKubectl(why: string): Promise<ClusterError | undefined> {
+    const { flags, host, limit, log } = this.#options;
+    const hasStatus = this.#applied.apiVersion.startsWith("apps/");
+    const then = hasStatus ? "kubectl rollout status says what it can" : "it may run or not";
+    log.warn(`ko cannot look at ${this.#name}: ${why}: ${then}`);
+    if (!hasStatus) return undefined;
+    const time = `--timeout=${Math.ceil(limit / 1000)}s`;
+    const args = ["rollout", "status", this.#name, time, ...flags, `--namespace=${this.#namespace}`];
+    const code = await runKubectl(host, args, { log, onOutput: (chunk) => host.err(new TextDecoder().decode(chunk)) });
+    if (code === 0) return undefined;
+    return new ClusterError(`${this.#name} does not run, as kubectl says`, { hint: `kubectl describe ${this.#name}` });
+  }
+}
+
+/** The selector of a workload, as the API takes it. */
+function selectorOf(object: unknown): string | undefined {
+  const labels = at(object, "spec", "selector", "matchLabels");
+  const parts = Object.entries(typeof labels === "object" && labels !== null ? labels : {}).map(
+    ([key, value]) => `${key}=${value}`,
+  );
+  for (const each of listAt(object, "spec", "selector", "matchExpressions")) {
+    const key = textAt(each, "key");
+    const values = listAt(each, "values").join(",");
+    switch (textAt(each, "operator")) {
+      case "In":
+        parts.push(`${key} in (${values})`);
+        break;
+      case "NotIn":
+        parts.push(`${key} notin (${values})`);
+        break;
+      case "Exists":
+        parts.push(key);
+        break;
+      case "DoesNotExist":
+        parts.push(`!${key}`);
+    }
+  }
+  return parts.length === 0 ? undefined : parts.join(",");
+}
+
+function revisionOf(object: unknown): string {
+  return textAt(object, "metadata", "annotations", "deployment.kubernetes.io/revision");
+}
+
+function isOwnedBy(object: unknown, owner: unknown): boolean {
+  const uid = textAt(owner, "metadata", "uid");
+  return uid !== "" && listAt(object, "metadata", "ownerReferences").some((each) => textAt(each, "uid") === uid);
+}
+
+/** `2m0s` would be exact, `2 s` and `1.5 s` are what people read. */
+function seconds(ms: number): string {
+  return ms >= 10_000 ? `${Math.round(ms / 1000)}s` : `${(ms / 1000).toFixed(1)}s`;
+}
