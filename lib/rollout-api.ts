@@ -62,8 +62,8 @@ export class ClusterApi implements AsyncDisposable {
         stdout: () => ready.resolve(),
       })
       .then(
-        () => ready.reject(new KoError("Cannot ask the cluster: kubectl proxy ended")),
-        (cause: unknown) => ready.reject(new KoError("Cannot ask the cluster through kubectl proxy", { cause })),
+        () => ready.reject(new KoError('Cannot ask the API server: "kubectl proxy" ended')),
+        (cause: unknown) => ready.reject(new KoError('Cannot ask the API server through "kubectl proxy"', { cause })),
       );
     const stop = (): Promise<void> => endProxy({ ending, ended, folder });
     try {
@@ -138,7 +138,7 @@ export class ClusterApi implements AsyncDisposable {
       const signal = AbortSignal.any([this.#signal, AbortSignal.timeout(REQUEST_MS)]);
       const response = await fetch(`http://localhost${path}`, { unix: this.#socket, signal });
       const length = Number(response.headers.get("content-length") ?? 0);
-      if (length > MAX_BYTES) throw new KoError(`the answer has ${length} bytes`);
+      if (length > MAX_BYTES) throw new KoError(`The answer to ${path} has ${length} bytes`);
       return { status: response.status, text: await response.text() };
     } catch (cause) {
       this.#signal.throwIfAborted();
@@ -156,7 +156,7 @@ async function endProxy(proxy: {
   readonly ended: Promise<void>;
   readonly folder: TempFolder;
 }): Promise<void> {
-  proxy.ending.abort(new KoError("the run is over"));
+  proxy.ending.abort();
   await proxy.ended;
   await proxy.folder[Symbol.asyncDispose]();
 }
