@@ -6,6 +6,7 @@ import { runCommandLine } from "./lib/cli.ts";
 import { describeError, exitCodeOf } from "./lib/errors.ts";
 import { guardedHost, isInActions } from "./lib/host-actions.ts";
 import { createHost, type Host } from "./lib/host.ts";
+import { styleOf } from "./lib/log-style.ts";
 
 /** Runs one command line; never throws. Returns the exit code. */
 export async function main(argv: readonly string[], host: Host): Promise<number> {
@@ -24,7 +25,7 @@ async function run(argv: readonly string[], host: Host): Promise<number> {
   } catch (error) {
     // After Ctrl-C everything fails somehow: the signal is the reason, whatever was thrown first.
     const reason: unknown = host.signal.aborted ? host.signal.reason : error;
-    host.err(`${describeError(reason)}\n`);
+    host.err(`${describeError(reason, { cwd: host.cwd, style: styleOf(host) })}\n`);
     return exitCodeOf(reason);
   }
 }

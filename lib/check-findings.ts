@@ -7,6 +7,7 @@ import { explainError, KoError, KoErrors, printable } from "./errors.ts";
 import { findPlace } from "./events-errors.ts";
 import { isInside } from "./file.ts";
 import { compareBytes } from "./json.ts";
+import { plainStyle, type Style } from "./log-style.ts";
 
 /** The subject of a finding. */
 export type Rule =
@@ -73,7 +74,7 @@ export class Findings {
       return;
     }
     if (!(error instanceof KoError)) throw error;
-    const { message, hints } = explainError(error);
+    const { message, hints } = explainError(error, this.#cwd);
     this.add(message, { ...options, hint: hints.join(" ") || undefined });
   }
 
@@ -145,8 +146,8 @@ export class Findings {
 }
 
 /** Formats findings as compilers do, one on a line: `config/web.yaml:12:16: error: …`. */
-export function formatLines(findings: readonly Finding[]): string {
-  return findings.map((finding) => `${printable(formatFinding(finding))}\n`).join("");
+export function formatLines(findings: readonly Finding[], style: Style = plainStyle): string {
+  return findings.map((finding) => `${formatFinding(finding, style)}\n`).join("");
 }
 
 /** Formats findings as a JSON document. */
@@ -163,10 +164,11 @@ export function countFindings(findings: readonly Finding[]): { readonly errors: 
   return { errors, warnings: findings.length - errors };
 }
 
-function formatFinding({ column, file, hint, line, message, severity }: Finding): string {
+function formatFinding({ column, file, hint, line, message, severity }: Finding, style: Style): string {
   const place = [file, line, column].filter((part) => part !== undefined).join(":");
   const advice = hint === undefined ? "" : `${/[.?!]$/.test(message) ? "" : "."} ${hint}`;
-  return `${place === "" ? "" : `${place}: `}${severity}: ${message}${advice}`;
+  const begin = printable(place === "" ? "" : `${place}: `);
+  return `${begin}${style[severity](`${severity}:`)} ${printable(`${message}${advice}`)}`;
 }
 
 /** Puts a text of several lines on one. */

@@ -17,6 +17,7 @@ import { checkDocuments, type CheckedReferences, checkReferences } from "./check
 import { CommandError, KoError, KoErrors, UsageError } from "./errors.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { Host } from "./host.ts";
+import { styleOfStdout } from "./log-style.ts";
 import { formatCount, type Log } from "./log.ts";
 import { checkPlatforms } from "./oci.ts";
 import type { Naming } from "./reference.ts";
@@ -61,7 +62,7 @@ export async function runCheck(request: CheckRequest, { host, log }: { host: Hos
   // Work that a signal ended is no finding.
   host.signal.throwIfAborted();
   const found = findings.sorted();
-  await host.out(json ? formatJson(found) : formatLines(found));
+  await host.out(json ? formatJson(found) : formatLines(found, styleOfStdout(host)));
   const { errors, warnings } = countFindings(found);
   const documents = reading === undefined ? [] : [formatCount(reading.referring.length, "document")];
   const checked = [...documents, formatCount(counts.programs, "program")].join(" and ");

@@ -11,6 +11,7 @@ import { logLevelOf } from "./cli-parse.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
 import { encodeGoJson, object } from "./json.ts";
+import { styleOf } from "./log-style.ts";
 import { createLog, type Log } from "./log.ts";
 import { DOCKER_HUB, parseRepository, type Repository, whyBadHost } from "./reference.ts";
 import { FOR_PUSH } from "./registry-credential.ts";
@@ -183,7 +184,7 @@ function isAuthCommand(name: string): name is AuthName {
 }
 
 function logOf(flags: FlagValues<typeof GLOBAL_FLAGS>, host: Host): Log {
-  return createLog(logLevelOf(flags), (text) => host.err(text));
+  return createLog(logLevelOf(flags), (text) => host.err(text), { style: styleOf(host) });
 }
 
 function formatAuthHelp(only?: AuthName): string {

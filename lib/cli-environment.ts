@@ -87,6 +87,7 @@ const MACHINE_VARIABLES = {
   "XDG_CACHE_HOME, XDG_CONFIG_HOME, XDG_RUNTIME_DIR, APPDATA, LOCALAPPDATA": "The user's directories.",
   PATH: "Where go, git, kubectl and credential helpers are looked for.",
   "CI, TERM": "With CI set, or TERM=dumb, progress is shown as lines.",
+  NO_COLOR: "Set, it leaves out the colours of a terminal. TERM=dumb does so, too.",
   "GITHUB_ACTIONS, GITHUB_WORKSPACE": "In a step of GitHub Actions, errors are annotations at their places.",
   "GITHUB_OUTPUT, GITHUB_STEP_SUMMARY": "Files of a step of GitHub Actions, which --github-output writes.",
   "GIT_CONFIG_GLOBAL, GIT_CONFIG_SYSTEM": "Files of git, whose changes are noticed.",

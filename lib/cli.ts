@@ -9,6 +9,7 @@ import { type Invocation, logLevelOf, parseCommandLine } from "./cli-parse.ts";
 import { exitCodeOf, KoError, UsageError } from "./errors.ts";
 import type { RecordOptions, RunRecord } from "./events-record.ts";
 import type { Host } from "./host.ts";
+import { styleOf } from "./log-style.ts";
 import { createLog, type Log } from "./log.ts";
 import type { Pipeline, PublishedProgram } from "./pipeline.ts";
 import type { Timing } from "./timing.ts";
@@ -56,7 +57,7 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
     const { formatTopic } = await import("./cli-help.ts");
     return print(host, formatTopic(invocation.topic, host.stdoutColumns));
   }
-  const log = createLog(logLevelOf(invocation.flags), (text) => host.err(text));
+  const log = createLog(logLevelOf(invocation.flags), (text) => host.err(text), { style: styleOf(host) });
   switch (invocation.command) {
     case "build":
     case "resolve":

@@ -11,6 +11,7 @@ import { checkBase, checkRegistry, type RegistryCheckOptions } from "./doctor-re
 import { checkGit, checkGo, checkKubectl, INSTALL_GO } from "./doctor-tools.ts";
 import { KoError, printable } from "./errors.ts";
 import type { Host } from "./host.ts";
+import { type Style, styleOfStdout } from "./log-style.ts";
 import { formatCount, type Log } from "./log.ts";
 import { readTarget, type Target } from "./publish-destination.ts";
 import { Secrets } from "./url.ts";
@@ -65,7 +66,7 @@ export async function runDoctor(host: Host, options: DoctorOptions): Promise<Rep
   const text = json
     ? `${JSON.stringify({ version: VERSION, koVersion: version, problems, notes, findings }, undefined, 2)}\n`
     : [
-        ...findings.flatMap(formatFinding),
+        ...findings.flatMap((finding) => formatFinding(finding, styleOfStdout(host))),
         `${formatCount(problems, "problem")}, ${formatCount(notes, "note")}`,
         "",
       ].join("\n");
@@ -207,8 +208,9 @@ function clean({ facts, hint, message, name, status }: Finding): Finding {
   };
 }
 
-function formatFinding({ hint, message, name, status }: Finding): readonly string[] {
+function formatFinding({ hint, message, name, status }: Finding, style: Style): readonly string[] {
   const indent = " ".repeat(STATUS_WIDTH + NAME_WIDTH);
-  const hints = hint?.split("\n").map((line) => `${indent}${line}`) ?? [];
-  return [`${status.padEnd(STATUS_WIDTH)}${name.padEnd(NAME_WIDTH)}${message}`, ...hints];
+  const hints = hint?.split("\n").map((line) => `${indent}${style.hint(line)}`) ?? [];
+  const paint = { ok: style.success, note: style.warning, problem: style.error }[status];
+  return [`${paint(status)}${" ".repeat(STATUS_WIDTH - status.length)}${name.padEnd(NAME_WIDTH)}${message}`, ...hints];
 }

@@ -4,6 +4,8 @@
  * A bug of ko is a built-in error instead: its stack is printed.
  */
 
+import { plainStyle, type Style } from "./log-style.ts";
+
 /**
  * The kind of a failure, for scripts:
  *
@@ -265,20 +267,39 @@ export function isMissing(error: unknown): boolean {
   return code === "ENOENT" || code === "ENOTDIR";
 }
 
+export interface DescribeOptions {
+  /** Absolute: paths below it are shown relative to it. @default paths are shown as they are */
+  readonly cwd?: string;
+  /** @default no colours */
+  readonly style?: Pick<Style, "error" | "hint">;
+}
+
+/** Of a message; the limit for all hints together is the same. */
+const MAX_CHARS = 64 * 1024;
+
 /**
  * Formats a failure for the terminal: `Error: `, the messages of the error and its causes, then a line for each hint.
  *
  * A message that an outer message contains is left out, and so is a repeated hint.
  */
-export function describeError(error: unknown): string {
-  if (error instanceof KoErrors) return error.errors.map(describeError).join("\n");
-  const { hints, message } = explainError(error);
-  const lines = [`Error: ${message}`, ...hints.map((hint) => `  ${hint.replaceAll("\n", "\n  ")}`)];
-  return printable(lines.join("\n"), 64 * 1024);
+export function describeError(error: unknown, options: DescribeOptions = {}): string {
+  if (error instanceof KoErrors) return error.errors.map((each) => describeError(each, options)).join("\n");
+  const { cwd, style = plainStyle } = options;
+  const { hints, message } = explainError(error, cwd);
+  const shown = `${style.error("Error:")} ${printable(message, MAX_CHARS)}`;
+  const advice = printable(hints.map((hint) => `  ${hint.replaceAll("\n", "\n  ")}`).join("\n"), MAX_CHARS);
+  return advice === "" ? shown : `${shown}\n${style.hint(advice)}`;
 }
 
-/** Joins the messages of an error and its causes, each once, and collects their hints. They are not printable yet. */
-export function explainError(error: unknown): { readonly message: string; readonly hints: readonly string[] } {
+/**
+ * Joins the messages of an error and its causes, each once, and collects their hints. They are not printable yet.
+ *
+ * @param cwd absolute: paths below it are shown relative to it
+ */
+export function explainError(
+  error: unknown,
+  cwd?: string,
+): { readonly message: string; readonly hints: readonly string[] } {
   if (!(error instanceof KoError)) {
     return { message: error instanceof Error ? `internal: ${error.stack ?? error.message}` : String(error), hints: [] };
   }
@@ -291,7 +312,14 @@ export function explainError(error: unknown): { readonly message: string; readon
     if (!messages.some((outer) => outer.includes(message))) messages.push(message);
     if (at instanceof KoError && at.hint !== undefined && !hints.includes(at.hint)) hints.push(at.hint);
   }
-  return { message: messages.join(": "), hints };
+  const message = messages.join(": ");
+  return { message: cwd === undefined ? message : nameFrom(cwd, message), hints };
+}
+
+/** Shortens the paths of a text that lie below a folder. Values of variables stay: `KO_CONFIG_PATH="/work/app/x"`. */
+function nameFrom(folder: string, text: string): string {
+  if (!/[^/]$/.test(folder)) return text;
+  return text.replaceAll(new RegExp(`(?<=^|[\\s(]|(?<!=)")${RegExp.escape(folder)}/(?=[^\\s"])`, "gm"), "");
 }
 
 /** Throws all errors, if there are any: as one error if there are several. */

@@ -19,7 +19,7 @@ const MAX_CHARS = 64 * 1024;
  */
 export function errorEvents(error: unknown, cwd: string): readonly ErrorEvent[] {
   if (error instanceof KoErrors) return error.errors.flatMap((each) => errorEvents(each, cwd));
-  const { hints, message: text } = explainError(error);
+  const { hints, message: text } = explainError(error, cwd);
   const [message = "", ...rest] = printable(text, MAX_CHARS).split("\n");
   const code: ErrorKind = error instanceof KoError ? error.kind : "internal";
   const isOfGo = code === "compile" || hasCommandError(error);

@@ -9,6 +9,8 @@ import { KoError } from "./errors.ts";
 import type { Event, TransferEvent } from "./events.ts";
 import { checkWritableFile } from "./file.ts";
 import type { Host } from "./host.ts";
+import { formatWarning } from "./log.ts";
+import { styleOf } from "./log-style.ts";
 
 /** The version of the schema: its first number changes if a program that reads it may fail. */
 export const EVENTS_VERSION = 1;
@@ -73,7 +75,7 @@ class LineLog implements EventLog {
     } catch (error) {
       // A full disk must not end a build.
       this.#isBroken = true;
-      this.#host.err(`Warning: Cannot write --events: ${String(error)}\n`);
+      this.#host.err(formatWarning(`Cannot write --events: ${String(error)}`, styleOf(this.#host)));
     }
   }
 

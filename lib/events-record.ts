@@ -12,6 +12,8 @@ import { Metadata } from "./events-metadata.ts";
 import type { Event, ResultEvent } from "./events.ts";
 import { checkWritableFile, isInside, writeOutputFile } from "./file.ts";
 import type { Host } from "./host.ts";
+import { formatWarning } from "./log.ts";
+import { styleOf } from "./log-style.ts";
 import { koVersion } from "./version.ts";
 
 /** The files that a run is recorded in. */
@@ -129,7 +131,7 @@ export class RunRecord implements Disposable {
   #warn(message: string): void {
     const { files, host } = this.#options;
     this.add({ type: "warning", message });
-    if (files.events !== "-") host.err(`Warning: ${message}\n`);
+    if (files.events !== "-") host.err(formatWarning(message, styleOf(host)));
   }
 }
 

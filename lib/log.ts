@@ -4,6 +4,7 @@
  * stdout is left alone: it carries results only.
  */
 import { printable } from "./errors.ts";
+import { plainStyle, type Style } from "./log-style.ts";
 
 export interface Log {
   /** Progress: "Building …", "Published …". Hidden with `-q`. */
@@ -23,19 +24,33 @@ export const PROGRESS_MODES = ["auto", "tty", "plain", "none"] as const;
 
 export type ProgressMode = (typeof PROGRESS_MODES)[number];
 
+export interface LogOptions {
+  /** @default no colours */
+  readonly style?: Pick<Style, "warning">;
+}
+
 /**
  * Makes a log.
  *
  * @param write gets whole lines with their line ends
  */
-export function createLog(level: LogLevel, write: (text: string) => void): Log {
+export function createLog(
+  level: LogLevel,
+  write: (text: string) => void,
+  { style = plainStyle }: LogOptions = {},
+): Log {
   const put = (message: string): void => write(`${printable(message, 64 * 1024)}\n`);
   return {
     info: level === "quiet" ? () => {} : put,
-    warn: (message) => put(`Warning: ${message}`),
+    warn: (message) => write(formatWarning(message, style)),
     debug: level === "verbose" ? put : () => {},
     isVerbose: level === "verbose",
   };
+}
+
+/** Returns the line of a warning, with its line end. */
+export function formatWarning(message: string, style: Pick<Style, "warning">): string {
+  return `${style.warning("Warning:")} ${printable(message, 64 * 1024)}\n`;
 }
 
 /** A log without output. */

@@ -5,6 +5,7 @@
  */
 import type { ActiveStage, Progress, ProgressRow } from "./progress.ts";
 import type { Stage } from "./events.ts";
+import { plainStyle, type Style } from "./log-style.ts";
 
 export interface BlockOptions {
   /** Of the terminal. A line has at most one column less, so that no terminal wraps it. */
@@ -138,13 +139,16 @@ export function describeWait({ rows, stages }: Progress): string {
 }
 
 /** Returns the line of a finished program: `332a585b7d0e  built, 0.9 s`. */
-export function describeResult({ result, tags, transfer, wasCompiled }: ProgressRow): string {
+export function describeResult(
+  { result, tags, transfer, wasCompiled }: ProgressRow,
+  style: Pick<Style, "success"> = plainStyle,
+): string {
   if (result === undefined) return "";
   const digest = result.digest.replace(/^sha256:([0-9a-f]{12}).*$/, "$1");
   const sent = transfer.bytes > 0 ? `, sent ${formatSize(transfer.bytes)}` : "";
   const how = result.wasThere ? "unchanged" : wasCompiled ? "built" : "published";
   const named = tags.length === 0 || tags.join() === "latest" ? "" : ` (${tags.join(", ")})`;
-  return `${digest}  ${how}${named}${sent}, ${formatDuration(result.took)}`;
+  return `${digest}  ${style.success(how)}${named}${sent}, ${formatDuration(result.took)}`;
 }
 
 /** Rows that fit: those at work first, then those that wait, then those that are done; in their own order. */

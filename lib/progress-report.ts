@@ -6,7 +6,8 @@
 import { printable } from "./errors.ts";
 import type { Event } from "./events.ts";
 import type { Host, RunOptions } from "./host.ts";
-import { createLog, type Log, type LogLevel, type ProgressMode, silentLog } from "./log.ts";
+import { styleOf } from "./log-style.ts";
+import { createLog, formatWarning, type Log, type LogLevel, type ProgressMode, silentLog } from "./log.ts";
 import type { SilenceNotes } from "./progress-notes.ts";
 import type { TerminalProgress } from "./progress-terminal.ts";
 import { reportingTiming, type Timing } from "./timing.ts";
@@ -56,7 +57,7 @@ async function openScreen(host: Host, options: ReportOptions): Promise<Report> {
     const { SilenceNotes: Opened } = await import("./progress-notes.ts");
     return notedReport(host, { level, notes: new Opened({ host, ...(record === undefined ? {} : { record }) }) });
   }
-  const log = createLog(levelWith(progress, level), (text) => host.err(text));
+  const log = createLog(levelWith(progress, level), (text) => host.err(text), { style: styleOf(host) });
   return { host, log, timing: (inner) => inner, [Symbol.dispose]: () => {} };
 }
 
@@ -92,7 +93,7 @@ function notedReport(host: Host, { level, notes }: { readonly level: LogLevel; r
   };
   return {
     host: { ...host, err },
-    log: createLog(level, err),
+    log: createLog(level, err, { style: styleOf(host) }),
     timing: (inner) => reportingTiming(inner, (event) => notes.add(event)),
     [Symbol.dispose]: () => notes[Symbol.dispose](),
   };
@@ -120,7 +121,7 @@ function terminalReport(host: Host, screen: TerminalProgress): Report {
       // The block shows the last line only. When it is over, lines stay.
       info: (message) =>
         screen.isOver ? put(message) : screen.add({ type: "info", message: printable(message, 1000) }),
-      warn: (message) => put(`Warning: ${message}`),
+      warn: (message) => screen.write(formatWarning(message, styleOf(host))),
       debug: () => {},
     },
     timing: (inner) => reportingTiming(inner, (event) => screen.add(event)),

@@ -6,12 +6,13 @@
 import { repeat } from "./async.ts";
 import type { Event } from "./events.ts";
 import type { Host } from "./host.ts";
+import { type Style, styleOf } from "./log-style.ts";
 import { TerminalArea } from "./progress-area.ts";
 import { Progress } from "./progress.ts";
 import { describeResult, formatDuration, formatSize, renderBlock, shortNames } from "./progress-block.ts";
 
 export interface TerminalOptions {
-  readonly host: Pick<Host, "err" | "monotonic" | "stderrColumns" | "stderrRows">;
+  readonly host: Pick<Host, "env" | "err" | "monotonic" | "stderrColumns" | "stderrIsTerminal" | "stderrRows">;
   /** Calls a function again and again, until the returned one is called. @default a timer that does not keep ko alive */
   readonly every?: (milliseconds: number, draw: () => void) => () => void;
 }
@@ -76,7 +77,9 @@ export class TerminalProgress {
     this.#isOver = true;
     this.#stop();
     this.#area.clear();
-    this.#host.err(summarize(this.#progress, this.#host.monotonic() - this.#startedAt));
+    this.#host.err(
+      summarize(this.#progress, { style: styleOf(this.#host), took: this.#host.monotonic() - this.#startedAt }),
+    );
   }
 
   #draw(): void {
@@ -88,12 +91,20 @@ export class TerminalProgress {
   }
 }
 
-function summarize({ rows }: Progress, took: number): string {
+interface SummaryOptions {
+  readonly style: Style;
+  /** Milliseconds. */
+  readonly took: number;
+}
+
+function summarize({ rows }: Progress, { style, took }: SummaryOptions): string {
   const done = rows.filter(({ result }) => result !== undefined);
   if (done.length === 0) return "";
   const names = shortNames(rows.map(({ importPath }) => importPath));
   const width = Math.max(...done.map(({ importPath }) => (names.get(importPath) ?? "").length));
-  const lines = done.map((row) => `${(names.get(row.importPath) ?? "").padEnd(width)}  ${describeResult(row)}\n`);
+  const lines = done.map(
+    (row) => `${(names.get(row.importPath) ?? "").padEnd(width)}  ${describeResult(row, style)}\n`,
+  );
   if (done.length === 1) return lines.join("");
   const unchanged = done.filter(({ result }) => result?.wasThere === true).length;
   const sent = done.reduce((bytes, { transfer }) => bytes + transfer.bytes, 0);

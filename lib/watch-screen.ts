@@ -6,12 +6,13 @@
  */
 import { relative } from "node:path";
 import { repeat } from "./async.ts";
-import { describeError, printable } from "./errors.ts";
+import { describeError, type DescribeOptions, printable } from "./errors.ts";
 import { recordingHost, recordingLog } from "./events-lines.ts";
 import type { Event, Stage } from "./events.ts";
 import { isInside } from "./file.ts";
 import type { Host } from "./host.ts";
-import type { Log, LogLevel, ProgressMode } from "./log.ts";
+import { formatWarning, type Log, type LogLevel, type ProgressMode } from "./log.ts";
+import { styleOf } from "./log-style.ts";
 import { TerminalArea } from "./progress-area.ts";
 import { fit, renderBlock } from "./progress-block.ts";
 import { SilenceNotes } from "./progress-notes.ts";
@@ -79,8 +80,8 @@ export function formatTimes({ took, stages }: RoundTimes): string {
 }
 
 /** Returns the text of a failure. A compiler's errors stay whole, without the `# PACKAGE` lines above them. */
-export function formatFailure(error: unknown): string {
-  const lines = describeError(error).split("\n");
+export function formatFailure(error: unknown, options: DescribeOptions = {}): string {
+  const lines = describeError(error, options).split("\n");
   return lines.flatMap((line) => (line.startsWith("# ") ? [] : [`${line}\n`])).join("");
 }
 
@@ -163,7 +164,7 @@ export class WatchScreen {
     const log: Log = {
       info: (message) => (this.#level === "verbose" ? put(message) : this.#inform(message)),
       warn: (message) => {
-        if (!this.#warned.has(message)) put(`Warning: ${message}`);
+        if (!this.#warned.has(message)) this.#write(formatWarning(message, styleOf(this.#host)));
         this.#warned.add(message);
       },
       debug: (message) => (this.#level === "verbose" ? put(message) : undefined),
@@ -226,7 +227,7 @@ export class WatchScreen {
 
   /** Writes a failure, also with `-q`. Its events are those of the error. */
   fail(error: unknown): void {
-    this.#write(formatFailure(error));
+    this.#write(formatFailure(error, { cwd: this.#host.cwd, style: styleOf(this.#host) }));
   }
 
   /** Sets the status line; does nothing without a terminal. */

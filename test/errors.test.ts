@@ -24,6 +24,34 @@ function looped(): KoError {
 }
 
 describe("describeError()", () => {
+  test.each<[string, string, string]>([
+    ["a path in quotes", 'Cannot read "/w/app/a.yaml": no', 'Error: Cannot read "a.yaml": no'],
+    ["each path", 'Cannot write "/w/app/x/y": the folder /w/app/x is', 'Error: Cannot write "x/y": the folder x is'],
+    ["a path at the begin of a line", "a\n/w/app/main.go:3:1: b", "Error: a\nmain.go:3:1: b"],
+    ["no folder with the same begin", 'Cannot read "/w/apple/a"', 'Error: Cannot read "/w/apple/a"'],
+    ["no path inside of another", 'Cannot read "/tmp/w/app/a"', 'Error: Cannot read "/tmp/w/app/a"'],
+    ["not the folder itself", 'Cannot read "/w/app"', 'Error: Cannot read "/w/app"'],
+    ["no URL", "Cannot get file:///w/app/a", "Error: Cannot get file:///w/app/a"],
+    ["no value of a variable", 'Cannot use KO_X="/w/app/a"', 'Error: Cannot use KO_X="/w/app/a"'],
+  ])("names paths from the working directory: %s", (_what, message, expected) => {
+    expect(describeError(new KoError(message), { cwd: "/w/app" })).toBe(expected);
+    expect(describeError(new KoErrors([new KoError(message)]), { cwd: "/w/app" })).toBe(expected);
+  });
+
+  test("keeps paths whole if ko runs in the root folder, or for no folder", () => {
+    const error = new KoError('Cannot read "/w/a"');
+    expect([describeError(error, { cwd: "/" }), describeError(error)]).toEqual(
+      Array(2).fill(`Error: ${error.message}`),
+    );
+  });
+
+  test("colours the first word and each line of a hint, and shows escape sequences of the text", () => {
+    const style = { error: (text: string) => `<${text}>`, hint: (text: string) => `[${text}]` };
+    expect(describeError(new KoError("a \u001b[1m", { hint: "b\nc" }), { style })).toBe(
+      "<Error:> a \\x1b[1m\n[  b\n  c]",
+    );
+  });
+
   test.each<[string, unknown, string]>([
     ["a message", new KoError("Cannot do it"), "Error: Cannot do it"],
     ["a hint on its own line", new KoError("a", { hint: "b" }), "Error: a\n  b"],
@@ -76,7 +104,7 @@ describe("describeError()", () => {
   });
 
   test("cuts a message of many screens", () => {
-    expect(describeError(new KoError("x".repeat(1_000_000)))).toHaveLength(64 * 1024 + 1);
+    expect(describeError(new KoError("x".repeat(1_000_000)))).toHaveLength("Error: ".length + 64 * 1024 + 1);
   });
 });
 

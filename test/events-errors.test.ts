@@ -65,7 +65,7 @@ const TABLE: readonly (readonly [string, unknown, readonly Omit<ErrorEvent, "typ
     [
       {
         code: "failure",
-        message: 'Cannot use "ko://x" at /w/config/web.yaml:12:16: no such package',
+        message: 'Cannot use "ko://x" at config/web.yaml:12:16: no such package',
         file: "config/web.yaml",
         line: 12,
         column: 16,

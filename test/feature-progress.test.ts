@@ -119,6 +119,34 @@ describe.skipIf(programs === undefined)("on a terminal", () => {
     expect(lines.filter((line) => /compiling|done,|waiting/.test(line))).toEqual([]);
   });
 
+  const [RED, YELLOW, GREEN, CYAN] = [31, 33, 32, 36].map((code) => `\u001b[${code}m`);
+
+  test.each<[string, Readonly<Record<string, string>>, boolean]>([
+    ["colours", {}, true],
+    ["no colours with NO_COLOR", { NO_COLOR: "1" }, false],
+  ])("errors, warnings, hints and results have %s", async (_what, env, isColoured) => {
+    using bench = makeBench(
+      { ...TWO, ".ko.yaml": "ports: 1\n" },
+      {
+        host: proxy.host,
+      },
+    );
+    const built = await startOnTerminal(bench, ["build", "--sbom=none", "./cmd/web"], {
+      KO_CONFIG_PATH: bench.tree.path,
+      ...env,
+    });
+    expect(await built.code).toBe(0);
+    const refused = await startOnTerminal(bench, ["build", "./cmd/wbe"], env);
+    expect(await refused.code).toBe(1);
+    const raw = built.raw() + refused.raw();
+    expect(
+      [`${YELLOW}Warning:`, `${GREEN}built`, `${RED}Error:`, `${CYAN}  Did you mean`].filter((text) =>
+        raw.includes(text),
+      ),
+    ).toHaveLength(isColoured ? 4 : 0);
+    expect(/\u001b\[\d+m/.test(raw)).toBe(isColoured);
+  });
+
   test("Ctrl-C in the middle removes the block", async () => {
     using bench = makeBench(TWO, { host: proxy.host });
     bench.work.write({

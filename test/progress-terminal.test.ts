@@ -17,6 +17,8 @@ async function open(columns = 80, rows = 24): Promise<World> {
   const screen = await openScreen(columns, rows);
   let [now, draw, writes] = [0, (): void => {}, Promise.resolve()];
   const host = {
+    env: { NO_COLOR: "1" },
+    stderrIsTerminal: true,
     stderrColumns: columns,
     stderrRows: rows,
     monotonic: () => now,

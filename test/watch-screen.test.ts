@@ -124,7 +124,7 @@ describe("WatchScreen", () => {
   ): { screen: WatchScreen; written: string[] } {
     const written: string[] = [];
     const host = hostAt("/w", {
-      env: {},
+      env: { NO_COLOR: "1" },
       stderrIsTerminal: isTerminal,
       stderrColumns: isTerminal ? 20 : undefined,
       err: (text) => void written.push(text),
