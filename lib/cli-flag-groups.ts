@@ -282,7 +282,7 @@ const WAIT_FLAGS = {
     kind: "optional",
     default: false,
     placeholder: "TIME",
-    help: "Wait until what was applied runs, at most TIME (2m), and say why it does not.",
+    help: "Wait until what was applied runs, at most TIME (2m), and say why it does not. With -W only say it.",
   },
 } as const;
 

@@ -12,6 +12,7 @@ import type { Host } from "./host.ts";
 import { styleOf } from "./log-style.ts";
 import { createLog, type Log } from "./log.ts";
 import type { Pipeline, PublishedProgram } from "./pipeline.ts";
+import type { RolloutTeller, RolloutTellerOptions } from "./rollout-watch.ts";
 import type { Timing } from "./timing.ts";
 import type { InputRequest } from "./yaml-inputs.ts";
 
@@ -362,11 +363,6 @@ async function runRounds(
     await record?.fail(error);
     throw error;
   });
-  if (invocation.command !== "build" && invocation.command !== "resolve" && invocation.given.has("wait")) {
-    throw new UsageError("Cannot use --wait with --watch: a watch goes on after a rollout that failed", {
-      hint: "Leave --wait out.",
-    });
-  }
   const { watchAndRun } = await import("./watch.ts");
   for (const warning of build.warnings) log.warn(warning);
   const { progress } = flags;
@@ -388,10 +384,19 @@ async function runRounds(
     return await watchAndRun(new YamlJob({ ...yaml, verb: "printed", handOver: createPrinter() }), options);
   }
   const verb = command === "apply" ? "applied" : "created";
+  const { kubectlArguments } = await import("./kubectl.ts");
+  const words = [...kubectlArguments(own, invocation.given), ...invocation.afterDashes];
+  const limit = (await import("./cli-options.ts")).readWait(own.wait);
+  await using teller = limit === undefined ? undefined : await openTeller({ host, words, limit });
   return await besideCluster(invocation, { host, log }, (watched) => {
-    const handOver = createFeeder(watched, { ...invocation, log });
+    const handOver = createFeeder(watched, { ...invocation, log, teller });
     return watchAndRun(new YamlJob({ ...yaml, verb, handOver }), { ...options, host: watched });
   });
+}
+
+async function openTeller(options: RolloutTellerOptions): Promise<RolloutTeller> {
+  const { RolloutTeller: Teller } = await import("./rollout-watch.ts");
+  return new Teller(options);
 }
 
 /** Does work before kubectl is run, and looks beside it whether kubectl will find its cluster. */

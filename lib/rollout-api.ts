@@ -35,6 +35,7 @@ export class ClusterApi implements AsyncDisposable {
   readonly #socket: string;
   readonly #signal: AbortSignal;
   readonly #stop: () => Promise<void>;
+  #isEnded = false;
   /** The plural of custom resources, by version and kind. */
   readonly #plurals = new Map<string, string | undefined>();
 
@@ -72,7 +73,14 @@ export class ClusterApi implements AsyncDisposable {
       await stop();
       throw error;
     }
-    return new ClusterApi({ socket, signal: host.signal, stop });
+    const api = new ClusterApi({ socket, signal: host.signal, stop });
+    void ended.then(() => (api.#isEnded = true));
+    return api;
+  }
+
+  /** Whether kubectl proxy has ended. */
+  get isEnded(): boolean {
+    return this.#isEnded;
   }
 
   /**
@@ -134,6 +142,7 @@ export class ClusterApi implements AsyncDisposable {
 
   async #fetch(path: string): Promise<{ readonly status: number; readonly text: string }> {
     this.#signal.throwIfAborted();
+    if (this.#isEnded) throw new KoError('Cannot ask the API server: "kubectl proxy" ended', { transient: true });
     try {
       const signal = AbortSignal.any([this.#signal, AbortSignal.timeout(REQUEST_MS)]);
       const response = await fetch(`http://localhost${path}`, { unix: this.#socket, signal });

@@ -9,6 +9,7 @@ import type { Host } from "./host.ts";
 import { findKubectl, type KUBECTL_FLAGS, kubectlArguments, runKubectl } from "./kubectl.ts";
 import { type Log, RunWarnings } from "./log.ts";
 import type { PublishedProgram } from "./pipeline.ts";
+import type { RolloutTeller } from "./rollout-watch.ts";
 import {
   findMissing,
   logDebugged,
@@ -47,6 +48,8 @@ export interface FeederOptions {
   readonly given: ReadonlySet<string>;
   readonly afterDashes: readonly string[];
   readonly log: Log;
+  /** Tells how the rollout goes on. @default none */
+  readonly teller?: Pick<RolloutTeller, "follow"> | undefined;
 }
 
 /** The result of a build: the documents and the programs published for them in this round. */
@@ -238,14 +241,15 @@ export function formatRound(documents: readonly YamlDocument[], isFirst: boolean
  */
 export function createFeeder(host: Host, options: FeederOptions): HandOver {
   findKubectl(host);
-  const { afterDashes, command, flags, given, log } = options;
+  const { afterDashes, command, flags, given, log, teller } = options;
   const args = [command, "-f", "-", ...kubectlArguments(flags, given), ...afterDashes];
   // To create objects again fails for those that exist by now.
   const transient = command === "apply";
   let lastErrors = "";
   return async (documents, context) => {
     const { isRetry, timing } = context;
-    const stdin = new TextEncoder().encode(joinDocuments(documents));
+    const yaml = joinDocuments(documents);
+    const stdin = new TextEncoder().encode(yaml);
     const held: (string | Uint8Array)[] = [];
     let errors = "";
     if (!isRetry) context.showCause();
@@ -280,6 +284,7 @@ export function createFeeder(host: Host, options: FeederOptions): HandOver {
       const isTransient = transient && !HOPELESS.test(errors);
       throw new ClusterError(`kubectl ${command} failed with exit code ${code}`, { transient: isTransient });
     }
+    teller?.follow({ text: yaml, host: context.host, log: context.log });
   };
 }
 

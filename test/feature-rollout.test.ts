@@ -3,7 +3,7 @@
  * write the statuses that the real ones write, and serve the logs.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { isObject } from "../lib/json.ts";
 import { type ApiServer, startApiServer } from "./helpers/cluster.ts";
@@ -330,6 +330,28 @@ describe.skipIf(programs === undefined)("the wait for a rollout", () => {
     const { code, stderr } = await running.result;
     expect(code).toBe(0);
     expect(stderr).toMatch(/^deployment\/probed is ready after [\d.]+s$/m);
+  });
+
+  test("a watch with --wait tells how each rollout goes on, and goes on itself", async () => {
+    bench.tree.write({ "live.yaml": deployment("live") });
+    const env = { KUBECONFIG: server.kubeconfig, TMPDIR: bench.work.at("") };
+    const running = bench.start(["apply", "-f", "live.yaml", "-W", "--wait"], { env });
+    const says = (text: string): Promise<void> => waitUntil(() => running.stderr().includes(text), running);
+    const pod = await roll("live", waiting("CreateContainerConfigError", 'secret "db" not found'));
+    await says(
+      'Error: deployment/live does not run: container c cannot be made: secret "db" not found (Pod live-1-p)\n',
+    );
+    await status(pod, container({ running: { startedAt: null } }));
+    await ready("live");
+    bench.tree.write({
+      "live.yaml": deployment("live").replace("metadata: {name: live}", "metadata: {name: live, labels: {a: b}}"),
+    });
+    await says("  deployment/live is ready after ");
+    process.kill(running.pid, "SIGINT");
+    const { code, stderr } = await running.result;
+    expect(code).toBe(130);
+    expect(stderr.match(/^ {2}applied 1 document/gm)).toHaveLength(2);
+    expect(readdirSync(bench.work.at("")).filter((name) => name.startsWith("ko-api-"))).toEqual([]);
   });
 
   test("several failures are several errors; a Job fails by its own condition, and a Pod by its phase", async () => {
