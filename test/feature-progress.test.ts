@@ -133,6 +133,7 @@ describe.skipIf(programs === undefined)("on a terminal", () => {
     );
     const built = await startOnTerminal(bench, ["build", "--sbom=none", "./cmd/web"], {
       KO_CONFIG_PATH: bench.tree.path,
+      KO_DEFAULTBASEIMAGE: "ko.builtin/static",
       ...env,
     });
     expect(await built.code).toBe(0);
