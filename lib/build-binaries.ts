@@ -248,17 +248,23 @@ async function* compileGroup(group: Group, options: CompileOptions): AsyncGenera
   if (outdated !== undefined) yield outdated;
 }
 
-/** The events of `go build`, with the stage "compile" in the timing. */
+/** The events of `go build`, with a stage "compile" for each program in the timing: until its binary is complete. */
 async function* runGoBuild(
   build: GoBuildPlan,
   options: CompileOptions & { readonly args: readonly string[]; readonly tmpDir: string },
 ): AsyncGenerator<GoBuildEvent, void, undefined> {
   const { args, compile, context, jobs, tmpDir } = options;
   const { host, log, signal, timing } = context;
-  const importPaths = Array.from(outputPaths(build).keys(), ({ importPath }) => importPath);
-  const end = timing.start("compile", { text: importPaths.join(" "), importPaths });
+  const ends = new Map(
+    outputPaths(build)
+      .keys()
+      .map((program) => {
+        const { importPath } = program;
+        return [program, timing.start("compile", { text: importPath, importPaths: [importPath] })] as const;
+      }),
+  );
   try {
-    yield* goBuild(build, {
+    for await (const event of goBuild(build, {
       host,
       log,
       signal,
@@ -268,9 +274,12 @@ async function* runGoBuild(
       totalJobs: jobs.total,
       // Windows cannot move a file that is being read.
       tmpDir: host.platform === "win32" ? undefined : tmpDir,
-    });
+    })) {
+      if (event.kind === "built") ends.get(event.program)?.();
+      yield event;
+    }
   } finally {
-    end();
+    for (const end of ends.values()) end();
   }
 }
 

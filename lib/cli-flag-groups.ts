@@ -273,7 +273,7 @@ const REPORT_FLAGS = {
     default: false,
     placeholder: "FILE",
     completes: "file",
-    help: "Print a table of elapsed times on stderr, or write a Chrome trace to FILE.",
+    help: "Print a table of times on stderr; with FILE.html, write a page for browsers; else a Chrome trace.",
   },
 } as const;
 

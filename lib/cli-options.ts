@@ -180,7 +180,7 @@ function readTimingOutput({ timing }: Pick<BuildFlags, "timing">): TimingOutput 
       hint: "Use --timing alone for a table on stderr.",
     });
   }
-  if (typeof timing === "string") return { file: timing };
+  if (typeof timing === "string") return { file: timing, format: /\.html$/i.test(timing) ? "page" : "trace" };
   return timing ? "table" : undefined;
 }
 

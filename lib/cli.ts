@@ -203,10 +203,17 @@ async function runOnce(invocation: Building, { flags, host }: ReportedOptions): 
       return withTiming((timing) => runReported(invocation, { ...report, timing: report.timing(timing), build }), {
         to: build.timing,
         host: report.host,
+        command: await describeCommand(invocation, build),
       });
     },
     { host, command, level: logLevelOf(invocation.flags), flags },
   );
+}
+
+/** The command line for the page of `--timing`; empty if there will be none. */
+async function describeCommand(invocation: Building, { timing }: BuildOptions): Promise<string> {
+  if (typeof timing !== "object" || timing.format !== "page") return "";
+  return (await import("./cli-command-line.ts")).formatCommandLine(invocation);
 }
 
 async function runReported(invocation: Building, options: Omit<Run, "cache">): Promise<number> {
@@ -300,11 +307,15 @@ function withoutEmpty(words: readonly string[]): readonly string[] {
 /** Returns the YAML that `-f` and `-k` name, with image references; throws before anything is written. */
 async function resolveYaml(invocation: ReadingYaml, run: Run): Promise<string> {
   const { build, host, log, timing, cache } = run;
-  const [{ readInputs }, { resolveInputs }] = await Promise.all([import("./yaml-inputs.ts"), import("./resolve.ts")]);
+  const [{ readInputs }, { resolveInputs }, { redactIfUrl }] = await Promise.all([
+    import("./yaml-inputs.ts"),
+    import("./resolve.ts"),
+    import("./url.ts"),
+  ]);
   const request = requestOf(invocation);
-  const inputs = await timing.time("read", [...request.files, request.kustomize ?? ""].join(" ").trim(), () =>
-    readInputs(request, { host, log, signal: host.signal }),
-  );
+  const { files, kustomize } = request;
+  const what = [...files, ...(kustomize === undefined ? [] : [kustomize])].map(redactIfUrl).join(" ");
+  const inputs = await timing.time("read", what, () => readInputs(request, { host, log, signal: host.signal }));
   return resolveInputs(inputs, {
     log,
     place: build.debug === undefined ? undefined : await placeOf(invocation),
@@ -366,7 +377,9 @@ async function runRounds(
   const { watchAndRun } = await import("./watch.ts");
   for (const warning of build.warnings) log.warn(warning);
   const { progress } = flags;
-  const options = { host, level: logLevelOf(invocation.flags), progress, timing: build.timing, record };
+  const level = logLevelOf(invocation.flags);
+  const shown = await describeCommand(invocation, build);
+  const options = { host, level, progress, timing: build.timing, record, command: shown };
   if (invocation.command === "build") {
     const { BuildJob } = await import("./watch-programs.ts");
     return await watchAndRun(new BuildJob({ build, args: argsOf(invocation) }), options);

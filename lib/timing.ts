@@ -1,14 +1,25 @@
 /**
- * Records how long each stage of a run takes, for a table on stderr or a trace in a file.
+ * Records how long each stage of a run takes, for a table on stderr, or a trace or a page in a file.
  *
  * The trace is in Chrome's Trace Event Format, which ui.perfetto.dev and chrome://tracing show:
  * https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
  */
 import { resolve } from "node:path";
-import { printable } from "./errors.ts";
+import { describeError, printable } from "./errors.ts";
 import type { Event, ReportedEvent, Stage, StageSubject } from "./events.ts";
 import { checkWritableFile, writeOutputFile } from "./file.ts";
 import type { Host } from "./host.ts";
+import { formatCount } from "./log.ts";
+import {
+  chooseLanes,
+  measure,
+  microseconds,
+  nameStage,
+  seconds,
+  type Span,
+  type TimedProgram,
+  type TimingRecord,
+} from "./timing-spans.ts";
 
 /** Records what a run does: spans of time, and progress within them. */
 export interface Timing {
@@ -35,10 +46,12 @@ export interface Recorder extends Timing {
   formatTable(): string;
   /** The spans in Chrome's Trace Event Format, as JSON: a lane for each stage, more where its spans overlap. */
   formatTrace(): string;
+  /** All spans and programs until now. */
+  record(): TimingRecord;
 }
 
-/** The report: a table on stderr, or a trace in a file. */
-export type TimingOutput = "table" | { readonly file: string };
+/** The report: a table on stderr, or a file with a trace or, by its name, a page for a browser. */
+export type TimingOutput = "table" | { readonly file: string; readonly format: "trace" | "page" };
 
 /** Records nothing. */
 export const noTiming: Timing = {
@@ -47,13 +60,18 @@ export const noTiming: Timing = {
   report: () => {},
 };
 
-/** Labels of the stages that are not shown by their names. */
-const SHOWN: Partial<Readonly<Record<Stage, string>>> = { compile: "compile and link" };
+export interface ReportTimingOptions {
+  readonly to: TimingOutput;
+  readonly host: Host;
+  /** The command line for the page, without secrets. */
+  readonly command: string;
+  /** The failure of the run. @default none */
+  readonly error?: unknown;
+}
 
-export interface WithTimingOptions {
+export interface WithTimingOptions extends Omit<ReportTimingOptions, "to" | "error"> {
   /** Undefined: no report. */
   readonly to: TimingOutput | undefined;
-  readonly host: Host;
 }
 
 /**
@@ -64,25 +82,44 @@ export interface WithTimingOptions {
  * @throws Errors of `work`.
  */
 export async function withTiming<T>(work: (timing: Timing) => Promise<T>, options: WithTimingOptions): Promise<T> {
-  const { to, host } = options;
+  const { command, host, to } = options;
   if (to === undefined) return work(noTiming);
-  const file = to === "table" ? undefined : resolve(host.cwd, to.file);
-  if (file !== undefined) await checkWritableFile(file, "--timing");
+  if (to !== "table") await checkWritableFile(resolve(host.cwd, to.file), "--timing");
   const recorder = createTiming(() => host.monotonic());
-  const report = async (): Promise<void> => {
-    if (file === undefined) host.err(recorder.formatTable());
-    else await writeOutputFile(file, recorder.formatTrace(), "--timing");
-  };
   let result: T;
   try {
     result = await work(recorder);
   } catch (error) {
     // An error of the report would hide that of the work.
-    await report().catch(() => {});
+    await reportTiming(recorder, { command, host, to, error }).catch(() => {});
     throw error;
   }
-  await report();
+  await reportTiming(recorder, { command, host, to });
   return result;
+}
+
+/** Reports the times until now. @throws {KoError} If the file cannot be written. */
+export async function reportTiming(recorder: Recorder, options: ReportTimingOptions): Promise<void> {
+  const { host, to } = options;
+  if (to === "table") host.err(recorder.formatTable());
+  else {
+    const text = to.format === "page" ? await makePage(recorder.record(), options) : recorder.formatTrace();
+    await writeOutputFile(resolve(host.cwd, to.file), text, "--timing");
+  }
+}
+
+async function makePage(record: TimingRecord, options: Omit<ReportTimingOptions, "to">): Promise<string> {
+  const { command, error, host } = options;
+  const [{ formatPage }, { koVersion }] = await Promise.all([import("./timing-page.ts"), import("./version.ts")]);
+  return formatPage(record, {
+    command,
+    // From sources, git says the version: not after Ctrl-C.
+    version: await koVersion(host).catch(() => "unknown"),
+    machine: `${host.platform}/${host.arch}, ${formatCount(host.cpus, "CPU")}`,
+    cwd: host.cwd,
+    endedAt: host.now(),
+    error: error === undefined ? undefined : describeError(host.signal.aborted ? host.signal.reason : error),
+  });
 }
 
 /**
@@ -91,9 +128,11 @@ export async function withTiming<T>(work: (timing: Timing) => Promise<T>, option
  * @param now milliseconds since the run began, monotonic
  */
 export function createTiming(now: () => number): Recorder {
-  const spans: Span[] = [{ stage: "start", what: "", start: 0, end: now() }];
+  const spans: OpenSpan[] = [{ stage: "start", what: "", start: 0, end: now() }];
+  const programs = new Map<string, TimedProgram>();
   const start = (stage: Stage, what: string | StageSubject): (() => void) => {
-    const span: Span = { stage, what: oneLine(subjectOf(what).text), start: now(), end: undefined };
+    const { image, importPaths, text } = subjectOf(what);
+    const span: OpenSpan = { stage, what: oneLine(text), importPaths, image, start: now(), end: undefined };
     spans.push(span);
     return () => {
       span.end ??= now();
@@ -102,13 +141,21 @@ export function createTiming(now: () => number): Recorder {
   return {
     start,
     time: (stage, what, work) => within(start(stage, what), work),
-    report: () => {},
+    report: (event) => {
+      if (event.type === "program") {
+        programs.set(event.importPath, { importPath: event.importPath, image: event.image, result: undefined });
+      } else if (event.type === "result") {
+        const program = programs.get(event.importPath);
+        if (program !== undefined) programs.set(event.importPath, { ...program, result: event });
+      }
+    },
     stageTimes: () => {
       const { stages } = measure(spans.slice(1), now());
       return Array.from(stages, ([stage, { busy }]) => [stage, busy] as const);
     },
     formatTable: () => formatTable(spans, now()),
     formatTrace: () => formatTrace(spans, now()),
+    record: () => ({ spans: [...spans], programs: [...programs.values()], total: now() }),
   };
 }
 
@@ -153,30 +200,14 @@ async function within<T>(end: () => void, work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Times are milliseconds. */
-interface Span {
-  readonly stage: Stage;
-  readonly what: string;
-  readonly start: number;
-  /** Undefined until it ends. */
-  end: number | undefined;
-}
-
-interface StageTotals {
-  busy: number;
-  /** While no other stage was busy. */
-  alone: number;
-  sum: number;
-  count: number;
-  slowest: { readonly what: string; readonly took: number };
-}
+type OpenSpan = Omit<Span, "end"> & { end: number | undefined };
 
 function formatTable(spans: readonly Span[], now: number): string {
   const { stages, idle, several } = measure(spans, now);
   const rows = Array.from(stages, ([stage, { busy, alone, sum, count, slowest }]) => {
     const what = printable(slowest.what, 60);
     const longest = count === 1 ? what : `${seconds(slowest.took)}  ${what}`;
-    return [SHOWN[stage] ?? stage, seconds(busy), seconds(alone), seconds(sum), String(count), longest];
+    return [nameStage(stage), seconds(busy), seconds(alone), seconds(sum), String(count), longest];
   });
   const head = ["stage", "busy", "alone", "sum", "count", "slowest"];
   const rest = `${seconds(idle)} unaccounted, ${seconds(several)} in several at once`;
@@ -196,97 +227,36 @@ function formatTable(spans: readonly Span[], now: number): string {
   return [head, ...rows].map((row) => line(row, 5)).join("") + line(whole, 2);
 }
 
-interface Totals {
-  /** In the order of their first beginnings. */
-  readonly stages: ReadonlyMap<Stage, StageTotals>;
-  /** While no stage was busy. */
-  readonly idle: number;
-  /** While two stages or more were busy. */
-  readonly several: number;
-}
-
-function measure(spans: readonly Span[], now: number): Totals {
-  const stages = new Map<Stage, StageTotals>();
-  for (const { stage, what, start, end = now } of spans) {
-    const took = end - start;
-    const totals = stages.get(stage) ?? { busy: 0, alone: 0, sum: 0, count: 0, slowest: { what, took } };
-    totals.sum += took;
-    totals.count += 1;
-    if (took > totals.slowest.took) totals.slowest = { what, took };
-    stages.set(stage, totals);
-  }
-  const turns = spans.flatMap(({ stage, start, end = now }) => [
-    { at: start, stage, change: 1 },
-    { at: end, stage, change: -1 },
-  ]);
-  const running = new Map<Stage, number>();
-  let [idle, several, last] = [0, 0, 0];
-  const pass = (at: number): void => {
-    const passed = at - last;
-    last = at;
-    if (running.size === 0) idle += passed;
-    if (running.size > 1) several += passed;
-    for (const stage of running.keys()) {
-      const totals = stages.get(stage);
-      if (totals === undefined) continue;
-      totals.busy += passed;
-      if (running.size === 1) totals.alone += passed;
-    }
-  };
-  for (const { at, stage, change } of turns.sort((a, b) => a.at - b.at)) {
-    pass(at);
-    const count = (running.get(stage) ?? 0) + change;
-    if (count === 0) running.delete(stage);
-    else running.set(stage, count);
-  }
-  pass(now);
-  return { stages, idle, several };
-}
-
 function formatTrace(spans: readonly Span[], now: number): string {
-  // For each stage: when each of its lanes is free again, in microseconds.
-  const lanes = new Map<Stage, number[]>();
-  const placed = spans.map(({ stage, what, start, end }) => {
-    const [from, to] = [microseconds(start), microseconds(end ?? now)];
-    const ends = lanes.get(stage) ?? [];
-    lanes.set(stage, ends);
-    const free = ends.findIndex((each) => each <= from);
-    const lane = free < 0 ? ends.length : free;
-    ends[lane] = to;
-    return { stage, what, from, to, lane, unfinished: end === undefined };
-  });
-  const names = Array.from(lanes, ([stage, ends]) => ends.map((_, lane) => ({ stage, lane }))).flat();
+  const stages = Map.groupBy(spans, ({ stage }) => stage);
+  const lanes = new Map(Array.from(stages, ([stage, all]) => [stage, chooseLanes(all, now)] as const));
+  const names = Array.from(lanes, ([stage, chosen]) => {
+    const count = 1 + Math.max(...chosen.values());
+    return Array.from({ length: count }, (_, lane) => ({ stage, lane }));
+  }).flat();
   const tids = new Map(names.map(({ stage, lane }, i) => [`${stage} ${lane}`, i + 1]));
   const pid = 1;
   const traceEvents = [
     { name: "process_name", ph: "M", pid, tid: 0, args: { name: "ko" } },
     ...names.flatMap(({ stage, lane }, i) => {
-      const name = `${SHOWN[stage] ?? stage}${lane === 0 ? "" : ` ${lane + 1}`}`;
+      const name = `${nameStage(stage)}${lane === 0 ? "" : ` ${lane + 1}`}`;
       return [
         { name: "thread_name", ph: "M", pid, tid: i + 1, args: { name } },
         { name: "thread_sort_index", ph: "M", pid, tid: i + 1, args: { sort_index: i + 1 } },
       ];
     }),
-    ...placed.map(({ stage, what, from, to, lane, unfinished }) => ({
-      name: what || (SHOWN[stage] ?? stage),
-      cat: stage,
+    ...spans.map((span) => ({
+      name: span.what || nameStage(span.stage),
+      cat: span.stage,
       ph: "X",
-      ts: from,
-      dur: to - from,
+      ts: microseconds(span.start),
+      dur: microseconds(span.end ?? now) - microseconds(span.start),
       pid,
-      tid: tids.get(`${stage} ${lane}`),
-      args: unfinished ? { unfinished } : {},
+      tid: tids.get(`${span.stage} ${lanes.get(span.stage)?.get(span) ?? 0}`),
+      args: span.end === undefined ? { unfinished: true } : {},
     })),
   ];
   return `${JSON.stringify({ traceEvents, displayTimeUnit: "ms" })}\n`;
-}
-
-function microseconds(milliseconds: number): number {
-  return Math.round(milliseconds * 1000);
-}
-
-function seconds(milliseconds: number): string {
-  return `${(milliseconds / 1000).toFixed(3)} s`;
 }
 
 function oneLine(text: string): string {

@@ -170,6 +170,11 @@ export function redactUrl(url: URL | string): string {
   return `${parsed.protocol}//${parsed.host}${parsed.pathname}${query.length === 0 ? "" : `?${query.join("&")}`}`;
 }
 
+/** Text that may be a URL, such as the file of `-f`: without secrets if it is one. */
+export function redactIfUrl(text: string): string {
+  return /^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? redactUrl(text) : text;
+}
+
 /** The passwords and tokens of a run, and a filter that hides them in texts. */
 export class Secrets {
   readonly #known = new Set<string>();

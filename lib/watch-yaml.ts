@@ -20,6 +20,7 @@ import {
   throwProblems,
   warnOfPulls,
 } from "./resolve.ts";
+import { redactIfUrl } from "./url.ts";
 import type { WatchPlan } from "./watch-places.ts";
 import { planConfig, planInputs } from "./watch-plan.ts";
 import { type JobOptions, notesOf, WatchedPrograms } from "./watch-programs.ts";
@@ -137,7 +138,7 @@ export class YamlJob implements WatchJob<YamlResult> {
     const { cache, host, log, timing } = context;
     if (this.#reading !== undefined && !due.everything && !due.yaml) return this.#reading;
     this.#reading = undefined;
-    const inputs = await timing.time("read", request.files.join(" "), () =>
+    const inputs = await timing.time("read", request.files.map(redactIfUrl).join(" "), () =>
       readInputs(request, { host, log, signal: host.signal, kept: this.#kept }),
     );
     const reading = await readReferences(inputs, { selector, records: cache.get(), signal: host.signal });

@@ -9,11 +9,18 @@ import { type Clock, inBackground, systemClock, until } from "./async.ts";
 import { LazyCache } from "./cache.ts";
 import { describeError, KoError } from "./errors.ts";
 import type { RunRecord } from "./events-record.ts";
-import { checkWritableFile, lookAtLink, readNames, writeOutputFile } from "./file.ts";
+import { checkWritableFile, lookAtLink, readNames } from "./file.ts";
 import { type Host, withSignal } from "./host.ts";
 import type { Event } from "./events.ts";
 import { formatCount, type Log, type LogLevel, type ProgressMode } from "./log.ts";
-import { createTiming, type Recorder, reportingTiming, type Timing, type TimingOutput } from "./timing.ts";
+import {
+  createTiming,
+  type Recorder,
+  reportingTiming,
+  reportTiming,
+  type Timing,
+  type TimingOutput,
+} from "./timing.ts";
 import { WATCH_SETTINGS, Watcher, type WatcherOptions, type WatchLimit } from "./watch-files.ts";
 import {
   type Affected,
@@ -78,6 +85,8 @@ export interface WatchOptions {
   readonly progress: ProgressMode;
   /** `--timing`, for each round. */
   readonly timing: TimingOutput | undefined;
+  /** The command line, without secrets, for the page of `--timing`. */
+  readonly command: string;
   /** Of `--events` and `--metadata-file`: each round is a run. @default none */
   readonly record?: RunRecord | undefined;
   /** For the waits before retries. @default the system's */
@@ -267,6 +276,8 @@ class WatchLoop<R> implements AsyncDisposable {
       const isRetried = error instanceof KoError && error.transient;
       this.#last = `; ${report.failed(error, { isNew: !isRetry || text !== this.#lastFailure, isRetried })}`;
       this.#lastFailure = text;
+      // A table would push the error off the screen. A failure to write must not hide that of the round.
+      if (this.#options.timing !== "table") await this.#reportTiming(recorder, error).catch(() => {});
       this.#rest();
       // After all lines of the round: its end is the last event.
       await record?.fail(error);
@@ -355,12 +366,11 @@ class WatchLoop<R> implements AsyncDisposable {
     return isAffected(this.#set.affectedBy({ path, is: "file" }));
   }
 
-  async #reportTiming(recorder: Recorder): Promise<void> {
-    const { host, timing } = this.#options;
-    if (timing === "table") this.#screen.host.err(recorder.formatTable());
-    else if (timing !== undefined) {
-      await writeOutputFile(resolve(host.cwd, timing.file), recorder.formatTrace(), "--timing");
-    }
+  async #reportTiming(recorder: Recorder, error?: unknown): Promise<void> {
+    const { command, host, timing } = this.#options;
+    if (timing === undefined) return;
+    const shown = { ...host, err: (text: string) => this.#screen.host.err(text) };
+    await reportTiming(recorder, { command, error, host: shown, to: timing });
   }
 }
 

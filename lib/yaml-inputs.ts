@@ -14,7 +14,7 @@ import type { Route } from "./http-route.ts";
 import type { StallGuard } from "./http-transfer.ts";
 import { findKubectl } from "./kubectl.ts";
 import type { Log } from "./log.ts";
-import { redactUrl, whyNotFetched } from "./url.ts";
+import { redactIfUrl, redactUrl, whyNotFetched } from "./url.ts";
 
 export interface InputRequest {
   /** The values of `-f`. */
@@ -278,7 +278,7 @@ async function readPipe(path: string, { name, signal, maxBytes }: ReadOptions): 
 
 /** The input of `-k`: the output of `kubectl kustomize`. */
 function kustomizeSource(folder: string, { host, log, signal }: ReadInputsOptions): Source {
-  const name = `kubectl kustomize ${isUrl(folder) ? redactUrl(folder) : folder}`;
+  const name = `kubectl kustomize ${redactIfUrl(folder)}`;
   const read = async (): Promise<Uint8Array> => {
     log.debug(name);
     try {

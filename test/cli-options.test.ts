@@ -123,7 +123,9 @@ describe("readBuildOptions()", () => {
     [["--explain"], {}, { explain: true }],
     [["--timing"], {}, { timing: "table" }],
     [["--timing=true"], {}, { timing: "table" }],
-    [["--timing=a.json"], {}, { timing: { file: "a.json" } }],
+    [["--timing=a.json"], {}, { timing: { file: "a.json", format: "trace" } }],
+    [["--timing=out/A.HTML"], {}, { timing: { file: "out/A.HTML", format: "page" } }],
+    [["--timing=html"], {}, { timing: { file: "html", format: "trace" } }],
     // The last one counts; an empty value is none, and false is no file name.
     [["--timing=a.json", "--timing"], {}, { timing: "table" }],
     [["--timing", "--timing="], {}],

@@ -149,6 +149,39 @@ describe.skipIf(programs === undefined)("--events and --metadata-file", () => {
     for (const { message } of errors) expect(result.stderr).toContain(String(message));
   });
 
+  test("each program is compiled until its own binary is complete, in its own stage", async () => {
+    using bench = makeBench(TWO, { host: proxy.host });
+    const built = await bench.ours(["build", "-B", ...flags(bench), "./cmd/worker", "./cmd/web"]);
+    expect(built.code).toBe(0);
+    const compiled = ofType(readEvents(bench), "stage").filter(({ stage }) => stage === "compile");
+    const subjects = ["web", "worker"].map((name) => `example.com/app/cmd/${name}`);
+    for (const state of ["begin", "end"]) {
+      const some = compiled.filter((event) => event["state"] === state).map(({ subject }) => JSON.stringify(subject));
+      expect(some.sort()).toEqual(subjects.map((text) => JSON.stringify({ text, importPaths: [text] })));
+    }
+    expect(bench.goCalls().filter((call) => call === "build")).toHaveLength(1);
+  });
+
+  test("hide the password and the signature in a URL of -f, as the reports of --timing do", async () => {
+    using bench = makeBench(TWO, { host: proxy.host });
+    using server = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      fetch: () => new Response("image: ko://example.com/app/cmd/web\n"),
+    });
+    const url = `http://me:s3cret-pass@127.0.0.1:${server.port}/web.yaml?sig=s3cret-sig`;
+    for (const name of ["trace.json", "page.html"]) {
+      const file = bench.work.at(name);
+      const result = await bench.ours(["resolve", "-v", "-f", url, `--timing=${file}`, ...flags(bench)]);
+      expect(result.code).toBe(0);
+      for (const each of [file, bench.work.at("events.jsonl"), bench.work.at("metadata.json")]) {
+        expect([each, readFileSync(each, "utf8").includes("s3cret")]).toEqual([each, false]);
+      }
+      expect(readFileSync(file, "utf8")).toContain(`http://127.0.0.1:${server.port}/web.yaml?sig=REDACTED`);
+      expect(result.stderr).not.toContain("s3cret");
+    }
+  });
+
   /** The lines that people see for an event. */
   function linesOf(event: Line): readonly string[] {
     const { details, hint, message, type } = event;

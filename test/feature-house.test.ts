@@ -179,6 +179,7 @@ const UNTESTED: Readonly<Record<string, string>> = {
   "template-data": "template.test.ts compares what templates read with Go",
   "template-format": "template.test.ts compares printf and print with Go",
   "template-lex": "template.test.ts compares what is parsed with Go",
+  "timing-page-style": "feature-timing-page.test.ts looks at colours and places in a browser",
   "yaml-exact": "feature-endless.test.ts gives large documents to its worker",
   "yaml-objects-cut": "yaml-objects.test.ts cuts lists",
   "yaml-scan-text": "yaml-scan.test.ts reads the same documents",

@@ -226,14 +226,14 @@ describe("withTiming()", () => {
     const told: string[] = [];
     const host = hostAt("/", { err: (text) => void told.push(text) });
     const given: Timing[] = [];
-    await withTiming(async (timing) => void given.push(timing), { to: undefined, host });
+    await withTiming(async (timing) => void given.push(timing), { to: undefined, command: "", host });
     expect([given, told]).toEqual([[noTiming], []]);
   });
 
   test("shows the table on stderr, the runtime's start-up in it", async () => {
     const told: string[] = [];
     const host = hostAt("/", { err: (text) => void told.push(text) });
-    expect(await withTiming(work, { to: "table", host })).toBe(7);
+    expect(await withTiming(work, { to: "table", command: "", host })).toBe(7);
     const [head = "", start = "", list = "", whole = ""] = told.join("").split("\n");
     expect([head, start, list, whole]).toEqual([
       expect.stringMatching(/^stage +busy/),
@@ -247,17 +247,55 @@ describe("withTiming()", () => {
     using tree = writeTree({});
     const told: string[] = [];
     const host = hostAt(tree.path, { err: (text) => void told.push(text) });
-    expect(await withTiming(work, { to: { file: "t.json" }, host })).toBe(7);
+    expect(await withTiming(work, { to: { file: "t.json", format: "trace" }, command: "", host })).toBe(7);
     const { traceEvents }: { readonly traceEvents: readonly Event[] } = await Bun.file(tree.at("t.json")).json();
     expect(traceEvents.filter(({ ph }) => ph === "X").map(({ name }) => name)).toEqual(["start", "./..."]);
     expect([readdirSync(tree.path), told]).toEqual([["t.json"], []]);
+  });
+
+  test.each([
+    ["a run", undefined],
+    ["a run that fails", new KoError('Cannot build "<x>"', { hint: "Mend it." })],
+  ])("writes a page of %s to a file named .html", async (_name, error) => {
+    using tree = writeTree({});
+    const host = hostAt(tree.path, { err: () => {} });
+    const publish = async (timing: Timing): Promise<void> => {
+      const about = { importPath: "example.com/cmd/web", image: "registry.example/web" };
+      timing.report({ type: "program", ...about, tags: [], platforms: ["linux/amd64"], base: "scratch" });
+      await timing.time("manifest", { text: "a tag", image: about.image }, async () => {});
+      if (error !== undefined) throw error;
+    };
+    const to = { file: "t.html", format: "page" } as const;
+    const done = withTiming(publish, { to, command: "ko build --timing=t.html", host });
+    expect(await done.catch((failure: unknown) => failure)).toBe(error);
+    const page = await Bun.file(tree.at("t.html")).text();
+    expect(page).toContain("<title>ko build --timing=t.html: ");
+    expect(page).toContain('<div class="name" title="example.com/cmd/web"><span>web</span>');
+    expect(page).toMatch(/<a class="bar manifest[^>]*aria-label="manifest: [^"]*, a tag"/);
+    const failure = '<pre class="failure">Error: Cannot build &quot;&lt;x&gt;&quot;\n  Mend it.</pre>';
+    expect(page.includes(failure)).toBe(error !== undefined);
+    expect(page.includes('class="failure"')).toBe(error !== undefined);
+    expect(readdirSync(tree.path)).toEqual(["t.html"]);
+  });
+
+  test("writes a page after Ctrl-C, with the signal as the reason", async () => {
+    using tree = writeTree({});
+    const reason = new KoError("interrupted by SIGINT");
+    const host = hostAt(tree.path, { err: () => {}, signal: AbortSignal.abort(reason) });
+    const to = { file: "t.html", format: "page" } as const;
+    const killed = withTiming(() => Promise.reject(new KoError("go was killed")), { to, command: "ko build", host });
+    expect(messageOf(await rejectionOf(killed))).toBe("go was killed");
+    expect(await Bun.file(tree.at("t.html")).text()).toContain(
+      '<pre class="failure">Error: interrupted by SIGINT</pre>',
+    );
   });
 
   test("refuses a file that cannot be written before any work", async () => {
     using tree = writeTree({});
     let worked = false;
     const refused = withTiming(async () => void (worked = true), {
-      to: { file: "nowhere/t.json" },
+      to: { file: "nowhere/t.json", format: "trace" },
+      command: "",
       host: hostAt(tree.path),
     });
     expect(await rejectionOf(refused)).toEqual(
@@ -271,7 +309,8 @@ describe("withTiming()", () => {
   test("fails if the file cannot be written after all", async () => {
     using tree = writeTree({});
     const spoiled = withTiming(async () => tree.write({ "t.json/x": "" }), {
-      to: { file: "t.json" },
+      to: { file: "t.json", format: "trace" },
+      command: "",
       host: hostAt(tree.path),
     });
     expect(messageOf(await rejectionOf(spoiled))).toBe(`Cannot write --timing "${tree.at("t.json")}"`);
@@ -284,12 +323,14 @@ describe("withTiming()", () => {
     };
     const told: string[] = [];
     const host = hostAt(tree.path, { err: (text) => void told.push(text) });
-    expect(messageOf(await rejectionOf(withTiming(fail, { to: "table", host })))).toBe("no");
+    expect(messageOf(await rejectionOf(withTiming(fail, { to: "table", command: "", host })))).toBe("no");
     expect(told.join("")).toContain("unaccounted");
     const spoil = async (): Promise<void> => {
       tree.write({ "t.json/x": "" });
       await fail();
     };
-    expect(messageOf(await rejectionOf(withTiming(spoil, { to: { file: "t.json" }, host })))).toBe("no");
+    expect(
+      messageOf(await rejectionOf(withTiming(spoil, { to: { file: "t.json", format: "trace" }, command: "", host }))),
+    ).toBe("no");
   });
 });

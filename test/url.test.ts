@@ -1,5 +1,14 @@
 import { describe, expect, test } from "bun:test";
-import { chooseProxy, findRange, isLoopback, redactUrl, Secrets, whyForbidden, whyWithheld } from "../lib/url.ts";
+import {
+  chooseProxy,
+  findRange,
+  isLoopback,
+  redactIfUrl,
+  redactUrl,
+  Secrets,
+  whyForbidden,
+  whyWithheld,
+} from "../lib/url.ts";
 
 describe("isLoopback()", () => {
   test.each([
@@ -120,6 +129,19 @@ describe("chooseProxy()", () => {
     ["an address", "https://[2001:db8::1]/", { ...both, no_proxy: "2001:db8::1" }, false],
   ])("%s", (_, url, env, wanted) => {
     expect(chooseProxy(new URL(url), env)).toBe(wanted);
+  });
+});
+
+describe("redactIfUrl()", () => {
+  test.each([
+    ["config/", "config/"],
+    ["-", "-"],
+    ["a@b:c", "a@b:c"],
+    ["HTTPS://me:pw@h.example/a?sig=1#x", "https://h.example/a?sig=REDACTED"],
+    ["git+ssh://me:pw@h.example/a", "git+ssh://h.example/a"],
+    ["https://", "REDACTED"],
+  ])("%s", (text, shown) => {
+    expect(redactIfUrl(text)).toBe(shown);
   });
 });
 

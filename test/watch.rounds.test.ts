@@ -3,12 +3,15 @@
  * superseded or repeated, and its output. Nothing sleeps.
  */
 import { describe, expect, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
 import { inBackground } from "../lib/async.ts";
 import { KoError, RegistryError, UsageError } from "../lib/errors.ts";
 import type { Host } from "../lib/host.ts";
 import { NOWHERE, type WatchPlan } from "../lib/watch-places.ts";
 import { type Due, FatalError, type RoundContext, watchAndRun, type WatchJob } from "../lib/watch.ts";
 import { rejectionOf } from "./helpers/failures.ts";
+import { writeTree } from "./helpers/world-folders.ts";
+import { waitUntil } from "./helpers/world-programs.ts";
 import { dueFor, EVERYTHING, fakeHost, FakeWatcher } from "./helpers/world-watch.ts";
 
 /** Two programs, each of one file. */
@@ -62,7 +65,8 @@ class Rounds implements AsyncDisposable {
   readonly ended: Promise<never>;
   #watcher: FakeWatcher | undefined;
 
-  constructor(changes: Partial<Host> = {}) {
+  /** @param page the file of `--timing`; none if undefined */
+  constructor(changes: Partial<Host> = {}, page?: string) {
     this.fake = fakeHost(changes);
     const job: WatchJob<string> = {
       build: (due, context) => this.builds.begin({ due, context }, context.host.signal),
@@ -77,7 +81,8 @@ class Rounds implements AsyncDisposable {
         host: this.fake.host,
         level: "normal",
         progress: "auto",
-        timing: undefined,
+        timing: page === undefined ? undefined : { file: page, format: "page" },
+        command: "ko build -W",
         clock: { sleep: async (ms, signal) => void (await this.pauses.begin({ ms, signal }, signal)) },
         openWatcher: (options) => (this.#watcher = new FakeWatcher(options)),
       }),
@@ -219,6 +224,29 @@ describe("watchAndRun()", () => {
     rounds.watcher.change("/w/a.go");
     await rounds.run({ fails: AWAY });
     expect((await rounds.pauses.next()).data.ms).toBe(1000);
+  });
+
+  test("each round writes the page of its times anew, a failed one with its error, a superseded one does not", async () => {
+    using tree = writeTree({});
+    const page = tree.at("t.html");
+    const read = (): string => (existsSync(page) ? readFileSync(page, "utf8") : "");
+    await using rounds = new Rounds({}, page);
+    await rounds.run();
+    await waitUntil(() => read().includes("ko build -W"));
+    expect(read()).not.toContain("<pre");
+    rounds.watcher.change("/w/a.go");
+    await rounds.run({ fails: BROKEN });
+    const failure = '<pre class="failure">Error: a.go does not compile</pre>';
+    await waitUntil(() => read().includes(failure));
+    rounds.watcher.change("/w/a.go");
+    await rounds.builds.next();
+    rounds.watcher.change("/w/a.go");
+    const build = await rounds.builds.next();
+    expect(read()).toContain(failure);
+    build.end();
+    (await rounds.deliveries.next()).end();
+    await waitUntil(() => !read().includes(failure));
+    expect(rounds.printed()).toContain("Error: a.go does not compile");
   });
 
   test("a retry that fails in another way is shown", async () => {

@@ -1,5 +1,5 @@
 /**
- * The real programs that the tests run beside ours: kubectl, Debian's docker-registry, skopeo and umoci, and Go
+ * The real programs that the tests run beside ours: kubectl, Debian's docker-registry, skopeo, umoci and chromium, and Go
  * programs: the original ko, crane and a current Docker engine (Debian's has no containerd store) at the versions that
  * `test/counterparts.json` pins, etcd and kube-apiserver as the module in `test/tools` pins them; and Knative Serving.
  *
@@ -20,7 +20,7 @@ export type GoProgram = "ko" | "crane" | "dockerd";
 export type ClusterProgram = keyof typeof CLUSTER_PACKAGES;
 
 /** A program that the machine's packages bring. */
-export type PackagedProgram = "docker-registry" | "skopeo" | "umoci" | "zstd" | "kubectl";
+export type PackagedProgram = "docker-registry" | "skopeo" | "umoci" | "zstd" | "kubectl" | "chromium";
 
 export type Counterpart = GoProgram | ClusterProgram | PackagedProgram;
 
