@@ -5,7 +5,11 @@
 import type { Invocation } from "./cli-parse.ts";
 import { redactIfUrl } from "./url.ts";
 
-type Building = Extract<Invocation, { readonly command: "build" | "resolve" | "apply" | "create" | "run" }>;
+/** The command line of a command that builds. */
+export type BuildingInvocation = Extract<
+  Invocation,
+  { readonly command: "build" | "resolve" | "apply" | "create" | "run" }
+>;
 
 /** The flags whose values are shown. Those of the others, such as `--ldflags` and `--image-label`, may hold secrets. */
 const SHOWN: ReadonlySet<string> = new Set(
@@ -16,7 +20,7 @@ const SHOWN: ReadonlySet<string> = new Set(
 );
 
 /** Returns the command line with long names of flags: `ko build --jobs=2 ./cmd/web -- …`. */
-export function formatCommandLine({ afterDashes, command, flags, given, positionals }: Building): string {
+export function formatCommandLine({ afterDashes, command, flags, given, positionals }: BuildingInvocation): string {
   const values = new Map<string, boolean | string | number | readonly string[]>(Object.entries(flags));
   const shown = [...given].flatMap((name) => {
     const value = values.get(name);

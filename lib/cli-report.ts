@@ -1,10 +1,12 @@
 /**
  * Runs a building command with its report: what stderr shows, the file of `--events`, the file of `--metadata-file`.
  */
+import type { BuildingInvocation } from "./cli-command-line.ts";
 import type { ReportFlags } from "./cli-options.ts";
 import type { Host } from "./host.ts";
 import type { LogLevel } from "./log.ts";
 import { openReport, type Report } from "./progress-report.ts";
+import type { TimingOutput } from "./timing.ts";
 
 export interface WithReportOptions {
   readonly host: Host;
@@ -16,6 +18,12 @@ export interface WithReportOptions {
 /** Whether a run needs a record: a flag names a file, or GitHub Actions shows annotations. */
 export function isRecorded({ dotenv, events, isGithubOutput, metadata }: ReportFlags, host: Host): boolean {
   return isGithubOutput || [dotenv, events, metadata].some((file) => file !== undefined) || host.annotate !== undefined;
+}
+
+/** Returns the command line for the page of `--timing`, without secrets; empty if there will be no page. */
+export async function nameCommand(invocation: BuildingInvocation, to: TimingOutput | undefined): Promise<string> {
+  if (typeof to !== "object" || to.format !== "page") return "";
+  return (await import("./cli-command-line.ts")).formatCommandLine(invocation);
 }
 
 /**

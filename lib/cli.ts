@@ -195,7 +195,10 @@ function isWatching(invocation: Building): invocation is Watching {
 
 /** Runs a building command once; `--timing` is reported at its end. */
 async function runOnce(invocation: Building, { flags, host }: ReportedOptions): Promise<number> {
-  const [{ withReport }, { withTiming }] = await Promise.all([import("./cli-report.ts"), import("./timing.ts")]);
+  const [{ nameCommand, withReport }, { withTiming }] = await Promise.all([
+    import("./cli-report.ts"),
+    import("./timing.ts"),
+  ]);
   const { command } = invocation;
   return withReport(
     async (report) => {
@@ -203,17 +206,11 @@ async function runOnce(invocation: Building, { flags, host }: ReportedOptions): 
       return withTiming((timing) => runReported(invocation, { ...report, timing: report.timing(timing), build }), {
         to: build.timing,
         host: report.host,
-        command: await describeCommand(invocation, build),
+        command: await nameCommand(invocation, build.timing),
       });
     },
     { host, command, level: logLevelOf(invocation.flags), flags },
   );
-}
-
-/** The command line for the page of `--timing`; empty if there will be none. */
-async function describeCommand(invocation: Building, { timing }: BuildOptions): Promise<string> {
-  if (typeof timing !== "object" || timing.format !== "page") return "";
-  return (await import("./cli-command-line.ts")).formatCommandLine(invocation);
 }
 
 async function runReported(invocation: Building, options: Omit<Run, "cache">): Promise<number> {
@@ -378,7 +375,7 @@ async function runRounds(
   for (const warning of build.warnings) log.warn(warning);
   const { progress } = flags;
   const level = logLevelOf(invocation.flags);
-  const shown = await describeCommand(invocation, build);
+  const shown = await (await import("./cli-report.ts")).nameCommand(invocation, build.timing);
   const options = { host, level, progress, timing: build.timing, record, command: shown };
   if (invocation.command === "build") {
     const { BuildJob } = await import("./watch-programs.ts");
