@@ -3,7 +3,8 @@ import type { Binary } from "./build-binaries.ts";
 import type { RunContext } from "./cache.ts";
 import { KoError } from "./errors.ts";
 import type { DelveBuilds } from "./go-delve.ts";
-import { debuggerName, type DebugSettings, type ImageDebugger } from "./image.ts";
+import { debuggerPath, type DebugSettings } from "./image-config.ts";
+import type { ImageDebugger } from "./image.ts";
 import { binaryEntries } from "./kodata.ts";
 import type { LayerSink, LayerStore } from "./layer-cache.ts";
 import type { TarEntry } from "./tar.ts";
@@ -34,7 +35,7 @@ export async function makeDebugger(binary: Binary, options: DebuggerOptions): Pr
   const { os } = binary.platform;
   const goVersion = await readGoVersion(binary, context);
   const { digest, path } = await delve.of(binary, { goVersion, signal: context.signal });
-  const list = (): Iterable<TarEntry> => binaryEntries({ path, name: debuggerName(os), os, size: Bun.file(path).size });
+  const list = (): Iterable<TarEntry> => binaryEntries({ path, name: debuggerPath(os), os, size: Bun.file(path).size });
   const name = `Delve ${digest}${os === "windows" ? " for windows" : ""}`;
   return { path, image: { ...debug, layer: await layers.fixed(name, list, { sink }) } };
 }

@@ -2,14 +2,15 @@
  * Assembles the image of a program: base, kodata layer, program layer, and the index of several platforms.
  */
 import type { Base, BasePlatform } from "./base.ts";
+import { describeContainer, type ProgramImage } from "./build-container.ts";
 import type { Compression } from "./compress.ts";
 import type { Content, ResultImage } from "./events.ts";
 import type { Reason } from "./go-setup.ts";
+import type { ContainerSettings, DebugSettings } from "./image-config.ts";
 import {
   assembleImage,
   assembleIndex,
   type Built,
-  type DebugSettings,
   type Image,
   type ImageDebugger,
   type IndexChild,
@@ -19,7 +20,7 @@ import {
 import { retypeLayer } from "./layer.ts";
 import { type Descriptor, type Digest, formatPlatform, type Platform } from "./oci.ts";
 
-/** What goes into images besides programs and bases. */
+/** What goes into images besides programs and bases. Labels, annotations and user are those of flags. */
 export interface ImageSettings {
   /** Of the two layers that are made here; local daemons want plain tars. */
   readonly compression: Compression;
@@ -46,6 +47,10 @@ const BASE_NAME = "org.opencontainers.image.base.name";
 
 export interface OnBaseOptions {
   readonly importPath: string;
+  /** As of `programPathOf()`. */
+  readonly programPath: string;
+  /** The settings of the program's own image. */
+  readonly own: ProgramImage;
   readonly on: Base;
   readonly target: BasePlatform;
   readonly kodata: Layer;
@@ -56,44 +61,67 @@ export interface OnBaseOptions {
 
 /** Puts the layers of a program on the image of a base. */
 export function onBase(base: Image, options: OnBaseOptions): Image {
-  const { debugger: delve, image, importPath, kodata, on, program, target } = options;
+  const { debugger: delve, image, importPath, kodata, on, own, program, programPath, target } = options;
   const { compression } = image;
   const mediaType = layerTypeFor(base.descriptor.mediaType, { compression, base: on.text });
   return assembleImage(base, {
     importPath,
     os: target.platform.os,
+    programPath,
     kodata: retypeLayer(kodata, mediaType),
     program: retypeLayer(program, mediaType),
     debugger: delve && { ...delve, layer: retypeLayer(delve.layer, mediaType) },
-    labels: Object.fromEntries(image.labels),
+    container: joinContainer(own, image),
     annotations: {
-      ...Object.fromEntries(image.annotations),
+      ...Object.fromEntries(joinAnnotations(own, image)),
       ...baseAnnotations(on, target.entry?.digest ?? on.digest),
     },
-    user: image.user,
     created: image.created,
     kodataCreated: image.kodataCreated,
   });
+}
+
+/** The settings of a program, each under its name, with those of flags; values are hashed. */
+export function describeSettings(own: ProgramImage, image: ImageSettings): Readonly<Record<string, string>> {
+  return describeContainer(joinContainer(own, image), joinAnnotations(own, image));
+}
+
+/** The user that containers run as; undefined is that of the base. */
+export function userOf(own: ProgramImage, image: ImageSettings): string | undefined {
+  return image.user ?? own.container.user;
+}
+
+function joinContainer(own: ProgramImage, image: ImageSettings): ContainerSettings {
+  const { container } = own;
+  return { ...container, labels: new Map([...container.labels, ...image.labels]), user: userOf(own, image) };
+}
+
+function joinAnnotations(own: ProgramImage, image: ImageSettings): ReadonlyMap<string, string> {
+  return new Map([...own.annotations, ...image.annotations]);
 }
 
 export interface CombineOptions {
   readonly base: Base;
   /** One for each image. */
   readonly targets: readonly BasePlatform[];
-  readonly annotations: ReadonlyMap<string, string>;
+  /** The settings of each image. */
+  readonly own: readonly ProgramImage[];
+  readonly image: ImageSettings;
 }
 
-/** One image stays an image; several become an index of the base's kind. */
-export function combine(images: readonly Image[], { annotations, base, targets }: CombineOptions): Built {
+/** One image stays an image; several become an index of the base's kind, with the annotations that all of them have. */
+export function combine(images: readonly Image[], { base, image: settings, own, targets }: CombineOptions): Built {
   const [only] = images;
   if (images.length === 1 && only !== undefined) return only;
   const children = targets.flatMap(({ entry }, i): readonly IndexChild[] => {
     const image = images[i];
     return entry === undefined || image === undefined ? [] : [{ entry, image }];
   });
+  const [first = new Map<string, string>(), ...others] = own.map((each) => joinAnnotations(each, settings));
+  const shared = [...first].filter(([key, value]) => others.every((each) => each.get(key) === value));
   return assembleIndex(children, {
     mediaType: base.mediaType,
-    annotations: { ...Object.fromEntries(annotations), ...baseAnnotations(base, base.digest) },
+    annotations: { ...Object.fromEntries(shared), ...baseAnnotations(base, base.digest) },
   });
 }
 

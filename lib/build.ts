@@ -15,29 +15,43 @@ import {
   type ProgramBuild,
 } from "./build-binaries.ts";
 import { type DebuggerFile, makeDebugger } from "./build-debug.ts";
-import { combine, contentOf, describeImage, type ImageSettings, onBase } from "./build-image.ts";
+import { explainContainer, NO_PROGRAM_IMAGE, type ProgramImage } from "./build-container.ts";
+import {
+  combine,
+  contentOf,
+  describeImage,
+  describeSettings,
+  type ImageSettings,
+  onBase,
+  userOf,
+} from "./build-image.ts";
 import type { Explanation, ListDigest } from "./build-inputs.ts";
 import type { CompressionPool } from "./compress.ts";
+import { keyOf } from "./cache.ts";
 import { KoError, KoErrors, printable, throwAll } from "./errors.ts";
 import { hasNoLoader, mayNeedLoader, readLoader } from "./go-loader.ts";
 import type { Outdated } from "./go-programs-cache.ts";
 import type { Program } from "./go-programs.ts";
 import type { BuildSetup, BuildSetups, Reason } from "./go-setup.ts";
 import {
-  appName,
   type Image,
   type ImageContent,
   type ImageSink,
   type Layer,
   layerTypeFor,
+  programPathOf,
   type Published,
 } from "./image.ts";
+import { isObject } from "./json.ts";
 import { binaryEntries, kodataEntries } from "./kodata.ts";
 import { logIgnored } from "./kodata-links.ts";
 import { LayerStore } from "./layer-cache.ts";
 import { ALL_PLATFORMS, createPlatformMatcher, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
 import type { RunWarnings } from "./log.ts";
 import type { TarEntry } from "./tar.ts";
+
+/** The version of the records of image settings. */
+const SETTINGS_FORMAT = 1;
 
 export interface BuildImagesOptions extends BinariesOptions {
   readonly setups: BuildSetups;
@@ -60,6 +74,8 @@ export interface Plan extends Omit<BuildRequest, "base"> {
   readonly targets: readonly BasePlatform[];
   /** How the program is compiled, by {@link platformKey}. */
   readonly setups: ReadonlyMap<string, BuildSetup>;
+  /** The settings of its image, by {@link platformKey}. @default none */
+  readonly images?: ReadonlyMap<string, ProgramImage>;
 }
 
 /** A plan that was carried out. */
@@ -110,20 +126,26 @@ async function lookup(program: Program, platform: Platform, { builds, setups }: 
   lookupEarly({ program, platform, setup: await setups.of(program, platform) }, builds);
 }
 
-async function addSetups(plans: readonly Omit<Plan, "setups">[], setups: BuildSetups): Promise<readonly Plan[]> {
+async function addSetups(
+  plans: readonly Omit<Plan, "setups" | "images">[],
+  setups: BuildSetups,
+): Promise<readonly Plan[]> {
   const errors = new Set<KoError>();
   const found: Plan[] = [];
   for (const plan of plans) {
     const made = new Map<string, BuildSetup>();
+    const images = new Map<string, ProgramImage>();
     for (const { platform } of plan.targets) {
+      const key = platformKey(platform);
       try {
-        made.set(platformKey(platform), await setups.of(plan.program, platform));
+        made.set(key, await setups.of(plan.program, platform));
+        images.set(key, await setups.imageFor(setups.entries.find(plan.program), platform));
       } catch (error) {
         if (!(error instanceof KoError)) throw error;
         for (const each of error instanceof KoErrors ? error.errors : [error]) errors.add(each);
       }
     }
-    found.push({ ...plan, setups: made });
+    found.push({ ...plan, setups: made, images });
   }
   throwAll([...errors]);
   return found;
@@ -221,16 +243,19 @@ class ImageBuild {
   async publish(): Promise<BuildResult> {
     const plan = this.#plan;
     const made = await Promise.all(plan.targets.map((target) => this.#imageOf(target)));
-    const reasons = made.map(({ why }) => why);
+    const reused = made.every(({ why }) => why === undefined);
+    const reasons = made.map(({ why }, i) => why ?? this.#whyOtherSettings(plan.targets[i]));
     const images = made.map(({ image }) => image);
-    const built = combine(images, { ...plan, annotations: this.#options.image.annotations });
-    const reused = reasons.every((reason) => reason === undefined);
+    const own = plan.targets.map((target) => this.#settingsOf(target));
+    const built = combine(images, { ...plan, own, image: this.#options.image });
     const contents = made.map(({ content }) => content);
     const { importPath } = plan.program;
     const published = await plan.sink.publish(built, { reused, importPath, contents });
     const { reference, wasThere = false } = published;
     const descriptor = contentOf(built.descriptor);
-    const results = made.map(({ content: { platform }, image, why }) => describeImage({ image, platform, why }));
+    const results = made.map(({ content: { platform }, image }, i) =>
+      describeImage({ image, platform, why: reasons[i] }),
+    );
     this.#options.context.timing.report({
       type: "result",
       importPath,
@@ -239,6 +264,7 @@ class ImageBuild {
       images: results,
       wasThere,
     });
+    for (const target of plan.targets) this.#keepSettings(target);
     await Promise.all(this.#keeping);
     return { ...plan, published, reasons, lists: made.map(({ list }) => list) };
   }
@@ -253,6 +279,31 @@ class ImageBuild {
     if (image !== undefined) return image;
     const { importPath } = this.#plan.program;
     throw new RangeError(`no binary of ${importPath} for ${platformKey(target.platform)}`);
+  }
+
+  #settingsOf({ platform }: BasePlatform): ProgramImage {
+    return this.#plan.images?.get(platformKey(platform)) ?? NO_PROGRAM_IMAGE;
+  }
+
+  /** The setting that the last image of the program did not have; undefined if that is not known. */
+  #whyOtherSettings(target: BasePlatform | undefined): Reason | undefined {
+    const { cache } = this.#options.context;
+    if (target === undefined || cache === undefined) return undefined;
+    const before = cache.read("image", this.#settingsKey(target));
+    const now = describeSettings(this.#settingsOf(target), this.#options.image);
+    const reason = explainContainer(isObject(before) ? before : {}, now);
+    return reason === undefined ? undefined : { reason };
+  }
+
+  #keepSettings(target: BasePlatform): void {
+    const { cache } = this.#options.context;
+    if (cache === undefined || this.#whyOtherSettings(target) === undefined) return;
+    cache.write("image", this.#settingsKey(target), describeSettings(this.#settingsOf(target), this.#options.image));
+  }
+
+  #settingsKey({ platform }: BasePlatform): string {
+    const { dir, importPath } = this.#plan.program;
+    return keyOf([SETTINGS_FORMAT, importPath, dir, platformKey(platform)]);
   }
 
   /** Ends all builds if work in the background fails. */
@@ -277,10 +328,12 @@ class ImageBuild {
     const debug = await debugging;
     const [base, kodata] = await Promise.all([this.#bases[i], this.#kodata[i]]);
     if (base === undefined || kodata === undefined) throw new RangeError(`no base for ${program.importPath}`);
-    this.#warnOfCapabilities(binary, base);
+    this.#warnOfCapabilities(binary, base, userOf(this.#settingsOf(target), this.#options.image));
     if (mayNeedLoader(binary.setup)) await this.#warnOfLoader(binary);
     const image = onBase(base, {
       importPath: program.importPath,
+      programPath: programPathOf(program.importPath),
+      own: this.#settingsOf(target),
       on: this.#plan.base,
       target,
       kodata,
@@ -300,9 +353,9 @@ class ImageBuild {
   }
 
   /** The kernel does not start a program that may not have its effective capabilities. Root may have all. */
-  #warnOfCapabilities({ program, setup }: Binary, base: Image): void {
-    const { image, warnings } = this.#options;
-    const user = image.user ?? base.config.config.User ?? "";
+  #warnOfCapabilities({ program, setup }: Binary, base: Image, own: string | undefined): void {
+    const { warnings } = this.#options;
+    const user = own ?? base.config.config.User ?? "";
     const [name] = user.split(":");
     if (setup.capabilities?.isEffective !== true || name === "" || name === "0" || name === "root") return;
     const start = "it starts only in containers that are given them (securityContext.capabilities)";
@@ -374,7 +427,7 @@ function programEntries(
   const { capabilities } = setup;
   return binaryEntries({
     path,
-    name: appName(program.importPath),
+    name: programPathOf(program.importPath),
     os: platform.os,
     size,
     capabilities: capabilities?.attribute,

@@ -99,12 +99,17 @@ export interface SetupErrors {
 export async function tryTemplates({ config, platform, setups }: CheckedSettings, go: GoOptions): Promise<SetupErrors> {
   const errors = new Map<PlacedEntry | undefined, KoError>();
   for (const placed of [undefined, ...setups.entries.all]) {
-    try {
-      await setups.for(placed, platform);
-    } catch (error) {
-      if (!(error instanceof KoError) || go.host.signal.aborted) throw error;
-      errors.set(placed, error);
+    const found: KoError[] = [];
+    for (const make of [() => setups.for(placed, platform), () => setups.imageFor(placed, platform)]) {
+      try {
+        await make();
+      } catch (error) {
+        if (!(error instanceof KoError) || go.host.signal.aborted) throw error;
+        found.push(...(error instanceof KoErrors ? error.errors : [error]));
+      }
     }
+    const [only, ...more] = found;
+    if (only !== undefined) errors.set(placed, more.length === 0 ? only : new KoErrors(found));
   }
   const each = [...errors.values()].flatMap((error) => (error instanceof KoErrors ? error.errors : [error]));
   const messages = new Set(each.map(({ message }) => message));

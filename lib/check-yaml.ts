@@ -6,7 +6,8 @@ import { baseFor, DEFAULT_BASE_IMAGE, parseBase } from "./config.ts";
 import { CommandError, KoError, KoErrors } from "./errors.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { Host } from "./host.ts";
-import { appName, debuggerName } from "./image.ts";
+import { debuggerPath } from "./image-config.ts";
+import { programPathOf } from "./image.ts";
 import { ALWAYS_PULLED, findMissing, judgeReferences, type Reading } from "./resolve.ts";
 import { findImages, type ImageField } from "./yaml-images.ts";
 
@@ -111,13 +112,13 @@ function checkCommand(word: string, { findings, host, place, program, settings }
   if (os !== "linux" || word === "" || word.includes("$(")) return;
   const text = baseFor(config, program.importPath);
   const isEmpty = parseBase(text, host.cwd).kind === "builtin" || parseBase(text, host.cwd).kind === "scratch";
-  const own = `/ko-app/${appName(program.importPath)}`;
+  const own = programPathOf(program.importPath);
   const path = posix.normalize(word);
-  if (path === own || path === `/ko-app/${debuggerName(os)}` || KODATA.test(path)) return;
+  if (path === own || path === debuggerPath(os) || KODATA.test(path)) return;
   const isApp = path.startsWith("/ko-app/");
   const isName = !word.includes("/");
   if (!isApp && !(isEmpty && (path.startsWith("/") || isName))) return;
-  if (isName && word === appName(program.importPath)) return;
+  if (isName && word === posix.basename(own)) return;
   // A base that ko made itself, of another program, has a file there too.
   const severity = isEmpty || text === DEFAULT_BASE_IMAGE ? "error" : "warning";
   const what = isName ? "no such program" : "no such file";

@@ -215,7 +215,52 @@ const BUILD_FLAGS = {
     kind: "text",
     default: "",
     placeholder: "USER[:GROUP]",
-    help: "User that the program runs as. Defaults to the user of the base image.",
+    help: "User that the program runs as. Defaults to user of image in .ko.yaml, then to that of the base image.",
+  },
+  "image-env": {
+    kind: "list",
+    commas: false,
+    default: [],
+    placeholder: "NAME=VALUE",
+    help: "Variable of containers, beside those of image in .ko.yaml and of the base image. Repeatable. May be a template.",
+  },
+  "image-workdir": {
+    kind: "text",
+    default: "",
+    placeholder: "DIR",
+    help: "Working directory of containers, an absolute path. May be a template.",
+  },
+  "image-port": {
+    kind: "list",
+    default: [],
+    placeholder: "PORT[/PROTOCOL]",
+    help: "Ports that the program listens to, such as 8080 or 53/udp. Replaces ports of .ko.yaml; --image-port= names none.",
+  },
+  "image-volume": {
+    kind: "list",
+    default: [],
+    placeholder: "DIR",
+    help: "Directories that hold data of containers, absolute paths. Replaces volumes of .ko.yaml; --image-volume= names none.",
+  },
+  "image-cmd": {
+    kind: "list",
+    commas: false,
+    default: [],
+    placeholder: "ARG",
+    help: "Argument of the program if a container gets none, one for each use. Replaces cmd of .ko.yaml. May be a template.",
+  },
+  "image-stop-signal": {
+    kind: "text",
+    default: "",
+    placeholder: "SIGNAL",
+    help: "Signal that stops containers, such as SIGINT. Defaults to that of the base image, then SIGTERM.",
+  },
+  "image-entrypoint-arg": {
+    kind: "list",
+    commas: false,
+    default: [],
+    placeholder: "ARG",
+    help: "Argument that the program always gets, before all others, one for each use. Replaces entrypointArgs of .ko.yaml. May be a template.",
   },
 } as const;
 

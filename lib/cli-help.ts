@@ -35,7 +35,8 @@ export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable]
   ),
   group(
     "Image",
-    "tags tag-only preserve-import-paths base-import-paths bare image-label image-annotation image-user compression sbom",
+    "tags tag-only preserve-import-paths base-import-paths bare image-label image-annotation image-user image-env " +
+      "image-workdir image-port image-volume image-cmd image-stop-signal image-entrypoint-arg compression sbom",
   ),
   group("Speed", "jobs"),
   group("Output", "progress explain timing metadata-file dotenv github-output events json yes verbose quiet help"),

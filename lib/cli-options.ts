@@ -6,9 +6,10 @@ import type { BuildFlags } from "./cli-parse.ts";
 import { type Compression, FAST_GZIP, type GzipLevel } from "./compress.ts";
 import { endOfAction } from "./config-builds.ts";
 import type { Word } from "./config-file.ts";
+import { type ImageWords, readImageFlag } from "./config-image.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import type { RecordFiles } from "./events-record.ts";
-import type { DebugSettings } from "./image.ts";
+import type { DebugSettings } from "./image-config.ts";
 import { PROGRESS_MODES, type ProgressMode } from "./log.ts";
 import { ALL_PLATFORMS, checkPlatforms, parsePlatform, type Platform } from "./oci.ts";
 import type { FilePlace, PublishFlags, SbomFlags } from "./publish-destination.ts";
@@ -29,6 +30,8 @@ export interface BuildOptions {
   readonly labels: ReadonlyMap<string, string>;
   readonly annotations: ReadonlyMap<string, string>;
   readonly user: string | undefined;
+  /** The other settings of images. Unlike labels, annotations and user, they may be templates. */
+  readonly image: ImageWords;
   /** Report for each image whether it was reused, and if not, why. */
   readonly explain: boolean;
   /** Where to report the time that each step took; undefined: nowhere. */
@@ -94,6 +97,7 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     labels: readPairs(flags["image-label"], "--image-label"),
     annotations: readPairs(flags["image-annotation"], "--image-annotation"),
     user: flags["image-user"] || undefined,
+    image: readImageFlags(flags, given),
     explain: flags.explain,
     timing: readTimingOutput(flags),
     warnings:
@@ -308,6 +312,27 @@ function endOfField(text: string, start: number): number {
     else if (text.startsWith(",-", at)) return at;
   }
   return text.length;
+}
+
+/** The flags of settings of images, but for the original's three. */
+const IMAGE_FLAGS = [
+  ["env", "image-env"],
+  ["workdir", "image-workdir"],
+  ["ports", "image-port"],
+  ["volumes", "image-volume"],
+  ["cmd", "image-cmd"],
+  ["stopSignal", "image-stop-signal"],
+  ["entrypointArgs", "image-entrypoint-arg"],
+] as const;
+
+function readImageFlags(flags: BuildFlags, given: ReadonlySet<string>): ImageWords {
+  return Object.fromEntries(
+    IMAGE_FLAGS.flatMap(([key, name]) => {
+      const value = flags[name];
+      if (!given.has(name) || value === "") return [];
+      return [[key, readImageFlag(key, `--${name}`, typeof value === "string" ? [value] : value)] as const];
+    }),
+  );
 }
 
 function readPairs(pairs: readonly string[], flag: string): ReadonlyMap<string, string> {

@@ -6,6 +6,7 @@
  */
 import { type Capabilities, readCapabilities } from "./config-capabilities.ts";
 import { type ConfigValue, nameWord, sliceWord, type Word } from "./config-file.ts";
+import { type ImageWords, readImage } from "./config-image.ts";
 import { checkKeys, type KeyNotes } from "./config-keys.ts";
 import { UsageError } from "./errors.ts";
 
@@ -31,12 +32,14 @@ export interface BuildEntry extends BuildWords {
   readonly capabilities: Capabilities | undefined;
   /** Where the key of `capabilities` stands. */
   readonly capabilitiesAt?: string | undefined;
+  /** The settings of its image. @default those of all programs */
+  readonly image?: ImageWords | undefined;
 }
 
 export const NO_WORDS: BuildWords = { env: undefined, flags: undefined, ldflags: undefined };
 
 /** The keys of an entry. */
-export const ENTRY_KEYS = ["id", "dir", "main", "env", "flags", "ldflags", "linux_capabilities"] as const;
+export const ENTRY_KEYS = ["id", "dir", "main", "env", "flags", "ldflags", "linux_capabilities", "image"] as const;
 
 /** White space of Go's `unicode.IsSpace`. */
 const BLANK = /[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
@@ -128,6 +131,7 @@ function readEntry(
       return readCapabilities(value.isText ? splitWords(value.text(setting)) : readTexts(value, setting));
     }),
     capabilitiesAt: entries.get("linux_capabilities")?.where,
+    image: read("image", (value, name) => readImage(value, { name, notes })),
   };
 }
 

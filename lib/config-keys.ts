@@ -5,35 +5,69 @@
 import type { ConfigEntry } from "./config-file.ts";
 import { editDistance, findNearest, throwAll, UsageError } from "./errors.ts";
 
+export type Section = "ko" | "builds" | "image";
+
 export interface CheckKeysOptions<K extends string> {
   readonly known: readonly K[];
-  /** "builds" for a key of its entries. */
-  readonly section: "ko" | "builds";
+  /** "builds" for a key of its entries, "image" for one of the settings of images. */
+  readonly section: Section;
   readonly notes: KeyNotes;
 }
 
 /** Keys of GoReleaser's builds that the original ignores: none is a slip, though `gcflags` is near `ldflags`. */
 const FOREIGN_KEYS: ReadonlySet<string> = new Set(
   [
-    "asmflags binary builder buildmode command gcflags go386 goamd64 goarch goarm goarm64 gobinary gomips goos goppc64",
+    "asmflags builder buildmode command gcflags go386 goamd64 goarch goarm goarm64 gobinary gomips goos goppc64",
     "goriscv64 hooks ignore mod_timestamp no_main_check no_unique_dist_dir overrides prebuilt skip tags targets tool",
   ].flatMap((line) => line.split(" ")),
 );
 
 /** The right settings for keys that people have tried. */
-const INSTEAD: Readonly<Record<"ko" | "builds", Readonly<Record<string, string>>>> = {
+const INSTEAD: Readonly<Record<Section, Readonly<Record<string, string>>>> = {
   ko: {
+    annotations: "annotations of image",
     baseimage: "defaultBaseImage",
+    binary: "binary of an entry of builds",
     buildplatforms: "defaultPlatforms",
-    defaultlabels: "--image-label",
+    cmd: "cmd of image",
+    defaultlabels: "labels of image",
     defaultregistry: "the variable KO_DOCKER_REPO",
-    env: "defaultEnv, or env of an entry of builds",
+    entrypointargs: "entrypointArgs of image",
+    env: "defaultEnv, or env of an entry of builds; env of image is for containers",
     flags: "defaultFlags, or flags of an entry of builds",
-    labels: "--image-label",
+    labels: "labels of image",
     ldflags: "defaultLdflags, or ldflags of an entry of builds",
     platforms: "defaultPlatforms",
+    ports: "ports of image",
+    stopsignal: "stopSignal of image",
+    user: "user of image",
+    volumes: "volumes of image",
+    workdir: "workdir of image",
   },
-  builds: { baseimage: "baseImageOverrides", gcflags: "a word -gcflags=… of flags", tags: "a word -tags=… of flags" },
+  builds: {
+    annotations: "annotations of its image",
+    args: "entrypointArgs or cmd of its image",
+    baseimage: "baseImageOverrides",
+    cmd: "cmd of its image",
+    entrypointargs: "entrypointArgs of its image",
+    gcflags: "a word -gcflags=… of flags",
+    labels: "labels of its image",
+    ports: "ports of its image",
+    stopsignal: "stopSignal of its image",
+    tags: "a word -tags=… of flags",
+    user: "user of its image",
+    volumes: "volumes of its image",
+    workdir: "workdir of its image",
+  },
+  image: {
+    args: "cmd, which Kubernetes' args replace, or entrypointArgs, which nothing replaces",
+    base: "baseImageOverrides",
+    command: "cmd or entrypointArgs; ko sets the program as entrypoint",
+    entrypoint: "entrypointArgs; ko sets the program as entrypoint",
+    expose: "ports",
+    exposedports: "ports",
+    workingdir: "workdir",
+  },
 };
 
 /** A key of at least this length may be two letters off. */
@@ -88,7 +122,7 @@ export function checkKeys<K extends string>(
 
 function noteUnknown({ key, where }: ConfigEntry, { known, notes, section }: CheckKeysOptions<string>): void {
   const slip = FOREIGN_KEYS.has(key.toLowerCase()) ? undefined : known.find((name) => isSlip(key, name));
-  const what = section === "ko" ? "a setting of ko" : "a key of builds";
+  const what = { ko: "a setting of ko", builds: "a key of builds", image: "a key of image" }[section];
   if (slip !== undefined) {
     throw new UsageError(`Cannot use ${where}: "${key}" is not ${what}, the nearest is "${slip}"`);
   }

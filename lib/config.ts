@@ -14,6 +14,7 @@ import {
   readDefaultVariable,
 } from "./config-builds.ts";
 import { type ConfigValue, findConfigFile, readConfigFile, type Setting, splitList } from "./config-file.ts";
+import { type ImageWords, readImage } from "./config-image.ts";
 import { checkKeys, KeyNotes } from "./config-keys.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
@@ -32,6 +33,8 @@ export interface Config {
   readonly builds: readonly BuildEntry[];
   /** `defaultEnv`, `defaultFlags` and `defaultLdflags`, for programs and settings without a value in `builds`. */
   readonly defaults: BuildWords;
+  /** `image:`, the settings of the images of all programs. */
+  readonly image: ImageWords;
   /** `SOURCE_DATE_EPOCH`: the creation time of images, in seconds since 1970. */
   readonly sourceDateEpoch: number | undefined;
   /** `KO_DATA_DATE_EPOCH`: the modification time of kodata files, in seconds since 1970. */
@@ -80,6 +83,7 @@ export const KEYS = [
   "defaultEnv",
   "defaultFlags",
   "defaultLdflags",
+  "image",
 ] as const;
 
 /**
@@ -113,6 +117,7 @@ export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promi
       flags: readWords(env, "KO_DEFAULTFLAGS", "flags") ?? file.defaults.flags,
       ldflags: readWords(env, "KO_DEFAULTLDFLAGS", "ldflags") ?? file.defaults.ldflags,
     },
+    image: file.image,
     sourceDateEpoch: readEpoch(env, "SOURCE_DATE_EPOCH"),
     koDataDateEpoch: readEpoch(env, "KO_DATA_DATE_EPOCH"),
     dockerRepo: env["KO_DOCKER_REPO"] || undefined,
@@ -177,7 +182,7 @@ export function parseBase(text: string, cwd: string): BaseName {
 }
 
 /** The settings of a file, checked by type only. */
-interface FileSettings extends Pick<Config, "builds" | "defaults" | "warnings"> {
+interface FileSettings extends Pick<Config, "builds" | "defaults" | "image" | "warnings"> {
   readonly defaultBaseImage: Setting<string> | undefined;
   /** Pairs of an import path, as written, and a base image. */
   readonly baseImageOverrides: readonly Setting<readonly [string, string]>[];
@@ -190,6 +195,7 @@ const NO_SETTINGS: FileSettings = {
   defaultPlatforms: undefined,
   builds: [],
   defaults: NO_WORDS,
+  image: {},
   warnings: [],
 };
 
@@ -212,6 +218,7 @@ function readSettings(root: ConfigValue): FileSettings {
       flags: read("defaultFlags", (value) => readDefault(value, "flags", "defaultFlags")),
       ldflags: read("defaultLdflags", (value) => readDefault(value, "ldflags", "defaultLdflags")),
     },
+    image: read("image", (value) => readImage(value, { name: "image", notes })) ?? {},
     warnings: notes.warnings,
   };
   notes.throwMistakes();

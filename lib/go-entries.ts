@@ -8,6 +8,7 @@ import { readFileSync } from "node:fs";
 import { dirname, join, posix, relative, resolve } from "node:path";
 import type { BuildEntry } from "./config-builds.ts";
 import { nameWord, type Word } from "./config-file.ts";
+import { IMAGE_KEYS } from "./config-image.ts";
 import { findNearest, throwAll, UsageError } from "./errors.ts";
 import { isInside, look, readEntries, readNames } from "./file.ts";
 import { matchesImportPath, matchesFolder, type ParsedArgument, showPath } from "./go-arguments.ts";
@@ -166,9 +167,10 @@ function index(all: readonly PlacedEntry[], { cwd, keyOf, twins }: IndexOptions)
 
 function isSame(a: PlacedEntry, b: PlacedEntry): boolean {
   const show = ({ dir, entry }: PlacedEntry): string => {
-    const { capabilities, env, flags, ldflags } = entry;
+    const { capabilities, env, flags, image = {}, ldflags } = entry;
     const texts = [env, flags, ldflags].map((words) => words?.map(({ value }) => value) ?? null);
-    return JSON.stringify([dir, texts, Array.from(capabilities?.attribute ?? [])]);
+    const settings = IMAGE_KEYS.map((key) => image[key]?.map((word) => [word.key, word.value]) ?? null);
+    return JSON.stringify([dir, texts, Array.from(capabilities?.attribute ?? []), settings]);
   };
   return show(a) === show(b);
 }

@@ -5,10 +5,12 @@
  * The order of words and variables is the original's, since it decides the bytes of binaries.
  */
 import { once } from "./async.ts";
+import { joinImageWords, type ProgramImage, renderImage } from "./build-container.ts";
 import { keyOf } from "./cache.ts";
 import { NO_WORDS } from "./config-builds.ts";
 import type { Capabilities } from "./config-capabilities.ts";
 import { nameWord, type Word } from "./config-file.ts";
+import type { ImageWords } from "./config-image.ts";
 import type { Config } from "./config.ts";
 import { UsageError } from "./errors.ts";
 import { findWorkTree } from "./git.ts";
@@ -52,10 +54,12 @@ export interface BuildFlags {
 }
 
 export interface BuildSetupsOptions extends GoOptions {
-  readonly config: Pick<Config, "builds" | "defaults" | "sourceDateEpoch">;
+  readonly config: Pick<Config, "builds" | "defaults" | "sourceDateEpoch"> & Partial<Pick<Config, "image">>;
   /** `--ldflags`; undefined if not given. */
   readonly ldflags?: readonly Word[] | undefined;
   readonly disableOptimizations?: boolean;
+  /** `--image-env` and its like. @default none */
+  readonly image?: ImageWords;
   /** Reports for which platforms programs are compiled for Delve. @default for none */
   readonly isDebugged?: (platform: Platform) => boolean;
 }
@@ -116,6 +120,7 @@ export class BuildSetups {
   readonly #options: BuildSetupsOptions;
   readonly #renderer: TemplateRenderer;
   readonly #made = new Map<string, Promise<MadeSetup>>();
+  readonly #images = new Map<string, Promise<ProgramImage>>();
   /** Warnings that are no renderer's. */
   readonly #warnings = new Set<string>();
 
@@ -126,7 +131,8 @@ export class BuildSetups {
     this.entries = BuildEntries.place(config.builds, host.cwd);
     const all = [undefined, ...this.entries.all].map((placed) => {
       const { flags, ldflags } = this.#wordsOf(placed);
-      return { dir: placed?.dir ?? host.cwd, words: [...flags, ...ldflags] };
+      const image = Object.values(this.#imageWordsOf(placed)).flat();
+      return { dir: placed?.dir ?? host.cwd, words: [...flags, ...ldflags, ...image] };
     });
     this.#renderer = new TemplateRenderer({ ...options, epoch: config.sourceDateEpoch, all });
   }
@@ -155,9 +161,29 @@ export class BuildSetups {
     return (await this.#once(placed, platform)).words;
   }
 
+  /**
+   * Returns the settings of the image of an entry, or of all programs without one.
+   *
+   * @param platform as that of {@link BuildSetups.for}
+   * @throws {KoError} If a template cannot be rendered, or a setting cannot have its value.
+   */
+  imageFor(placed: PlacedEntry | undefined, platform: Platform | undefined): Promise<ProgramImage> {
+    return once(this.#images, setupKey(placed, platform), () => {
+      const { config, host } = this.#options;
+      const words = this.#imageWordsOf(placed);
+      const variables = readVariables(placed?.entry.env ?? config.defaults.env ?? []);
+      const env = buildEnvironment(platform ?? choosePlatform(variables), host.env, variables);
+      return renderImage(words, (all) => this.#renderer.render(all, { dir: placed?.dir ?? host.cwd, env }));
+    });
+  }
+
+  #imageWordsOf(placed: PlacedEntry | undefined): ImageWords {
+    const { config, image = {} } = this.#options;
+    return joinImageWords([image, placed?.entry.image ?? {}, config.image ?? {}]);
+  }
+
   #once(placed: PlacedEntry | undefined, platform: Platform | undefined): Promise<MadeSetup> {
-    const key = `${placed?.entry.name} ${platform === undefined ? "" : formatPlatform({ ...platform, "os.version": "" })}`;
-    return once(this.#made, key, () => this.#make(placed, platform));
+    return once(this.#made, setupKey(placed, platform), () => this.#make(placed, platform));
   }
 
   /** Returns the environment of programs without an entry, without any flags: their templates may fail. */
@@ -323,6 +349,10 @@ export function explainSetup(before: Readonly<Record<string, unknown>>, setup: B
 /** The names and values of variables, in an order that does not depend on that of the environment. */
 export function sortByName(env: Readonly<Record<string, string>>): readonly (readonly [string, string])[] {
   return Object.entries(env).sort(([a], [b]) => (a < b ? -1 : 1));
+}
+
+function setupKey(placed: PlacedEntry | undefined, platform: Platform | undefined): string {
+  return `${placed?.entry.name} ${platform === undefined ? "" : formatPlatform({ ...platform, "os.version": "" })}`;
 }
 
 const environmentKeys = new WeakMap<BuildSetup, string>();

@@ -7,8 +7,8 @@
  */
 import type { Compression } from "./compress.ts";
 import { KoError } from "./errors.ts";
-import { goTime } from "./json.ts";
-import { type ContainerConfig, encodeConfig, type History, type ImageConfig } from "./oci-config.ts";
+import { type ContainerSettings, type DebugSettings, makeConfig } from "./image-config.ts";
+import { encodeConfig, type ImageConfig } from "./oci-config.ts";
 import {
   describe,
   type Descriptor,
@@ -157,34 +157,26 @@ export interface AssembleImageOptions {
   readonly importPath: string;
   /** `windows` has other paths than all other systems. */
   readonly os: string;
+  /** The absolute path of the program in the image, with `/` on all systems. */
+  readonly programPath: string;
   /** The files of `$KO_DATA_PATH`. */
   readonly kodata: Layer;
-  /** The program in `/ko-app`. */
+  /** The program. */
   readonly program: Layer;
   /** Delve, which starts the program. @default the program starts itself */
   readonly debugger?: ImageDebugger | undefined;
-  readonly labels: Readonly<Record<string, string>>;
+  readonly container: ContainerSettings;
   /** Annotations of the manifest. They replace those of the base with the same key. */
   readonly annotations: Readonly<Record<string, string>>;
-  /** The user of the container; undefined keeps the base's. */
-  readonly user: string | undefined;
   /** Seconds since 1970, for the image and the history entry of the program; undefined keeps the base's date. */
   readonly created: number | undefined;
   /** Seconds since 1970, for the history entry of the kodata layer. */
   readonly kodataCreated: number | undefined;
 }
 
-/** `--debug`: how Delve starts a program. */
-export interface DebugSettings {
-  /** The program runs at once. Otherwise it waits for a client, as in the original. */
-  readonly isContinuing: boolean;
-  /** The TCP port that Delve listens to, and that the configuration names. @default {@link DEBUG_PORT}, not named there */
-  readonly port: number | undefined;
-}
-
 /** Delve in an image. */
 export interface ImageDebugger extends DebugSettings {
-  /** The file {@link debuggerName} in `/ko-app`. */
+  /** The file `debuggerPath()` of image-config.ts. */
   readonly layer: Layer;
 }
 
@@ -204,16 +196,12 @@ const LAYER_TYPES: Readonly<Record<string, Readonly<Partial<Record<Compression["
   [MEDIA_TYPES.dockerManifest]: { gzip: MEDIA_TYPES.dockerLayer, none: MEDIA_TYPES.dockerTarLayer },
 };
 
-const AUTHOR = "github.com/ko-build/ko";
-
-/** The port that Delve listens to, as in the original. */
-export const DEBUG_PORT = 40000;
-
 /** Adds the layers to a base image, and makes the configuration that starts the program. */
 export function assembleImage(base: Image, options: AssembleImageOptions): Image {
   const { debugger: delve, kodata, program } = options;
   const layers = [kodata, program, ...(delve === undefined ? [] : [delve.layer])];
-  const config = makeConfig(base.config, options);
+  const diffIds = layers.map(({ diffId }) => diffId);
+  const config = makeConfig(base.config, { ...options, diffIds });
   const configBytes = encodeConfig(config);
   const { config: baseConfig } = base.manifest;
   const manifest: Manifest = {
@@ -278,9 +266,9 @@ export function appName(importPath: string): string {
   return last === "" || last === "." ? "ko-app" : last;
 }
 
-/** Returns the file name of Delve in an image. */
-export function debuggerName(os: string): string {
-  return os === "windows" ? "dlv.exe" : "dlv";
+/** Returns the path of a program in its image, with `/` on all systems. @param binary of its entry in `builds` */
+export function programPathOf(importPath: string, binary?: string): string {
+  return binary ?? `/ko-app/${appName(importPath)}`;
 }
 
 /**
@@ -325,79 +313,4 @@ export function platformOf(image: Image): {
     ...(variant ? { variant } : {}),
     ...(version ? { "os.version": version } : {}),
   };
-}
-
-function makeConfig(base: ImageConfig, options: AssembleImageOptions): ImageConfig {
-  const { debugger: delve, kodata, program, created } = options;
-  const history = (when: number | undefined, comment: string): History => ({
-    author: "ko",
-    created: timeOf(when),
-    created_by: `ko build ko://${options.importPath}`,
-    comment,
-  });
-  return {
-    ...base,
-    author: AUTHOR,
-    ...(created === undefined ? {} : { created: timeOf(created) }),
-    history: [
-      ...(base.history ?? []),
-      history(options.kodataCreated, "kodata contents, at $KO_DATA_PATH"),
-      history(created, `go build output, at /ko-app/${appName(options.importPath)}`),
-      ...(delve === undefined ? [] : [history(created, `Delve debugger, at /ko-app/${debuggerName(options.os)}`)]),
-    ],
-    rootfs: {
-      type: base.rootfs.type,
-      diff_ids: [
-        ...base.rootfs.diff_ids,
-        kodata.diffId,
-        program.diffId,
-        ...(delve === undefined ? [] : [delve.layer.diffId]),
-      ],
-    },
-    config: makeContainerConfig(base.config, options),
-  };
-}
-
-function makeContainerConfig(base: ContainerConfig, options: AssembleImageOptions): ContainerConfig {
-  const windows = options.os === "windows";
-  const { debugger: delve } = options;
-  const { Cmd: _, ...kept } = base;
-  const locate = (file: string): string => (windows ? `C:\\ko-app\\${file}` : `/ko-app/${file}`);
-  const program = locate(appName(options.importPath));
-  return {
-    ...kept,
-    ...(delve?.port === undefined ? {} : { ExposedPorts: { ...base.ExposedPorts, [`${delve.port}/tcp`]: {} } }),
-    Entrypoint:
-      delve === undefined ? [program] : [locate(debuggerName(options.os)), ...debuggerArguments(delve), program],
-    Env: [
-      ...addToPath(base.Env ?? [], windows ? "C:\\ko-app" : "/ko-app"),
-      `KO_DATA_PATH=${windows ? "C:\\var\\run\\ko" : "/var/run/ko"}`,
-    ],
-    Labels: { ...base.Labels, ...options.labels },
-    ...(options.user === undefined || options.user === "" ? {} : { User: options.user }),
-  };
-}
-
-/** The words between Delve and the program, in the order of the original. */
-function debuggerArguments({ isContinuing, port = DEBUG_PORT }: DebugSettings): readonly string[] {
-  return [
-    "exec",
-    ...(isContinuing ? ["--continue"] : []),
-    `--listen=:${port}`,
-    "--headless",
-    "--log",
-    "--accept-multiclient",
-    "--api-version=2",
-    "--",
-  ];
-}
-
-/** Appends `folder` to the first PATH, or adds a PATH at the end. The original, too, separates by `:` on Windows. */
-function addToPath(env: readonly string[], folder: string): readonly string[] {
-  const at = env.findIndex((entry) => entry.startsWith("PATH="));
-  return at < 0 ? [...env, `PATH=${folder}`] : env.with(at, `${env[at]}:${folder}`);
-}
-
-function timeOf(seconds: number | undefined): string {
-  return goTime(seconds === undefined ? undefined : new Date(seconds * 1000).toISOString());
 }

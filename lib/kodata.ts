@@ -37,7 +37,7 @@ export interface KodataProblem {
 export interface BinaryOptions {
   /** The compiled program. */
   readonly path: string;
-  /** The file name in the image. */
+  /** The absolute path in the image, with `/` on all systems. */
   readonly name: string;
   /** GOOS. */
   readonly os: string;
@@ -99,14 +99,17 @@ export function* kodataEntries(options: KodataOptions): Generator<TarEntry, void
 }
 
 /**
- * The entries of the binary's layer: `ko-app`, then `/ko-app/<name>`. The missing first slash is the original's.
+ * The entries of the binary's layer: the folders above it, such as `ko-app`, then `/ko-app/<name>`. That folders have no
+ * first slash is the original's.
  *
  * The time is always 1970, even if SOURCE_DATE_EPOCH is set (docs/rules.md D2.2).
  */
 export function binaryEntries(options: BinaryOptions): readonly TarEntry[] {
   const { capabilities, path, name, os, size } = options;
-  const roots = os === "windows" ? ["Hives", "Files", "Files/ko-app"] : ["ko-app"];
-  const file = os === "windows" ? `Files/ko-app/${name}` : `/ko-app/${name}`;
+  const [, ...parts] = name.split("/").slice(0, -1);
+  const folders = parts.map((_, i) => parts.slice(0, i + 1).join("/"));
+  const roots = os === "windows" ? ["Hives", "Files", ...folders.map((folder) => `Files/${folder}`)] : folders;
+  const file = os === "windows" ? `Files${name}` : name;
   const entry = fileEntry({ name: file, path, size }, { os, mtime: 0 });
   const isCapable = os === "linux" && capabilities !== undefined;
   return [

@@ -1,6 +1,5 @@
 /** The commands that connect a client to a program of `--debug`, for a person to copy. */
-import type { DebugSettings } from "./image.ts";
-import { DEBUG_PORT } from "./image.ts";
+import { DEBUG_PORT, type DebugSettings } from "./image-config.ts";
 import { clusterArguments, KUBECTL_FLAGS } from "./kubectl.ts";
 
 /** A published program that Delve starts. */

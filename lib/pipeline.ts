@@ -25,7 +25,8 @@ import { BuildSetups } from "./go-setup.ts";
 import type { GitReads } from "./go-templates.ts";
 import type { GoPackage } from "./go.ts";
 import type { Host } from "./host.ts";
-import type { DebugSettings, ImageSink, Published } from "./image.ts";
+import type { DebugSettings } from "./image-config.ts";
+import type { ImageSink, Published } from "./image.ts";
 import { type Log, RunWarnings } from "./log.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 import { checkDebugged, checkTarball, fitPlans } from "./pipeline-plans.ts";
@@ -59,7 +60,7 @@ export interface PublishedProgram extends Published {
   readonly program: Program;
   /** Of all its platforms; undefined if it is not known. */
   readonly listDigest: ListDigest | undefined;
-  /** The state of git that its flags hold. @default none */
+  /** The state of git that its flags and the settings of its image hold. @default none */
   readonly git?: GitReads | undefined;
   /** How Delve starts the program, on one platform at least. @default the program starts itself */
   readonly debug?: DebugSettings | undefined;
@@ -118,9 +119,9 @@ export class Pipeline implements AsyncDisposable {
     const { build, config, host, log } = options;
     const destination = await planDestination(build.publish, { dockerRepo: config.dockerRepo, cwd: host.cwd });
     for (const warning of destination.warnings) log.warn(warning);
-    const { debug, disableOptimizations, ldflags } = build;
+    const { debug, disableOptimizations, image, ldflags } = build;
     const isDebugged = debug === undefined ? undefined : (await import("./go-delve.ts")).isDebuggable;
-    const flags = { ldflags, disableOptimizations, ...(isDebugged === undefined ? {} : { isDebugged }) };
+    const flags = { image, ldflags, disableOptimizations, ...(isDebugged === undefined ? {} : { isDebugged }) };
     const setups = new BuildSetups({ host, log, go: config.goPath, config, ...flags });
     const shared = { destination, setups, warnings: options.warnings ?? new RunWarnings(log) };
     const attempt = await Attempt.start(attemptOptions(options, { ...shared, cache: options.cache.get() }));
@@ -409,10 +410,10 @@ class Attempt implements AsyncDisposable {
   /** The results as callers get them; writes the `--image-refs` file and the lines of `--explain`. */
   async #report(results: readonly BuildResult[]): Promise<readonly PublishedProgram[]> {
     const { build, context, destination } = this.#options;
-    const published = results.map(({ lists, program, published: names, setups }): PublishedProgram => {
+    const published = results.map(({ images, lists, program, published: names, setups }): PublishedProgram => {
       const listDigest = lists.includes(undefined) ? undefined : lists.join(" ");
       const all = Array.from(setups.values());
-      const git = all.flatMap((setup) => setup.git ?? []);
+      const git = [...all, ...(images?.values() ?? [])].flatMap((each) => each.git ?? []);
       const isDebugged = all.some((setup) => setup.isDebugged === true);
       const debug = isDebugged ? build.debug : undefined;
       return { program, listDigest, git: git.find(({ hasChanges }) => hasChanges) ?? git[0], debug, ...names };

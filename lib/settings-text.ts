@@ -1,6 +1,7 @@
 /**
  * `ko config`: prints the settings of programs as text or JSON, or the schema of `.ko.yaml`.
  */
+import { IMAGE_KEYS } from "./config-image.ts";
 import type { Host } from "./host.ts";
 import type { Log } from "./log.ts";
 import { formatSchema } from "./settings-schema.ts";
@@ -120,7 +121,7 @@ function listBuild(build: PlatformSettings): string {
 
 /** @param options.isShared leaves out the variables that differ by platform */
 function listWords(build: PlatformSettings, suffix: string, isShared: boolean): readonly Row[] {
-  const { args, capabilities, env, flags, ldflags } = build;
+  const { args, capabilities, env, flags, image, ldflags } = build;
   const variables = env
     .filter(({ from, name }) => !(isShared && from === "ko" && name !== "CGO_ENABLED"))
     .map(({ from, name, value }): Row => ["", value === null ? `${name} (not shown)` : `${name}=${value}`, from]);
@@ -129,12 +130,15 @@ function listWords(build: PlatformSettings, suffix: string, isShared: boolean): 
     ...nameFirst(`flags${suffix}`, flags.map(showWord)),
     ...nameFirst(`ldflags${suffix}`, ldflags.map(showWord)),
     ...optional(`capabilities${suffix}`, capabilities),
+    ...IMAGE_KEYS.flatMap((key) => {
+      return nameFirst(`image.${key}${suffix}`, image.filter((each) => each.key === key).map(showWord));
+    }),
     [`go build${suffix}`, args === null ? "(not shown: a word is hidden)" : args.map(quote).join(" "), ""],
   ];
 }
 
 function showWord({ from, hidden, value }: PlatformSettings["flags"][number]): Row {
-  return ["", quote(value), hidden ? `${from}, not shown as go gets it` : from];
+  return ["", quote(value), hidden ? `${from}, not shown as it is used` : from];
 }
 
 function row(name: string, { from, value }: From<string>): Row {

@@ -14,16 +14,18 @@ import {
   readBuildOptions,
 } from "./cli-options.ts";
 import { type Compression, FAST_GZIP } from "./compress.ts";
+import type { ImageValue } from "./build-container.ts";
 import { formatCapabilities } from "./config-capabilities.ts";
+import type { ImageKey } from "./config-image.ts";
 import { baseFor, type Config, loadConfig, originOfBase } from "./config.ts";
 import { KoError } from "./errors.ts";
 import type { PlacedEntry } from "./go-entries.ts";
 import { choosePrograms, findPrograms, type Program } from "./go-programs.ts";
-import { BuildSetups, describeSetup } from "./go-setup.ts";
+import { BuildSetups, describeSetup, type RenderedWord } from "./go-setup.ts";
 import { showPath } from "./go-arguments.ts";
 import { buildEnvironment, type GoOptions } from "./go.ts";
 import type { Host } from "./host.ts";
-import { DEBUG_PORT, type DebugSettings } from "./image.ts";
+import { DEBUG_PORT, type DebugSettings } from "./image-config.ts";
 import type { Log } from "./log.ts";
 import { ALL_PLATFORMS, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
 import { type Destination, isLocal, type Place, planDestination } from "./publish-destination.ts";
@@ -45,8 +47,15 @@ export interface PlatformSettings {
   readonly flags: readonly ShownWord[];
   readonly ldflags: readonly ShownWord[];
   readonly capabilities: From<string> | null;
+  /** The settings of the image, but for labels, annotations and user of flags. */
+  readonly image: readonly ImageSetting[];
   /** The words of `go build`, without `-p`, `-o` and packages. Null if one of them is hidden. */
   readonly args: readonly string[] | null;
+}
+
+/** A value of a setting of images: `KEY=VALUE` for a pair. */
+export interface ImageSetting extends ShownWord {
+  readonly key: ImageKey;
 }
 
 /** The settings of programs without an entry in `builds`. */
@@ -128,11 +137,12 @@ export async function readSettings(
   const publish = hasPlace ? build.publish : { ...build.publish, push: false };
   const destination = await planDestination(publish, { dockerRepo: config.dockerRepo, cwd: host.cwd });
   const isDebugged = build.debug === undefined ? undefined : (await import("./go-delve.ts")).isDebuggable;
-  const { disableOptimizations, ldflags } = build;
+  const { disableOptimizations, image, ldflags } = build;
   const go: GoOptions = { host, log, go: config.goPath };
   const setups = new BuildSetups({
     ...go,
     config,
+    image,
     ldflags,
     disableOptimizations,
     ...(isDebugged === undefined ? {} : { isDebugged }),
@@ -319,9 +329,17 @@ class SettingsReader {
     };
   }
 
+  /** Whether one of the original's flags, which are no templates, replaces a value. */
+  #isReplaced({ key, word: { key: name = "" } }: ImageValue): boolean {
+    const { annotations, labels, user } = this.#options.build;
+    if (key === "user") return user !== undefined;
+    return key === "labels" ? labels.has(name) : key === "annotations" && annotations.has(name);
+  }
+
   async #build(placed: PlacedEntry | undefined, platform: Platform | undefined): Promise<PlatformSettings> {
     const { host, setups } = this.#options;
     const [setup, words] = [await setups.for(placed, platform), await setups.wordsFor(placed, platform)];
+    const image = await setups.imageFor(placed, platform);
     const { GOARCH = "", GOOS = "" } = setup.env;
     const known = platform ?? parsePlatform(`${GOOS}/${GOARCH}`);
     const flags = words.flags.map((word) => showWord(word, words.env));
@@ -354,9 +372,18 @@ class SettingsReader {
       ldflags,
       capabilities:
         capabilities === undefined ? null : { value: capabilities, from: placed?.entry.capabilitiesAt ?? DEFAULT },
+      image: image.values
+        .filter((value) => !this.#isReplaced(value))
+        .map((value) => ({ key: value.key, ...showWord(asWord(value), words.env) })),
       args: [...flags, ...ldflags].some(({ hidden }) => hidden) ? null : setup.args,
     };
   }
+}
+
+/** A value as a word: `KEY=VALUE` for a pair. */
+function asWord({ reads, text, word }: ImageValue): RenderedWord {
+  const start = word.key === undefined ? "" : `${word.key}=`;
+  return { reads, text: start + text, word: { ...word, value: start + word.value } };
 }
 
 /** Variables of go and of its compilers that decide the bytes of programs. */

@@ -97,6 +97,7 @@ const OTHERS: Readonly<Record<string, string>> = {
   ERR_INVALID_ARG_VALUE: "an error of Bun",
   ERR_PROXY_TUNNEL: "an error of ko",
   INSUFFICIENT_SCOPE: "an error of registries",
+  KO_DATA_PATH: "a variable that ko sets in containers",
   NAME_UNKNOWN: "an error of registries",
   QUOTE_DOUBLE: "a style of YAML",
   QUOTE_SINGLE: "a style of YAML",

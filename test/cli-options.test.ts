@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { parseCommandLine } from "../lib/cli-parse.ts";
 import { UsageError } from "../lib/errors.ts";
 import { type BuildOptions, readBuildOptions } from "../lib/cli-options.ts";
+import type { Word } from "../lib/config-file.ts";
 import type { PublishFlags } from "../lib/publish-destination.ts";
 
 function read(...flags: readonly string[]): BuildOptions {
@@ -9,6 +10,8 @@ function read(...flags: readonly string[]): BuildOptions {
   if (invocation.command !== "build") throw new TypeError(`not a build: ${flags.join(" ")}`);
   return readBuildOptions(invocation.flags, invocation.given);
 }
+
+const word = (flag: string, value: string): Word => ({ value, where: flag, setting: flag });
 
 const PUBLISH: PublishFlags = {
   naming: "md5",
@@ -31,6 +34,7 @@ const DEFAULTS: Omit<BuildOptions, "publish"> = {
   labels: new Map(),
   annotations: new Map(),
   user: undefined,
+  image: {},
   explain: false,
   timing: undefined,
   warnings: [],
@@ -104,6 +108,19 @@ describe("readBuildOptions()", () => {
     [["--debug=false"], {}],
     [["--debug-continue=false"], {}],
     [["--image-user", "1000:1000"], {}, { user: "1000:1000" }],
+    [
+      ["--image-port=80,53/udp", "--image-port=81", "--image-cmd=a,b", "--image-workdir=/x/"],
+      {},
+      {
+        image: {
+          ports: ["80/tcp", "53/udp", "81/tcp"].map((value) => word("--image-port", value)),
+          cmd: [word("--image-cmd", "a,b")],
+          workdir: [word("--image-workdir", "/x")],
+        },
+      },
+    ],
+    [["--image-env=A={{.Git.Tag}}"], {}, { image: { env: [{ ...word("--image-env", "{{.Git.Tag}}"), key: "A" }] } }],
+    [["--image-cmd=", "--image-volume=", "--image-stop-signal="], {}, { image: { cmd: [], volumes: [] } }],
     [["--compression=gzip"], { compression: { kind: "gzip", level: 1 } }],
     [["--compression=gzip:1"], { compression: { kind: "gzip", level: 1 } }],
     [["--compression", "gzip:9"], { compression: { kind: "gzip", level: 9 } }],
@@ -158,6 +175,9 @@ describe("readBuildOptions()", () => {
     [["--platform=all,linux/amd64"], '"all" stands beside others, wanted alone'],
     [["--platform=linux/a/b/c"], "Cannot use --platform"],
     [["--image-label", "a=1,b"], 'Cannot use --image-label="b": there is no "=", wanted KEY=VALUE'],
+    [["--image-port=0"], 'Cannot use --image-port: "0" is not a port, wanted 1 to 65535'],
+    [["--image-env=KO_DATA_PATH=/x"], "Cannot use --image-env: KO_DATA_PATH is set by ko, which puts kodata there"],
+    [["--image-stop-signal=INT"], 'Cannot use --image-stop-signal: "INT" is not a signal, the nearest is "SIGINT"'],
     [["--image-label", "=b"], 'Cannot use --image-label="=b": the key is empty, wanted KEY=VALUE'],
     [["--compression=gzip:10"], 'Cannot use --compression="gzip:10": the level is "10", wanted 1 (fast) to 9 (small)'],
     [["--compression=gzip:0"], 'the level is "0", wanted 1 (fast) to 9 (small)'],

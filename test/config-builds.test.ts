@@ -146,7 +146,7 @@ defaultLdflags: *words
       "goos: [linux]\n  binary: x\n  gcflags: [-N]\n  asmflags: x\n  tags: [a]\n  hooks: {pre: x}\n  mod_timestamp: x\n  outputImage: x\n  baseImage: y\n  sbom: z\n  x-mine: 1";
     const { warnings } = await load(`builds:\n- ${keys}\nports: [1]\n`);
     expect(warnings).toEqual([
-      '.ko.yaml:13:1: "ports" has no effect, it is not a setting of ko',
+      '.ko.yaml:13:1: "ports" has no effect, it is not a setting of ko; use ports of image',
       '.ko.yaml:2:3: "goos" has no effect, it is not a key of builds',
       '.ko.yaml:3:3: "binary" has no effect, it is not a key of builds',
       '.ko.yaml:4:3: "gcflags" has no effect, it is not a key of builds; use a word -gcflags=… of flags',

@@ -51,10 +51,10 @@ describe("checkKeys()", () => {
   });
 
   test.each<["ko" | "builds", string, string]>([
-    ["ko", "ports", "it is not a setting of ko"],
+    ["ko", "ports", "it is not a setting of ko; use ports of image"],
     ["ko", "platforms", "it is not a setting of ko; use defaultPlatforms"],
     ["ko", "Ldflags", "it is not a setting of ko; use defaultLdflags, or ldflags of an entry of builds"],
-    ["ko", "labels", "it is not a setting of ko; use --image-label"],
+    ["ko", "labels", "it is not a setting of ko; use labels of image"],
     ["builds", "gcflags", "it is not a key of builds; use a word -gcflags=… of flags"],
     ["builds", "GOOS", "it is not a key of builds"],
     ["builds", "outputImage", "it is not a key of builds"],

@@ -18,6 +18,7 @@ const DEFAULTS: Settings = {
   defaultPlatforms: [],
   builds: [],
   defaults: { env: undefined, flags: undefined, ldflags: undefined },
+  image: {},
   sourceDateEpoch: undefined,
   koDataDateEpoch: undefined,
   dockerRepo: undefined,
@@ -141,8 +142,8 @@ describe("loadConfig()", () => {
       "x-anything: 1\nX-More: 2\nports: [80]\nlabels: {a: b}\nldflags: [-s]\nko:\n  builds: []\n",
       {
         warnings: [
-          '.ko.yaml:3:1: "ports" has no effect, it is not a setting of ko',
-          '.ko.yaml:4:1: "labels" has no effect, it is not a setting of ko; use --image-label',
+          '.ko.yaml:3:1: "ports" has no effect, it is not a setting of ko; use ports of image',
+          '.ko.yaml:4:1: "labels" has no effect, it is not a setting of ko; use labels of image',
           '.ko.yaml:5:1: "ldflags" has no effect, it is not a setting of ko; use defaultLdflags, or ldflags of an entry of builds',
           '.ko.yaml:6:1: "ko" has no effect, it is not a setting of ko',
         ],

@@ -271,6 +271,7 @@ const CHANGES: Readonly<Record<string, Change>> = {
     play.defaults = play.dice.pick([
       "",
       "defaultFlags: [-tags=special]\n",
+      "image: {env: {A: '{{.Git.TreeState}}'}, stopSignal: SIGINT, volumes: [/d]}\n",
       "defaultEnv: [GOAMD64=v3]\ndefaultLdflags: -s\n",
     ]);
     configure(play);
@@ -284,6 +285,8 @@ const CHANGES: Readonly<Record<string, Change>> = {
       "--platform=linux/amd64,linux/arm64",
       "--compression=none",
       "--compression=gzip:3",
+      "--image-env=A={{.Git.Branch}}",
+      "--image-cmd=b",
     ]);
     if (!play.flags.delete(flag)) {
       const [name] = flag.split("=");
@@ -378,8 +381,16 @@ function randomEntry(name: string, dice: Dice): string {
     `ldflags: '-X "example.com/app/lib.Text=${text}"'`,
   ]);
   const env = dice.pick(["", "env: [GOAMD64=v3]", "env: [CGO_ENABLED=0, MODE=3]", "env: [GOFLAGS=-tags=special]"]);
+  const image = dice.pick([
+    "",
+    "image: {env: {A: b}, labels: [a=b]}",
+    "image: {env: ['A={{ index .Env `MODE` }}'], cmd: [a], workdir: /x, ports: 80}",
+    "image: {annotations: {a: '{{.Git.FullCommit}}'}, entrypointArgs: ['{{.Env.GOARCH}}'], user: 7}",
+  ]);
   const capabilities = dice.pick(["", "linux_capabilities: [net_raw]", "linux_capabilities: net_raw=ip"]);
-  const lines = [`id: id${dice.roll(2)}`, place, flags, ldflags, env, capabilities].filter((line) => line !== "");
+  const lines = [`id: id${dice.roll(2)}`, place, flags, ldflags, env, capabilities, image].filter(
+    (line) => line !== "",
+  );
   return `- ${lines.join("\n  ")}\n`;
 }
 

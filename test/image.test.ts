@@ -4,12 +4,12 @@ import {
   assembleImage,
   type AssembleImageOptions,
   assembleIndex,
-  type DebugSettings,
   type Image,
   type Layer,
   layerTypeFor,
   platformOf,
 } from "../lib/image.ts";
+import { type DebugSettings, NO_CONTAINER_SETTINGS } from "../lib/image-config.ts";
 import { type Compression, FAST_GZIP } from "../lib/compress.ts";
 import { describeError } from "../lib/errors.ts";
 import { type ContainerConfig, encodeConfig, type ImageConfig } from "../lib/oci-config.ts";
@@ -73,9 +73,9 @@ const OPTIONS: AssembleImageOptions = {
   os: "linux",
   kodata: KODATA,
   program: PROGRAM,
-  labels: {},
+  programPath: "/ko-app/app",
+  container: NO_CONTAINER_SETTINGS,
   annotations: {},
-  user: undefined,
   created: undefined,
   kodataCreated: undefined,
 };
@@ -224,7 +224,7 @@ describe("assembleImage()", () => {
   test("makes the same bytes twice, and does not change the base", () => {
     const base = makeBase({ config: { config: { Env: ["PATH=/bin"], Labels: { a: "b" } } } });
     const before = structuredClone([base.config, base.manifest]);
-    const [first, second] = [assembleImage(base, OPTIONS), assembleImage(base, { ...OPTIONS, labels: {} })];
+    const [first, second] = [assembleImage(base, OPTIONS), assembleImage(base, { ...OPTIONS, annotations: {} })];
     expect(first.descriptor).toEqual(second.descriptor);
     expect([base.config, base.manifest]).toEqual(before);
   });
@@ -288,7 +288,14 @@ describe("assembleImage()", () => {
     ["ours win", { a: "1", b: "2" }, { b: "3", c: "" }, { a: "1", b: "3", c: "" }],
   ])("merges labels: %s", (_, theirs, ours, expected) => {
     const config = theirs === undefined ? {} : { Labels: theirs };
-    const { Labels } = { Labels: undefined, ...JSON.parse(JSON.stringify(containerOf(config, { labels: ours }))) };
+    const { Labels } = {
+      Labels: undefined,
+      ...JSON.parse(
+        JSON.stringify(
+          containerOf(config, { container: { ...NO_CONTAINER_SETTINGS, labels: new Map(Object.entries(ours)) } }),
+        ),
+      ),
+    };
     expect(Labels).toEqual(expected);
   });
 
@@ -303,7 +310,9 @@ describe("assembleImage()", () => {
     ["", "65532"],
     ["0:0", "0:0"],
   ])("runs as the user %p gives", (user, expected) => {
-    expect(containerOf({ User: "65532" }, { user })).toMatchObject({ User: expected });
+    expect(containerOf({ User: "65532" }, { container: { ...NO_CONTAINER_SETTINGS, user } })).toMatchObject({
+      User: expected,
+    });
   });
 
   test.each<[string, number | undefined, number | undefined, string, readonly string[]]>([

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { DebugSettings } from "../lib/image.ts";
+import type { DebugSettings } from "../lib/image-config.ts";
 import { formatAttach, forwardCommand, placeArguments, startCommand } from "../lib/kubectl-forward.ts";
 
 const debug: DebugSettings = { isContinuing: false, port: undefined };

@@ -4,6 +4,7 @@ import { Ajv2020 } from "ajv/dist/2020.js";
 import { parseAllDocuments } from "yaml";
 import { ENTRY_KEYS } from "../lib/config-builds.ts";
 import { CAPABILITY_NAMES } from "../lib/config-capabilities.ts";
+import { IMAGE_KEYS } from "../lib/config-image.ts";
 import { KEYS, loadConfig } from "../lib/config.ts";
 import { KoError } from "../lib/errors.ts";
 import { formatSchema } from "../lib/settings-schema.ts";
@@ -15,6 +16,7 @@ interface Schema {
   readonly properties: Readonly<Record<string, unknown>>;
   readonly $defs: {
     readonly build: { readonly properties: Readonly<Record<string, unknown>> };
+    readonly settings: { readonly properties: Readonly<Record<string, unknown>> };
     readonly capability: { readonly anyOf: readonly [{ readonly enum: readonly string[] }] };
   };
 }
@@ -73,11 +75,51 @@ const GOOD: readonly string[] = [
   "builds:\n- linux_capabilities: [net_raw, CAP_CHOWN, cap_kill, 40, all]\n",
   "builds:\n- linux_capabilities: net_raw,net_admin=eip chown+p =\n",
   "builds:\n- linux_capabilities: [NET_RAW=ep, all-e]\n",
+  "image:\n",
+  "image: {env: {A: b, B: 1, C: '{{.Git.Tag}}'}, labels: {a.b/c: ''}, annotations: [a=b=c]}\n",
+  "image: {env: [A=b, 'B={{.Env.X}}']}\n",
+  "image: {workdir: /a, volumes: [/, 'C:\\x'], user: '1:2'}\n",
+  "image: {workdir: '{{.Env.X}}', volumes: '/{{.Env.X}}', user: nobody}\n",
+  "image: {ports: [80, 53/udp, '{{.Env.X}}', 65535, 09/sctp], user: 0}\n",
+  "image: {ports: 8080, volumes: /d, cmd: [], entrypointArgs: [a, 1, '']}\n",
+  "image: {stopSignal: SIGRTMIN+3}\nbuilds:\n- image: {stopSignal: 9, x-a: 1}\n- main: ./b\n  image:\n",
   "x-any: {a: [1]}\nX-more: 1\nbuilds:\n- x-own: 1\n  main: .\n",
   "x-base: &b {main: ./a}\nbuilds:\n- <<: *b\n  id: a\n",
 ];
 
 const BAD: readonly string[] = [
+  "image: web\n",
+  "image: {env: A=b}\n",
+  "image: {env: [A]}\n",
+  "image: {env: ['=b']}\n",
+  "image: {env: {KO_DATA_PATH: /x}}\n",
+  "image: {env: [KO_DATA_PATH=/x]}\n",
+  "image: {env: {A: }}\n",
+  "image: {env: {A B: c}}\n",
+  "image: {env: {A: true}}\n",
+  "image: {workdir: x}\n",
+  "image: {workdir: ''}\n",
+  "image: {workdir: 7}\n",
+  "image: {user: ''}\n",
+  "image: {user: 'a b'}\n",
+  "image: {user: 'a:b:c'}\n",
+  "image: {ports: [0]}\n",
+  "image: {ports: [65536]}\n",
+  "image: {ports: [80/tpc]}\n",
+  "image: {ports: 8000-8010}\n",
+  "image: {volumes: [a]}\n",
+  "image: {volumes: [/a/../b]}\n",
+  "image: {cmd: a}\n",
+  "image: {cmd: [null]}\n",
+  "image: {labels: a}\n",
+  "image: {labels: {'': a}}\n",
+  "image: {annotations: ['{{.Env.A}}=b']}\n",
+  "image: {stopSignal: TERM}\n",
+  "image: {stopSignal: 65}\n",
+  "image: {entrypointArgs: {}}\n",
+  "image: {port: 80}\n",
+  "image: {shell: [a]}\n",
+  "builds:\n- image: web\n",
   "- a\n",
   "text\n",
   "defaultBaseImage: 7\n",
@@ -137,11 +179,13 @@ describe("the schema of .ko.yaml", () => {
   test("has the keys of the parser, and no other", () => {
     expect(Object.keys(schema.properties).sort()).toEqual([...KEYS].sort());
     expect(Object.keys(schema.$defs.build.properties).sort()).toEqual([...ENTRY_KEYS].sort());
+    expect(Object.keys(schema.$defs.settings.properties)).toEqual([...IMAGE_KEYS]);
     expect([...schema.$defs.capability.anyOf[0].enum]).toEqual([...CAPABILITY_NAMES]);
   });
 
   test("describes every key", () => {
-    const all = [...Object.entries(schema.properties), ...Object.entries(schema.$defs.build.properties)];
+    const { build, settings } = schema.$defs;
+    const all = [schema, build, settings].flatMap(({ properties }) => Object.entries(properties));
     expect(all.filter(([, value]) => !JSON.stringify(value).includes('"description":'))).toEqual([]);
   });
 

@@ -45,7 +45,7 @@ describe("ko config", () => {
                 A=1                               # .ko.yaml:7:9
                 TOKEN (not shown)                 # .ko.yaml:7:14
   ldflags       "-X 'main.a=b c'"                 # .ko.yaml:8:13
-                '{{.Env.HOME}}'                   # .ko.yaml:8:32, not shown as go gets it
+                '{{.Env.HOME}}'                   # .ko.yaml:8:32, not shown as it is used
   capabilities  net_raw=p                         # .ko.yaml:9:3
   go build      (not shown: a word is hidden)
 `);

@@ -10,7 +10,7 @@ import { KoError } from "../../lib/errors.ts";
 import type { Program } from "../../lib/go-programs.ts";
 import type { GoPackage } from "../../lib/go.ts";
 import type { Host, RunOptions, RunResult } from "../../lib/host.ts";
-import type { DebugSettings } from "../../lib/image.ts";
+import type { DebugSettings } from "../../lib/image-config.ts";
 import { silentLog } from "../../lib/log.ts";
 import { noTiming } from "../../lib/timing.ts";
 import type { WatcherOptions } from "../../lib/watch-files.ts";

@@ -85,6 +85,15 @@ export const ENVIRONMENT: readonly MutationGroup[] = [
         makes: "another",
       },
       { name: "--compression", change: (w) => void (w.args = ["--compression=none", ...w.args]), makes: "another" },
+      {
+        name: "image in .ko.yaml",
+        change: (w) => {
+          w.write({ "other/.ko.yaml": "defaultBaseImage: scratch\ndefaultLdflags: [-s, -w]\nimage: {env: {A: b}}\n" });
+          w.env["KO_CONFIG_PATH"] = w.at("other");
+        },
+        makes: "another",
+      },
+      { name: "--image-env", change: (w) => void (w.args = ["--image-env=A=b", ...w.args]), makes: "another" },
       { name: "--image-label", change: (w) => void (w.args = ["--image-label=a=b", ...w.args]), makes: "another" },
     ],
   },
