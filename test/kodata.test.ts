@@ -353,19 +353,28 @@ describe("kodataEntries()", () => {
 
 describe("binaryEntries()", () => {
   test("puts the program below ko-app, the folder's name without the first slash", () => {
-    expect(binaryEntries({ path: "/tmp/x", name: "app", os: "linux", size: 7 })).toEqual([
+    expect(binaryEntries({ path: "/tmp/x", name: "/ko-app/app", os: "linux", size: 7 })).toEqual([
       { name: "ko-app", ...DIRECTORY },
       { ...FILE, name: "/ko-app/app", size: 7, content: { path: "/tmp/x" } },
     ]);
   });
 
   test("gives Windows its folders and its owner", () => {
-    expect(binaryEntries({ path: "/tmp/x", name: "app", os: "windows", size: 7 })).toEqual([
+    expect(binaryEntries({ path: "/tmp/x", name: "/ko-app/app", os: "windows", size: 7 })).toEqual([
       { name: "Hives", ...DIRECTORY },
       { name: "Files", ...DIRECTORY },
       { name: "Files/ko-app", ...DIRECTORY },
       { ...FILE, name: "Files/ko-app/app", size: 7, pax: OWNER, content: { path: "/tmp/x" } },
     ]);
+  });
+
+  test.each<[string, string, readonly string[]]>([
+    ["/manager", "linux", ["/manager"]],
+    ["/usr/local/bin/x", "linux", ["usr", "usr/local", "usr/local/bin", "/usr/local/bin/x"]],
+    ["/manager", "windows", ["Hives", "Files", "Files/manager"]],
+    ["/a/b", "windows", ["Hives", "Files", "Files/a", "Files/a/b"]],
+  ])("puts folders above %s on %s", (name, os, expected) => {
+    expect(binaryEntries({ path: "/tmp/x", name, os, size: 7 }).map((entry) => entry.name)).toEqual([...expected]);
   });
 });
 

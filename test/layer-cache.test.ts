@@ -70,7 +70,7 @@ async function startRun(box: CacheBox, options: RunOptions = {}): Promise<Run> {
     program: (tree, known) => {
       const path = tree.at("app");
       const entries = (): readonly TarEntry[] =>
-        binaryEntries({ path, name: "app", os: "linux", size: Bun.file(path).size });
+        binaryEntries({ path, name: "/ko-app/app", os: "linux", size: Bun.file(path).size });
       return store.program("app", { entries, known: known?.tar });
     },
     kodata: (tree) =>
@@ -130,13 +130,13 @@ describe("LayerStore", () => {
       tree.write({ early: before });
       const path = tree.at("early");
       await inRun(box, { cached: false, pool: workers }, async (run) => {
-        run.store.begin("app", binaryEntries({ path, name: "app", os: "linux", size: before.byteLength }));
+        run.store.begin("app", binaryEntries({ path, name: "/ko-app/app", os: "linux", size: before.byteLength }));
         expect((await run.program(tree)).layer.descriptor).toEqual(right);
       });
     }
     // And what is begun, and never made, is no hindrance.
     await inRun(box, { cached: false, pool: workers }, async (run) => {
-      run.store.begin("app", binaryEntries({ path: tree.at("gone"), name: "app", os: "linux", size: 10 }));
+      run.store.begin("app", binaryEntries({ path: tree.at("gone"), name: "/ko-app/app", os: "linux", size: 10 }));
       await run.store.settle();
     });
   });

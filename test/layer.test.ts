@@ -57,7 +57,7 @@ describe("writeLayer()", () => {
         () => {
           const path = join(folder, "hello");
           writeFileSync(path, Buffer.from("232162696e6172790068656c6c6f", "hex"));
-          return binaryEntries({ path, name: "hello", os: "linux", size: 14 });
+          return binaryEntries({ path, name: "/ko-app/hello", os: "linux", size: 14 });
         },
         "sha256:d0894de24a34d6cc1f215029698bda5fa3965f72a04c9ae8e756da1285f207e4",
       ],

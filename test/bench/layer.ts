@@ -118,7 +118,7 @@ async function measureRow([
     const start = Bun.nanoseconds();
     const entries =
       kind === "program"
-        ? binaryEntries({ path, name: "app", os: "linux", size: statSync(path).size })
+        ? binaryEntries({ path, name: "/ko-app/app", os: "linux", size: statSync(path).size })
         : kodataEntries({ directory: path, os: "linux", mtime: 0, allowedRoot: undefined, log: silentLog });
     const layer = await writeLayer(entries, { file, mediaType: MEDIA_TYPES.ociLayer, codec, pool, signal }).done;
     best = Math.min(best, (Bun.nanoseconds() - start) / 1e6);
