@@ -3,7 +3,7 @@
  */
 import type { Plan } from "./build.ts";
 import { UsageError } from "./errors.ts";
-import type { Log } from "./log.ts";
+import { formatCount, type Log } from "./log.ts";
 import { createPlatformMatcher, formatPlatform } from "./oci.ts";
 import { platformOf } from "./pipeline-resources.ts";
 import type { Destination } from "./publish-destination.ts";
@@ -68,5 +68,24 @@ export async function checkDebugged(plans: readonly Plan[]): Promise<readonly st
     }
     const what = `${importPath}: the image for ${names} is built without a debugger, and optimized as usual`;
     return others.length === 0 ? [] : [`${what}: Delve does not run there`];
+  });
+}
+
+/**
+ * Returns the lines that tell which base and which entry of `builds` hold for which programs: one for each base or entry,
+ * and none for each program, so that many programs on one base are one line.
+ */
+export function describeChoices(
+  plans: readonly { readonly importPath: string; readonly base: string; readonly entry?: string | undefined }[],
+): readonly string[] {
+  const users = new Map<string, string[]>();
+  for (const { base, entry, importPath } of plans) {
+    for (const what of [...(entry === undefined ? [] : [entry]), `base ${base}`]) {
+      users.set(what, [...(users.get(what) ?? []), importPath]);
+    }
+  }
+  return Array.from(users, ([what, paths]) => {
+    const isForAll = paths.length === plans.length && paths.length > 1;
+    return `Using ${what} for ${isForAll ? formatCount(paths.length, "program") : paths.join(", ")}`;
   });
 }

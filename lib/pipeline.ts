@@ -29,7 +29,7 @@ import type { DebugSettings } from "./image-config.ts";
 import type { ImageSink, Published } from "./image.ts";
 import { type Log, RunWarnings } from "./log.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
-import { checkDebugged, checkTarball, fitPlans } from "./pipeline-plans.ts";
+import { checkDebugged, checkTarball, fitPlans, describeChoices } from "./pipeline-plans.ts";
 import { platformOf, Resources } from "./pipeline-resources.ts";
 import {
   type Destination,
@@ -314,14 +314,14 @@ class Attempt implements AsyncDisposable {
     const publisher = await (this.#publisher ??= this.#resources.publisher(destination));
     const options = await this.#buildOptions(found);
     const plans = await this.#plan(programs, { options, publisher });
-    for (const { base, program } of plans) {
+    const chosen = plans.map(({ base, program }) => {
       const entry = setups.entries.find(program)?.entry;
-      const using = entry === undefined ? [] : [`${entry.name} at ${entry.where}`];
-      for (const what of [...using, `base ${base.text}`]) {
-        const line = `Using ${what} for ${program.importPath}`;
-        if (!said.has(line)) context.log.info(line);
-        said.add(line);
-      }
+      const used = entry === undefined ? undefined : `${entry.name} at ${entry.where}`;
+      return { importPath: program.importPath, base: base.text, entry: used };
+    });
+    for (const line of describeChoices(chosen)) {
+      if (!said.has(line)) context.log.info(line);
+      said.add(line);
     }
     const results = await buildImages(plans, options);
     if ("kind" in results) return { kind: "distrust", of: "programs", why: results.why };

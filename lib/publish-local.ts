@@ -15,9 +15,12 @@ import type { Built, Image, Published } from "./image.ts";
 import type { Log } from "./log.ts";
 import { type Digest, formatPlatform, hexOf, type Platform } from "./oci.ts";
 import type { LocalTarget, TagRule } from "./publish-destination.ts";
-import { formatTags, publishedReference, type Publisher, wholeImageSink } from "./publish.ts";
+import { publishedReference, type Publisher, wholeImageSink } from "./publish.ts";
 import { formatRepository, parseReference } from "./reference.ts";
 import type { Timing } from "./timing.ts";
+
+/** "present": nothing was sent. "tagged": nor then, but its first name is new. */
+export type LoadResult = "present" | "tagged" | "loaded";
 
 /** A local target that was found: a daemon or a cluster. */
 export interface LocalPlace extends AsyncDisposable {
@@ -28,7 +31,7 @@ export interface LocalPlace extends AsyncDisposable {
    *
    * @throws {KoError} If the image is not there under all names afterwards.
    */
-  load(image: Image, names: readonly string[]): Promise<"present" | "loaded">;
+  load(image: Image, names: readonly string[]): Promise<LoadResult>;
 }
 
 export interface LocalPublisherOptions {
@@ -104,7 +107,6 @@ export async function openDaemon({ host, log, signal }: LocalPlaceOptions): Prom
  * Loads an image into the daemon under all `names`.
  *
  * @param names full references with a tag; the first is the content tag (`ko.local/app:<hex of the manifest's digest>`)
- * @returns "present" if nothing had to be sent
  * @throws {KoError} If the daemon refuses the image. A new name is removed again then.
  */
 export async function loadImage(
@@ -112,7 +114,7 @@ export async function loadImage(
   image: Image,
   names: readonly string[],
   options: LoadImageOptions,
-): Promise<"present" | "loaded"> {
+): Promise<LoadResult> {
   const { signal } = options;
   const [content] = names;
   if (content === undefined) throw new RangeError("an image is loaded under at least one name");
@@ -129,7 +131,8 @@ export async function loadImage(
     if (tag === undefined) throw new RangeError(`no tag in ${name}`);
     await engine.tagImage(source, { repository: formatRepository(repository), tag });
   }
-  return isPresent ? "present" : "loaded";
+  if (isNamed) return "present";
+  return isPresent ? "tagged" : "loaded";
 }
 
 async function loadBuilt(built: Built, name: string, options: LocalPublisherOptions): Promise<Published> {
@@ -145,9 +148,12 @@ async function loadBuilt(built: Built, name: string, options: LocalPublisherOpti
   const reference = tags.only ? publishedReference(name, { digest, tags }) : content;
   const names = [content, ...tags.names.map((tag) => `${name}:${tag}`)];
   const done = await timing.time("load", { text: name, image: name }, () => place.load(image, names));
-  const also = tags.only ? "" : formatTags(reference, tags.names);
-  log.info(`${done === "present" ? "Already there:" : "Loaded"} ${reference}${also}`);
-  return { reference, all: [reference], ...(done === "present" ? { wasThere: true } : {}) };
+  const verb = { present: "Already there:", tagged: "Tagged", loaded: "Loaded" }[done];
+  log.info(`${verb} ${reference}`);
+  // The default tag is no news.
+  const others = names.slice(1).filter((other) => other !== reference && tags.names.join() !== "latest");
+  for (const other of others) log.info(`Tagged ${other}`);
+  return { reference, all: [reference], ...(done === "loaded" ? {} : { wasThere: true }) };
 }
 
 /** Returns the image of an index for the target's platform. */

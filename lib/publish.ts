@@ -186,8 +186,8 @@ class RegistrySink implements ImageSink {
       );
     }
     const reference = publishedReference(name, { digest, tags, show: "unless latest" });
-    log.info(`Published ${reference}${formatTags(reference, tags.names)}`);
     const wasThere = existing?.digest === digest;
+    log.info(`${wasThere ? "Already there:" : "Published"} ${reference}${formatTags(reference, tags.names)}`);
     return { reference, wasThere, all: listAll(image, reference, formatRepository(repository)) };
   }
 

@@ -8,6 +8,7 @@ import { loadConfig } from "../lib/config.ts";
 import { choosePrograms, type Program } from "../lib/go-programs.ts";
 import type { Log } from "../lib/log.ts";
 import { type Choice, Pipeline, type PublishedProgram } from "../lib/pipeline.ts";
+import { describeChoices } from "../lib/pipeline-plans.ts";
 import { noTiming } from "../lib/timing.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { goWorld, mainGo } from "./helpers/go.ts";
@@ -75,6 +76,31 @@ function damageCache(): void {
     utimesSync(join(content, name), atime, mtime);
   }
 }
+
+describe("describeChoices()", () => {
+  test.each<[string, Readonly<Record<string, string>>, readonly string[], readonly string[]]>([
+    ["one program", { "a/web": "scratch" }, [], ["Using base scratch for a/web"]],
+    ["programs on one base", { "a/web": "scratch", "a/job": "scratch" }, [], ["Using base scratch for 2 programs"]],
+    [
+      "programs on two bases",
+      { "a/web": "scratch", "a/job": "b", "a/x": "scratch" },
+      [],
+      ["Using base scratch for a/web, a/x", "Using base b for a/job"],
+    ],
+    [
+      "an entry of builds",
+      { "a/web": "b", "a/job": "b" },
+      ["a/job"],
+      ["Using base b for 2 programs", "Using builds[0] at .ko.yaml:2:3 for a/job"],
+    ],
+    ["no program", {}, [], []],
+  ])("says what holds for %s", (_what, bases, withEntry, lines) => {
+    const plans = Object.entries(bases).map(([importPath, base]) => {
+      return { importPath, base, entry: withEntry.includes(importPath) ? "builds[0] at .ko.yaml:2:3" : undefined };
+    });
+    expect(describeChoices(plans).toSorted()).toEqual([...lines].toSorted());
+  });
+});
 
 describe("Pipeline#publish()", () => {
   test("makes one attempt as long as the cache is right", async () => {

@@ -103,6 +103,10 @@ describe.each(["classic", "graph", "containerd", "podman"] as const)("loadImage(
     expect(await loadImage(engine, image, again, { log: silentLog, signal })).toBe("present");
     expect((await engine.inspectImage("ko.local/example.com/names:other"))?.id).toBe(itsId(image));
     expect(proxy.seen.filter(({ bytes }) => bytes > 0)).toEqual([]);
+    expect(await loadImage(engine, image, ["ko.local/names:new"], { log: silentLog, signal })).toBe(
+      store === "containerd" ? "loaded" : "tagged",
+    );
+    expect((await engine.inspectImage("ko.local/names:new"))?.id).toBe(itsId(image));
   });
 
   test.skipIf(daemon === undefined)("after an edit sends what the store needs, and no more", async () => {

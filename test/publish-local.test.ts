@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import type { TagRule } from "../lib/publish-destination.ts";
 import { describeError } from "../lib/errors.ts";
-import { type LocalPlace, localPublisher } from "../lib/publish-local.ts";
+import { type LocalPlace, localPublisher, type LoadResult } from "../lib/publish-local.ts";
 import type { Log } from "../lib/log.ts";
 import { hexOf, type Platform } from "../lib/oci.ts";
 import { noTiming } from "../lib/timing.ts";
@@ -17,7 +17,7 @@ interface World {
 
 function makeWorld(
   tags: TagRule = { names: ["latest"], only: false },
-  place: { readonly platform?: Platform; readonly outcome?: "present" | "loaded" } = {},
+  place: { readonly platform?: Platform; readonly outcome?: LoadResult } = {},
 ): World {
   const { platform = { os: "linux", architecture: "arm64" }, outcome = "loaded" } = place;
   const loaded: World["loaded"] = [];
@@ -35,14 +35,16 @@ function makeWorld(
 }
 
 describe("localPublisher()", () => {
-  test.each<[string, TagRule, string, more?: string]>([
+  test.each<[string, TagRule, string, more?: readonly string[]]>([
     ["the default tag", { names: ["latest"], only: false }, "HEX"],
-    ["two tags, in their order", { names: ["v2", "v1"], only: false }, "HEX", " (v2, v1)"],
+    ["two tags, in their order", { names: ["v2", "v1"], only: false }, "HEX", ["v2", "v1"]],
     ["--tag-only", { names: ["v1"], only: true }, "v1"],
     ["--tag-only of the default tag", { names: ["latest"], only: true }, "latest"],
-    ["--tag-only of two tags", { names: ["v2", "v1"], only: true }, "v2"],
+    ["one tag", { names: ["dev"], only: false }, "HEX", ["dev"]],
+    ["the default tag and another", { names: ["latest", "v1"], only: false }, "HEX", ["latest", "v1"]],
+    ["--tag-only of two tags", { names: ["v2", "v1"], only: true }, "v2", ["v1"]],
     ["no tag", { names: [], only: false }, "HEX"],
-  ])("loads under the content's tag and %s", async (_what, tags, shown, more = "") => {
+  ])("loads under the content's tag and %s", async (_what, tags, shown, more = []) => {
     const { publisher, loaded, said } = makeWorld(tags);
     const image = await randomImage();
     const name = "ko.local/example.com/app";
@@ -50,13 +52,21 @@ describe("localPublisher()", () => {
     const reference = `${name}:${shown.replace("HEX", hex)}`;
     expect(await publisher.open(name).publish(image, NEW)).toEqual({ reference, all: [reference] });
     expect(loaded).toEqual([[image.descriptor.digest, [hex, ...tags.names].map((tag) => `${name}:${tag}`)]]);
-    expect(said).toEqual([`Loaded ${reference}${more}`]);
+    expect(said).toEqual([`Loaded ${reference}`, ...more.map((tag) => `Tagged ${name}:${tag}`)]);
   });
 
   test("says when nothing had to be sent", async () => {
     const { publisher, said } = makeWorld({ names: ["v1"], only: true }, { outcome: "present" });
     await publisher.open("ko.local/app").publish(await randomImage(), NEW);
     expect(said).toEqual(["Already there: ko.local/app:v1"]);
+  });
+
+  test("says that an image that was there has a new name", async () => {
+    const { publisher, said } = makeWorld({ names: ["dev"], only: false }, { outcome: "tagged" });
+    const image = await randomImage();
+    const { wasThere } = await publisher.open("ko.local/app").publish(image, NEW);
+    const content = `ko.local/app:${hexOf(image.descriptor.digest)}`;
+    expect([wasThere, ...said]).toEqual([true, `Tagged ${content}`, "Tagged ko.local/app:dev"]);
   });
 
   test("loads of an index the image that the target runs, with a notice", async () => {
