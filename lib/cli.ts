@@ -249,13 +249,21 @@ async function buildPrograms(invocation: Of<"build">, run: Run): Promise<number>
 async function runProgram(invocation: Of<"run">, run: Run): Promise<number> {
   const { host, log, timing } = run;
   const only = await besideCluster(invocation, run, (watched) => publishOne(invocation, { ...run, host: watched }));
-  const { kubectlArguments, podName, runPod } = await import("./kubectl.ts");
+  const [{ clusterArguments, kubectlArguments, podName, runPod }, { whileStarting }] = await Promise.all([
+    import("./kubectl.ts"),
+    import("./rollout-run.ts"),
+  ]);
   const { afterDashes } = invocation;
   const kubectl = kubectlArguments(invocation.flags, invocation.given);
   const name = podName(only.program.importPath, crypto.randomUUID().slice(0, 5));
   if (only.debug !== undefined) (await import("./resolve-debug.ts")).logPod(name, only, { afterDashes, kubectl, log });
   const { reference } = only;
-  return await timing.time("kubectl", "run", () => runPod(host, { name, reference, afterDashes, kubectl, log }));
+  const flags = clusterArguments([...kubectl, ...afterDashes]);
+  return await timing.time("kubectl", "run", () =>
+    whileStarting(host, { name, flags, log }, (watched) =>
+      runPod(watched, { name, reference, afterDashes, kubectl, log }),
+    ),
+  );
 }
 
 /** Publishes the only program that the argument of `ko run` names. */

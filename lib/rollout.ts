@@ -25,6 +25,8 @@ export interface WaitOptions {
   readonly namespace: string;
   /** Milliseconds for all objects together. */
   readonly limit: number;
+  /** "started": of a Pod, until its program has been started. @default "ready" */
+  readonly until?: "ready" | "started";
 }
 
 /** Milliseconds between two looks at an object: a verdict comes at most two of them after its evidence. */
@@ -65,7 +67,7 @@ class Rollout {
 
   /** @returns why it does not run */
   async wait(): Promise<ClusterError | undefined> {
-    const { api, host, limit, started } = this.#options;
+    const { api, host, limit, started, until } = this.#options;
     let last: Cause | undefined;
     let path: string | undefined;
     for (;;) {
@@ -74,9 +76,12 @@ class Rollout {
         return path === undefined ? { kind: "missing" } : api.get(path);
       });
       if (answer?.kind === "forbidden") return this.#askKubectl(answer.message);
-      if (answer?.kind === "missing") return this.#failure({ text: "is not in the cluster" });
+      // kubectl makes it, and may have removed it again.
+      const isOwn = until === "started";
+      if (answer?.kind === "missing" && !isOwn) return this.#failure({ text: "is not in the cluster" });
       const isLate = host.monotonic() - started > limit;
-      if (answer !== undefined) {
+      if (answer?.kind === "object") {
+        if (isOwn && hasStarted(answer.value)) return undefined;
         const progress = progressOf(this.#applied, answer.value);
         if (progress.state === "ready" || progress.state === "over") return this.#finish(progress);
         const causes = (await this.#ask(() => this.#causesOf(answer.value))) ?? [];
@@ -190,7 +195,7 @@ class Rollout {
       const hint = this.#hintFor({ text, hopeless: true, pod: "" });
       return new ClusterError(`${this.#name} ${printable(text, 600)}`, { hint });
     }
-    const pod = cause.pod === "" ? "" : ` (Pod ${cause.pod})`;
+    const pod = cause.pod === "" || this.#applied.kind === "Pod" ? "" : ` (Pod ${cause.pod})`;
     let first = `${this.#name} ${text}: ${cause.text}${pod}`;
     const rest: string[] = [];
     const output = await this.#readLog(cause);
@@ -246,6 +251,13 @@ class Rollout {
     if (code === 0) return undefined;
     return new ClusterError(`${this.#name} does not run, as kubectl says`, { hint: `kubectl describe ${this.#name}` });
   }
+}
+
+/** Whether a program of a Pod runs, or has run. */
+function hasStarted(pod: unknown): boolean {
+  return listAt(pod, "status", "containerStatuses").some((status) => {
+    return at(status, "state", "running") !== undefined || at(status, "state", "terminated") !== undefined;
+  });
 }
 
 /** The selector of a workload, as the API takes it. */

@@ -174,6 +174,7 @@ const UNTESTED: Readonly<Record<string, string>> = {
   "rollout-log": "feature-rollout.test.ts shows logs and panics",
   "rollout-objects": "rollout-state.test.ts finds objects with it",
   "rollout-pods": "feature-rollout.test.ts has a table of causes",
+  "rollout-run": "feature-run.test.ts runs a Pod that cannot start",
   "rollout-watch": "feature-rollout.test.ts runs a watch with it",
   rollout: "feature-rollout.test.ts waits with it",
   "template-data": "template.test.ts compares what templates read with Go",

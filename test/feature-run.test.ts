@@ -111,4 +111,36 @@ describe.skipIf(programs === undefined)("ko run", () => {
       ...["--context=c", "--env", "A=b c", "--", "-x"],
     ]);
   });
+
+  test("a Pod that cannot start ends the run with the reason, and is removed", async () => {
+    const list = async (): Promise<string> => (await server.kubectl(["get", "pods", "--output=name"])).stdout;
+    const running = bench.start(["run", "./cmd/two"], { env: cluster() });
+    await waitUntil(async () => (await list()).includes("pod/two-"), running);
+    const name = /pod\/two-\S+/.exec(await list())?.[0] ?? "";
+    const waiting = { reason: "CreateContainerConfigError", message: 'secret "db" not found' };
+    const container = {
+      name: name.slice(4),
+      image: "i",
+      imageID: "",
+      ready: false,
+      restartCount: 0,
+      state: { waiting },
+    };
+    const patch = JSON.stringify({ status: { containerStatuses: [container] } });
+    const { code: patched } = await server.kubectl([
+      "patch",
+      name,
+      "--subresource=status",
+      "--type=merge",
+      "-p",
+      patch,
+    ]);
+    expect(patched).toBe(0);
+    const { code, stderr } = await running.result;
+    expect(code).toBe(1);
+    expect(stderr).toContain(
+      `Error: ${name} does not run: container ${name.slice(4)} cannot be made: secret "db" not found\n`,
+    );
+    await waitUntil(async () => !(await list()).includes(name));
+  });
 });
