@@ -1,0 +1,96 @@
+/** What the commands that build have in common: their flags, checked, and the arguments of their parts. */
+import type { LazyCache } from "./cache.ts";
+import type { BuildOptions, ReportFlags } from "./cli-options.ts";
+import type { Invocation } from "./cli-parse.ts";
+import { UsageError } from "./errors.ts";
+import type { Host } from "./host.ts";
+import type { Log } from "./log.ts";
+import type { Timing } from "./timing.ts";
+import type { InputRequest } from "./yaml-inputs.ts";
+
+export type Of<N extends Invocation["command"]> = Extract<Invocation, { readonly command: N }>;
+
+export type ReadingYaml = Of<"resolve" | "apply" | "create">;
+
+export type Building = Of<"build" | "run"> | ReadingYaml;
+
+export type Watching = Exclude<Building, Of<"run">> & { readonly flags: { readonly watch: true } };
+
+export interface ReportedOptions {
+  readonly host: Host;
+  /** The flags of the report. */
+  readonly flags: ReportFlags;
+}
+
+/** Everything that the steps of one building command share. */
+export interface Run {
+  readonly host: Host;
+  readonly log: Log;
+  readonly timing: Timing;
+  readonly cache: LazyCache;
+  /** The flags, checked. */
+  readonly build: BuildOptions;
+}
+
+/**
+ * Checks every flag of a building command, also those that the command may turn out not to need, and whether stdout is open:
+ * nothing is pushed for a result that is lost.
+ *
+ * @throws {UsageError} If a flag is malformed, or flags contradict each other.
+ */
+export async function checkFlags(invocation: Building, host: Host): Promise<BuildOptions> {
+  const { readBuildOptions } = await import("./cli-options.ts");
+  const build = readBuildOptions(invocation.flags, invocation.given);
+  if (writesArchiveToStdout(build) && (isWatching(invocation) || invocation.command !== "build")) {
+    const why = isWatching(invocation)
+      ? "Cannot write an archive to stdout with --watch: it would be followed by the next one"
+      : `Cannot write an archive to stdout: "ko ${invocation.command}" writes there itself`;
+    throw new UsageError(why, { hint: "Name a file: --tarball FILE, --oci-archive FILE" });
+  }
+  if (invocation.command === "build" || invocation.command === "resolve") await host.out("");
+  if (invocation.command === "build" || invocation.command === "run") return build;
+  const { checkRequest } = await import("./yaml-inputs.ts");
+  checkRequest(requestOf(invocation));
+  const { selector } = invocation.flags;
+  if (selector !== "") (await import("./yaml-selector.ts")).parseSelector(selector);
+  return build;
+}
+
+export function writesArchiveToStdout({ publish }: BuildOptions): boolean {
+  return publish.files.some((place) => place.kind !== "layout" && place.file === "-");
+}
+
+export function isWatching(invocation: Building): invocation is Watching {
+  return invocation.command !== "run" && invocation.flags.watch;
+}
+
+export function argsOf({ positionals }: Of<"build">): readonly string[] {
+  return positionals.length > 0 ? positionals : ["."];
+}
+
+export function requestOf({ flags }: ReadingYaml): InputRequest {
+  const { filename, recursive, kustomize } = flags;
+  return { files: filename, recursive, kustomize: kustomize || undefined };
+}
+
+/** The arguments of kubectl that say where objects are. */
+export async function placeOf(invocation: ReadingYaml): Promise<readonly string[]> {
+  if (invocation.command === "resolve") return [];
+  const [{ kubectlArguments }, { placeArguments }] = await Promise.all([
+    import("./kubectl.ts"),
+    import("./kubectl-forward.ts"),
+  ]);
+  return placeArguments([...kubectlArguments(invocation.flags, invocation.given), ...invocation.afterDashes]);
+}
+
+/** Does work before kubectl is run, and looks beside it whether kubectl will find its cluster. */
+export async function besideCluster<T>(
+  { afterDashes, flags, given }: Of<"apply" | "create" | "run">,
+  { host, log }: Pick<Run, "host" | "log">,
+  work: (host: Host) => Promise<T>,
+): Promise<T> {
+  const { findKubectl, kubectlArguments } = await import("./kubectl.ts");
+  findKubectl(host);
+  const { whileLooking } = await import("./kubectl-cluster.ts");
+  return whileLooking(host, { log, words: [...kubectlArguments(flags, given), ...afterDashes] }, work);
+}
