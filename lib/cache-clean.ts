@@ -22,7 +22,7 @@ import {
 import { codeOf, findNearest, KoError, KoErrors, messageOf, UsageError } from "./errors.ts";
 import { lookAtLink } from "./file.ts";
 import type { Host } from "./host.ts";
-import type { Log } from "./log.ts";
+import { formatSize, type Log } from "./log.ts";
 
 export interface CacheCommandOptions {
   readonly host: Host;
@@ -148,7 +148,7 @@ function showCache({ host }: CacheCommandOptions): string {
   const place = findPlace(host);
   if (place === undefined) return `place: off # ${explainOff(host)}\n`;
   const survey = surveyCache(place, { now: host.now().getTime() });
-  const bytes = (size: number): string => `${size} # ${formatBytes(size)}`;
+  const bytes = (size: number): string => `${size} # ${formatSize(size)}`;
   return [
     `place: ${place}${isFolder(join(place, GENERATION)) ? "" : " # not created yet"}`,
     `size: ${bytes(measureCache(survey))}`,
@@ -162,7 +162,7 @@ function cleanAll({ host, log }: CacheCommandOptions): void {
   const place = findPlace(host);
   if (place === undefined) return log.info(`Nothing to remove: the cache is off, ${explainOff(host)}`);
   const { entries, failures, running, size } = cleanCache(place, { now: host.now().getTime() });
-  if (size > 0) log.info(`Removed ${formatBytes(size)} in ${count(entries, "entry", "entries")} from "${place}"`);
+  if (size > 0) log.info(`Removed ${formatSize(size)} in ${count(entries, "entry", "entries")} from "${place}"`);
   else if (failures.length === 0) log.info(`Nothing to remove: "${place}" holds no files of ko`);
   if (running > 0) log.info(`Folders of active runs stay until the runs end: ${running}`);
   if (failures.length === 0) return;
@@ -302,13 +302,4 @@ function explainOff({ env }: Host): string {
 
 function count(number: number, one: string, many: string): string {
   return `${number} ${number === 1 ? one : many}`;
-}
-
-/** `1.3 GB`: three digits at most, rounded. */
-export function formatBytes(size: number): string {
-  const units = ["bytes", "kB", "MB", "GB", "TB"];
-  let [value, unit] = [size, 0];
-  while (value >= 999.5 && unit < units.length - 1) [value, unit] = [value / 1000, unit + 1];
-  const digits = unit === 0 || value >= 99.95 ? 0 : 1;
-  return `${Number(value.toFixed(digits))} ${units[unit]}`;
 }

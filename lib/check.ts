@@ -11,7 +11,7 @@ import {
   type SetupErrors,
   tryTemplates,
 } from "./check-config.ts";
-import { countFindings, Findings, formatJson, formatLines } from "./check-findings.ts";
+import { countFindings, type Finding, Findings, formatJson, formatLines } from "./check-findings.ts";
 import { checkPrograms, findCheckedPrograms } from "./check-programs.ts";
 import { checkDocuments, type CheckedReferences, checkReferences } from "./check-yaml.ts";
 import { CommandError, KoError, KoErrors, UsageError } from "./errors.ts";
@@ -63,12 +63,23 @@ export async function runCheck(request: CheckRequest, { host, log }: { host: Hos
   host.signal.throwIfAborted();
   const found = findings.sorted();
   await host.out(json ? formatJson(found) : formatLines(found, styleOfStdout(host)));
+  await annotate(found, host);
   const { errors, warnings } = countFindings(found);
   const documents = reading === undefined ? [] : [formatCount(reading.referring.length, "document")];
   const checked = [...documents, formatCount(counts.programs, "program")].join(" and ");
   log.info(`Checked ${checked}: ${formatCount(errors, "error")}, ${formatCount(warnings, "warning")}`);
   if (settings === undefined) log.info("Programs are checked when the settings are right.");
   return errors > 0 ? 1 : 0;
+}
+
+/** In GitHub Actions, shows the findings at their places, too. */
+async function annotate(findings: readonly Finding[], host: Host): Promise<void> {
+  if (host.annotate === undefined) return;
+  const { formatAnnotation } = await import("./events-github.ts");
+  for (const { severity, ...finding } of findings) {
+    const annotation = formatAnnotation({ type: severity, ...finding }, host);
+    if (annotation !== undefined) host.annotate(annotation);
+  }
 }
 
 async function checkRequest({ files, platforms, selector }: CheckRequest): Promise<void> {

@@ -150,7 +150,12 @@ async function completeAt(cursor: Cursor, request: WordRequest): Promise<Complet
   if (command === undefined) return asWords(completeCommands(last));
   const { completes, maxWords = Infinity } = command[1];
   if (completes === undefined || cursor.count >= maxWords) return NOTHING;
-  if (completes === "package") return completePackages(last, request);
+  if (completes === "package") {
+    const { candidates, paths } = await completePackages(last, request);
+    const isSchema = command[0] === "config" && cursor.count === 0;
+    const schema = { value: "schema", description: "The JSON Schema of .ko.yaml." };
+    return { candidates: isSchema ? [...candidates, schema] : candidates, paths };
+  }
   if (completes === "command") {
     const topic = { value: "environment", description: "All environment variables." };
     return asWords([...completeCommands(last), topic]);

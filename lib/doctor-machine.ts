@@ -8,10 +8,11 @@ import { access, readFile, stat, statfs } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join, resolve } from "node:path";
 import { defaultCacheLimit, findCacheFolder, GENERATION, readCacheLimit, whyUnusable } from "./cache-folder.ts";
-import { formatBytes, measureCache, surveyCache } from "./cache-clean.ts";
+import { measureCache, surveyCache } from "./cache-clean.ts";
 import type { CheckContext, Finding } from "./doctor-check.ts";
 import { messageOf } from "./errors.ts";
 import { readAuthorities } from "./http-trust.ts";
+import { formatSize } from "./log.ts";
 import { WATCH_SETTINGS } from "./watch-files.ts";
 
 /** Bytes that must be free: a program and its layer take some tens of megabytes. */
@@ -42,7 +43,7 @@ export async function checkCache({ host }: CheckContext): Promise<readonly Findi
   }
   const size = measureCache(surveyCache(place, { now: host.now().getTime() }));
   const bytes = { size, limit: limit ?? defaultCacheLimit(place), free: await freeBytes(place) };
-  const shown = `${place}: ${formatBytes(size)} of at most ${formatBytes(bytes.limit)}`;
+  const shown = `${place}: ${formatSize(size)} of at most ${formatSize(bytes.limit)}`;
   const hint = "Make room there: ko cache clean; or set KOCACHE to a folder on another disk.";
   return [{ name, ...describeRoom(shown, { free: bytes.free, hint }), facts: { place, ...bytes } }];
 }
@@ -149,10 +150,10 @@ function describeRoom(
   shown: string,
   { free, hint }: { readonly free: number; readonly hint: string },
 ): Pick<Finding, "status" | "message" | "hint"> {
-  if (free >= LOW_FREE) return { status: "ok", message: `${shown}, ${formatBytes(free)} free` };
+  if (free >= LOW_FREE) return { status: "ok", message: `${shown}, ${formatSize(free)} free` };
   return {
     status: free < MIN_FREE ? "problem" : "note",
-    message: `${shown}, only ${formatBytes(free)} free`,
+    message: `${shown}, only ${formatSize(free)} free`,
     hint,
   };
 }

@@ -10,6 +10,7 @@ import type { Metadata, ProgramRecord } from "./events-metadata.ts";
 import type { ErrorEvent, Event, ResultImage } from "./events.ts";
 import { isInside } from "./file.ts";
 import type { Host } from "./host.ts";
+import { formatSize } from "./log.ts";
 
 type Place = Pick<Host, "cwd" | "env" | "platform">;
 
@@ -20,13 +21,23 @@ const RESERVE = 4096;
 /** Of the errors of one run in the summary. Characters. */
 const MAX_ERRORS = 64 * 1024;
 
+/** An error or a warning that names a place: an event, or a finding of `ko check`. */
+export interface Annotated {
+  readonly type: Event["type"];
+  readonly message?: string;
+  readonly hint?: string | undefined;
+  readonly file?: string | undefined;
+  readonly line?: number | undefined;
+  readonly column?: number | undefined;
+}
+
 /** Returns the command that shows an error or a warning at its place; undefined for one without a place. */
-export function formatAnnotation(event: Event, place: Place): string | undefined {
-  if ((event.type !== "error" && event.type !== "warning") || event.file === undefined) return undefined;
-  const { column, line, message, type } = event;
-  const hint = event.type === "error" && event.hint !== undefined ? `\n${event.hint}` : "";
+export function formatAnnotation(annotated: Annotated, place: Place): string | undefined {
+  const { column, file, line, message = "", type } = annotated;
+  if ((type !== "error" && type !== "warning") || file === undefined) return undefined;
+  const hint = annotated.hint === undefined ? "" : `\n${annotated.hint}`;
   const properties = {
-    file: fromWorkspace(event.file, place),
+    file: fromWorkspace(file, place),
     line,
     // Columns begin with 1; go writes 0 for a whole line.
     col: column === 0 ? undefined : column,
@@ -120,7 +131,7 @@ function formatRow({ program, result, took }: ProgramRecord): string {
           code(importPath),
           code(result.reference.replace(/@sha256:.*$/, "")),
           code(result.descriptor.digest),
-          perPlatform(result.images, (found) => formatSize(found)),
+          perPlatform(result.images, ({ layers }) => formatSize(layers.reduce((sum, { size }) => sum + size, 0))),
           perPlatform(result.images, (found) => describeWhy(found, result.wasThere)),
           (took / 1000).toFixed(1),
         ];
@@ -132,10 +143,6 @@ function perPlatform(images: readonly ResultImage[], show: (image: ResultImage) 
   const [only, another] = images;
   if (only !== undefined && another === undefined) return escapeMarkdown(show(only));
   return images.map((image) => escapeMarkdown(`${image.platform}: ${show(image)}`)).join("<br>");
-}
-
-function formatSize({ layers }: ResultImage): string {
-  return `${(layers.reduce((sum, { size }) => sum + size, 0) / 1e6).toFixed(1)} MB`;
 }
 
 function describeWhy({ why }: ResultImage, wasThere: boolean): string {

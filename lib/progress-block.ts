@@ -3,6 +3,7 @@
  *
  * progress-terminal.ts puts it on the screen.
  */
+import { formatSize } from "./log.ts";
 import type { ActiveStage, Progress, ProgressRow } from "./progress.ts";
 import type { Stage } from "./events.ts";
 import { plainStyle, type Style } from "./log-style.ts";
@@ -93,19 +94,6 @@ export function shortNames(importPaths: readonly string[]): ReadonlyMap<string, 
     names.set(importPath, name);
   }
   return names;
-}
-
-/** Returns `850 B`, `3.1 MB`, `1.2 GB`: powers of 1000, as registries and disks count. */
-export function formatSize(bytes: number): string {
-  if (bytes < 1000) return `${bytes} B`;
-  const units = ["kB", "MB", "GB", "TB"];
-  let value = bytes / 1000;
-  let unit = 0;
-  while (value >= 999.5 && unit < units.length - 1) {
-    value /= 1000;
-    unit++;
-  }
-  return `${value < 9.95 ? value.toFixed(1) : value.toFixed(0)} ${units[unit]}`;
 }
 
 /** Returns `0.4 s`, `12 s`, `3 min 20 s`. */

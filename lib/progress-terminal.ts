@@ -9,7 +9,8 @@ import type { Host } from "./host.ts";
 import { type Style, styleOf } from "./log-style.ts";
 import { TerminalArea } from "./progress-area.ts";
 import { Progress } from "./progress.ts";
-import { describeResult, formatDuration, formatSize, renderBlock, shortNames } from "./progress-block.ts";
+import { formatSize } from "./log.ts";
+import { describeResult, formatDuration, renderBlock, shortNames } from "./progress-block.ts";
 
 export interface TerminalOptions {
   readonly host: Pick<Host, "env" | "err" | "monotonic" | "stderrColumns" | "stderrIsTerminal" | "stderrRows">;

@@ -47,7 +47,7 @@ describe("ko cache", () => {
   test("says that nothing is there yet, and makes nothing", async () => {
     using box = makeCacheBox();
     const { stdout } = await ko(box, ["cache"], { KO_CACHE_MAX: "0" });
-    expect(stdout).toBe(`place: ${box.place} # not created yet\nsize: 0 # 0 bytes\nlimit: 0 # 0 bytes\nentries: 0\n`);
+    expect(stdout).toBe(`place: ${box.place} # not created yet\nsize: 0 # 0 B\nlimit: 0 # 0 B\nentries: 0\n`);
     await ko(box, ["cache", "clean"]);
     await ko(box, ["version"]);
     expect(existsSync(box.place)).toBe(false);

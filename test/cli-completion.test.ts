@@ -66,6 +66,8 @@ describe("complete()", () => {
     ["help ver", ["version"]],
     ["help env", ["environment"]],
     ["help version ", []],
+    ["config sch", ["schema"]],
+    ["build sch", []],
     ["cache ", ["clean"]],
     ["cache clean ", []],
     ["completion ", ["bash", "zsh", "fish", "powershell"]],

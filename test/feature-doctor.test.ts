@@ -860,7 +860,7 @@ const DISK_ROWS: readonly Row[] = [
   [
     "a full disk for temporary files",
     (world) => mount(world, "tmp", "size=1m"),
-    ["problem temporary: $DIR/tmp, only 1 MB free", "Make room there, or set TMPDIR to a folder on another disk."],
+    ["problem temporary: $DIR/tmp, only 1.0 MB free", "Make room there, or set TMPDIR to a folder on another disk."],
   ],
   [
     "a full disk of the cache",
@@ -870,7 +870,7 @@ const DISK_ROWS: readonly Row[] = [
       world.env["KOCACHE"] = world.tree.at("cache");
     },
     [
-      "problem cache: $DIR/cache: 0 bytes of at most 210 kB, only 2.1 MB free",
+      "problem cache: $DIR/cache: 0 B of at most 210 kB, only 2.1 MB free",
       "Make room there: ko cache clean; or set KOCACHE to a folder on another disk.",
     ],
   ],

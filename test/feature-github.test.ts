@@ -92,6 +92,19 @@ describe.skipIf(programs === undefined)("in GitHub Actions", () => {
     expect(second).toMatch(/^::error file=a\.yaml,line=1,col=4::.*%0ADid you mean "example\.com\/app\/cmd\/web"\?$/);
   });
 
+  test("findings of ko check are annotations, beside their lines on stdout", async () => {
+    using bench = makeBench(TWO, { host: proxy.host, config: "defaultBaseImage: ko.builtin/static\nourOwn: 1\n" });
+    bench.tree.write({ "a.yaml": "a: ko://example.com/app/cmd/wbe\nb: ko://example.com/app/cmd/web\n" });
+    const { code, stderr, stdout } = await step(bench, ["check", "-f", "a.yaml"]);
+    expect(code).toBe(1);
+    expect(commandsIn(stderr)).toEqual([
+      expect.stringMatching(/^::warning file=.*\.ko\.yaml,line=2,col=1::/),
+      expect.stringMatching(/^::error file=a\.yaml,line=1,col=4::.*%0ADid you mean "example\.com\/app\/cmd\/web"\?$/),
+    ]);
+    expect(commandsIn(stdout)).toEqual([]);
+    expect(stdout).toContain("a.yaml:1:4: error: ");
+  });
+
   test.each<[string, Readonly<Record<string, string>>, readonly string[], string]>([
     [
       "the output of the compiler",

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { createLog, type Log, type LogLevel, silentLog } from "../lib/log.ts";
+import { createLog, formatSize, type Log, type LogLevel, silentLog } from "../lib/log.ts";
 
 function sayAll(log: Log): void {
   log.info("info");
@@ -34,5 +34,21 @@ describe("createLog()", () => {
 describe("silentLog", () => {
   test("returns nothing and throws nothing", () => {
     expect(() => sayAll(silentLog)).not.toThrow();
+  });
+});
+
+describe("formatSize()", () => {
+  test.each([
+    [0, "0 B"],
+    [999, "999 B"],
+    [1000, "1.0 kB"],
+    [9949, "9.9 kB"],
+    [12_345, "12 kB"],
+    [999_499, "999 kB"],
+    [999_500, "1.0 MB"],
+    [7_400_000, "7.4 MB"],
+    [1_250_000_000, "1.3 GB"],
+  ])("%d bytes are %s", (bytes, text) => {
+    expect(formatSize(bytes)).toBe(text);
   });
 });

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { Event } from "../lib/events.ts";
-import { formatDuration, formatSize, renderBlock, shortNames } from "../lib/progress-block.ts";
+import { formatDuration, renderBlock, shortNames } from "../lib/progress-block.ts";
 import type { Digest } from "../lib/oci.ts";
 import { Progress } from "../lib/progress.ts";
 
@@ -14,22 +14,6 @@ describe("shortNames()", () => {
   ];
   test.each(TABLE)("%s", (_, paths, names) => {
     expect([...shortNames(paths).values()]).toEqual([...names]);
-  });
-});
-
-describe("formatSize()", () => {
-  test.each([
-    [0, "0 B"],
-    [999, "999 B"],
-    [1000, "1.0 kB"],
-    [9949, "9.9 kB"],
-    [12_345, "12 kB"],
-    [999_499, "999 kB"],
-    [999_500, "1.0 MB"],
-    [7_400_000, "7.4 MB"],
-    [1_250_000_000, "1.3 GB"],
-  ])("%d bytes are %s", (bytes, text) => {
-    expect(formatSize(bytes)).toBe(text);
   });
 });
 
