@@ -1,15 +1,20 @@
 /**
- * The page of `--timing=FILE.html` in a real browser: Debian's chromium without a window, over its DevTools protocol.
+ * The page of `--timing=FILE.html` and the pictures of the documentation in a real browser: Debian's chromium without a window, over its DevTools protocol.
  *
  * https://chromedevtools.github.io/devtools-protocol/
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
 import { type Bench, makeBench } from "./helpers/world-bench.ts";
 import { type Tree, writeTree } from "./helpers/world-folders.ts";
 
 const programs = findCounterparts(["chromium"]);
+
+const DOCS = join(import.meta.dir, "..", "docs");
+const PICTURES = readdirSync(DOCS).filter((name) => name.endsWith(".svg"));
 
 /** A page in the browser, and all that happened in it. */
 interface OpenedPage extends AsyncDisposable {
@@ -233,6 +238,20 @@ describe.skipIf(programs === undefined)("the page of --timing in a browser", () 
     expect(page.said).toEqual([]);
   });
 
+  test.each(PICTURES)("shows %s as text that stays inside of its panel", async (name) => {
+    await page.goTo(Bun.pathToFileURL(join(DOCS, name)).href);
+    expect(
+      await page.evaluate(`[document.documentElement.nodeName, document.querySelectorAll("parsererror").length]`),
+    ).toEqual(["svg", 0]);
+    const boxes = `[...document.querySelectorAll("text")].map((text) => text.getBBox())`;
+    expect(await page.evaluate(`${boxes}.length`)).toBeGreaterThan(10);
+    const size = `{ width, height } = document.documentElement.viewBox.baseVal`;
+    const outside = `(() => { const ${size}; return ${boxes}.filter((box) =>
+      box.x < 0 || box.y < 0 || box.x + box.width > width || box.y + box.height > height).length; })()`;
+    expect(await page.evaluate(outside)).toBe(0);
+    expect(page.said).toEqual([]);
+  });
+
   // Without it, the other tests could see nothing.
   test("notices messages and requests of another page", async () => {
     using tree = writeTree({
@@ -245,5 +264,21 @@ describe.skipIf(programs === undefined)("the page of --timing in a browser", () 
       await page.evaluate(`document.querySelector("p").style.width = "3000px"; document.documentElement.scrollWidth`),
     ).toBeGreaterThan(3000);
     expect(await page.evaluate(`document.querySelector("p").style.color = "#ddd"; ${FAINT}`)).toHaveLength(1);
+  });
+});
+
+describe("the pictures of the documentation", () => {
+  test.each(PICTURES)("%s names nothing of the machine that made it", (name) => {
+    const text = readFileSync(join(DOCS, name), "utf8");
+    expect(
+      text.match(/\/(?:tmp|root|home|work|Users|var)\b|127\.0\.0\.1|localhost|<(?:script|image|foreignObject)\b/g),
+    ).toBe(null);
+    expect(text).toContain("unchanged");
+  });
+
+  test("are small", () => {
+    const pictures = readdirSync(DOCS).filter((name) => /\.(?:svg|png)$/.test(name));
+    expect(pictures).toContain("timing.png");
+    expect(pictures.filter((name) => statSync(join(DOCS, name)).size > 150_000)).toEqual([]);
   });
 });

@@ -50,6 +50,14 @@ export async function runKoHere(args: readonly string[], { cwd, env, host: more 
   return { code, stdout: Buffer.concat(stdout).toString(), stderr };
 }
 
+/** Text of one style. */
+export interface StyledText {
+  readonly text: string;
+  /** One of the eight colours of a terminal, from 0 on; undefined is the terminal's own. */
+  readonly color: number | undefined;
+  readonly isBold: boolean;
+}
+
 /** A terminal without a window: it takes the output of a program, and says what a person sees. */
 export interface Screen {
   write(text: string | Uint8Array): Promise<void>;
@@ -58,6 +66,8 @@ export interface Screen {
   lines(): readonly string[];
   /** All lines, also those that have scrolled away. */
   history(): readonly string[];
+  /** The lines on the screen with their styles. */
+  styled(): readonly (readonly StyledText[])[];
 }
 
 /** Opens an empty terminal, with the size that {@link Screen.resize} changes. */
@@ -75,6 +85,23 @@ export async function openScreen(columns = 80, rows = 24): Promise<Screen> {
     resize: (width, height) => terminal.resize(width, height),
     lines: () => read(terminal.buffer.active.baseY),
     history: () => read(0),
+    styled: () => {
+      const { active } = terminal.buffer;
+      return read(active.baseY).map((text, i) => {
+        const runs: StyledText[] = [];
+        const line = active.getLine(active.baseY + i);
+        for (let x = 0; x < text.length; x++) {
+          const cell = line?.getCell(x);
+          const color = cell?.isFgPalette() === true ? cell.getFgColor() % 8 : undefined;
+          const isBold = (cell?.isBold() ?? 0) > 0;
+          const last = runs.at(-1);
+          const joins = last !== undefined && last.color === color && last.isBold === isBold;
+          if (joins) runs.pop();
+          runs.push({ text: `${joins ? last.text : ""}${text.charAt(x)}`, color, isBold });
+        }
+        return runs;
+      });
+    },
   };
 }
 
