@@ -332,7 +332,7 @@ class ImageBuild {
     if (mayNeedLoader(binary.setup)) await this.#warnOfLoader(binary);
     const image = onBase(base, {
       importPath: program.importPath,
-      programPath: programPathOf(program.importPath),
+      programPath: programPathOf(program.importPath, binary.setup.binary),
       own: this.#settingsOf(target),
       on: this.#plan.base,
       target,
@@ -427,7 +427,7 @@ function programEntries(
   const { capabilities } = setup;
   return binaryEntries({
     path,
-    name: programPathOf(program.importPath),
+    name: programPathOf(program.importPath, setup.binary),
     os: platform.os,
     size,
     capabilities: capabilities?.attribute,

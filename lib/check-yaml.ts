@@ -112,7 +112,7 @@ function checkCommand(word: string, { findings, host, place, program, settings }
   if (os !== "linux" || word === "" || word.includes("$(")) return;
   const text = baseFor(config, program.importPath);
   const isEmpty = parseBase(text, host.cwd).kind === "builtin" || parseBase(text, host.cwd).kind === "scratch";
-  const own = programPathOf(program.importPath);
+  const own = programPathOf(program.importPath, settings.setups.entries.find(program)?.entry.binary?.value);
   const path = posix.normalize(word);
   if (path === own || path === debuggerPath(os) || KODATA.test(path)) return;
   const isApp = path.startsWith("/ko-app/");

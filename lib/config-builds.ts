@@ -4,8 +4,9 @@
  * Strings are split as the original does, except that `{{ … }}` stays whole. Which entry is for which program is decided
  * in go-entries.ts; templates are rendered in go-setup.ts.
  */
+import { readBinary } from "./config-binary.ts";
 import { type Capabilities, readCapabilities } from "./config-capabilities.ts";
-import { type ConfigValue, nameWord, sliceWord, type Word } from "./config-file.ts";
+import { type ConfigValue, nameWord, type Setting, sliceWord, type Word } from "./config-file.ts";
 import { type ImageWords, readImage } from "./config-image.ts";
 import { checkKeys, type KeyNotes } from "./config-keys.ts";
 import { UsageError } from "./errors.ts";
@@ -32,6 +33,8 @@ export interface BuildEntry extends BuildWords {
   readonly capabilities: Capabilities | undefined;
   /** Where the key of `capabilities` stands. */
   readonly capabilitiesAt?: string | undefined;
+  /** The absolute path of the program in its image. @default in /ko-app */
+  readonly binary?: Setting<string> | undefined;
   /** The settings of its image. @default those of all programs */
   readonly image?: ImageWords | undefined;
 }
@@ -39,7 +42,17 @@ export interface BuildEntry extends BuildWords {
 export const NO_WORDS: BuildWords = { env: undefined, flags: undefined, ldflags: undefined };
 
 /** The keys of an entry. */
-export const ENTRY_KEYS = ["id", "dir", "main", "env", "flags", "ldflags", "linux_capabilities", "image"] as const;
+export const ENTRY_KEYS = [
+  "id",
+  "dir",
+  "main",
+  "env",
+  "flags",
+  "ldflags",
+  "linux_capabilities",
+  "binary",
+  "image",
+] as const;
 
 /** White space of Go's `unicode.IsSpace`. */
 const BLANK = /[\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]/;
@@ -131,6 +144,7 @@ function readEntry(
       return readCapabilities(value.isText ? splitWords(value.text(setting)) : readTexts(value, setting));
     }),
     capabilitiesAt: entries.get("linux_capabilities")?.where,
+    binary: read("binary", (value, setting) => readBinary(value, setting, notes)),
     image: read("image", (value, name) => readImage(value, { name, notes })),
   };
 }

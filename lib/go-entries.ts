@@ -167,10 +167,10 @@ function index(all: readonly PlacedEntry[], { cwd, keyOf, twins }: IndexOptions)
 
 function isSame(a: PlacedEntry, b: PlacedEntry): boolean {
   const show = ({ dir, entry }: PlacedEntry): string => {
-    const { capabilities, env, flags, image = {}, ldflags } = entry;
+    const { binary, capabilities, env, flags, image = {}, ldflags } = entry;
     const texts = [env, flags, ldflags].map((words) => words?.map(({ value }) => value) ?? null);
     const settings = IMAGE_KEYS.map((key) => image[key]?.map((word) => [word.key, word.value]) ?? null);
-    return JSON.stringify([dir, texts, Array.from(capabilities?.attribute ?? []), settings]);
+    return JSON.stringify([dir, binary?.value, texts, Array.from(capabilities?.attribute ?? []), settings]);
   };
   return show(a) === show(b);
 }

@@ -32,6 +32,8 @@ export interface BuildSetup {
   readonly variables?: Readonly<Record<string, string>>;
   /** Those of the program's file. @default none */
   readonly capabilities?: Capabilities | undefined;
+  /** The absolute path of the program in its image. @default in /ko-app */
+  readonly binary?: string | undefined;
   /** Absolute: the working directory of go. @default where the program's module is found */
   readonly workDir?: string | undefined;
   /** The state of git that `args` hold. @default none */
@@ -233,6 +235,7 @@ export class BuildSetups {
       args,
       variables,
       capabilities: platform.os === "linux" ? placed?.entry.capabilities : undefined,
+      binary: placed?.entry.binary?.value,
       workDir: placed === undefined ? undefined : this.#workDir(placed, { env, args }),
       git,
       unrepeatable: hasTime ? "its flags hold the time of the build; SOURCE_DATE_EPOCH would set it" : undefined,
@@ -322,6 +325,7 @@ export function compileKey(setup: BuildSetup): string {
 /** The deciding variables and flags, each under its name. Values are hashed, because they may be secret. */
 export function describeSetup({
   args,
+  binary,
   capabilities,
   env,
   variables = {},
@@ -331,6 +335,8 @@ export function describeSetup({
     if (DECIDING.test(name) && !IDLE.has(name)) found[name] = keyOf(env[name]);
   }
   if (capabilities !== undefined) found["linux_capabilities"] = keyOf(Array.from(capabilities.attribute));
+  // It decides the layer, whose tar names the binary in the cache.
+  if (binary !== undefined) found["binary in .ko.yaml"] = keyOf(binary);
   const others = sortByName(variables).filter(([name]) => !(name in found) && !IDLE.has(name));
   if (others.length > 0) found["env in .ko.yaml"] = keyOf(others);
   return found;

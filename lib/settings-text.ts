@@ -121,7 +121,7 @@ function listBuild(build: PlatformSettings): string {
 
 /** @param options.isShared leaves out the variables that differ by platform */
 function listWords(build: PlatformSettings, suffix: string, isShared: boolean): readonly Row[] {
-  const { args, capabilities, env, flags, image, ldflags } = build;
+  const { args, binary, capabilities, env, flags, image, ldflags } = build;
   const variables = env
     .filter(({ from, name }) => !(isShared && from === "ko" && name !== "CGO_ENABLED"))
     .map(({ from, name, value }): Row => ["", value === null ? `${name} (not shown)` : `${name}=${value}`, from]);
@@ -130,6 +130,7 @@ function listWords(build: PlatformSettings, suffix: string, isShared: boolean): 
     ...nameFirst(`flags${suffix}`, flags.map(showWord)),
     ...nameFirst(`ldflags${suffix}`, ldflags.map(showWord)),
     ...optional(`capabilities${suffix}`, capabilities),
+    ...optional(`binary${suffix}`, binary),
     ...IMAGE_KEYS.flatMap((key) => {
       return nameFirst(`image.${key}${suffix}`, image.filter((each) => each.key === key).map(showWord));
     }),

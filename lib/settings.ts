@@ -47,6 +47,8 @@ export interface PlatformSettings {
   readonly flags: readonly ShownWord[];
   readonly ldflags: readonly ShownWord[];
   readonly capabilities: From<string> | null;
+  /** The path of the program in the image; null is in /ko-app. */
+  readonly binary: From<string> | null;
   /** The settings of the image, but for labels, annotations and user of flags. */
   readonly image: readonly ImageSetting[];
   /** The words of `go build`, without `-p`, `-o` and packages. Null if one of them is hidden. */
@@ -340,6 +342,7 @@ class SettingsReader {
     const { host, setups } = this.#options;
     const [setup, words] = [await setups.for(placed, platform), await setups.wordsFor(placed, platform)];
     const image = await setups.imageFor(placed, platform);
+    const ownPath = placed?.entry.binary;
     const { GOARCH = "", GOOS = "" } = setup.env;
     const known = platform ?? parsePlatform(`${GOOS}/${GOARCH}`);
     const flags = words.flags.map((word) => showWord(word, words.env));
@@ -372,6 +375,7 @@ class SettingsReader {
       ldflags,
       capabilities:
         capabilities === undefined ? null : { value: capabilities, from: placed?.entry.capabilitiesAt ?? DEFAULT },
+      binary: ownPath === undefined ? null : { value: ownPath.value, from: ownPath.where },
       image: image.values
         .filter((value) => !this.#isReplaced(value))
         .map((value) => ({ key: value.key, ...showWord(asWord(value), words.env) })),

@@ -148,7 +148,6 @@ defaultLdflags: *words
     expect(warnings).toEqual([
       '.ko.yaml:13:1: "ports" has no effect, it is not a setting of ko; use ports of image',
       '.ko.yaml:2:3: "goos" has no effect, it is not a key of builds',
-      '.ko.yaml:3:3: "binary" has no effect, it is not a key of builds',
       '.ko.yaml:4:3: "gcflags" has no effect, it is not a key of builds; use a word -gcflags=… of flags',
       '.ko.yaml:5:3: "asmflags" has no effect, it is not a key of builds',
       '.ko.yaml:6:3: "tags" has no effect, it is not a key of builds; use a word -tags=… of flags',
@@ -157,6 +156,7 @@ defaultLdflags: *words
       '.ko.yaml:9:3: "outputImage" has no effect, it is not a key of builds',
       '.ko.yaml:10:3: "baseImage" has no effect, it is not a key of builds; use baseImageOverrides',
       '.ko.yaml:11:3: "sbom" has no effect, it is not a key of builds',
+      '.ko.yaml:3:11: binary "x" has no effect; it is the path of the program in the image, such as /ko-app/x',
     ]);
   });
 

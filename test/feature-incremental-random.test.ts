@@ -387,8 +387,9 @@ function randomEntry(name: string, dice: Dice): string {
     "image: {env: ['A={{ index .Env `MODE` }}'], cmd: [a], workdir: /x, ports: 80}",
     "image: {annotations: {a: '{{.Git.FullCommit}}'}, entrypointArgs: ['{{.Env.GOARCH}}'], user: 7}",
   ]);
+  const binary = dice.pick(["", "", "binary: /manager", `binary: /usr/local/bin/${name}`]);
   const capabilities = dice.pick(["", "linux_capabilities: [net_raw]", "linux_capabilities: net_raw=ip"]);
-  const lines = [`id: id${dice.roll(2)}`, place, flags, ldflags, env, capabilities, image].filter(
+  const lines = [`id: id${dice.roll(2)}`, place, flags, ldflags, env, capabilities, binary, image].filter(
     (line) => line !== "",
   );
   return `- ${lines.join("\n  ")}\n`;

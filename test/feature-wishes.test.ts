@@ -7,10 +7,10 @@ import { findCounterparts } from "./helpers/counterparts.ts";
 import { viaSocket } from "./helpers/daemon-bench.ts";
 import { type DaemonKind, startContainerd, tryStartDaemon, whyNoContainerd, writeDocker } from "./helpers/daemon.ts";
 import { goMod } from "./helpers/go.ts";
-import { pull, readObject } from "./helpers/registry-images.ts";
+import { pull, pullLayer, readObject, splitReference } from "./helpers/registry-images.ts";
 import { startRegistry, type TestRegistry } from "./helpers/registry.ts";
 import { type Bench, makeBench } from "./helpers/world-bench.ts";
-import type { Files } from "./helpers/world-folders.ts";
+import { type Files, writeTree } from "./helpers/world-folders.ts";
 import { output, waitUntil } from "./helpers/world-programs.ts";
 
 const programs = findCounterparts(["docker-registry", "skopeo", "crane"]);
@@ -330,4 +330,87 @@ describe.skipIf(programs === undefined)("settings of an image", () => {
       expect.stringContaining('"http" is not a port, wanted a port such as 8080, 8080/tcp or 53/udp'),
     ]);
   });
+});
+
+describe.skipIf(programs === undefined)("#944, #1166: a program elsewhere", () => {
+  const POD = (command: string): string =>
+    `apiVersion: v1\nkind: Pod\nmetadata: {name: m}\nspec:\n  containers:\n  - name: m\n    image: ko://example.com/app/cmd/web\n    command: [${command}]\n`;
+
+  /** The names in the layer of the program, and the configuration. */
+  async function read(reference: string): Promise<{ names: readonly string[]; config: string; tar: string }> {
+    const image = await pull(reference);
+    if (image.kind !== "image") throw new Error("an index");
+    const tar = await pullLayer(splitReference(reference), image.layers.at(-1)?.digest ?? "");
+    using work = writeTree({ "layer.tar": tar });
+    const names = await output(["tar", "tPf", "layer.tar"], { cwd: work.path, env: process.env });
+    return { names: names.trim().split("\n"), config: image.configText, tar: Buffer.from(tar).toString("latin1") };
+  }
+
+  test(
+    "/manager, as in a Dockerfile of kubebuilder, that the YAML starts",
+    async () => {
+      using bench = open("builds: [{main: ./cmd/web, binary: /manager, linux_capabilities: [net_raw]}]\n");
+      const { config, names, tar } = await read(await build(bench, []));
+      expect(names).toEqual(["/manager"]);
+      expect(tar).toContain("SCHILY.xattr.security.capability=");
+      expect(containerOf(config)).toMatchObject({ Entrypoint: ["/manager"] });
+      expect(containerOf(config)["Env"]).toContain(`${PATH}:/`);
+      expect(config).toContain("go build output, at /manager");
+      bench.tree.write({ "pod.yaml": POD("/manager") });
+      const good = await bench.ours(["check", "-f", "pod.yaml"]);
+      expect([good.code, good.stdout]).toEqual([0, expect.not.stringContaining("no such file")]);
+      bench.tree.write({ "pod.yaml": POD("/ko-app/web") });
+      const bad = await bench.ours(["check", "-f", "pod.yaml"]);
+      expect(bad.code).not.toBe(0);
+      expect(bad.stdout + bad.stderr).toContain('no such file as "/ko-app/web": it has /manager');
+    },
+    PATIENCE,
+  );
+
+  test(
+    "/usr/local/bin/web, with folders above it; a change is noticed",
+    async () => {
+      using bench = open();
+      const config = (path: string): void =>
+        bench.work.write({
+          "config/.ko.yaml": `defaultBaseImage: ko.builtin/static\nbuilds: [{main: ./cmd/web, binary: ${path}}]\n`,
+        });
+      const run = async (): Promise<string> => {
+        const command = ["build", "-B", "--push=false", "--sbom=none", "--explain", "./cmd/web"];
+        const { code, stderr, stdout } = await bench.ours(command);
+        expect([code, stdout]).toEqual([0, (await bench.ours(command, { env: { KOCACHE: "off" } })).stdout]);
+        return /\(linux\/amd64\): (.*)/.exec(stderr)?.[1] ?? stderr;
+      };
+      await run();
+      config("/usr/local/bin/web");
+      expect(await run()).toBe("rebuilt, binary in .ko.yaml is set now");
+      expect(await run()).toBe("reused, nothing changed");
+      config("/manager");
+      expect(await run()).toBe("rebuilt, binary in .ko.yaml changed");
+      config("/usr/local/bin/web");
+      expect(await run()).toBe("reused, nothing changed");
+      const shown = await bench.ours(["config", "./cmd/web"]);
+      expect(shown.stdout).toMatch(/binary +\/usr\/local\/bin\/web +# .*config\/\.ko\.yaml:2:36/);
+      const { config: text, names } = await read(await build(bench, []));
+      expect(names).toEqual(["usr", "usr/local", "usr/local/bin", "/usr/local/bin/web"]);
+      expect(containerOf(text)["Env"]).toContain(PATH);
+    },
+    PATIENCE,
+  );
+
+  test.skipIf(!canRun)(
+    "starts in a container, by its path and by its name",
+    async () => {
+      await using daemon = await tryStartDaemon("classic");
+      if (daemon === undefined) return;
+      using bench = open("builds: [{main: ./cmd/web, binary: /opt/tools/manager}]\n");
+      const env = { ...bench.env, ...viaSocket(daemon.socket) };
+      const loaded = await build(bench, ["-L"], viaSocket(daemon.socket));
+      const run = (...args: readonly string[]): Promise<string> =>
+        output(["docker", "run", "--rm", "--network=none", ...args], { cwd: bench.work.path, env });
+      expect(await run(loaded, "a")).toBe("[a] /home/nonroot  65532 65532\n");
+      expect(await run("--entrypoint=manager", loaded, "b")).toBe("[b] /home/nonroot  65532 65532\n");
+    },
+    PATIENCE,
+  );
 });

@@ -93,6 +93,15 @@ export const ENVIRONMENT: readonly MutationGroup[] = [
         },
         makes: "another",
       },
+      {
+        name: "binary in .ko.yaml",
+        change: (w) => {
+          const entry = "builds: [{main: ./cmd/app, binary: /manager}]\n";
+          w.write({ "other/.ko.yaml": `defaultBaseImage: scratch\ndefaultLdflags: [-s, -w]\n${entry}` });
+          w.env["KO_CONFIG_PATH"] = w.at("other");
+        },
+        makes: "another",
+      },
       { name: "--image-env", change: (w) => void (w.args = ["--image-env=A=b", ...w.args]), makes: "another" },
       { name: "--image-label", change: (w) => void (w.args = ["--image-label=a=b", ...w.args]), makes: "another" },
     ],
