@@ -40,7 +40,7 @@ export interface BuildOptions {
   readonly warnings: readonly string[];
 }
 
-/** How a run reports what it does. */
+/** The flags of progress, events, metadata and CI outputs. */
 export interface ReportFlags extends RecordFiles {
   readonly progress: ProgressMode;
 }

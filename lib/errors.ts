@@ -86,7 +86,7 @@ export class UsageError extends KoError {
   }
 }
 
-/** A base image that does not fit, or that is not what it claims to be. */
+/** The failure of a base image: it lacks a platform, cannot be read, or its content is not valid. */
 export class BaseError extends KoError {
   constructor(message: string, options: KoErrorOptions = {}) {
     super(message, { kind: "base", ...options });

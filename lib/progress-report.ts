@@ -1,5 +1,5 @@
 /**
- * How a run reports what it does: a live block on a terminal, lines elsewhere.
+ * Shows a run while it works: a live block on a terminal, lines elsewhere.
  *
  * Everything that writes to stderr during the run uses the host, the log and the timing of the report.
  */

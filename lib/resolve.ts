@@ -64,7 +64,7 @@ export interface Missing {
   readonly line: string;
 }
 
-/** What is wrong with a policy beside an image that is only in a daemon or a cluster. */
+/** The warning for an `imagePullPolicy` beside an image that only a daemon or a cluster has: Kubernetes cannot pull it. */
 export const ALWAYS_PULLED = '"imagePullPolicy: Always" cannot find an image that is in no registry; use IfNotPresent';
 
 /** The documents of all inputs, not resolved yet. */
