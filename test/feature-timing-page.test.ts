@@ -10,6 +10,7 @@ import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
 import { type Bench, makeBench } from "./helpers/world-bench.ts";
 import { type Tree, writeTree } from "./helpers/world-folders.ts";
+import { waitUntil } from "./helpers/world-programs.ts";
 
 const programs = findCounterparts(["chromium"]);
 
@@ -48,19 +49,21 @@ async function openBrowser(chromium: string, profile: string): Promise<OpenedPag
     },
   );
   const origin = await findOrigin(child.stderr);
-  const targets: unknown = await (await fetch(`http://${origin}/json/list`)).json();
-  const target = Array.isArray(targets) ? targets.find((each) => at(each, "type") === "page") : undefined;
+  let target: unknown;
+  await waitUntil(async () => {
+    const targets: unknown = await (await fetch(`http://${origin}/json/list`)).json();
+    target = Array.isArray(targets) ? targets.find((each) => at(each, "type") === "page") : undefined;
+    return target !== undefined;
+  });
   const socket = new WebSocket(String(at(target, "webSocketDebuggerUrl")));
   await new Promise((resolve) => socket.addEventListener("open", resolve, { once: true }));
   const waiting = new Map<unknown, (answer: unknown) => void>();
   const said: string[] = [];
   const requested: string[] = [];
-  let loaded: (() => void) | undefined;
   socket.addEventListener("message", ({ data }) => {
     const message: unknown = JSON.parse(String(data));
     const method = at(message, "method");
     waiting.get(at(message, "id"))?.(message);
-    if (method === "Page.loadEventFired") loaded?.();
     if (method === "Network.requestWillBeSent") requested.push(String(at(message, "params", "request", "url")));
     if (method === "Log.entryAdded") said.push(String(at(message, "params", "entry", "text")));
     if (method === "Runtime.consoleAPICalled" || method === "Runtime.exceptionThrown")
@@ -76,19 +79,20 @@ async function openBrowser(chromium: string, profile: string): Promise<OpenedPag
     return at(message, "result");
   };
   for (const domain of ["Page", "Network", "Log", "Runtime"]) await send(`${domain}.enable`);
+  const evaluate = async (expression: string): Promise<unknown> => {
+    const answer = await send("Runtime.evaluate", { expression, returnByValue: true });
+    if (at(answer, "exceptionDetails") !== undefined) throw new Error(JSON.stringify(answer));
+    return at(answer, "result", "value");
+  };
   return {
     said,
     requested,
     send,
-    evaluate: async (expression) => {
-      const answer = await send("Runtime.evaluate", { expression, returnByValue: true });
-      if (at(answer, "exceptionDetails") !== undefined) throw new Error(JSON.stringify(answer));
-      return at(answer, "result", "value");
-    },
+    evaluate,
     goTo: async (url) => {
-      const isLoaded = new Promise<void>((resolve) => (loaded = resolve));
+      // The answer comes when the new document has replaced the old one.
       await send("Page.navigate", { url });
-      await isLoaded;
+      await waitUntil(async () => (await evaluate(`document.readyState + " " + location.href`)) === `complete ${url}`);
     },
     [Symbol.asyncDispose]: async () => {
       socket.close();
