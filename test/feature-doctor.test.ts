@@ -244,8 +244,18 @@ const canMount = ((): boolean => {
   return exitCode === 0;
 })();
 
+/** Variables and files of the tree that replace those of a sound machine. */
+interface Changes {
+  readonly env?: Readonly<Record<string, string>>;
+  readonly files?: Files;
+}
+
 /** What is broken, and all lines of the report that are not "ok", each with its hint. */
-type Row = readonly [name: string, broken: (world: World) => void | Promise<void>, lines: readonly string[]];
+type Row = readonly [
+  name: string,
+  broken: Changes | ((world: World) => void | Promise<void>),
+  lines: readonly string[],
+];
 
 const ROWS: readonly Row[] = [
   [
@@ -321,12 +331,12 @@ const ROWS: readonly Row[] = [
   ],
   [
     "a broken go.mod",
-    ({ tree }) => tree.write({ "work/go.mod": "module example.com/app\n\nrequires x\n" }),
+    { files: { "work/go.mod": "module example.com/app\n\nrequires x\n" } },
     ["problem module: errors parsing go.mod: go.mod:3: unknown directive: requires", "Correct the go.mod file."],
   ],
   [
     "-toolexec in GOFLAGS",
-    ({ env }) => void (env["GOFLAGS"] = "-toolexec=/bin/true"),
+    { env: { GOFLAGS: "-toolexec=/bin/true" } },
     [
       "problem go: Cannot use -toolexec in the environment variable GOFLAGS: it runs any program in place of the Go compiler",
       "Take -toolexec out.",
@@ -445,14 +455,14 @@ const ROWS: readonly Row[] = [
   ],
   [
     "a DOCKER_HOST that is no address",
-    ({ env }) => void (env["DOCKER_HOST"] = "docker.example.com"),
+    { env: { DOCKER_HOST: "docker.example.com" } },
     [
       'problem docker: Cannot use "docker.example.com" from DOCKER_HOST as a Docker daemon: wanted unix:///path, tcp://host:port or ssh://user@host',
     ],
   ],
   [
     "a DOCKER_HOST with a password",
-    ({ env }) => void (env["DOCKER_HOST"] = "tcp://joe:canary-secret@127.0.0.1:2375"),
+    { env: { DOCKER_HOST: "tcp://joe:canary-secret@127.0.0.1:2375" } },
     [
       'problem docker: Cannot use "tcp://…@127.0.0.1:2375" from DOCKER_HOST as a Docker daemon: it holds a user name or a password',
     ],
@@ -475,7 +485,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     "KO_DOCKER_REPO=kind.local without a cluster",
-    ({ env }) => void (env["KO_DOCKER_REPO"] = "kind.local"),
+    { env: { KO_DOCKER_REPO: "kind.local" } },
     [
       "problem clusters: Cannot look for the nodes of kind: there is no docker, nerdctl, finch, podman on PATH",
       "Install docker, or add its directory to PATH.",
@@ -494,7 +504,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     "a broken .ko.yaml",
-    ({ tree }) => tree.write({ "work/.ko.yaml": "defaultBaseImage: [a\n" }),
+    { files: { "work/.ko.yaml": "defaultBaseImage: [a\n" } },
     [
       "problem config: Cannot read .ko.yaml:2:1: Flow sequence in block collection must be sufficiently indented and end with a ]",
       "Correct it: docs/configuration.md has every key.",
@@ -502,7 +512,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     "a .ko.yaml with two mistakes",
-    ({ tree }) => tree.write({ "work/.ko.yaml": "defaultBaseImage: [a]\ndefaultPlatforms: {a: b}\n" }),
+    { files: { "work/.ko.yaml": "defaultBaseImage: [a]\ndefaultPlatforms: {a: b}\n" } },
     [
       "problem config: Cannot read .ko.yaml:1:19: defaultBaseImage is a list, wanted a string",
       "Correct it: docs/configuration.md has every key.",
@@ -520,7 +530,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     "an unknown key in .ko.yaml",
-    ({ tree }) => tree.write({ "work/.ko.yaml": "defaultBaseImage: scratch\nfoo: 1\n" }),
+    { files: { "work/.ko.yaml": "defaultBaseImage: scratch\nfoo: 1\n" } },
     ['note config: .ko.yaml:2:1: "foo" has no effect, it is not a setting of ko'],
   ],
   [
@@ -533,7 +543,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     "a KO_DOCKER_REPO with a scheme",
-    ({ env }) => void (env["KO_DOCKER_REPO"] = "https://registry.example.com/team"),
+    { env: { KO_DOCKER_REPO: "https://registry.example.com/team" } },
     [
       'problem repository: Cannot use KO_DOCKER_REPO="https://registry.example.com/team": it is a URL, leave out "https://"',
       "export KO_DOCKER_REPO=registry.example.com/team",
@@ -541,7 +551,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     "a KO_DOCKER_REPO in upper case",
-    ({ env }) => void (env["KO_DOCKER_REPO"] = "registry.example.com/Team"),
+    { env: { KO_DOCKER_REPO: "registry.example.com/Team" } },
     [
       'problem repository: Cannot use KO_DOCKER_REPO="registry.example.com/Team": "Team" has an upper-case letter, repository names are lower case',
       "export KO_DOCKER_REPO=registry.example.com/me",
@@ -549,7 +559,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     "a KO_DOCKER_REPO with a password",
-    ({ env }) => void (env["KO_DOCKER_REPO"] = "joe:canary-secret@registry.example.com/team"),
+    { env: { KO_DOCKER_REPO: "joe:canary-secret@registry.example.com/team" } },
     [
       'problem repository: Cannot use KO_DOCKER_REPO: it holds an "@", a name without user, password or digest is wanted',
       "Put credentials into the Docker config file: ko login HOST -u USER --password-stdin",
@@ -565,7 +575,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     "a registry without a credential",
-    ({ tree }) => tree.write({ "home/.docker/config.json": "{}" }),
+    { files: { "home/.docker/config.json": "{}" } },
     [
       "problem registry: Cannot use $REGISTRY: GET http://$REGISTRY/v2/team/ko-doctor/manifests/latest answered 401 (UNAUTHORIZED: authentication required), without a credential: there is none for $REGISTRY in $DIR/home/.docker/config.json",
       "Log in: ko login $REGISTRY -u USER --password-stdin",
@@ -634,7 +644,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     "an unknown registry",
-    ({ env }) => void (env["KO_DOCKER_REPO"] = "registry.invalid/team"),
+    { env: { KO_DOCKER_REPO: "registry.invalid/team" } },
     [
       "problem registry: Cannot use registry.invalid: GET https://registry.invalid/v2/: the host name is not known (ENOTFOUND)",
       "Check the name of the registry.",
@@ -719,7 +729,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     "a proxy that is no URL",
-    ({ env }) => void (env["HTTP_PROXY"] = "ftp://proxy.example.com"),
+    { env: { HTTP_PROXY: "ftp://proxy.example.com" } },
     [
       "problem proxy: Cannot use HTTP_PROXY: it is not the URL of an HTTP or SOCKS5 proxy",
       "export HTTP_PROXY=http://HOST:PORT",
@@ -727,7 +737,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     "ALL_PROXY",
-    ({ env }) => void (env["ALL_PROXY"] = "socks5://joe:canary-secret@127.0.0.1:1080"),
+    { env: { ALL_PROXY: "socks5://joe:canary-secret@127.0.0.1:1080" } },
     ["note proxy: ALL_PROXY has no effect on ko and go", "export HTTPS_PROXY=$ALL_PROXY HTTP_PROXY=$ALL_PROXY"],
   ],
   [
@@ -787,7 +797,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     "a base in a layout that does not exist",
-    ({ env }) => void (env["KO_DEFAULTBASEIMAGE"] = "oci:none"),
+    { env: { KO_DEFAULTBASEIMAGE: "oci:none" } },
     [
       'problem base: Cannot read OCI layout "$DIR/work/none": there is no file oci-layout in it, so it is not an OCI layout',
       "Choose another base: defaultBaseImage in .ko.yaml, KO_DEFAULTBASEIMAGE.",
@@ -815,12 +825,12 @@ const ROWS: readonly Row[] = [
   ],
   [
     "a cache that is off",
-    ({ env }) => void (env["KOCACHE"] = "off"),
+    { env: { KOCACHE: "off" } },
     ["note cache: it is off (KOCACHE=off), so each build is a full build", "unset KOCACHE"],
   ],
   [
     "a limit that is no size",
-    ({ env }) => void (env["KO_CACHE_MAX"] = "lots"),
+    { env: { KO_CACHE_MAX: "lots" } },
     [
       'problem cache: Cannot use KO_CACHE_MAX="lots": a size such as 10GB, 500MiB or 0 is wanted',
       "export KO_CACHE_MAX=10GB",
@@ -836,7 +846,7 @@ const ROWS: readonly Row[] = [
   ],
   [
     "low limits of inotify",
-    ({ tree }) => tree.write({ "inotify/max_user_watches": "4096\n", "inotify/max_user_instances": "64\n" }),
+    { files: { "inotify/max_user_watches": "4096\n", "inotify/max_user_instances": "64\n" } },
     [
       "note inotify: 4096 watches, 64 instances for each user: few for ko -W, which polls the folders that are left over",
       "sudo sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=1024",
@@ -890,7 +900,11 @@ describe.skipIf(programs === undefined)("ko doctor", () => {
 
   test.each([...ROWS, ...(canMount ? DISK_ROWS : [])])("with %s", async (_name, broken, lines) => {
     await using world = await makeWorld();
-    await broken(world);
+    if (typeof broken === "function") await broken(world);
+    else {
+      Object.assign(world.env, broken.env);
+      world.tree.write(broken.files ?? {});
+    }
     const report = await world.run();
     expect(complaints(world, report)).toEqual([...lines]);
     expect(JSON.stringify(report)).not.toContain("canary-");

@@ -154,23 +154,25 @@ describe("setup-ko", () => {
     expect(lines[0]).toContain(message);
   });
 
-  test("a file with another digest is not started", async () => {
-    expect((await setUp({ SETUP_URL: "/wrong" })).ko).toBeUndefined();
-  });
-
-  test("KO_DOCKER_REPO stays, and there is no login then", async () => {
-    const { code, env, login } = await setUp({ KO_DOCKER_REPO: "registry.example.com/team" });
-    expect([code, env, login]).toEqual([0, "KO_DOCKER_REPO=registry.example.com/team\n", undefined]);
-  });
-
-  test("KO_DOCKER_REPO of several lines sets no other variable", async () => {
-    const { code, env } = await setUp({ KO_DOCKER_REPO: "a\nPATH=/tmp" });
-    expect([code, env]).toEqual([1, ""]);
-  });
-
-  test("use-sudo installs where steps with sudo find it", async () => {
-    const { code, path } = await setUp({ SETUP_USE_SUDO: "true" });
-    expect([code, path]).toEqual([0, "install -m 755 TREE/temp/setup-ko/ko /usr/local/bin/ko\n"]);
+  test.each<[string, Readonly<Record<string, string>>, Partial<Ending>]>([
+    ["a file with another digest is not started", { SETUP_URL: "/wrong" }, { code: 1, ko: undefined }],
+    [
+      "KO_DOCKER_REPO stays, and there is no login then",
+      { KO_DOCKER_REPO: "registry.example.com/team" },
+      { code: 0, env: "KO_DOCKER_REPO=registry.example.com/team\n", login: undefined },
+    ],
+    [
+      "KO_DOCKER_REPO of several lines sets no other variable",
+      { KO_DOCKER_REPO: "a\nPATH=/tmp" },
+      { code: 1, env: "" },
+    ],
+    [
+      "use-sudo installs where steps with sudo find it",
+      { SETUP_USE_SUDO: "true" },
+      { code: 0, path: "install -m 755 TREE/temp/setup-ko/ko /usr/local/bin/ko\n" },
+    ],
+  ])("%s", async (_name, changes, expected) => {
+    expect(await setUp(changes)).toMatchObject(expected);
   });
 
   test("tip compiles the commit of the action", async () => {
