@@ -152,6 +152,20 @@ export async function selectPlatforms(
   );
 }
 
+/** Returns those of some platforms that a base has. @param matcherOf as in {@link selectPlatforms} */
+export async function platformsIn(
+  base: Base,
+  wanted: readonly string[],
+  matcherOf: (specs: readonly string[]) => (platform: Platform | undefined) => boolean,
+): Promise<{ readonly found: readonly string[]; readonly has: readonly string[] }> {
+  const all =
+    base.entries === undefined
+      ? [platformOf(await base.image())]
+      : base.entries.flatMap(({ platform }) => (platform === undefined ? [] : [platform]));
+  const own = all.filter(matcherOf(["all"]));
+  return { found: wanted.filter((spec) => own.some(matcherOf([spec]))), has: own.map(formatPlatform) };
+}
+
 /**
  * A failure to read a base, with a hint if the user did not choose it and it cannot be reached: one that needs no network.
  *

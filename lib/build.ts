@@ -66,10 +66,12 @@ export interface BuildRequest {
   readonly program: Program;
   readonly base: Promise<Base>;
   readonly sink: ImageSink;
+  /** Of this program. @default those of all programs */
+  readonly platforms?: readonly string[];
 }
 
 /** A request with its base and platforms: everything that can be refused before compiling has been. */
-export interface Plan extends Omit<BuildRequest, "base"> {
+export interface Plan extends Omit<BuildRequest, "base" | "platforms"> {
   readonly base: Base;
   readonly targets: readonly BasePlatform[];
   /** How the program is compiled, by {@link platformKey}. */
@@ -90,7 +92,7 @@ export interface BuildResult extends Plan {
 /**
  * Finds each program's base, platforms and setups.
  *
- * @param platforms `linux/amd64`, `linux/arm/v7`, `all`, …: at least one
+ * @param platforms `linux/amd64`, `linux/arm/v7`, `all`, …: at least one, unless each request has its own
  * @throws {KoError} If a base cannot be read, lacks a platform, or cannot have layers that are compressed as wanted.
  * @throws {KoErrors} If several settings of `.ko.yaml` are wrong: with all of them.
  */
@@ -100,16 +102,16 @@ export async function planBuilds(
   options: BuildImagesOptions,
 ): Promise<readonly Plan[]> {
   for (const { base } of requests) void inBackground(base);
-  const programs = requests.map(({ program }) => program);
   // While the bases are read: most have the platforms that are asked for, by just these names.
-  for (const spec of platforms) {
-    if (spec === ALL_PLATFORMS) continue;
-    for (const program of programs) void inBackground(lookup(program, parsePlatform(spec), options));
+  for (const { platforms: specs = platforms, program } of requests) {
+    for (const spec of specs) {
+      if (spec !== ALL_PLATFORMS) void inBackground(lookup(program, parsePlatform(spec), options));
+    }
   }
   const planned = await Promise.all(
     requests.map(async ({ program, sink, ...request }) => {
       const base = await request.base;
-      const targets = await selectPlatforms(base, platforms, createPlatformMatcher);
+      const targets = await selectPlatforms(base, request.platforms ?? platforms, createPlatformMatcher);
       const { compression } = options.image;
       // For its refusals: the type itself is known with the base's image.
       for (const { entry } of targets) {

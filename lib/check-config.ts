@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import type { Findings, FindingPlace } from "./check-findings.ts";
 import { withoutDownloads } from "./check-programs.ts";
-import { choosePlatforms } from "./cli-options.ts";
+import { choosePlatforms, CLUSTER_IGNORED } from "./cli-options.ts";
 import { readConfigFile } from "./config-file.ts";
 import { type Config, loadConfig } from "./config.ts";
 import { findNearest, KoError, KoErrors } from "./errors.ts";
@@ -69,6 +69,7 @@ export async function readSettings(options: ReadSettingsOptions): Promise<Checke
   const platforms = await findings.collect("config", () =>
     choosePlatforms(options.platforms, { defaults: config.defaultPlatforms, env: host.env }),
   );
+  if (platforms?.withoutCluster === true) log.debug(CLUSTER_IGNORED);
   const setups = await findings.collect(
     "config",
     () => new BuildSetups({ host: withoutDownloads(host), log, go: config.goPath, config }),

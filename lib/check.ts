@@ -14,6 +14,7 @@ import {
 import { countFindings, type Finding, Findings, formatJson, formatLines } from "./check-findings.ts";
 import { checkPrograms, findCheckedPrograms } from "./check-programs.ts";
 import { checkDocuments, type CheckedReferences, checkReferences } from "./check-yaml.ts";
+import { refuseCluster } from "./cli-options.ts";
 import { CommandError, KoError, KoErrors, UsageError } from "./errors.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { Host } from "./host.ts";
@@ -90,6 +91,7 @@ async function checkRequest({ files, platforms, selector }: CheckRequest): Promi
     });
   }
   checkPlatforms(platforms, "--platform");
+  refuseCluster(platforms);
   if (selector !== "") (await import("./yaml-selector.ts")).parseSelector(selector);
 }
 

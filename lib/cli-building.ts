@@ -4,6 +4,7 @@ import type { BuildOptions, ReportFlags } from "./cli-options.ts";
 import type { Invocation } from "./cli-parse.ts";
 import { UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
+import type { ClusterNodes } from "./kubectl-cluster.ts";
 import type { Log } from "./log.ts";
 import type { Timing } from "./timing.ts";
 import type { InputRequest } from "./yaml-inputs.ts";
@@ -30,6 +31,8 @@ export interface Run {
   readonly cache: LazyCache;
   /** The flags, checked. */
   readonly build: BuildOptions;
+  /** Of the cluster that the result goes to. @default it goes to none */
+  readonly nodes?: ClusterNodes;
 }
 
 /**
@@ -39,8 +42,9 @@ export interface Run {
  * @throws {UsageError} If a flag is malformed, or flags contradict each other.
  */
 export async function checkFlags(invocation: Building, host: Host): Promise<BuildOptions> {
-  const { readBuildOptions } = await import("./cli-options.ts");
+  const { readBuildOptions, refuseCluster } = await import("./cli-options.ts");
   const build = readBuildOptions(invocation.flags, invocation.given);
+  if (invocation.command === "build" || invocation.command === "resolve") refuseCluster(build.platforms);
   if (writesArchiveToStdout(build) && (isWatching(invocation) || invocation.command !== "build")) {
     const why = isWatching(invocation)
       ? "Cannot write an archive to stdout with --watch: it would be followed by the next one"
@@ -83,14 +87,16 @@ export async function placeOf(invocation: ReadingYaml): Promise<readonly string[
   return placeArguments([...kubectlArguments(invocation.flags, invocation.given), ...invocation.afterDashes]);
 }
 
-/** Does work before kubectl is run, and looks beside it whether kubectl will find its cluster. */
+/** Does work before kubectl is run, and looks beside it whether kubectl will find its cluster, with nodes for the images. */
 export async function besideCluster<T>(
   { afterDashes, flags, given }: Of<"apply" | "create" | "run">,
-  { host, log }: Pick<Run, "host" | "log">,
-  work: (host: Host) => Promise<T>,
+  { build, host, log }: Pick<Run, "build" | "host" | "log">,
+  work: (parts: Required<Pick<Run, "host" | "nodes">>) => Promise<T>,
 ): Promise<T> {
   const { findKubectl, kubectlArguments } = await import("./kubectl.ts");
   findKubectl(host);
   const { whileLooking } = await import("./kubectl-cluster.ts");
-  return whileLooking(host, { log, words: [...kubectlArguments(flags, given), ...afterDashes] }, work);
+  const words = [...kubectlArguments(flags, given), ...afterDashes];
+  const { asksNodes } = await import("./cli-options.ts");
+  return whileLooking(host, { log, words, asksNodes: asksNodes(build, host.env) }, work);
 }

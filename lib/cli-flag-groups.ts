@@ -4,6 +4,7 @@
  * A flag is one entry here: the parser, `--help`, docs/reference.md and shell completion read it. cli-options.ts checks
  * the values beyond their kind.
  */
+import type { ListFlag } from "./cli-flags.ts";
 import { KUBECTL_FLAGS } from "./kubectl.ts";
 
 /** Flags of every command, which may stand before the command. */
@@ -161,7 +162,7 @@ const BUILD_FLAGS = {
     default: [],
     placeholder: "PLATFORM",
     values: ["all", "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/s390x", "linux/ppc64le", "windows/amd64"],
-    help: "Target platforms: all (every platform of the base image), or a list of OS[/ARCH[/VARIANT]]. Defaults to defaultPlatforms in .ko.yaml, then $GOOS/$GOARCH if both are set, then linux/amd64.",
+    help: "Target platforms: all (every platform of the base image), cluster (what the nodes of kubectl's cluster run; for ko apply, create and run), or a list of OS[/ARCH[/VARIANT]]. Defaults to defaultPlatforms in .ko.yaml, then $GOOS/$GOARCH if both are set, then linux/amd64.",
   },
   ldflags: {
     kind: "list",
@@ -367,6 +368,12 @@ const ALL_BUILD_FLAGS: BuildFlagTable = {
   ...GLOBAL_FLAGS,
 };
 
+/** Of commands that end in kubectl: completion offers one platform more. */
+const ENDING_FLAGS: typeof KUBECTL_FLAGS & { readonly platform: ListFlag } = {
+  ...KUBECTL_FLAGS,
+  platform: { ...BUILD_FLAGS.platform, values: ["cluster", ...BUILD_FLAGS.platform.values] },
+};
+
 /** The flags of `ko build`. */
 export const BUILD_COMMAND_FLAGS: typeof WATCH_FLAGS & BuildFlagTable = { ...WATCH_FLAGS, ...ALL_BUILD_FLAGS };
 
@@ -377,14 +384,17 @@ export const RESOLVE_FLAGS: typeof INPUT_FLAGS & typeof BUILD_COMMAND_FLAGS = {
 };
 
 /** The flags of `ko apply` and `ko create`. */
-export const APPLY_FLAGS: typeof RESOLVE_FLAGS & typeof WAIT_FLAGS & typeof KUBECTL_FLAGS = {
+export const APPLY_FLAGS: Omit<typeof RESOLVE_FLAGS, "platform"> & typeof WAIT_FLAGS & typeof ENDING_FLAGS = {
   ...RESOLVE_FLAGS,
   ...WAIT_FLAGS,
-  ...KUBECTL_FLAGS,
+  ...ENDING_FLAGS,
 };
 
 /** The flags of `ko run`. */
-export const RUN_FLAGS: BuildFlagTable & typeof KUBECTL_FLAGS = { ...ALL_BUILD_FLAGS, ...KUBECTL_FLAGS };
+export const RUN_FLAGS: Omit<BuildFlagTable, "platform"> & typeof ENDING_FLAGS = {
+  ...ALL_BUILD_FLAGS,
+  ...ENDING_FLAGS,
+};
 
 /** The flags of `ko config`: those of a build that decide a setting. */
 export const CONFIG_FLAGS: typeof NAME_FLAGS &

@@ -72,7 +72,7 @@ async function buildPrograms(invocation: Of<"build">, run: Run): Promise<number>
 /** `run`: publishes one program and runs it in a new Pod. */
 async function runProgram(invocation: Of<"run">, run: Run): Promise<number> {
   const { host, log, timing } = run;
-  const only = await besideCluster(invocation, run, (watched) => publishOne(invocation, { ...run, host: watched }));
+  const only = await besideCluster(invocation, run, (watched) => publishOne(invocation, { ...run, ...watched }));
   const [{ clusterArguments, kubectlArguments, podName, runPod }, { whileStarting }] = await Promise.all([
     import("./kubectl.ts"),
     import("./rollout-run.ts"),
@@ -113,7 +113,7 @@ async function feedKubectl(invocation: Of<"apply" | "create">, run: Run): Promis
   const { filename, selector, wait } = invocation.flags;
   const { readWait } = await import("./cli-options.ts");
   const limit = readWait(wait);
-  const text = await besideCluster(invocation, run, (watched) => resolveYaml(invocation, { ...run, host: watched }));
+  const text = await besideCluster(invocation, run, (watched) => resolveYaml(invocation, { ...run, ...watched }));
   if (selector !== "" && text === "") {
     throw new KoError(`No object in ${filename.join(", ") || "the kustomization"} has the labels ${selector}`);
   }
@@ -157,8 +157,8 @@ async function resolveYaml(invocation: ReadingYaml, run: Run): Promise<string> {
 }
 
 /** Opens the pipeline of a building command. The configuration is read here: YAML without references needs none. */
-async function openPipeline({ host, log, timing, cache, build }: Run): Promise<Pipeline> {
+async function openPipeline({ build, cache, host, log, nodes, timing }: Run): Promise<Pipeline> {
   const [{ loadConfig }, { Pipeline: Opened }] = await Promise.all([import("./config.ts"), import("./pipeline.ts")]);
   for (const warning of build.warnings) log.warn(warning);
-  return Opened.open({ host, log, timing, cache, config: await loadConfig(host), build });
+  return Opened.open({ host, log, timing, cache, config: await loadConfig(host), build, nodes });
 }

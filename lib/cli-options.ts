@@ -11,7 +11,7 @@ import { findNearest, UsageError } from "./errors.ts";
 import type { RecordFiles } from "./events-record.ts";
 import type { DebugSettings } from "./image-config.ts";
 import { PROGRESS_MODES, type ProgressMode } from "./log.ts";
-import { ALL_PLATFORMS, checkPlatforms, parsePlatform, type Platform } from "./oci.ts";
+import { ALL_PLATFORMS, checkPlatforms, CLUSTER_PLATFORMS, parsePlatform, type Platform } from "./oci.ts";
 import type { FilePlace, PublishFlags, SbomFlags } from "./publish-destination.ts";
 import { type Naming, whyBadTag } from "./reference.ts";
 import type { TimingOutput } from "./timing.ts";
@@ -49,6 +49,8 @@ export interface ReportFlags extends RecordFiles {
 export interface ChosenPlatforms {
   readonly platforms: readonly string[];
   readonly source: "--platform" | "defaultPlatforms" | "GOOS and GOARCH" | undefined;
+  /** The configuration says `cluster`, which does not count for this command. */
+  readonly withoutCluster: boolean;
 }
 
 export interface ChoosePlatformsOptions {
@@ -57,6 +59,8 @@ export interface ChoosePlatformsOptions {
   readonly env: Readonly<Record<string, string>>;
   /** Called if no setting names a platform. @default linux/amd64 */
   readonly fallback?: () => Promise<string>;
+  /** Whether `cluster` is a choice: the command ends in kubectl. @default false */
+  readonly mayBeCluster?: boolean;
 }
 
 const FALLBACK = "linux/amd64";
@@ -127,19 +131,24 @@ export function readReportFlags(flags: BuildFlags): ReportFlags {
  * are set (with `GOARM` as the variant of `arm`), else the fallback, such as the platform of a local daemon.
  *
  * @param requested the values of `--platform`
- * @returns platforms that `parsePlatform()` accepts, or `all` alone
- * @throws {UsageError} As {@link checkPlatforms}, or if GOOS, GOARCH or GOARM are set beside another choice.
+ * @returns platforms that `parsePlatform()` accepts, or `all` or `cluster` alone
+ * @throws {UsageError} As {@link checkPlatforms} and {@link refuseCluster}, or if GOOS, GOARCH or GOARM are set beside
+ *   another choice.
  */
 export async function choosePlatforms(
   requested: readonly string[],
   options: ChoosePlatformsOptions,
 ): Promise<ChosenPlatforms> {
-  const { defaults, env } = options;
+  const { env, mayBeCluster = false } = options;
+  checkPlatforms(requested, "--platform");
+  checkPlatforms(options.defaults, "defaultPlatforms");
+  if (!mayBeCluster) refuseCluster(requested);
+  const withoutCluster = !mayBeCluster && requested.length === 0 && options.defaults.includes(CLUSTER_PLATFORMS);
+  const defaults = withoutCluster ? [] : options.defaults;
   const platforms = requested.length > 0 ? requested : defaults;
   const source = requested.length > 0 ? "--platform" : "defaultPlatforms";
   const [goos, goarch, goarm] = [env["GOOS"] || undefined, env["GOARCH"] || undefined, env["GOARM"] || undefined];
   if (platforms.length > 0) {
-    checkPlatforms(platforms, source);
     for (const [name, value] of Object.entries({ GOOS: goos, GOARCH: goarch, GOARM: goarm })) {
       if (value === undefined) continue;
       throw new UsageError(
@@ -147,17 +156,35 @@ export async function choosePlatforms(
         { hint: `Type "unset GOOS GOARCH GOARM", or leave ${source} out.` },
       );
     }
-    return { platforms, source };
+    return { platforms, source, withoutCluster };
   }
   if (goos === undefined || goarch === undefined) {
-    return { platforms: [(await options.fallback?.()) ?? FALLBACK], source: undefined };
+    return { platforms: [(await options.fallback?.()) ?? FALLBACK], source: undefined, withoutCluster };
   }
   // GOARM may have a float mode after a comma. It has no meaning for other architectures.
   const variant = goarch === "arm" && goarm !== undefined ? `/v${goarm.replace(/,.*$/s, "")}` : "";
   const chosen = `${goos}/${goarch}${variant}`;
   checkPlatforms([chosen], "GOOS, GOARCH and GOARM");
-  return { platforms: [chosen], source: "GOOS and GOARCH" };
+  return { platforms: [chosen], source: "GOOS and GOARCH", withoutCluster };
 }
+
+/** @throws {UsageError} If the values of `--platform` make the output depend on a cluster. */
+export function refuseCluster(requested: readonly string[]): void {
+  if (!requested.includes(CLUSTER_PLATFORMS)) return;
+  throw new UsageError(
+    `Cannot use --platform "${CLUSTER_PLATFORMS}" here: it is for ko apply, create and run, other output must not depend on a context of kubectl`,
+    { hint: "Name the platforms, as in --platform=linux/amd64,linux/arm64" },
+  );
+}
+
+/** Whether the flags ask for the nodes of the cluster. A local target knows its platform itself. */
+export function asksNodes({ platforms, publish }: BuildOptions, env: Readonly<Record<string, string>>): boolean {
+  const isLocal = publish.local || /^\w+\.local(?:\/|$)/.test(env["KO_DOCKER_REPO"] ?? "");
+  return platforms.includes(CLUSTER_PLATFORMS) && !isLocal;
+}
+
+/** For the log with `-v`. */
+export const CLUSTER_IGNORED: string = `defaultPlatforms: ${CLUSTER_PLATFORMS} counts for ko apply, create and run only`;
 
 /** The platform that arguments are listed for: its build constraints decide which packages are programs. */
 export function firstPlatform([first]: readonly string[]): Platform | undefined {

@@ -72,9 +72,10 @@ async function runRounds(
   const words = [...kubectlArguments(own, invocation.given), ...invocation.afterDashes];
   const limit = (await import("./cli-options.ts")).readWait(own.wait);
   await using teller = limit === undefined ? undefined : await openTeller({ host, words, limit });
-  return await besideCluster(invocation, { host, log }, (watched) => {
-    const handOver = createFeeder(watched, { ...invocation, log, teller });
-    return watchAndRun(new YamlJob({ ...yaml, verb, handOver }), { ...options, host: watched });
+  return await besideCluster(invocation, { build, host, log }, (watched) => {
+    const { host: watchedHost, nodes } = watched;
+    const handOver = createFeeder(watchedHost, { ...invocation, log, teller });
+    return watchAndRun(new YamlJob({ ...yaml, nodes, verb, handOver }), { ...options, host: watchedHost });
   });
 }
 

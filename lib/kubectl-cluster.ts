@@ -1,14 +1,17 @@
 /**
- * The cluster that kubectl will speak to: its context, and whether kubectl finds it.
+ * The cluster that kubectl will speak to: its context, whether kubectl finds it, and what its nodes run.
  *
  * kubectl itself is asked, because its rules for kubeconfigs, plugins and proxies are its own.
  */
 import { setTimeout } from "node:timers/promises";
+import { inBackground, until } from "./async.ts";
 import { ClusterError, CommandError, printable } from "./errors.ts";
 import { type Host, type RunResult, withSignal } from "./host.ts";
 import { isObject, parseJson } from "./json.ts";
+import { type ClusterNode, listPlatforms, NODE_COLUMNS, readNodes, runsPlatform } from "./kubectl-nodes.ts";
 import { clusterArguments, findKubectl } from "./kubectl.ts";
 import type { Log } from "./log.ts";
+import { formatPlatform, parsePlatform, type Platform } from "./oci.ts";
 import { redactUrl } from "./url.ts";
 
 /** The context that kubectl uses. */
@@ -31,6 +34,18 @@ export interface LookOptions {
   readonly words: readonly string[];
   /** Milliseconds of work before kubectl is asked: runs with unchanged images end earlier. @default 1500 */
   readonly patience?: number;
+  /** Asks for the nodes at once. @default false */
+  readonly asksNodes?: boolean;
+}
+
+/** The nodes of a cluster, or why the user gets no list of them. */
+export type NodeList = { readonly nodes: readonly ClusterNode[] } | { readonly unknown: string };
+
+/** What a run is going to build, and where it goes. */
+export interface PlannedBuilds {
+  readonly programs: readonly { readonly importPath: string; readonly platforms: readonly Platform[] }[];
+  /** The platform of the daemon or of the nodes that images are loaded into. @default images are pulled from a registry */
+  readonly localPlatform?: (() => Promise<string>) | undefined;
 }
 
 /** Complaints of kubectl about its flags and files, which stay until a person mends them. */
@@ -38,6 +53,9 @@ const HOPELESS =
   /^error: (?:cannot locate context |context "|error loading config file |no server found for cluster |invalid configuration|unable to read |unable to load |invalid timeout |stat )/i;
 /** The start of kubectl's complaint about an API server that it cannot reach. */
 const AWAY = /^(?:The connection to the server|Unable to connect to the server)/;
+/** What kubectl itself writes to stderr, beside programs that it starts. */
+const COMPLAINT =
+  /^(?:error: |Error from server|The connection to the server|Unable to connect|Warning: |[EIWF]\d{4} )/i;
 
 /**
  * Does work that ends in kubectl, such as a build before `kubectl apply`, and looks meanwhile whether kubectl will find
@@ -45,30 +63,135 @@ const AWAY = /^(?:The connection to the server|Unable to connect to the server)/
  *
  * A server that does not answer and a namespace that does not exist are warnings: both may be there in time.
  *
+ * @param work gets the nodes, which no program is started for unless it asks
  * @throws {ClusterError} As soon as kubectl cannot succeed: the context or a file of the kubeconfig does not exist.
  */
-export async function whileLooking<T>(host: Host, options: LookOptions, work: (host: Host) => Promise<T>): Promise<T> {
+export async function whileLooking<T>(
+  host: Host,
+  options: LookOptions,
+  work: (parts: { readonly host: Host; readonly nodes: ClusterNodes }) => Promise<T>,
+): Promise<T> {
   const hopeless = new AbortController();
   const done = new AbortController();
-  const looking = lookForCluster(withSignal(host, done.signal), options).then(
+  const aside = withSignal(host, AbortSignal.any([host.signal, done.signal]));
+  const nodes = new ClusterNodes(aside, options);
+  if (options.asksNodes === true) nodes.begin();
+  const looking = lookForCluster(aside, { ...options, nodes }).then(
     (error) => error && hopeless.abort(error),
     // The work has ended, or kubectl cannot be run: then it says so itself.
     () => {},
   );
   try {
-    return await work(withSignal(host, AbortSignal.any([host.signal, hopeless.signal])));
+    return await work({ host: withSignal(host, AbortSignal.any([host.signal, hopeless.signal])), nodes });
   } catch (error) {
     hopeless.signal.throwIfAborted();
     throw error;
   } finally {
     done.abort();
-    await looking;
+    await Promise.all([looking, nodes.settle()]);
+  }
+}
+
+/** The nodes of the cluster, asked for once. A failure is forgotten, so that a watch can ask again. */
+export class ClusterNodes {
+  readonly #host: Host;
+  readonly #log: Log;
+  readonly #flags: readonly string[];
+  readonly #planned = Promise.withResolvers<PlannedBuilds>();
+  #list: Promise<NodeList> | undefined;
+  #name: Promise<string> | undefined;
+
+  /** @param host its signal ends kubectl */
+  constructor(host: Host, { log, words }: Pick<LookOptions, "log" | "words">) {
+    this.#host = host;
+    this.#log = log;
+    this.#flags = clusterArguments(words);
+  }
+
+  /** Starts to ask, so that {@link list} has the answer sooner. */
+  begin(): void {
+    void inBackground(this.list());
+  }
+
+  /**
+   * @param options.silent hides what a login of the kubeconfig writes
+   * @throws {ClusterError} If the cluster does not answer, or kubectl cannot be used.
+   */
+  list({ silent = false }: { readonly silent?: boolean } = {}): Promise<NodeList> {
+    this.#list ??= this.#ask(silent).catch((error: unknown) => {
+      this.#list = undefined;
+      throw error;
+    });
+    return this.#list;
+  }
+
+  /** The cluster, for messages: `context kind-dev`. */
+  name(): Promise<string> {
+    this.#name ??= readContext(this.#host, this.#flags).then(({ name }) =>
+      name === "" ? "the cluster" : `context ${name}`,
+    );
+    return this.#name;
+  }
+
+  /** Tells what is going to be built, for a warning if no node runs it. The first plan counts. */
+  announce(planned: PlannedBuilds): void {
+    this.#planned.resolve(planned);
+  }
+
+  /** Returns warnings about programs that no node runs, once it is known what is built. Silent if nodes are not known. */
+  async findMismatches(): Promise<readonly string[]> {
+    const { localPlatform, programs } = await until(this.#planned.promise, this.#host.signal);
+    const local = localPlatform === undefined ? undefined : parsePlatform(await localPlatform());
+    const list = local === undefined ? await this.list({ silent: true }) : { nodes: [{ platform: local }] };
+    if ("unknown" in list || list.nodes.length === 0) return [];
+    const { nodes } = list;
+    const bad = programs.filter(
+      ({ platforms }) => !platforms.some((built) => nodes.some(({ platform }) => runsPlatform(platform, built))),
+    );
+    if (bad.length === 0) return [];
+    const built = [...new Set(bad.flatMap(({ platforms }) => platforms.map(formatPlatform)))].sort().join(" or ");
+    const run = listPlatforms(nodes).join(", ");
+    const whose = bad.length === programs.length ? "" : `${bad.map(({ importPath }) => importPath).join(", ")}: `;
+    const what =
+      local === undefined
+        ? `no node of ${await this.name()} runs ${built} (they run ${run})`
+        : `the target of local images runs ${run}, not ${built}`;
+    return [`${whose}${what}: use --platform=cluster`];
+  }
+
+  /** Waits until kubectl has ended. Never throws. */
+  async settle(): Promise<void> {
+    await Promise.allSettled([this.#list, this.#name]);
+  }
+
+  async #ask(silent: boolean): Promise<NodeList> {
+    const flags = this.#flags;
+    const limit = flags.some((word) => word.startsWith("--request-timeout")) ? [] : ["--request-timeout=10s"];
+    const args = ["get", "nodes", `--output=${NODE_COLUMNS}`, ...limit, ...flags];
+    const { code, stderr, stdout } = await askKubectl(this.#host, args, {
+      // A login may say what to do in a browser, and wait.
+      onError: (text) => (silent || COMPLAINT.test(text) ? undefined : this.#log.info(text.trimEnd())),
+    });
+    if (code === 0) return { nodes: readNodes(new TextDecoder().decode(stdout)) };
+    const complaint = lastLine(stderr);
+    if (HOPELESS.test(complaint)) throw await hopelessError(this.#host, complaint, flags);
+    if (/\(Forbidden\)/.test(stderr)) return { unknown: "does not let this user list its nodes" };
+    if (/the server doesn't have a resource type "nodes"/.test(stderr)) return { unknown: "has no nodes to list" };
+    const { name } = await readContext(this.#host, flags);
+    const where = name === "" ? "the cluster" : `the cluster of context ${name}`;
+    throw new ClusterError(`Cannot ask ${where} what its nodes run: ${complaint}`, {
+      hint: `${toType(name, complaint)}\nOr name the platforms, as in --platform=linux/amd64`,
+      transient: true,
+    });
   }
 }
 
 /** Waits, asks kubectl, and warns. @returns the error that will stay */
-export async function lookForCluster(host: Host, options: LookOptions): Promise<ClusterError | undefined> {
-  const { log, patience = 1500, words } = options;
+export async function lookForCluster(
+  host: Host,
+  options: LookOptions & { readonly nodes?: ClusterNodes },
+): Promise<ClusterError | undefined> {
+  const { log, nodes, patience = 1500, words } = options;
   await setTimeout(patience, undefined, { signal: host.signal });
   const flags = clusterArguments(words);
   const context = await readContext(host, flags);
@@ -88,6 +211,8 @@ export async function lookForCluster(host: Host, options: LookOptions): Promise<
     log.warn(`The cluster${where} has no namespace "${namespace}" yet: kubectl create namespace ${namespace}`);
   } else if (/\(Unauthorized\)/.test(stderr)) {
     log.warn(`The cluster${where} refuses the credentials of the kubeconfig. ${toType(context.name, complaint)}`);
+  } else {
+    for (const line of (await nodes?.findMismatches()) ?? []) log.warn(line);
   }
   return undefined;
 }
@@ -181,20 +306,26 @@ function firstOf(value: unknown, key: string): unknown {
 interface AskOptions {
   /** Milliseconds. @default none */
   readonly timeout?: number;
+  /** Gets stderr as it comes, too. @default nothing */
+  readonly onError?: (text: string) => void;
 }
 
-/** Runs kubectl and returns its output, whatever its exit code. A kubectl that cannot be run has no stdout. */
+/** Runs kubectl and returns its output, whatever its exit code: -1 and no stdout for a kubectl that cannot be run. */
 export async function askKubectl(
   host: Host,
   args: readonly string[],
-  { timeout }: AskOptions = {},
-): Promise<Pick<RunResult, "stdout" | "stderr">> {
+  { onError, timeout }: AskOptions = {},
+): Promise<RunResult> {
   const path = findKubectl(host);
   try {
-    return await host.run([path, ...args], { anyExitCode: true, ...(timeout === undefined ? {} : { timeout }) });
+    return await host.run([path, ...args], {
+      anyExitCode: true,
+      ...(timeout === undefined ? {} : { timeout }),
+      ...(onError === undefined ? {} : { stderr: onError }),
+    });
   } catch (error) {
     if (!(error instanceof CommandError)) throw error;
     host.signal.throwIfAborted();
-    return { stdout: new Uint8Array(0), stderr: error.message.replace(`Cannot run ${path}: `, "") };
+    return { code: -1, stdout: new Uint8Array(0), stderr: error.message.replace(`Cannot run ${path}: `, "") };
   }
 }

@@ -80,6 +80,9 @@ export const MEDIA_TYPES = {
 export const MAX_DOCUMENT_BYTES: number = 8 * 1024 * 1024;
 /** The value of `--platform` for all platforms of the base image. */
 export const ALL_PLATFORMS = "all";
+
+/** The platforms that the nodes of kubectl's cluster run. */
+export const CLUSTER_PLATFORMS = "cluster";
 export function isIndexType(mediaType: string): boolean {
   return mediaType === MEDIA_TYPES.ociIndex || mediaType === MEDIA_TYPES.dockerList;
 }
@@ -273,16 +276,20 @@ const ARCHITECTURES: ReadonlyMap<string, string> = new Map([
  * Checks platforms as a user wrote them.
  *
  * @param source names their flag or setting in errors: `--platform`
- * @throws {UsageError} If {@link parsePlatform} refuses one, or `all` is not alone.
+ * @throws {UsageError} If {@link parsePlatform} refuses one, or `all` or `cluster` is not alone.
  */
 export function checkPlatforms(platforms: readonly string[], source: string): void {
-  if (platforms.includes(ALL_PLATFORMS) && platforms.some((platform) => platform !== ALL_PLATFORMS)) {
-    throw new UsageError(`Cannot use ${source} "${platforms.join(",")}": "all" stands beside others, wanted alone`, {
-      hint: `Write "all", or name each platform.`,
-    });
+  for (const word of [ALL_PLATFORMS, CLUSTER_PLATFORMS]) {
+    if (!platforms.includes(word) || platforms.every((platform) => platform === word)) continue;
+    throw new UsageError(
+      `Cannot use ${source} "${platforms.join(",")}": "${word}" stands beside others, wanted alone`,
+      {
+        hint: `Write "${word}", or name each platform.`,
+      },
+    );
   }
   for (const platform of platforms) {
-    if (platform === ALL_PLATFORMS) continue;
+    if (platform === ALL_PLATFORMS || platform === CLUSTER_PLATFORMS) continue;
     try {
       parsePlatform(platform);
     } catch (cause) {

@@ -15,7 +15,7 @@ import {
   planBuilds,
 } from "./build.ts";
 import type { Cache, LazyCache, RunContext } from "./cache.ts";
-import { type BuildOptions, choosePlatforms, firstPlatform } from "./cli-options.ts";
+import type { BuildOptions } from "./cli-options.ts";
 import { baseFor, type Config } from "./config.ts";
 import { KoError } from "./errors.ts";
 import type { DelveBuilds } from "./go-delve.ts";
@@ -27,9 +27,12 @@ import type { GoPackage } from "./go.ts";
 import type { Host } from "./host.ts";
 import type { DebugSettings } from "./image-config.ts";
 import type { ImageSink, Published } from "./image.ts";
+import type { ClusterNodes } from "./kubectl-cluster.ts";
+import type { PodsOf } from "./kubectl-nodes.ts";
 import { type Log, RunWarnings } from "./log.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 import { checkDebugged, checkTarball, fitPlans, describeChoices } from "./pipeline-plans.ts";
+import { RunPlatforms } from "./pipeline-platforms.ts";
 import { platformOf, Resources } from "./pipeline-resources.ts";
 import {
   type Destination,
@@ -54,6 +57,8 @@ export interface PipelineOptions {
   readonly cache: LazyCache;
   /** For warnings about `.ko.yaml`. @default logs all of them */
   readonly warnings?: RunWarnings;
+  /** Of the cluster that the result goes to. @default it goes to none */
+  readonly nodes?: ClusterNodes | undefined;
 }
 
 export interface PublishedProgram extends Published {
@@ -71,6 +76,8 @@ export interface Choice {
   readonly programs: readonly Program[];
   /** Logged once, at the end of the run: those of the last attempt, also if it failed. */
   readonly warnings?: readonly string[];
+  /** Finds the Pods that run them. @default a Pod that demands nothing of its node */
+  readonly findPods?: () => Promise<PodsOf>;
 }
 
 /** A choice, and the published image of each of its programs. */
@@ -169,7 +176,7 @@ export class Pipeline implements AsyncDisposable {
         const found = await this.#attempt.find(args, source);
         warnings.warn([...config.warnings, ...setups.warnings(programsOf(found))]);
         choice = choose(found);
-        const outcome = await this.#attempt.run(choice.programs, { found, said: this.#said });
+        const outcome = await this.#attempt.run(choice, { found, said: this.#said });
         if (outcome.kind === "published") return { choice, published: outcome.published };
         source = await this.#lowerTrust(outcome, source);
       }
@@ -211,16 +218,16 @@ interface SharedParts {
   readonly warnings: RunWarnings;
 }
 
-interface AttemptOptions extends Pick<PipelineOptions, "build" | "config">, SharedParts {
+interface AttemptOptions extends Pick<PipelineOptions, "build" | "config" | "nodes">, SharedParts {
   readonly context: RunContext;
 }
 
 /** If `cache` is undefined, the attempt reads and stores nothing of other runs. */
 function attemptOptions(
-  { build, config, host, log, timing }: PipelineOptions,
+  { build, config, host, log, nodes, timing }: PipelineOptions,
   { cache, ...shared }: SharedParts & { readonly cache: Cache | undefined },
 ): AttemptOptions {
-  return { build, config, ...shared, context: { host, log, timing, cache, signal: host.signal } };
+  return { build, config, nodes, ...shared, context: { host, log, timing, cache, signal: host.signal } };
 }
 
 interface RunAttemptOptions {
@@ -235,8 +242,7 @@ class Attempt implements AsyncDisposable {
   readonly #options: AttemptOptions;
   readonly #resources: Resources;
   readonly #builds: BuildCache | undefined;
-  /** As {@link choosePlatforms} returns them. */
-  readonly #platforms: readonly string[];
+  readonly #platforms: RunPlatforms;
   /** By image name: a second turn with other programs does not ask for existing manifests again. */
   readonly #sinks = new Map<string, ImageSink>();
   #publisher: Promise<Publisher> | undefined;
@@ -246,7 +252,7 @@ class Attempt implements AsyncDisposable {
 
   private constructor(
     options: AttemptOptions,
-    { platforms, resources }: { readonly platforms: readonly string[]; readonly resources: Resources },
+    { platforms, resources }: { readonly platforms: RunPlatforms; readonly resources: Resources },
   ) {
     const { config, context, setups } = options;
     const { cache, host, log, timing } = context;
@@ -255,13 +261,13 @@ class Attempt implements AsyncDisposable {
     this.#platforms = platforms;
     this.#builds = cache === undefined ? undefined : new BuildCache({ cache, host, log, go: config.goPath });
     // Arguments are listed for one platform: its build constraints decide which packages are programs.
-    const platform = firstPlatform(platforms);
+    const { first: platform } = platforms;
     const { goPath: go } = config;
     this.finder = new ProgramFinder({ host, log, timing, go, platform, setups, cache, builds: this.#builds });
   }
 
   static async start(options: AttemptOptions): Promise<Attempt> {
-    const { build, config, context, destination } = options;
+    const { build, config, context, destination, nodes, warnings } = options;
     const local = localTargetOf(destination);
     const { insecureHosts, places } = destination;
     const resources = new Resources({ context, insecureHosts, compress: !wantsPlainLayers(places) });
@@ -269,11 +275,9 @@ class Attempt implements AsyncDisposable {
       const place = local === undefined ? undefined : resources.place(local);
       // A daemon or cluster that is missing is reported before any other work.
       await place;
-      const { platforms } = await choosePlatforms(build.platforms, {
-        defaults: config.defaultPlatforms,
-        env: context.host.env,
-        ...(place === undefined ? {} : { fallback: () => platformOf(place) }),
-      });
+      const defaults = config.defaultPlatforms;
+      const localPlatform = place === undefined ? undefined : () => platformOf(place);
+      const platforms = await RunPlatforms.choose({ build, context, defaults, local: localPlatform, nodes, warnings });
       // Nearly every run needs the default base: it is read while `go list` works.
       void inBackground(resources.base(config.defaultBaseImage));
       // The registry client is loaded meanwhile.
@@ -297,10 +301,10 @@ class Attempt implements AsyncDisposable {
   }
 
   /** Plans, builds and publishes programs. @throws {KoError} If anything fails, and the cache is not the reason. */
-  async run(programs: readonly Program[], options: RunAttemptOptions): Promise<Outcome> {
+  async run(choice: Choice, options: RunAttemptOptions): Promise<Outcome> {
     const { cache, host } = this.#options.context;
     try {
-      return programs.length === 0 ? { kind: "published", published: [] } : await this.#run(programs, options);
+      return choice.programs.length === 0 ? { kind: "published", published: [] } : await this.#run(choice, options);
     } catch (error) {
       if (cache === undefined || host.signal.aborted) throw error;
       const why = cache.damage ?? ((await cache.isLost()) ? "The cache was removed while ko ran" : undefined);
@@ -309,11 +313,11 @@ class Attempt implements AsyncDisposable {
     }
   }
 
-  async #run(programs: readonly Program[], { found, said }: RunAttemptOptions): Promise<Outcome> {
+  async #run(choice: Choice, { found, said }: RunAttemptOptions): Promise<Outcome> {
     const { context, destination, setups } = this.#options;
     const publisher = await (this.#publisher ??= this.#resources.publisher(destination));
     const options = await this.#buildOptions(found);
-    const plans = await this.#plan(programs, { options, publisher });
+    const plans = await this.#plan(choice, { options, publisher });
     const chosen = plans.map(({ base, program }) => {
       const entry = setups.entries.find(program)?.entry;
       const used = entry === undefined ? undefined : `${entry.name} at ${entry.where}`;
@@ -361,7 +365,7 @@ class Attempt implements AsyncDisposable {
 
   /** Names, bases, platforms: everything that can be refused before the compiler starts. */
   async #plan(
-    programs: readonly Program[],
+    { findPods, programs }: Choice,
     { options, publisher }: { options: BuildImagesOptions; publisher: Publisher },
   ): Promise<readonly Plan[]> {
     const { build, config, context, destination, setups, warnings } = this.#options;
@@ -377,7 +381,8 @@ class Attempt implements AsyncDisposable {
       const base = this.#resources.base(baseFor(config, program.importPath));
       return { program, base, sink: this.#sinkOf(name, publisher) };
     });
-    const planned = await planBuilds(requests, this.#platforms, options);
+    const fitted = await this.#platforms.fit(requests, findPods);
+    const planned = await planBuilds(fitted, this.#platforms.specs, options);
     checkTarball(planned, destination);
     const local = localTargetOf(destination);
     const all = destination.places.some((place) => !holdsOnePlatform(place));
@@ -385,6 +390,7 @@ class Attempt implements AsyncDisposable {
       local === undefined
         ? planned
         : await fitPlans(planned, { log: context.log, all, place: this.#resources.place(local) });
+    this.#platforms.announce(plans);
     if (build.debug !== undefined) warnings.warn(await checkDebugged(plans));
     // Those of setups that were not made yet when the programs were found.
     warnings.warn(setups.flagWarnings);

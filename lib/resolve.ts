@@ -8,6 +8,7 @@ import { Pace } from "./async.ts";
 import type { Records } from "./cache.ts";
 import { KoError, KoErrors, messageOf, ProgramError, showInvisible, throwAll } from "./errors.ts";
 import type { FoundPrograms, Program } from "./go-programs.ts";
+import type { Placement, PodsOf } from "./kubectl-nodes.ts";
 import type { Log } from "./log.ts";
 import type { Choice, Pipeline, PublishedProgram } from "./pipeline.ts";
 import type { Input } from "./yaml-inputs.ts";
@@ -231,17 +232,18 @@ export interface PublishReferencesOptions extends Pick<ResolveOptions, "strict">
  * @throws {KoError} If a document could not be read, a reference is bad, or a program cannot be built or published.
  */
 export async function publishReferences(
-  { occurrences, problems }: Reading,
+  { occurrences, problems, referring }: Reading,
   { pipeline, strict, values }: PublishReferencesOptions,
 ): Promise<ReadonlyMap<string, PublishedProgram>> {
   const args = selectNames(values);
   const { choice, published } = await pipeline.publish(args, ({ results }) => {
     const found = new Map(args.map((value, i) => [value, results[i]]));
-    return matchPrograms(found, {
+    const matched = matchPrograms(found, {
       strict,
       problems,
       occurrences: new Map(values.map((value) => [value, occurrences.get(value) ?? []])),
     });
+    return { ...matched, findPods: () => findPodsOf(referring, matched) };
   });
   const byPath = new Map(published.map((each) => [each.program.importPath, each]));
   return new Map(
@@ -269,6 +271,24 @@ interface MatchProgramsOptions extends Pick<ResolveOptions, "strict">, Pick<Read
 interface Matched extends Choice {
   /** By `ko://` value; without `strict` a bad value is missing. */
   readonly programOf: ReadonlyMap<string, Program>;
+}
+
+/** Finds the Pods of each program, in all documents. */
+async function findPodsOf(referring: readonly Referring[], { programOf }: Pick<Matched, "programOf">): Promise<PodsOf> {
+  const { findPods } = await import("./yaml-workloads.ts");
+  const pods = new Map<string, Placement[]>();
+  const add = (value: string, pod: Placement): void => {
+    const importPath = programOf.get(value)?.importPath;
+    if (importPath !== undefined) pods.set(importPath, [...(pods.get(importPath) ?? []), pod]);
+  };
+  for (const { document, references } of referring) {
+    if (references.length === 0) continue;
+    const templates = await findPods(document);
+    for (const pod of templates) for (const value of pod.values) add(value, pod);
+    const known = new Set(templates.flatMap(({ values }) => [...values]));
+    for (const { value } of references) if (!known.has(value)) add(value, { spec: undefined, isDaemon: false });
+  }
+  return pods;
 }
 
 /** Returns the program of each `ko://` value. @throws {KoError} With every bad document and reference. */

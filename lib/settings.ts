@@ -10,6 +10,7 @@ import {
   type BuildOptions,
   choosePlatforms,
   type ChosenPlatforms,
+  CLUSTER_IGNORED,
   firstPlatform,
   readBuildOptions,
 } from "./cli-options.ts";
@@ -153,6 +154,7 @@ export async function readSettings(
   const reader = new SettingsReader({ build, chosen, config, destination, given, host, setups });
   const programs = args.length === 0 ? [] : await findOffline(args, { ...go, setups, platform: chosen.platforms });
   const settings = await reader.read(programs);
+  if (chosen.withoutCluster) log.debug(CLUSTER_IGNORED);
   const warnings = [...build.warnings, ...destination.warnings, ...config.warnings, ...setups.warnings(programs)];
   for (const warning of warnings) log.warn(warning);
   return settings;
@@ -326,7 +328,10 @@ class SettingsReader {
       base,
       platforms: isAsked
         ? { value: [], from: `the ${local === "daemon" ? "local daemon" : local}` }
-        : { value: chosen.platforms, from: from ?? DEFAULT },
+        : {
+            value: chosen.platforms,
+            from: chosen.withoutCluster ? `${from ?? DEFAULT}; ${CLUSTER_IGNORED}` : (from ?? DEFAULT),
+          },
       builds,
     };
   }

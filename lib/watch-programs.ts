@@ -10,6 +10,7 @@ import { loadConfig } from "./config.ts";
 import { messageOf, UsageError } from "./errors.ts";
 import { choosePrograms, type Program } from "./go-programs.ts";
 import type { Host } from "./host.ts";
+import type { ClusterNodes } from "./kubectl-cluster.ts";
 import { type Log, RunWarnings } from "./log.ts";
 import { Pipeline, type PipelineOptions, type PublishedProgram } from "./pipeline.ts";
 import { listsWholeRun, planDestination } from "./publish-destination.ts";
@@ -21,6 +22,8 @@ import { type Due, FatalError, type RoundContext, type WatchJob } from "./watch.
 export interface JobOptions {
   /** The flags, checked. */
   readonly build: BuildOptions;
+  /** As in {@link PipelineOptions}. @default none */
+  readonly nodes?: ClusterNodes;
   /** @default Pipeline.open */
   readonly openPipeline?: (options: PipelineOptions) => Promise<WatchedPipeline>;
 }
@@ -199,14 +202,14 @@ export class WatchedPrograms {
   }
 
   async #openPipeline({ cache, host, log, timing }: RoundContext, warnings: RunWarnings): Promise<WatchedPipeline> {
-    const { build, openPipeline = (options) => Pipeline.open(options) } = this.#options;
+    const { build, nodes, openPipeline = (options) => Pipeline.open(options) } = this.#options;
     try {
       cache.get();
       await planDestination(build.publish, { dockerRepo: host.env["KO_DOCKER_REPO"] || undefined, cwd: host.cwd });
     } catch (error) {
       throw error instanceof UsageError ? new FatalError(error) : error;
     }
-    return openPipeline({ cache, host, log, timing, warnings, config: await loadConfig(host), build });
+    return openPipeline({ cache, host, log, timing, warnings, config: await loadConfig(host), build, nodes });
   }
 
   /**

@@ -1,17 +1,21 @@
 /** The look at kubectl's cluster that goes on beside a build: kubectl is the real one, and so is the API server. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { describeError } from "../lib/errors.ts";
-import { lookForCluster, whileLooking } from "../lib/kubectl-cluster.ts";
-import { type ApiServer, startApiServer } from "./helpers/cluster.ts";
+import { ClusterNodes, lookForCluster, type PlannedBuilds, whileLooking } from "../lib/kubectl-cluster.ts";
+import { parsePlatform } from "../lib/oci.ts";
+import { type ApiServer, startApiServer, type TestNode } from "./helpers/cluster.ts";
 import { findCounterparts } from "./helpers/counterparts.ts";
 import { rejectionOf } from "./helpers/failures.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
-import { findFreePort } from "./helpers/registry.ts";
+import { findFreePort, startRegistry } from "./helpers/registry.ts";
 import { makeBench } from "./helpers/world-bench.ts";
 import { type Tree, writeTree } from "./helpers/world-folders.ts";
 import { hostAt } from "./helpers/world-host.ts";
+import { waitUntil } from "./helpers/world-programs.ts";
 
 const programs = findCounterparts(["etcd", "kube-apiserver", "kubectl", "docker-registry"]);
+
+const CONFIG_MAP = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {image: ko://example.com/web}\n";
 
 describe.skipIf(programs === undefined)("the cluster of kubectl", () => {
   let server: ApiServer;
@@ -19,7 +23,7 @@ describe.skipIf(programs === undefined)("the cluster of kubectl", () => {
   let closed: string;
 
   beforeAll(async () => {
-    server = await startApiServer();
+    server = await startApiServer({ authorization: "RBAC" });
     closed = `127.0.0.1:${await findFreePort()}`;
     const user = (name: string, settings: object): object => ({ name, user: settings });
     const context = (name: string, fields: object): object => ({ name, context: { user: "admin", ...fields } });
@@ -62,10 +66,7 @@ describe.skipIf(programs === undefined)("the cluster of kubectl", () => {
   });
 
   /** What the look says: the error, and the warnings. */
-  async function look(
-    words: readonly string[],
-    env: Readonly<Record<string, string>> = {},
-  ): Promise<readonly string[]> {
+  async function look(words: readonly string[], planned?: PlannedBuilds): Promise<readonly string[]> {
     const said: string[] = [];
     const log = { info: () => {}, debug: () => {}, warn: (text: string) => void said.push(`Warning: ${text}`) };
     const host = hostAt(tree.path, {
@@ -73,10 +74,11 @@ describe.skipIf(programs === undefined)("the cluster of kubectl", () => {
         PATH: process.env["PATH"] ?? "",
         KUBECONFIG: tree.at("kubeconfig"),
         KUBECACHEDIR: tree.at("cache"),
-        ...env,
       },
     });
-    const error = await lookForCluster(host, { log, words, patience: 0 });
+    const nodes = planned === undefined ? undefined : new ClusterNodes(host, { log, words });
+    if (planned !== undefined) nodes?.announce(planned);
+    const error = await lookForCluster(host, { log, words, patience: 0, ...(nodes === undefined ? {} : { nodes }) });
     const lines = [...said, ...(error === undefined ? [] : [describeError(error)])];
     return lines.map((line) => line.replaceAll(tree.path, "$DIR").replaceAll(closed, "$CLOSED"));
   }
@@ -143,6 +145,84 @@ describe.skipIf(programs === undefined)("the cluster of kubectl", () => {
     ],
   ])("%p may be mended in time", async (words, wanted) => {
     expect(await look(words)).toEqual([wanted]);
+  });
+
+  /** Programs for platforms, one each. */
+  function plan(platforms: readonly string[], local?: string): PlannedBuilds {
+    const built = platforms.map((each, i) => ({
+      importPath: `example.com/${"abc".charAt(i)}`,
+      platforms: each.split(" ").map(parsePlatform),
+    }));
+    return { programs: built, ...(local === undefined ? {} : { localPlatform: async () => local }) };
+  }
+
+  const arm: TestNode = { platform: "linux/arm64" };
+
+  test.each<[string, readonly TestNode[], readonly string[], PlannedBuilds, readonly string[]]>([
+    ["the nodes run it", [arm], [], plan(["linux/arm64"]), []],
+    ["one of several platforms fits", [arm], [], plan(["linux/amd64 linux/arm64"]), []],
+    ["there is no node yet", [], [], plan(["linux/amd64"]), []],
+    ["the user may not list nodes", [arm], ["--as=jane", "-n", "default"], plan(["linux/amd64"]), []],
+    [
+      "no node runs it",
+      [arm, arm],
+      [],
+      plan(["linux/amd64"]),
+      ["no node of context live runs linux/amd64 (they run linux/arm64): use --platform=cluster"],
+    ],
+    [
+      "no node runs either, a cordoned one neither",
+      [{ ...arm, isCordoned: true }, { platform: "linux/s390x" }],
+      ["--context=named"],
+      plan(["linux/amd64", "linux/386 windows/amd64"]),
+      [
+        "no node of context named runs linux/386 or linux/amd64 or windows/amd64 (they run linux/arm64, linux/s390x): use --platform=cluster",
+      ],
+    ],
+    [
+      "no node runs one of the programs",
+      [arm],
+      [],
+      plan(["linux/arm64", "linux/amd64", "linux/arm/v7"]),
+      ["example.com/b: no node of context live runs linux/amd64 (they run linux/arm64): use --platform=cluster"],
+    ],
+    [
+      "images are loaded: the nodes are not asked",
+      [arm],
+      [],
+      plan(["linux/s390x"], "linux/amd64"),
+      ["the target of local images runs linux/amd64, not linux/s390x: use --platform=cluster"],
+    ],
+  ])("warns of programs that nothing runs: %s", async (_, nodes, words, planned, want) => {
+    await server.setNodes(nodes);
+    expect(await look(words, planned)).toEqual(want.map((line) => `Warning: ${line}`));
+  });
+
+  test("ko apply warns while go compiles", async () => {
+    await using registry = await startRegistry();
+    await server.setNodes([arm]);
+    using bench = makeBench(
+      { "go.mod": goMod("example.com/web"), "main.go": mainGo(), "web.yaml": CONFIG_MAP },
+      { host: registry.host },
+    );
+    // The build takes until the warning is there: two requests of kubectl after its patience.
+    bench.work.write({
+      "slow/go": {
+        executable: `#!/bin/sh\ncase "$1" in build) for i in $(seq 600); do grep -q "no node" ${bench.work.at("said")} && break; sleep 0.1; done ;; esac\nexec go "$@"\n`,
+      },
+      said: "",
+    });
+    const env = { KUBECONFIG: tree.at("kubeconfig"), KO_GO_PATH: bench.work.at("slow/go") };
+    const running = bench.start(["apply", "-f", "web.yaml", "--", "--dry-run=client"], { env });
+    const warning = (): string => /Warning: no node .*/.exec(running.stderr())?.[0] ?? "";
+    await waitUntil(() => warning() !== "", running);
+    bench.work.write({ said: warning() });
+    const { code, stdout } = await running.result;
+    expect({ code, stdout, said: warning() }).toEqual({
+      code: 0,
+      stdout: "configmap/a created (dry run)\n",
+      said: "Warning: no node of context live runs linux/amd64 (they run linux/arm64): use --platform=cluster",
+    });
   });
 
   test("work that has ended ends the look", async () => {

@@ -135,6 +135,19 @@ describe("choosePlatforms()", () => {
     expect((await choosePlatforms(requested, { defaults, env, fallback })).platforms).toEqual(own);
   });
 
+  test("takes cluster for commands that end in kubectl, and passes it over in the configuration of others", async () => {
+    const choose = (
+      requested: readonly string[],
+      defaults: readonly string[],
+      mayBeCluster: boolean,
+    ): Promise<object> => choosePlatforms(requested, { defaults, env: {}, mayBeCluster });
+    const chosen = { platforms: ["cluster"], withoutCluster: false };
+    expect(await choose(["cluster"], ["linux/arm64"], true)).toEqual({ ...chosen, source: "--platform" });
+    expect(await choose([], ["cluster"], true)).toEqual({ ...chosen, source: "defaultPlatforms" });
+    const passedOver = { platforms: ["linux/amd64"], source: undefined, withoutCluster: true };
+    expect(await choose([], ["cluster"], false)).toEqual(passedOver);
+  });
+
   test.each<[readonly string[], readonly string[], Record<string, string>, string]>([
     [
       ["linux/arm64"],
@@ -145,6 +158,13 @@ describe("choosePlatforms()", () => {
     [[], ["linux"], { GOARM: "7" }, 'Cannot use defaultPlatforms "linux": the environment says GOARM="7"'],
     [["all", "linux"], [], {}, 'Cannot use --platform "all,linux": "all" stands beside others, wanted alone'],
     [[], ["linux", "all"], {}, 'Cannot use defaultPlatforms "linux,all": "all" stands beside others, wanted alone'],
+    [
+      ["linux", "cluster"],
+      [],
+      {},
+      'Cannot use --platform "linux,cluster": "cluster" stands beside others, wanted alone',
+    ],
+    [["cluster"], [], {}, 'Cannot use --platform "cluster" here: it is for ko apply, create and run'],
     [[""], [], {}, "Cannot use --platform"],
     [[], [], { GOOS: "linux/x", GOARCH: "a/b" }, "Cannot use GOOS, GOARCH and GOARM"],
   ])("refuses %j, %j with %j", async (requested, defaults, env, message) => {

@@ -22,8 +22,27 @@ export interface ApiServer extends AsyncDisposable {
   readonly token: string;
   /** Absolute path of a kubeconfig whose only context, `test`, is this server's, as `admin`. */
   readonly kubeconfig: string;
+  /** Replaces the nodes of the cluster. Nothing runs on them. */
+  setNodes(nodes: readonly TestNode[]): Promise<void>;
   /** Runs the machine's kubectl on this server to its end, whatever its exit code. */
   kubectl(args: readonly string[], options?: KubectlOptions): Promise<Result>;
+}
+
+export interface ApiServerOptions {
+  /** With RBAC, only `admin` may do anything at first; `--as` makes kubectl another user. @default "AlwaysAllow" */
+  readonly authorization?: "AlwaysAllow" | "RBAC";
+}
+
+/** A node as a kubelet registers it. */
+export interface TestNode {
+  /** `linux/amd64` */
+  readonly platform: string;
+  /** @default that of the platform, and its place in the list */
+  readonly name?: string;
+  readonly labels?: Readonly<Record<string, string>>;
+  /** `key[=value]:effect` */
+  readonly taints?: readonly string[];
+  readonly isCordoned?: boolean;
 }
 
 export interface KubectlOptions {
@@ -79,10 +98,10 @@ const DISCOVERY: Readonly<Record<string, unknown>> = {
 };
 
 /** Starts etcd and the API server and waits until they serve. @throws {Error} If a program is missing or fails. */
-export async function startApiServer(): Promise<ApiServer> {
+export async function startApiServer(options: ApiServerOptions = {}): Promise<ApiServer> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await startOnce();
+      return await startOnce(options);
     } catch (error) {
       if (attempt === ATTEMPTS || !(error instanceof Error && /address already in use/.test(error.message)))
         throw error;
@@ -155,7 +174,7 @@ export function startKubeApi(options: KubeApiOptions): KubeApi {
   };
 }
 
-async function startOnce(): Promise<ApiServer> {
+async function startOnce({ authorization = "AlwaysAllow" }: ApiServerOptions): Promise<ApiServer> {
   const programs = findCounterparts(["etcd", "kube-apiserver", "kubectl"]);
   if (programs === undefined) throw new Error("no API server");
   await using stack = new AsyncDisposableStack();
@@ -201,7 +220,7 @@ async function startOnce(): Promise<ApiServer> {
         // It writes a certificate for 127.0.0.1 there; endpoints on loopback are refused, hence no reconciler.
         ...["--cert-dir", pki, "--advertise-address", "127.0.0.1", "--endpoint-reconciler-type", "none"],
         ...["--service-cluster-ip-range", "10.0.0.0/24"],
-        ...["--token-auth-file", join(pki, "tokens.csv"), "--authorization-mode", "AlwaysAllow"],
+        ...["--token-auth-file", join(pki, "tokens.csv"), "--authorization-mode", authorization],
         ...["--service-account-issuer", "https://kubernetes.default.svc"],
         ...["--service-account-key-file", join(pki, "sa.key")],
         ...["--service-account-signing-key-file", join(pki, "sa.key")],
@@ -223,17 +242,49 @@ async function startOnce(): Promise<ApiServer> {
   await Bun.write(kubeconfig, JSON.stringify(makeKubeconfig(server, join(pki, "apiserver.crt"))));
   const cache = join(folder, "cache");
   const closing = stack.move();
+  const kubectl: ApiServer["kubectl"] = (args, { stdin } = {}) =>
+    runToEnd([programs.kubectl, `--kubeconfig=${kubeconfig}`, `--cache-dir=${cache}`, ...args], {
+      cwd: folder,
+      env: process.env,
+      ...(stdin === undefined ? {} : { stdin }),
+    });
   return {
     url: server,
     token: TOKEN,
     kubeconfig,
-    kubectl: (args, { stdin } = {}) =>
-      runToEnd([programs.kubectl, `--kubeconfig=${kubeconfig}`, `--cache-dir=${cache}`, ...args], {
-        cwd: folder,
-        env: process.env,
-        ...(stdin === undefined ? {} : { stdin }),
-      }),
+    kubectl,
+    setNodes: async (nodes) => {
+      await kubectl(["delete", "nodes", "--all"]);
+      if (nodes.length === 0) return;
+      const items = nodes.map(makeNode);
+      const { code, stderr } = await kubectl(["create", "-f", "-"], {
+        stdin: JSON.stringify({ apiVersion: "v1", kind: "List", items }),
+      });
+      if (code !== 0) throw new Error(stderr);
+    },
     [Symbol.asyncDispose]: () => closing.disposeAsync(),
+  };
+}
+
+function makeNode({ isCordoned, labels, name, platform, taints = [] }: TestNode, at: number): object {
+  const [os = "", architecture = ""] = platform.split("/");
+  const none = ["bootID", "containerRuntimeVersion", "kernelVersion", "kubeProxyVersion", "kubeletVersion"];
+  const empty = [...none, "machineID", "osImage", "systemUUID"].map((key) => [key, ""]);
+  return {
+    apiVersion: "v1",
+    kind: "Node",
+    metadata: {
+      name: name ?? `${os}-${architecture.replaceAll("_", "-")}-${at}`,
+      labels: { "kubernetes.io/os": os, "kubernetes.io/arch": architecture, ...labels },
+    },
+    spec: {
+      unschedulable: isCordoned === true,
+      taints: taints.map((taint) => {
+        const [, key, value = "", effect] = /^([^=:]+)(?:=(.*))?:(\w+)$/.exec(taint) ?? [];
+        return { key, value, effect };
+      }),
+    },
+    status: { nodeInfo: { ...Object.fromEntries(empty), operatingSystem: os, architecture } },
   };
 }
 
