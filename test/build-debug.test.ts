@@ -395,6 +395,17 @@ describe.skipIf(process.platform !== "linux" || process.arch !== "x64")("a sessi
     expect(stdout).toMatch(HIT);
     await server.result;
   }, 120_000);
+
+  test("gives the program its own arguments, not Delve", async () => {
+    if (delve === undefined) return;
+    const args = ["--listen=x", "--", "y"].map((arg) => `--image-entrypoint-arg=${arg}`);
+    const { connect, server, stop } = await startImage(...args);
+    await using _stop = stop;
+    await waitUntil(() => server.stdout().includes("API server listening"), server);
+    const { stdout } = await connect(["break main.greet", "continue", "print os.Args[1:]", "exit", "y"]);
+    expect(stdout.replace(/\s/g, "")).toContain('["--listen=x","--","y",]');
+    await server.result;
+  }, 120_000);
 });
 
 describe.skipIf(counterparts === undefined)("beside the original, which clones the same Delve", () => {
