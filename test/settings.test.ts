@@ -28,7 +28,7 @@ async function settingsOf(bench: Bench, args: readonly string[], env: Record<str
 const SHOWN = BUILD_CASES.filter(({ base, env, name }) => {
   return (
     base === undefined &&
-    !/Env\.(?:VERSION|TAG|HASH|LDFLAGS)|GOARCH-/.test(name) &&
+    !/Env\.(?:VERSION|TAG|HASH|LDFLAGS)|GOARCH-|templates: a default/.test(name) &&
     (env === undefined || !name.startsWith("templates"))
   );
 });
@@ -180,6 +180,25 @@ builds:
     using bench = makeBench(TWO, { host: "127.0.0.1:1", config: CONFIG });
     const settings = await settingsOf(bench, ["./cmd/web", ...flags], { KO_DOCKER_REPO: "example.com/team", ...env });
     expect(settings).toMatchObject(wanted);
+  });
+
+  test("of the image, each value by its place, without secrets and without what a flag replaces", async () => {
+    const image =
+      "image:\n  env: {A: b, API_TOKEN: t0p, E: '{{.Env.CANARY}}'}\n  labels: {a: b, c: d}\n  user: 7\n  ports: [80]\n";
+    const entry = "builds:\n- main: ./cmd/web\n  binary: /opt/web\n  image: {env: [A=c]}\n";
+    using bench = makeBench(TWO, { host: "127.0.0.1:1", config: image + entry });
+    const at = bench.work.at("config/.ko.yaml");
+    const args = ["./cmd/web", "--image-label=a=x", "--image-user=8", "--image-port=81/udp"];
+    const { programs } = await settingsOf(bench, args, { CANARY: "canary" });
+    const [build] = programs.flatMap(({ builds }) => builds);
+    expect(build?.binary).toEqual({ value: "/opt/web", from: `${at}:8:11` });
+    expect(build?.image).toEqual([
+      { key: "env", value: "A=c", from: `${at}:9:17`, hidden: false },
+      { key: "env", value: "API_TOKEN=***", from: `${at}:2:26`, hidden: true },
+      { key: "env", value: "E={{.Env.CANARY}}", from: `${at}:2:34`, hidden: true },
+      { key: "ports", value: "81/udp", from: "--image-port", hidden: false },
+      { key: "labels", value: "c=d", from: `${at}:3:21`, hidden: false },
+    ]);
   });
 
   test("reads no value of the environment, and downloads nothing", async () => {
