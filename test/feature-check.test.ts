@@ -360,7 +360,7 @@ const CASES: Readonly<Record<string, Case>> = {
   "a folder that does not exist": {
     files: {},
     args: ["./cmd/wbe"],
-    line: `error: Cannot build "./cmd/wbe": there is no folder TREE/cmd/wbe. Did you mean "./cmd/web"?`,
+    line: `error: Cannot build "./cmd/wbe": there is no folder cmd/wbe. Did you mean "./cmd/web"?`,
   },
   "a folder without a module": {
     files: { "main.go": mainGo() },

@@ -92,8 +92,20 @@ describe("ko init", () => {
       [],
       "Cannot ask whether to write .ko.yaml: there is no terminal\n  Type: ko init --yes",
     ],
-    ["over a file", { ".ko.yaml": "# mine\n" }, {}, ["--yes"], "/.ko.yaml exists, and ko init overwrites nothing"],
-    ["beside another", { ".ko.yml": "# mine\n" }, {}, ["-y"], "/.ko.yml exists, and ko init overwrites nothing"],
+    [
+      "over a file",
+      { ".ko.yaml": "# mine\n" },
+      {},
+      ["--yes"],
+      "Cannot write .ko.yaml: .ko.yaml exists, and ko init overwrites nothing",
+    ],
+    [
+      "beside another",
+      { ".ko.yml": "# mine\n" },
+      {},
+      ["-y"],
+      "Cannot write .ko.yaml: .ko.yml exists, and ko init overwrites nothing",
+    ],
     [
       "that ko would not read",
       {},
