@@ -379,7 +379,7 @@ describe("a run says", () => {
     const { stderr } = await of.run({ args: buildOf("./cmd/one") });
     const warnings = stderr.split("\n").filter((line) => line.startsWith("Warning: "));
     expect(warnings.map((line) => line.replaceAll(of.work.at("config/.ko.yaml"), "CONFIG"))).toEqual([
-      'Warning: CONFIG:2:1: "ports" has no effect, it is not a setting of ko',
+      'Warning: CONFIG:2:1: "ports" has no effect, it is not a setting of ko; use ports of image',
       "Warning: CONFIG:11:3: builds[5] is for ./cmd/two, as is builds[4] at CONFIG:10:3; they say the same",
       "Warning: CONFIG:4:3: builds[0] is for no program: ./lib is package lib, wanted package main",
       'Warning: CONFIG:5:3: builds[1] ("docs") is for no program: . has no Go files',
