@@ -274,7 +274,7 @@ describe("a compiled executable", () => {
        }
        console.log(JSON.stringify({ ready, blocks }));`,
     );
-    for (const name of ["async.ts", "compress.ts", "compress.worker.ts", "errors.ts"]) {
+    for (const name of ["async.ts", "compress.ts", "compress.worker.ts", "errors.ts", "log-style.ts"]) {
       await Bun.write(join(folder, "lib", name), Bun.file(join(lib, name)));
     }
     const flags = "--compile --splitting --bytecode --format=esm --minify-whitespace --minify-syntax";
