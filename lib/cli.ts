@@ -28,7 +28,9 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
     const { formatTopic } = await import("./cli-help.ts");
     return print(host, formatTopic(invocation.topic, host.stdoutColumns));
   }
-  const log = createLog(logLevelOf(invocation.flags), (text) => host.err(text), { style: styleOf(host) });
+  // Asking for the terminal loads a module of Bun that few commands need.
+  const style = { warning: (text: string): string => styleOf(host).warning(text) };
+  const log = createLog(logLevelOf(invocation.flags), (text) => host.err(text), { style });
   switch (invocation.command) {
     case "build":
     case "resolve":
