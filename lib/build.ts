@@ -246,7 +246,8 @@ class ImageBuild {
     const plan = this.#plan;
     const made = await Promise.all(plan.targets.map((target) => this.#imageOf(target)));
     const reused = made.every(({ why }) => why === undefined);
-    const reasons = made.map(({ why }, i) => why ?? this.#whyOtherSettings(plan.targets[i]));
+    const settings = plan.targets.map((target) => this.#whyOtherSettings(target));
+    const reasons = made.map(({ why }, i) => why ?? settings[i]);
     const images = made.map(({ image }) => image);
     const own = plan.targets.map((target) => this.#settingsOf(target));
     const built = combine(images, { ...plan, own, image: this.#options.image });
@@ -266,7 +267,7 @@ class ImageBuild {
       images: results,
       wasThere,
     });
-    for (const target of plan.targets) this.#keepSettings(target);
+    for (const [i, target] of plan.targets.entries()) if (settings[i] !== undefined) this.#keepSettings(target);
     await Promise.all(this.#keeping);
     return { ...plan, published, reasons, lists: made.map(({ list }) => list) };
   }
@@ -288,9 +289,9 @@ class ImageBuild {
   }
 
   /** The setting that the last image of the program did not have; undefined if that is not known. */
-  #whyOtherSettings(target: BasePlatform | undefined): Reason | undefined {
+  #whyOtherSettings(target: BasePlatform): Reason | undefined {
     const { cache } = this.#options.context;
-    if (target === undefined || cache === undefined) return undefined;
+    if (cache === undefined) return undefined;
     const before = cache.read("image", this.#settingsKey(target));
     const now = describeSettings(this.#settingsOf(target), this.#options.image);
     const reason = explainContainer(isObject(before) ? before : {}, now);
@@ -298,9 +299,8 @@ class ImageBuild {
   }
 
   #keepSettings(target: BasePlatform): void {
-    const { cache } = this.#options.context;
-    if (cache === undefined || this.#whyOtherSettings(target) === undefined) return;
-    cache.write("image", this.#settingsKey(target), describeSettings(this.#settingsOf(target), this.#options.image));
+    const now = describeSettings(this.#settingsOf(target), this.#options.image);
+    this.#options.context.cache?.write("image", this.#settingsKey(target), now);
   }
 
   #settingsKey({ platform }: BasePlatform): string {

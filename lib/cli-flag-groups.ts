@@ -328,7 +328,7 @@ const WAIT_FLAGS = {
     kind: "optional",
     default: false,
     placeholder: "TIME",
-    help: "Wait until what was applied runs, at most TIME (2m), and say why it does not. With -W only say it.",
+    help: "Wait until the applied objects run, at most TIME (2m). If one does not run, say why. With -W, ko reports and does not wait.",
   },
 } as const;
 

@@ -14,7 +14,7 @@ import { explainNoStamp, findWorkTree } from "./git.ts";
 import { installHint } from "./host.ts";
 import { parseJson } from "./json.ts";
 import { findKubectl } from "./kubectl.ts";
-import { askKubectl, clusterHint, lastLine, readContext, textAt } from "./kubectl-cluster.ts";
+import { askKubectl, clusterHint, lastLine, readContext, shownAt } from "./kubectl-cluster.ts";
 
 /** The minor version of the oldest Go 1 whose `go list -json` takes fields. */
 const OLDEST_GO = 19;
@@ -147,8 +147,8 @@ export async function checkKubectl({ host }: CheckContext, flags: readonly strin
     askKubectl(host, ["version", "--output=json", ...asked], { timeout: API_SERVER_MS }),
   ]);
   const versions = parseJson(new TextDecoder().decode(answer.stdout));
-  const version = textAt(versions, "clientVersion", "gitVersion");
-  const serverVersion = textAt(versions, "serverVersion", "gitVersion");
+  const version = shownAt(versions, "clientVersion", "gitVersion");
+  const serverVersion = shownAt(versions, "serverVersion", "gitVersion");
   const place = version === "" ? path : `${version} at ${path}`;
   const facts = { path, version };
   if (context.name === "" && serverVersion === "") {

@@ -21,7 +21,7 @@ import type { ErrorKind } from "./errors.ts";
  * - `write`: writing layouts and archives
  * - `sbom`: making, writing and pushing SBOMs
  * - `kubectl`: `kubectl`
- * - `rollout`: waiting until what was applied runs
+ * - `rollout`: waiting until the applied objects run
  */
 export type Stage =
   | "start"

@@ -25,7 +25,7 @@ export function parseAddress(text: string): Address | undefined {
   return value === undefined ? undefined : { family: 6, value };
 }
 
-/** Whether an address lies in a block such as `10.0.0.0/8`. False for what is no block, and for the other family. */
+/** Whether an address lies in a block such as `10.0.0.0/8`. False if the text is no block, or the families differ. */
 export function isInBlock({ family, value }: Address, block: string): boolean {
   const [network = "", size = ""] = block.split("/");
   const found = parseAddress(network);

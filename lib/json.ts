@@ -97,6 +97,31 @@ export function quoteJson(value: unknown): string {
   return text.length > 100 ? `${text.slice(0, 100)}…` : text;
 }
 
+/** The value at a path of fields; undefined if it is not there. */
+export function fieldAt(value: unknown, ...keys: readonly string[]): unknown {
+  let found = value;
+  for (const key of keys) found = isObject(found) ? found[key] : undefined;
+  return found;
+}
+
+/** The text at a path; empty if there is none. */
+export function textAt(value: unknown, ...keys: readonly string[]): string {
+  const found = fieldAt(value, ...keys);
+  return typeof found === "string" ? found : "";
+}
+
+/** The number at a path; undefined if there is none. */
+export function numberAt(value: unknown, ...keys: readonly string[]): number | undefined {
+  const found = fieldAt(value, ...keys);
+  return typeof found === "number" ? found : undefined;
+}
+
+/** The list at a path; empty if there is none. */
+export function listAt(value: unknown, ...keys: readonly string[]): readonly unknown[] {
+  const found = fieldAt(value, ...keys);
+  return Array.isArray(found) ? found : [];
+}
+
 /**
  * Parses JSON; undefined if the text is not JSON, or nested too deeply. The error of JSON.parse() is dropped: it may quote
  * secrets.

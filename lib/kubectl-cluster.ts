@@ -5,9 +5,9 @@
  */
 import { setTimeout } from "node:timers/promises";
 import { inBackground, until } from "./async.ts";
-import { ClusterError, CommandError, printable } from "./errors.ts";
+import { ClusterError, CommandError, type KoError, printable } from "./errors.ts";
 import { type Host, type RunResult, withSignal } from "./host.ts";
-import { isObject, parseJson } from "./json.ts";
+import { isObject, listAt, parseJson, textAt } from "./json.ts";
 import { type ClusterNode, listPlatforms, NODE_COLUMNS, readNodes, runsPlatform } from "./kubectl-nodes.ts";
 import { clusterArguments, findKubectl } from "./kubectl.ts";
 import type { Log } from "./log.ts";
@@ -71,24 +71,46 @@ export async function whileLooking<T>(
   options: LookOptions,
   work: (parts: { readonly host: Host; readonly nodes: ClusterNodes }) => Promise<T>,
 ): Promise<T> {
+  const done = new AbortController();
+  const nodes = new ClusterNodes(withSignal(host, AbortSignal.any([host.signal, done.signal])), options);
+  if (options.asksNodes === true) nodes.begin();
+  const look = (aside: Host): Promise<ClusterError | undefined> => lookForCluster(aside, { ...options, nodes });
+  return withLookout(host, look, async (watched) => {
+    try {
+      return await work({ host: watched, nodes });
+    } finally {
+      // The look waits for the nodes: their end comes first.
+      done.abort();
+      await nodes.settle();
+    }
+  });
+}
+
+/**
+ * Does work, and ends it with the error that a look beside it returns. The end of the work ends the look.
+ *
+ * @param look its own failure does not matter: the program that the work runs tells what it knows
+ * @param work gets a host whose signal the error of the look aborts
+ */
+export async function withLookout<T>(
+  host: Host,
+  look: (host: Host) => Promise<KoError | undefined>,
+  work: (host: Host) => Promise<T>,
+): Promise<T> {
   const hopeless = new AbortController();
   const done = new AbortController();
-  const aside = withSignal(host, AbortSignal.any([host.signal, done.signal]));
-  const nodes = new ClusterNodes(aside, options);
-  if (options.asksNodes === true) nodes.begin();
-  const looking = lookForCluster(aside, { ...options, nodes }).then(
+  const looking = look(withSignal(host, AbortSignal.any([host.signal, done.signal]))).then(
     (error) => error && hopeless.abort(error),
-    // The work has ended, or kubectl cannot be run: then it says so itself.
     () => {},
   );
   try {
-    return await work({ host: withSignal(host, AbortSignal.any([host.signal, hopeless.signal])), nodes });
+    return await work(withSignal(host, AbortSignal.any([host.signal, hopeless.signal])));
   } catch (error) {
     hopeless.signal.throwIfAborted();
     throw error;
   } finally {
     done.abort();
-    await Promise.all([looking, nodes.settle()]);
+    await looking;
   }
 }
 
@@ -133,7 +155,7 @@ export class ClusterNodes {
     return this.#name;
   }
 
-  /** Tells what is going to be built, for a warning if no node runs it. The first plan counts. */
+  /** Receives the programs and platforms of the build, for {@link findMismatches}. Only the first call counts. */
   announce(planned: PlannedBuilds): void {
     this.#planned.resolve(planned);
   }
@@ -242,11 +264,11 @@ export async function readContext(host: Host, flags: readonly string[], limit: A
   const args = ["config", "view", "--minify", "--output=json", ...flags];
   const { stderr, stdout } = await askKubectl(host, args, limit);
   const config = parseJson(new TextDecoder().decode(stdout));
-  const user = firstOf(config, "users");
-  const server = textAt(firstOf(config, "clusters"), "cluster", "server");
+  const user = listAt(config, "users")[0];
+  const server = shownAt(listAt(config, "clusters")[0], "cluster", "server");
   return {
-    name: textAt(config, "current-context"),
-    namespace: givenNamespace(flags) ?? (textAt(firstOf(config, "contexts"), "context", "namespace") || undefined),
+    name: shownAt(config, "current-context"),
+    namespace: givenNamespace(flags) ?? (shownAt(listAt(config, "contexts")[0], "context", "namespace") || undefined),
     server: server === "" ? "" : redactUrl(server),
     asksPerson: hasField(user, "auth-provider") || mayPrompt(user),
     complaint: lastLine(stderr),
@@ -255,7 +277,7 @@ export async function readContext(host: Host, flags: readonly string[], limit: A
 
 /** https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins */
 function mayPrompt(user: unknown): boolean {
-  return hasField(user, "exec") && textAt(user, "user", "exec", "interactiveMode") !== "Never";
+  return hasField(user, "exec") && shownAt(user, "user", "exec", "interactiveMode") !== "Never";
 }
 
 function hasField(user: unknown, name: string): boolean {
@@ -292,15 +314,8 @@ export function lastLine(text: string): string {
 }
 
 /** A text within parsed JSON, safe to print; empty if it is not there. */
-export function textAt(value: unknown, ...keys: readonly string[]): string {
-  let at = value;
-  for (const key of keys) at = isObject(at) ? at[key] : undefined;
-  return typeof at === "string" ? printable(at, 300) : "";
-}
-
-function firstOf(value: unknown, key: string): unknown {
-  const list = isObject(value) ? value[key] : undefined;
-  return Array.isArray(list) ? list[0] : undefined;
+export function shownAt(value: unknown, ...keys: readonly string[]): string {
+  return printable(textAt(value, ...keys), 300);
 }
 
 interface AskOptions {

@@ -6,10 +6,10 @@
 import { join } from "node:path";
 import { KoError, messageOf, printable } from "./errors.ts";
 import type { Host, TempFolder } from "./host.ts";
-import { isObject, parseJson } from "./json.ts";
+import { isObject, listAt, parseJson, textAt } from "./json.ts";
 import { findKubectl, showArguments } from "./kubectl.ts";
 import type { Log } from "./log.ts";
-import { type Applied, groupPath, listAt, pluralOf, textAt } from "./rollout-objects.ts";
+import { type Applied, groupPath, pluralOf } from "./rollout-objects.ts";
 
 /** An answer of the API. */
 export type Answer =

@@ -4,7 +4,7 @@
  * Fields of objects are read here, too: an API server may send anything.
  */
 import { KoError } from "./errors.ts";
-import { isObject } from "./json.ts";
+import { isObject, listAt, textAt } from "./json.ts";
 import { composeTokens, loadYaml, readTokens, splitDocuments, toPlainValue } from "./yaml.ts";
 
 /** An object of the applied YAML. */
@@ -79,31 +79,6 @@ export function resourceOf(applied: Applied): string {
   const { apiVersion, generateName, kind, name } = applied;
   const group = isCustom(applied) ? `.${apiVersion.split("/")[0]}` : "";
   return `${kind.toLowerCase()}${group}/${name || `${generateName}…`}`;
-}
-
-/** The value at a path of fields; undefined if it is not there. */
-export function at(value: unknown, ...keys: readonly string[]): unknown {
-  let found = value;
-  for (const key of keys) found = isObject(found) ? found[key] : undefined;
-  return found;
-}
-
-/** The text at a path; empty if there is none. */
-export function textAt(value: unknown, ...keys: readonly string[]): string {
-  const found = at(value, ...keys);
-  return typeof found === "string" ? found : "";
-}
-
-/** The number at a path; undefined if there is none. */
-export function numberAt(value: unknown, ...keys: readonly string[]): number | undefined {
-  const found = at(value, ...keys);
-  return typeof found === "number" ? found : undefined;
-}
-
-/** The list at a path; empty if there is none. */
-export function listAt(value: unknown, ...keys: readonly string[]): readonly unknown[] {
-  const found = at(value, ...keys);
-  return Array.isArray(found) ? found : [];
 }
 
 /** A condition of a status by its type. */

@@ -3,7 +3,8 @@
  *
  * https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/ and the reasons that kubelet writes.
  */
-import { at, conditionOf, listAt, numberAt, textAt } from "./rollout-objects.ts";
+import { fieldAt, listAt, numberAt, textAt } from "./json.ts";
+import { conditionOf } from "./rollout-objects.ts";
 
 /** Something that keeps a Pod from being ready. */
 export interface Cause {
@@ -63,7 +64,7 @@ function podCauses(
 
 function causesOfContainer(container: Container): readonly Cause[] {
   const { name, podName, status } = container;
-  const waiting = at(status, "state", "waiting");
+  const waiting = fieldAt(status, "state", "waiting");
   const reason = textAt(waiting, "reason");
   const message = textAt(waiting, "message");
   const cause = (text: string, more: Partial<Cause> = {}): readonly Cause[] => {
@@ -85,7 +86,7 @@ function causesOfContainer(container: Container): readonly Cause[] {
         ? startCauses(container, message)
         : cause(`container ${name} cannot be started: ${message}`, { hopeless: false });
     case "CrashLoopBackOff":
-      return exitCauses(container, at(status, "lastState", "terminated"), true);
+      return exitCauses(container, fieldAt(status, "lastState", "terminated"), true);
     case "":
       return runningCauses(container);
     default:
@@ -118,9 +119,9 @@ function startCauses({ name, pod, podName }: Container, message: string): readon
 /** A container that runs or has ended: one that ended once may be restarted. */
 function runningCauses(container: Container): readonly Cause[] {
   const { events, name, podName, status } = container;
-  const ended = at(status, "state", "terminated");
+  const ended = fieldAt(status, "state", "terminated");
   if (ended !== undefined) return exitCauses(container, ended, false);
-  if (at(status, "state", "running") === undefined || at(status, "ready") === true) return [];
+  if (fieldAt(status, "state", "running") === undefined || fieldAt(status, "ready") === true) return [];
   const probe = lastEvent(events, /^Unhealthy$/, /^(?:Readiness|Startup) probe/);
   if (probe !== undefined) return [{ text: `container ${name} is not ready: ${probe}`, hopeless: false, pod: podName }];
   return [];
@@ -139,7 +140,7 @@ function exitCauses(container: Container, ended: unknown, isBackingOff: boolean)
   if (code === 0 && (isInit || policy !== "Always")) return [];
   const log = {
     container: name,
-    previous: isBackingOff ? false : restarts > 0 && at(status, "state", "running") !== undefined,
+    previous: isBackingOff ? false : restarts > 0 && fieldAt(status, "state", "running") !== undefined,
   };
   // A container that has ended twice in a row will do so again. With restartPolicy Never, once is enough.
   const isHopeless = policy === "Never" || (restarts > 0 && isBackingOff);

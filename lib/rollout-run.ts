@@ -1,8 +1,8 @@
 /** `ko run`: why its Pod does not start, which `kubectl run` tells after a minute, or never. */
 import { setTimeout } from "node:timers/promises";
 import { KoError } from "./errors.ts";
-import { type Host, withSignal } from "./host.ts";
-import { readContext } from "./kubectl-cluster.ts";
+import type { Host } from "./host.ts";
+import { readContext, withLookout } from "./kubectl-cluster.ts";
 import type { Log } from "./log.ts";
 import { ClusterApi } from "./rollout-api.ts";
 import { waitForRollout } from "./rollout.ts";
@@ -25,27 +25,8 @@ const LIMIT_MS = 24 * 60 * 60 * 1000;
  * @param work gets a host whose signal ends kubectl
  * @throws {ClusterError} With the reason why the Pod does not start.
  */
-export async function whileStarting<T>(
-  host: Host,
-  options: PodWatchOptions,
-  work: (host: Host) => Promise<T>,
-): Promise<T> {
-  const hopeless = new AbortController();
-  const done = new AbortController();
-  const watching = watchStart(withSignal(host, AbortSignal.any([host.signal, done.signal])), options).then(
-    (error) => error && hopeless.abort(error),
-    // The run has ended, or the API cannot be asked: then kubectl says what it knows.
-    () => {},
-  );
-  try {
-    return await work(withSignal(host, AbortSignal.any([host.signal, hopeless.signal])));
-  } catch (error) {
-    hopeless.signal.throwIfAborted();
-    throw error;
-  } finally {
-    done.abort();
-    await watching;
-  }
+export function whileStarting<T>(host: Host, options: PodWatchOptions, work: (host: Host) => Promise<T>): Promise<T> {
+  return withLookout(host, (aside) => watchStart(aside, options), work);
 }
 
 /** @returns why the Pod does not start */

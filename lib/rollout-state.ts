@@ -3,7 +3,8 @@
  *
  * https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#deployment-status
  */
-import { type Applied, at, type Condition, conditionOf, numberAt, textAt } from "./rollout-objects.ts";
+import { fieldAt, numberAt, textAt } from "./json.ts";
+import { type Applied, type Condition, conditionOf } from "./rollout-objects.ts";
 
 /** How far a rollout is. */
 export interface Progress {
@@ -17,7 +18,8 @@ const READY: Progress = { state: "ready", text: "is ready" };
 
 /** Reads the progress of an object of the API. */
 export function progressOf({ apiVersion, kind }: Applied, object: unknown): Progress {
-  if (at(object, "metadata", "deletionTimestamp") !== undefined) return { state: "failed", text: "is being deleted" };
+  if (fieldAt(object, "metadata", "deletionTimestamp") !== undefined)
+    return { state: "failed", text: "is being deleted" };
   const seen = numberAt(object, "status", "observedGeneration");
   if (seen !== undefined && seen < (numberAt(object, "metadata", "generation") ?? 0)) {
     return { state: "waiting", text: "has not been looked at by its controller" };
@@ -39,7 +41,7 @@ export function progressOf({ apiVersion, kind }: Applied, object: unknown): Prog
 }
 
 function deploymentProgress(object: unknown, seen: number | undefined): Progress {
-  if (at(object, "spec", "paused") === true) return { state: "over", text: "is paused: kubectl rollout resume" };
+  if (fieldAt(object, "spec", "paused") === true) return { state: "over", text: "is paused: kubectl rollout resume" };
   const refused = conditionOf(object, "ReplicaFailure");
   if (refused?.status === "True") return { state: "failed", text: `gets no Pods: ${refused.message}` };
   const progressing = conditionOf(object, "Progressing");
@@ -78,7 +80,7 @@ function daemonSetProgress(object: unknown, seen: number | undefined): Progress 
 }
 
 function jobProgress(object: unknown): Progress {
-  if (at(object, "spec", "suspend") === true) return { state: "over", text: "is suspended" };
+  if (fieldAt(object, "spec", "suspend") === true) return { state: "over", text: "is suspended" };
   if (conditionOf(object, "Complete")?.status === "True") return { state: "ready", text: "is complete" };
   const failed = conditionOf(object, "Failed");
   if (failed?.status === "True") return { state: "failed", text: `failed: ${failed.message || failed.reason}` };

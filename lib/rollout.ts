@@ -4,6 +4,7 @@
  * The objects of this run are asked for again and again until each is ready, failed, or the time is over. A cause that no
  * time mends ends the wait for its object at once. What a status means: rollout-state.ts and rollout-pods.ts.
  */
+import { fieldAt, listAt, textAt } from "./json.ts";
 import { setTimeout } from "node:timers/promises";
 import { ClusterError, KoError, KoErrors, messageOf, printable } from "./errors.ts";
 import type { Host } from "./host.ts";
@@ -11,7 +12,7 @@ import { runKubectl } from "./kubectl.ts";
 import type { Log } from "./log.ts";
 import type { Answer, ClusterApi } from "./rollout-api.ts";
 import { findMainModule, findPanic, lastLines } from "./rollout-log.ts";
-import { type Applied, at, listAt, resourceOf, textAt } from "./rollout-objects.ts";
+import { type Applied, resourceOf } from "./rollout-objects.ts";
 import { type Cause, causesOf } from "./rollout-pods.ts";
 import { type Progress, progressOf } from "./rollout-state.ts";
 
@@ -161,7 +162,7 @@ class Rollout {
     const newest = pods.filter((pod) => {
       const isCurrent =
         kind !== "StatefulSet" || textAt(pod, "metadata", "labels", "controller-revision-hash") === revision;
-      return isCurrent && isOwnedBy(pod, owner) && at(pod, "metadata", "deletionTimestamp") === undefined;
+      return isCurrent && isOwnedBy(pod, owner) && fieldAt(pod, "metadata", "deletionTimestamp") === undefined;
     });
     return { owner, pods: newest };
   }
@@ -256,13 +257,13 @@ class Rollout {
 /** Whether a program of a Pod runs, or has run. */
 function hasStarted(pod: unknown): boolean {
   return listAt(pod, "status", "containerStatuses").some((status) => {
-    return at(status, "state", "running") !== undefined || at(status, "state", "terminated") !== undefined;
+    return fieldAt(status, "state", "running") !== undefined || fieldAt(status, "state", "terminated") !== undefined;
   });
 }
 
 /** The selector of a workload, as the API takes it. */
 function selectorOf(object: unknown): string | undefined {
-  const labels = at(object, "spec", "selector", "matchLabels");
+  const labels = fieldAt(object, "spec", "selector", "matchLabels");
   const parts = Object.entries(typeof labels === "object" && labels !== null ? labels : {}).map(
     ([key, value]) => `${key}=${value}`,
   );
