@@ -4,12 +4,19 @@
  *
  * Into the cache folder of the tests and the Go module cache; nothing is done when all is there.
  *
- * usage: bun .ci/setup.ts
+ * usage: bun .ci/setup.ts [--node]   with what `npm run test:cluster` needs
  */
-import { KNATIVE, findKnativeModule, installClusterPrograms, installGoPrograms } from "../test/helpers/counterparts.ts";
+import {
+  CLUSTER_PROGRAMS,
+  findKnativeModule,
+  installClusterPrograms,
+  installGoPrograms,
+  KNATIVE,
+} from "../test/helpers/counterparts.ts";
 
 if (import.meta.main) {
   await installGoPrograms();
-  await installClusterPrograms();
+  await installClusterPrograms(CLUSTER_PROGRAMS.server);
+  if (process.argv.includes("--node")) await installClusterPrograms(CLUSTER_PROGRAMS.node);
   if (findKnativeModule() === undefined) throw new Error(`${KNATIVE} cannot be downloaded`);
 }

@@ -20,6 +20,8 @@ export interface ApiServer extends AsyncDisposable {
   readonly url: string;
   /** The bearer token of `admin`, who may do everything. */
   readonly token: string;
+  /** Absolute path of its state: etcd, logs, and `pki` with the keys of service accounts and the certificate. */
+  readonly folder: string;
   /** Absolute path of a kubeconfig whose only context, `test`, is this server's, as `admin`. */
   readonly kubeconfig: string;
   /** Replaces the nodes of the cluster. Nothing runs on them. */
@@ -225,6 +227,8 @@ async function startOnce({ authorization = "AlwaysAllow" }: ApiServerOptions): P
         ...["--service-account-key-file", join(pki, "sa.key")],
         ...["--service-account-signing-key-file", join(pki, "sa.key")],
         ...["--enable-priority-and-fairness=false", "--profiling=false"],
+        // A kubelet of a test listens on loopback only, which is no address that a node may have.
+        ...["--kubelet-preferred-address-types", "Hostname,InternalIP"],
         // With the cache, a CRD that is deleted soon after it was made may take five minutes: "storage is (re)initializing".
         "--watch-cache=false",
       ],
@@ -251,6 +255,7 @@ async function startOnce({ authorization = "AlwaysAllow" }: ApiServerOptions): P
   return {
     url: server,
     token: TOKEN,
+    folder,
     kubeconfig,
     kubectl,
     setNodes: async (nodes) => {

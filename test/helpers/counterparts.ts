@@ -1,7 +1,7 @@
 /**
  * The real programs that the tests run beside ours: kubectl, Debian's docker-registry, skopeo, umoci and chromium, and Go
  * programs: the original ko, crane and a current Docker engine (Debian's has no containerd store) at the versions that
- * `test/counterparts.json` pins, etcd and kube-apiserver as the module in `test/tools` pins them; and Knative Serving.
+ * `test/counterparts.json` pins, etcd and the programs of Kubernetes as the module in `test/tools` pins them; and Knative Serving.
  *
  * Go programs stay in a cache folder between runs. What a binary is, its own build info says (`go version -m`): a
  * stamp beside it could lie. `.ci/setup.ts` calls {@link installGoPrograms}; tests only look.
@@ -40,6 +40,9 @@ const GO_PROGRAMS: Readonly<Record<GoProgram, { readonly package: string; readon
 const CLUSTER_PACKAGES = {
   etcd: "go.etcd.io/etcd/server/v3",
   "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+  "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+  "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
+  kubelet: "k8s.io/kubernetes/cmd/kubelet",
 } as const;
 
 const TOOLS = join(import.meta.dir, "..", "tools");
@@ -93,12 +96,17 @@ export async function installGoPrograms(): Promise<void> {
   }
 }
 
+/** What an API server needs, and what a node needs beside it. */
+export const CLUSTER_PROGRAMS = {
+  server: ["etcd", "kube-apiserver"],
+  node: ["kube-controller-manager", "kube-scheduler", "kubelet"],
+} as const;
+
 /**
- * Builds etcd and kube-apiserver as `test/tools` pins them, unless both are there: with cold caches 500 MB of modules
- * and eight minutes of CPU, else seconds.
+ * Builds programs of a cluster as `test/tools` pins them, unless all are there. With cold caches the server's need 500 MB
+ * of modules and eight minutes of CPU, the node's three minutes more.
  */
-export async function installClusterPrograms(): Promise<void> {
-  const names = Object.keys(CLUSTER_PACKAGES).filter(isClusterProgram);
+export async function installClusterPrograms(names: readonly ClusterProgram[]): Promise<void> {
   if (names.every((name) => findCounterpart(name) !== undefined)) return;
   const bin = join(cacheFolder(), "bin");
   await mkdir(bin, { recursive: true });
@@ -107,19 +115,18 @@ export async function installClusterPrograms(): Promise<void> {
     const version = /^\tk8s\.io\/kubernetes (v(\d+)\.(\d+)\S*)/m.exec(readFileSync(join(TOOLS, "go.mod"), "utf8"));
     if (version === null) throw new Error("test/tools/go.mod does not require k8s.io/kubernetes");
     const [, git = "", major = "", minor = ""] = version;
-    console.error(`building etcd and kube-apiserver ${git}: minutes on a new machine`);
+    console.error(`building ${names.join(", ")} (Kubernetes ${git}): minutes on a new machine`);
     const set = Object.entries({ gitVersion: git, gitMajor: major, gitMinor: minor }).map(([name, value]) => {
       return `-X k8s.io/component-base/version.${name}=${value}`;
     });
     // Two compilers at once stay below 4 GB of memory.
     const flags = ["-p", "2", "-trimpath", "-ldflags", ["-s", "-w", ...set].join(" ")];
-    const argv = ["go", "build", ...flags, "-o", `${making}/`, ...Object.values(CLUSTER_PACKAGES)];
+    const argv = ["go", "build", ...flags, "-o", `${making}/`, ...names.map((name) => CLUSTER_PACKAGES[name])];
     const env = { ...process.env, CGO_ENABLED: "0", GOWORK: "off", GOFLAGS: "-mod=readonly" };
     const { exitCode } = Bun.spawnSync(argv, { cwd: TOOLS, env, stdio: ["ignore", 2, 2] });
     if (exitCode !== 0) throw new Error(`${argv.join(" ")} failed with exit code ${exitCode}`);
     // The package of etcd is not called as the program.
-    await rename(join(making, "server"), join(bin, "etcd"));
-    await rename(join(making, "kube-apiserver"), join(bin, "kube-apiserver"));
+    for (const name of names) await rename(join(making, name === "etcd" ? "server" : name), join(bin, name));
   } finally {
     await rm(making, { recursive: true, force: true });
   }
