@@ -328,7 +328,7 @@ const WAIT_FLAGS = {
     kind: "optional",
     default: false,
     placeholder: "TIME",
-    help: "Wait until the applied objects run, at most TIME (2m). If one does not run, say why. With -W, ko reports and does not wait.",
+    help: "Wait until the applied objects run, at most TIME (2m). If one does not run, say why. With -W, ko always tells that and never waits; --wait=false turns it off.",
   },
 } as const;
 

@@ -15,6 +15,9 @@ import type { RecordOptions, RunRecord } from "./events-record.ts";
 import type { Log } from "./log.ts";
 import type { RolloutTeller, RolloutTellerOptions } from "./rollout-watch.ts";
 
+/** Milliseconds for the rollout of a round, if `--wait` names no other time: Kubernetes gives a Deployment as long. */
+const TELLING_MS = 10 * 60_000;
+
 /** `--watch`: runs a command again after each change, until a signal ends ko. That is how a watch ends: no error. */
 export async function watch(
   invocation: Watching,
@@ -70,8 +73,9 @@ async function runRounds(
   const verb = command === "apply" ? "applied" : "created";
   const { kubectlArguments } = await import("./kubectl.ts");
   const words = [...kubectlArguments(own, invocation.given), ...invocation.afterDashes];
-  const limit = (await import("./cli-options.ts")).readWait(own.wait);
-  await using teller = limit === undefined ? undefined : await openTeller({ host, words, limit });
+  const wait = (await import("./cli-options.ts")).readWait(own.wait);
+  const isSilent = invocation.given.has("wait") && wait === undefined;
+  await using teller = isSilent ? undefined : await openTeller({ host, words, limit: wait ?? TELLING_MS });
   return await besideCluster(invocation, { build, host, log }, (watched) => {
     const { host: watchedHost, nodes } = watched;
     const handOver = createFeeder(watchedHost, { ...invocation, log, teller });

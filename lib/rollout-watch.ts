@@ -1,4 +1,5 @@
-/** `ko apply -W --wait`: how the rollout goes on after a round. It never fails the watch. */
+/** `ko apply -W`: how the rollout goes on after a round. It never fails the watch. */
+import { inBackground, until } from "./async.ts";
 import { KoError } from "./errors.ts";
 import { type Host, withSignal } from "./host.ts";
 import { clusterArguments } from "./kubectl.ts";
@@ -26,12 +27,18 @@ export interface AppliedRound {
   readonly log: Log;
 }
 
+/** Milliseconds of a rollout of which only its causes are told: most end sooner. */
+const QUIET_MS = 5000;
+
 /** Follows the rollout of the last round. */
 export class RolloutTeller implements AsyncDisposable {
   readonly #options: RolloutTellerOptions;
-  #api: ClusterApi | undefined;
+  /** Ends kubectl proxy, which outlives the rounds. */
+  readonly #closing = new AbortController();
+  #api: Promise<ClusterApi> | undefined;
   #ending = new AbortController();
   #last: Promise<void> = Promise.resolve();
+  #failure = "";
 
   constructor(options: RolloutTellerOptions) {
     this.#options = options;
@@ -56,26 +63,38 @@ export class RolloutTeller implements AsyncDisposable {
       if (applied.length === 0) return;
       const flags = clusterArguments(words);
       const { namespace = "default" } = await readContext(host, flags);
-      if (this.#api?.isEnded === true) await this.#close();
-      // It outlives the round: the next one asks it again.
-      this.#api ??= await ClusterApi.open({ host: withSignal(host, outer.signal), log, flags });
-      const api = this.#api;
-      await waitForRollout(applied, { host, log: told, api, flags, namespace, limit });
+      const api = await until(this.#openApi(host, { flags, log }), host.signal);
+      await waitForRollout(applied, { host, log: told, api, flags, namespace, limit, quiet: QUIET_MS });
+      this.#failure = "";
     } catch (error) {
       if (host.signal.aborted) return;
       if (!(error instanceof KoError)) throw error;
-      host.err(formatFailure(error));
+      const failure = formatFailure(error);
+      // A cluster that cannot be asked is told once.
+      if (failure !== this.#failure) host.err(failure);
+      this.#failure = failure;
     }
   }
 
-  async #close(): Promise<void> {
-    await this.#api?.[Symbol.asyncDispose]();
-    this.#api = undefined;
+  /** Starts kubectl proxy, unless it runs. */
+  async #openApi(
+    host: Host,
+    { flags, log }: { readonly flags: readonly string[]; readonly log: Log },
+  ): Promise<ClusterApi> {
+    const running = await this.#api?.catch(() => {});
+    if (running !== undefined && !running.isEnded) return running;
+    await running?.[Symbol.asyncDispose]();
+    const lasting = withSignal(host, AbortSignal.any([this.#options.host.signal, this.#closing.signal]));
+    return (this.#api = inBackground(ClusterApi.open({ host: lasting, log, flags })));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ending.abort();
     await this.#last;
-    await this.#close();
+    this.#closing.abort();
+    await this.#api?.then(
+      (api) => api[Symbol.asyncDispose](),
+      () => {},
+    );
   }
 }

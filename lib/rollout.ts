@@ -4,16 +4,17 @@
  * The objects of this run are asked for again and again until each is ready, failed, or the time is over. A cause that no
  * time mends ends the wait for its object at once. What a status means: rollout-state.ts and rollout-pods.ts.
  */
-import { fieldAt, listAt, textAt } from "./json.ts";
 import { setTimeout } from "node:timers/promises";
 import { ClusterError, KoError, KoErrors, messageOf, printable } from "./errors.ts";
 import type { Host } from "./host.ts";
+import { fieldAt, listAt, textAt } from "./json.ts";
 import { runKubectl } from "./kubectl.ts";
 import type { Log } from "./log.ts";
 import type { Answer, ClusterApi } from "./rollout-api.ts";
-import { findMainModule, findPanic, lastLines } from "./rollout-log.ts";
+import { explainVerdict, type Verdict } from "./rollout-explain.ts";
 import { type Applied, resourceOf } from "./rollout-objects.ts";
 import { type Cause, causesOf } from "./rollout-pods.ts";
+import { findRevision } from "./rollout-revision.ts";
 import { type Progress, progressOf } from "./rollout-state.ts";
 
 export interface WaitOptions {
@@ -28,6 +29,8 @@ export interface WaitOptions {
   readonly limit: number;
   /** "started": of a Pod, until its program has been started. @default "ready" */
   readonly until?: "ready" | "started";
+  /** Milliseconds in which a wait whose cause is not known is not told. @default 0 */
+  readonly quiet?: number;
 }
 
 /** Milliseconds between two looks at an object: a verdict comes at most two of them after its evidence. */
@@ -68,7 +71,7 @@ class Rollout {
 
   /** @returns why it does not run */
   async wait(): Promise<ClusterError | undefined> {
-    const { api, host, limit, started, until } = this.#options;
+    const { api, host, limit, quiet = 0, started, until } = this.#options;
     let last: Cause | undefined;
     let path: string | undefined;
     for (;;) {
@@ -91,7 +94,8 @@ class Rollout {
         if (hopeless !== undefined) return this.#failure({ text: "does not run", cause: hopeless });
         if (progress.state === "failed") return this.#failure({ text: progress.text, cause: last });
         if (isLate) return this.#failure({ text: `${progress.text} after ${seconds(limit)}`, cause: last });
-        this.#say(last === undefined ? progress.text : `${progress.text}: ${last.text}`);
+        const isQuiet = last === undefined && host.monotonic() - started < quiet;
+        if (!isQuiet) this.#say(last === undefined ? progress.text : `${progress.text}: ${last.text}`);
       } else if (isLate) return this.#failure({ text: "is not known to run: the API server does not answer" });
       await setTimeout(POLL_MS, undefined, { signal: host.signal });
     }
@@ -124,7 +128,7 @@ class Rollout {
   /** The causes in the newest Pods, the hopeless ones first; or why there are no Pods. */
   async #causesOf(object: unknown): Promise<readonly Cause[]> {
     const { api } = this.#options;
-    const { owner, pods } = await this.#podsOf(object);
+    const { owner, pods } = await findRevision(api, this.#applied, { namespace: this.#namespace, object });
     const unready = pods.filter((pod) => textAt(pod, "status", "phase") !== "Succeeded").slice(0, MAX_PODS);
     const causes = await Promise.all(
       unready.map(async (pod) => causesOf(pod, await this.#eventsOf(textAt(pod, "metadata", "uid")))),
@@ -143,37 +147,6 @@ class Rollout {
     return [{ text: `it gets no Pods: ${textAt(refused, "message")}`, hopeless: true, pod: "" }];
   }
 
-  /** The Pods of the newest revision, and the object that makes them. */
-  async #podsOf(object: unknown): Promise<{ readonly owner: unknown; readonly pods: readonly unknown[] }> {
-    const { kind, name } = this.#applied;
-    if (kind === "Pod") return { owner: undefined, pods: [object] };
-    const isKnative = this.#applied.apiVersion.startsWith("serving.knative.dev/");
-    const selector = isKnative ? `serving.knative.dev/service=${name}` : selectorOf(object);
-    if (selector === undefined) return { owner: undefined, pods: [] };
-    const pods = await this.#list("/api/v1", "pods", selector);
-    if (isKnative) return { owner: undefined, pods };
-    let owner = object;
-    if (kind === "Deployment") {
-      const sets = await this.#list("/apis/apps/v1", "replicasets", selector);
-      const revision = revisionOf(object);
-      owner = sets.find((set) => isOwnedBy(set, object) && revisionOf(set) === revision);
-    }
-    const revision = textAt(object, "status", "updateRevision");
-    const newest = pods.filter((pod) => {
-      const isCurrent =
-        kind !== "StatefulSet" || textAt(pod, "metadata", "labels", "controller-revision-hash") === revision;
-      return isCurrent && isOwnedBy(pod, owner) && fieldAt(pod, "metadata", "deletionTimestamp") === undefined;
-    });
-    return { owner, pods: newest };
-  }
-
-  #list(group: string, plural: string, selector: string): Promise<readonly unknown[]> {
-    const query = new URLSearchParams({ labelSelector: selector, limit: "200" });
-    return this.#options.api.list(
-      `${group}/namespaces/${encodeURIComponent(this.#namespace)}/${plural}?${query.toString()}`,
-    );
-  }
-
   async #eventsOf(uid: string): Promise<readonly unknown[]> {
     return uid === "" ? [] : this.#options.api.list(this.#eventsPath(uid));
   }
@@ -183,60 +156,9 @@ class Rollout {
     return `/api/v1/namespaces/${encodeURIComponent(this.#namespace)}/events?${query.toString()}`;
   }
 
-  /** The error of an object, with the last lines of the program that ended. */
-  async #failure({
-    cause,
-    text,
-  }: {
-    readonly text: string;
-    readonly cause?: Cause | undefined;
-  }): Promise<ClusterError> {
-    const { host } = this.#options;
-    if (cause === undefined) {
-      const hint = this.#hintFor({ text, hopeless: true, pod: "" });
-      return new ClusterError(`${this.#name} ${printable(text, 600)}`, { hint });
-    }
-    const pod = cause.pod === "" || this.#applied.kind === "Pod" ? "" : ` (Pod ${cause.pod})`;
-    let first = `${this.#name} ${text}: ${cause.text}${pod}`;
-    const rest: string[] = [];
-    const output = await this.#readLog(cause);
-    const panic =
-      output === undefined ? undefined : findPanic(output, { cwd: host.cwd, module: findMainModule(host.cwd) });
-    if (output !== undefined) rest.push(...lastLines(output).map((line) => `  | ${line}`));
-    if (panic !== undefined) {
-      const [place0] = panic.places;
-      first += `: ${panic.text}${place0 === undefined ? "" : ` at ${place0.file}:${place0.line}`}`;
-      rest.push(...panic.places.map(({ file, line }) => `  → ${file}:${line}`));
-    }
-    const isForeign = /exec format error/.test(`${cause.text} ${output ?? ""}`);
-    const platform = isForeign && cause.node !== undefined ? await this.#platformOf(cause.node) : undefined;
-    if (platform !== undefined) first += `. The program is for another processor: node ${cause.node} is ${platform}`;
-    return new ClusterError([printable(first, 1200), ...rest].join("\n"), {
-      hint: isForeign
-        ? `Build for the platform of the nodes: --platform=${platform ?? "linux/ARCH"}`
-        : this.#hintFor(cause),
-    });
-  }
-
-  /** The command of kubectl that says more. */
-  #hintFor({ log, pod }: Cause): string {
-    const place = this.#namespace === "default" ? "" : ` -n ${this.#namespace}`;
-    if (pod === "") return `kubectl describe ${this.#name}${place}`;
-    if (log === undefined) return `kubectl describe pod/${pod}${place}`;
-    return `kubectl logs pod/${pod} -c ${log.container}${place}`;
-  }
-
-  async #readLog({ log, pod }: Cause): Promise<string | undefined> {
-    if (log === undefined) return undefined;
-    return this.#ask(() => this.#options.api.readLog({ namespace: this.#namespace, name: pod }, log));
-  }
-
-  /** The platform of a node; undefined if the user may not read it. */
-  async #platformOf(name: string): Promise<string | undefined> {
-    const answer = await this.#ask(() => this.#options.api.get(`/api/v1/nodes/${encodeURIComponent(name)}`));
-    if (answer?.kind !== "object") return undefined;
-    const parts = ["operatingSystem", "architecture"].map((key) => textAt(answer.value, "status", "nodeInfo", key));
-    return printable(parts.join("/"), 100);
+  #failure(verdict: Verdict): Promise<ClusterError> {
+    const { api, host } = this.#options;
+    return explainVerdict(verdict, { api, applied: this.#applied, host, namespace: this.#namespace });
   }
 
   /** What kubectl can tell a user who may not read the object. */
@@ -259,41 +181,6 @@ function hasStarted(pod: unknown): boolean {
   return listAt(pod, "status", "containerStatuses").some((status) => {
     return fieldAt(status, "state", "running") !== undefined || fieldAt(status, "state", "terminated") !== undefined;
   });
-}
-
-/** The selector of a workload, as the API takes it. */
-function selectorOf(object: unknown): string | undefined {
-  const labels = fieldAt(object, "spec", "selector", "matchLabels");
-  const parts = Object.entries(typeof labels === "object" && labels !== null ? labels : {}).map(
-    ([key, value]) => `${key}=${value}`,
-  );
-  for (const each of listAt(object, "spec", "selector", "matchExpressions")) {
-    const key = textAt(each, "key");
-    const values = listAt(each, "values").join(",");
-    switch (textAt(each, "operator")) {
-      case "In":
-        parts.push(`${key} in (${values})`);
-        break;
-      case "NotIn":
-        parts.push(`${key} notin (${values})`);
-        break;
-      case "Exists":
-        parts.push(key);
-        break;
-      case "DoesNotExist":
-        parts.push(`!${key}`);
-    }
-  }
-  return parts.length === 0 ? undefined : parts.join(",");
-}
-
-function revisionOf(object: unknown): string {
-  return textAt(object, "metadata", "annotations", "deployment.kubernetes.io/revision");
-}
-
-function isOwnedBy(object: unknown, owner: unknown): boolean {
-  const uid = textAt(owner, "metadata", "uid");
-  return uid !== "" && listAt(object, "metadata", "ownerReferences").some((each) => textAt(each, "uid") === uid);
 }
 
 /** `2m0s` would be exact, `2 s` and `1.5 s` are what people read. */

@@ -332,10 +332,10 @@ describe.skipIf(programs === undefined)("the wait for a rollout", () => {
     expect(stderr).toMatch(/^deployment\/probed is ready after [\d.]+s$/m);
   });
 
-  test("a watch with --wait tells how each rollout goes on, and goes on itself", async () => {
+  test("a watch tells how each rollout goes on, and goes on itself", async () => {
     bench.tree.write({ "live.yaml": deployment("live") });
     const env = { KUBECONFIG: server.kubeconfig, TMPDIR: bench.work.at("") };
-    const running = bench.start(["apply", "-f", "live.yaml", "-W", "--wait"], { env });
+    const running = bench.start(["apply", "-f", "live.yaml", "-W"], { env });
     const says = (text: string): Promise<void> => waitUntil(() => running.stderr().includes(text), running);
     const pod = await roll("live", waiting("CreateContainerConfigError", 'secret "db" not found'));
     await says(
@@ -352,6 +352,20 @@ describe.skipIf(programs === undefined)("the wait for a rollout", () => {
     expect(code).toBe(130);
     expect(stderr.match(/^ {2}applied 1 document/gm)).toHaveLength(2);
     expect(readdirSync(bench.work.at("")).filter((name) => name.startsWith("ko-api-"))).toEqual([]);
+  });
+
+  test("a watch with --wait=false tells nothing of rollouts", async () => {
+    bench.tree.write({ "silent.yaml": deployment("silent") });
+    const env = { KUBECONFIG: server.kubeconfig, TMPDIR: bench.work.at("") };
+    const running = bench.start(["apply", "-f", "silent.yaml", "-W", "--wait=false"], { env });
+    await roll("silent", {});
+    await waitUntil(() => running.stderr().includes("watching"), running);
+    await ready("silent");
+    bench.tree.write({ "silent.yaml": `# changed\n${deployment("silent")}` });
+    await waitUntil(() => (running.stderr().match(/^ {2}applied 1 document/gm) ?? []).length === 2, running);
+    process.kill(running.pid, "SIGINT");
+    const { stderr } = await running.result;
+    expect(stderr).not.toContain("deployment/silent");
   });
 
   test("several failures are several errors; a Job fails by its own condition, and a Pod by its phase", async () => {

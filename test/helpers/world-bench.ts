@@ -171,8 +171,9 @@ export function makeBench(files: Files, options: BenchOptions): Bench {
     start: (args, more = {}) => begin([...ourCommand(), ...args], more, true),
     goCalls: () => (existsSync(calls) ? readFileSync(calls, "utf8").trimEnd().split("\n") : []),
     stubKubectl: (script) => {
-      // The look at the cluster beside a build that takes long is no concern of the script.
-      const look = 'case "$1-$2" in config-view | get-namespace | get-nodes) exit 0 ;; esac';
+      // The look at the cluster beside a build, and at a rollout after it, is no concern of the script.
+      const look =
+        'case "$1-$2" in config-view | get-namespace | get-nodes) exit 0 ;; proxy-*) exec sleep 3600 ;; esac';
       work.write({ "stubs/kubectl": { executable: `#!/bin/sh\n${look}\n${script}\n` } });
       return { PATH: `${work.at("stubs")}:${env["PATH"] ?? ""}` };
     },
