@@ -75,7 +75,9 @@ async function runRounds(
   const words = [...kubectlArguments(own, invocation.given), ...invocation.afterDashes];
   const wait = (await import("./cli-options.ts")).readWait(own.wait);
   const isSilent = invocation.given.has("wait") && wait === undefined;
-  await using teller = isSilent ? undefined : await openTeller({ host, words, limit: wait ?? TELLING_MS });
+  const { WatchedCluster } = await import("./rollout-proxy.ts");
+  await using cluster = new WatchedCluster({ host, words });
+  await using teller = isSilent ? undefined : await openTeller({ host, cluster, limit: wait ?? TELLING_MS });
   return await besideCluster(invocation, { build, host, log }, (watched) => {
     const { host: watchedHost, nodes } = watched;
     const handOver = createFeeder(watchedHost, { ...invocation, log, teller });

@@ -81,6 +81,8 @@ export interface Host {
   out(data: string | Uint8Array): Promise<void>;
   /** Writes to stderr, in the order of the calls. Failures are ignored. */
   err(text: string): void;
+  /** Settles when stdout and stderr have taken all that was written. */
+  drained(): Promise<void>;
   /** In GitHub Actions only: writes a workflow command. @param line without line end; escaped */
   readonly annotate?: (line: string) => void;
   /**
@@ -185,6 +187,7 @@ export function createHost(): Host {
       }
     },
     err: (text) => void writeStderr(text),
+    drained: () => write.drained(),
     readStdin: (maxBytes) => readStdin(maxBytes, controller.signal),
     readLine: () => readLine(Bun.stdin.stream(), controller.signal),
     run: (argv, options = {}) =>
@@ -276,10 +279,15 @@ function isStdoutClosed(): boolean {
   }
 }
 
+interface Writer {
+  (file: Bun.BunFile, data: string | Uint8Array): Promise<number>;
+  readonly drained: () => Promise<void>;
+}
+
 /** Makes a writer for stdout and stderr that keeps the order of the calls across both. */
-function createWriter(): (file: Bun.BunFile, data: string | Uint8Array) => Promise<number> {
+function createWriter(): Writer {
   let last: Promise<unknown> = Promise.resolve();
-  return async (file, data) => {
+  const write = async (file: Bun.BunFile, data: string | Uint8Array): Promise<number> => {
     // Bun.write() of an empty text would truncate the file that the stream goes to.
     if (data.length === 0) return 0;
     // process.stdout.write() loses data if a pipe cannot take all at once (docs/rules.md, Bun 1), and file.writer()
@@ -288,6 +296,7 @@ function createWriter(): (file: Bun.BunFile, data: string | Uint8Array) => Promi
     last = written.catch(() => {});
     return written;
   };
+  return Object.assign(write, { drained: () => last.then(() => {}) });
 }
 
 async function writeToStream(file: Bun.BunFile, data: string | Uint8Array): Promise<number> {

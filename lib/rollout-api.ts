@@ -18,6 +18,14 @@ export type Answer =
   /** The user may not read this. */
   | { readonly kind: "forbidden"; readonly message: string };
 
+/** An answer that comes bit by bit. */
+export interface StreamAnswer {
+  readonly status: number;
+  readonly headers: Headers;
+  /** Read at most once. Leaving the loop early ends the connection. */
+  readonly body: AsyncIterable<Uint8Array>;
+}
+
 /** Milliseconds that one request may take. */
 const REQUEST_MS = 10_000;
 /** The most bytes of an answer that are read: lists of pods and events of one workload. */
@@ -117,6 +125,24 @@ export class ClusterApi implements AsyncDisposable {
     return status === 200 ? text : undefined;
   }
 
+  /**
+   * Opens an answer without an end, such as a watch. A log that is followed has no head until its first line.
+   *
+   * @throws {KoError} If the API server does not answer. Reading the body throws any error when the connection ends early.
+   */
+  async stream(path: string, signal: AbortSignal): Promise<StreamAnswer> {
+    if (this.#isEnded) throw new KoError('Cannot ask the API server: "kubectl proxy" ended', { transient: true });
+    try {
+      const { body, headers, status } = await fetch(`http://localhost${path}`, {
+        ...{ unix: this.#socket, signal: AbortSignal.any([this.#signal, signal]) },
+        ...{ keepalive: false, timeout: false, decompress: false },
+      });
+      return { status, headers, body: body === null ? noBody() : chunksOf(body) };
+    } catch (cause) {
+      throw new KoError(`The API server does not answer: ${messageOf(cause)}`, { cause, transient: true });
+    }
+  }
+
   /** The path of an object; undefined if the server does not know its kind. */
   async pathOf(applied: Applied, namespace: string): Promise<string | undefined> {
     const plural = pluralOf(applied) ?? (await this.#findPlural(applied));
@@ -157,6 +183,18 @@ export class ClusterApi implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#stop();
+  }
+}
+
+async function* noBody(): AsyncGenerator<Uint8Array, void, void> {}
+
+/** Reads without delay, and ends the connection if its reader leaves. */
+async function* chunksOf(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array, void, void> {
+  const reader = body.getReader();
+  try {
+    for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
+  } finally {
+    await reader.cancel().catch(() => {});
   }
 }
 

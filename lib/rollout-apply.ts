@@ -4,7 +4,7 @@ import { clusterArguments, runKubectl } from "./kubectl.ts";
 import { readContext } from "./kubectl-cluster.ts";
 import type { Log } from "./log.ts";
 import { ClusterApi } from "./rollout-api.ts";
-import { type Applied, findApplied } from "./rollout-objects.ts";
+import { findApplied, nameAfter } from "./rollout-objects.ts";
 import { waitForRollout } from "./rollout.ts";
 import type { Timing } from "./timing.ts";
 
@@ -65,15 +65,4 @@ export async function applyAndWait(host: Host, options: ApplyOptions): Promise<n
   const api = await opening;
   await timing.time("rollout", command, () => waitForRollout(named, { host, log, api, flags, namespace, limit }));
   return code;
-}
-
-/** Gives an object whose name the server made the name that kubectl printed: `job.batch/clean-x7k2p created`. */
-function nameAfter(applied: Applied, said: string): Applied {
-  if (applied.name !== "") return applied;
-  const kind = applied.kind.toLowerCase();
-  for (const [, type = "", name = ""] of said.matchAll(/^([a-z][\w.-]*)\/(\S+) /gm)) {
-    const isSame = type === kind || type.startsWith(`${kind}.`);
-    if (isSame && name.startsWith(applied.generateName)) return { ...applied, name };
-  }
-  return applied;
 }

@@ -31,8 +31,16 @@ const MAX_DEPTH = 10;
 
 /** The objects of YAML that a rollout has: workloads, and custom resources. */
 export async function findApplied(text: string): Promise<readonly Applied[]> {
+  return (await readObjects(text)).map(appliedOf).filter((applied) => {
+    const isNamed = applied.name !== "" || applied.generateName !== "";
+    return isNamed && (pluralOf(applied) !== undefined || isCustom(applied));
+  });
+}
+
+/** The objects of YAML, with those of lists. */
+export async function readObjects(text: string): Promise<readonly unknown[]> {
   const yaml = await loadYaml();
-  const found: Applied[] = [];
+  const found: unknown[] = [];
   for (const document of splitDocuments(new TextEncoder().encode(text), "<applied>")) {
     try {
       collect(toPlainValue(yaml, composeTokens(yaml, readTokens(yaml, document), document)), { found, depth: 0 });
@@ -44,18 +52,31 @@ export async function findApplied(text: string): Promise<readonly Applied[]> {
   return found;
 }
 
-function collect(value: unknown, into: { readonly found: Applied[]; readonly depth: number }): void {
+function collect(value: unknown, into: { readonly found: unknown[]; readonly depth: number }): void {
   if (!isObject(value) || into.depth > MAX_DEPTH) return;
   for (const item of listAt(value, "items")) collect(item, { ...into, depth: into.depth + 1 });
-  const applied = {
-    apiVersion: textAt(value, "apiVersion"),
-    kind: textAt(value, "kind"),
-    namespace: textAt(value, "metadata", "namespace") || undefined,
-    name: textAt(value, "metadata", "name"),
-    generateName: textAt(value, "metadata", "generateName"),
+  into.found.push(value);
+}
+
+export function appliedOf(object: unknown): Applied {
+  return {
+    apiVersion: textAt(object, "apiVersion"),
+    kind: textAt(object, "kind"),
+    namespace: textAt(object, "metadata", "namespace") || undefined,
+    name: textAt(object, "metadata", "name"),
+    generateName: textAt(object, "metadata", "generateName"),
   };
-  const isNamed = applied.name !== "" || applied.generateName !== "";
-  if (isNamed && (pluralOf(applied) !== undefined || isCustom(applied))) into.found.push(applied);
+}
+
+/** Gives an object whose name the server made the name that kubectl printed: `job.batch/clean-x7k2p created`. */
+export function nameAfter(applied: Applied, said: string): Applied {
+  if (applied.name !== "") return applied;
+  const kind = applied.kind.toLowerCase();
+  for (const [, type = "", name = ""] of said.matchAll(/^([a-z][\w.-]*)\/(\S+) /gm)) {
+    const isSame = type === kind || type.startsWith(`${kind}.`);
+    if (isSame && name.startsWith(applied.generateName)) return { ...applied, name };
+  }
+  return applied;
 }
 
 /** The plural of a workload of Kubernetes itself; undefined for other kinds. */

@@ -48,7 +48,7 @@ export async function findRevision(
 }
 
 /** The selector of a workload, as the API takes it. */
-function selectorOf(object: unknown): string | undefined {
+export function selectorOf(object: unknown): string | undefined {
   const labels = fieldAt(object, "spec", "selector", "matchLabels");
   const parts = Object.entries(typeof labels === "object" && labels !== null ? labels : {}).map(
     ([key, value]) => `${key}=${value}`,

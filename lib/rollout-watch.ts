@@ -1,19 +1,16 @@
 /** `ko apply -W`: how the rollout goes on after a round. It never fails the watch. */
-import { inBackground, until } from "./async.ts";
+import { until } from "./async.ts";
 import { KoError } from "./errors.ts";
 import { type Host, withSignal } from "./host.ts";
-import { clusterArguments } from "./kubectl.ts";
-import { readContext } from "./kubectl-cluster.ts";
 import type { Log } from "./log.ts";
-import { ClusterApi } from "./rollout-api.ts";
 import { findApplied } from "./rollout-objects.ts";
+import type { WatchedCluster } from "./rollout-proxy.ts";
 import { waitForRollout } from "./rollout.ts";
 import { formatFailure } from "./watch-screen.ts";
 
 export interface RolloutTellerOptions {
   readonly host: Host;
-  /** Arguments of kubectl, of which those count that say where the cluster is and who asks. */
-  readonly words: readonly string[];
+  readonly cluster: WatchedCluster;
   /** Milliseconds for one rollout. */
   readonly limit: number;
 }
@@ -33,9 +30,6 @@ const QUIET_MS = 5000;
 /** Follows the rollout of the last round. */
 export class RolloutTeller implements AsyncDisposable {
   readonly #options: RolloutTellerOptions;
-  /** Ends kubectl proxy, which outlives the rounds. */
-  readonly #closing = new AbortController();
-  #api: Promise<ClusterApi> | undefined;
   #ending = new AbortController();
   #last: Promise<void> = Promise.resolve();
   #failure = "";
@@ -54,16 +48,16 @@ export class RolloutTeller implements AsyncDisposable {
   }
 
   async #tell({ host: screen, log, text }: AppliedRound, signal: AbortSignal): Promise<void> {
-    const { host: outer, limit, words } = this.#options;
+    const { cluster, host: outer, limit } = this.#options;
     if (signal.aborted) return;
     const host = withSignal(screen, AbortSignal.any([outer.signal, signal]));
     const told: Log = { ...log, info: (line) => host.err(`  ${line}\n`) };
     try {
       const applied = (await findApplied(text)).filter(({ name }) => name !== "");
       if (applied.length === 0) return;
-      const flags = clusterArguments(words);
-      const { namespace = "default" } = await readContext(host, flags);
-      const api = await until(this.#openApi(host, { flags, log }), host.signal);
+      const namespace = await cluster.namespace(host);
+      const api = await until(cluster.openApi(log), host.signal);
+      const { flags } = cluster;
       await waitForRollout(applied, { host, log: told, api, flags, namespace, limit, quiet: QUIET_MS });
       this.#failure = "";
     } catch (error) {
@@ -76,25 +70,8 @@ export class RolloutTeller implements AsyncDisposable {
     }
   }
 
-  /** Starts kubectl proxy, unless it runs. */
-  async #openApi(
-    host: Host,
-    { flags, log }: { readonly flags: readonly string[]; readonly log: Log },
-  ): Promise<ClusterApi> {
-    const running = await this.#api?.catch(() => {});
-    if (running !== undefined && !running.isEnded) return running;
-    await running?.[Symbol.asyncDispose]();
-    const lasting = withSignal(host, AbortSignal.any([this.#options.host.signal, this.#closing.signal]));
-    return (this.#api = inBackground(ClusterApi.open({ host: lasting, log, flags })));
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     this.#ending.abort();
     await this.#last;
-    this.#closing.abort();
-    await this.#api?.then(
-      (api) => api[Symbol.asyncDispose](),
-      () => {},
-    );
   }
 }

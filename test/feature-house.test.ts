@@ -180,6 +180,7 @@ const UNTESTED: Readonly<Record<string, string>> = {
   "rollout-log": "feature-rollout.test.ts shows logs and panics",
   "rollout-objects": "rollout-state.test.ts finds objects with it",
   "rollout-pods": "feature-rollout.test.ts has a table of causes",
+  "rollout-proxy": "feature-rollout.test.ts runs a watch with it",
   "rollout-revision": "feature-rollout.test.ts finds Pods with it",
   "rollout-run": "feature-run.test.ts runs a Pod that cannot start",
   "rollout-watch": "feature-rollout.test.ts runs a watch with it",

@@ -137,6 +137,7 @@ export function fakeHost(changes: Partial<Host> = {}): FakeHost {
     monotonic: () => (time += 10),
     out: async (data) => void (stdout += typeof data === "string" ? data : new TextDecoder().decode(data)),
     err: (text) => void (stderr += text),
+    drained: async () => {},
     readStdin: async () => missing("stdin"),
     readLine: async () => missing("line"),
     run: async ([program]) => missing(program),
