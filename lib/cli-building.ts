@@ -53,11 +53,25 @@ export async function checkFlags(invocation: Building, host: Host): Promise<Buil
   }
   if (invocation.command === "build" || invocation.command === "resolve") await host.out("");
   if (invocation.command === "build" || invocation.command === "run") return build;
+  if (invocation.command !== "resolve") checkLogs(invocation);
   const { checkRequest } = await import("./yaml-inputs.ts");
   checkRequest(requestOf(invocation));
   const { selector } = invocation.flags;
   if (selector !== "") (await import("./yaml-selector.ts")).parseSelector(selector);
   return build;
+}
+
+/** @throws {UsageError} If logs are wanted of a run that ends, or of one that starts nothing. */
+function checkLogs({ afterDashes, command, flags }: Of<"apply" | "create">): void {
+  if (!flags.logs) return;
+  if (!flags.watch) {
+    throw new UsageError(`Cannot use --logs without --watch: "ko ${command}" ends when kubectl has ended`, {
+      hint: `Type: ko ${command} -W --logs`,
+    });
+  }
+  if (afterDashes.some((word) => /^--dry-run(?:=(?!none$)|$)/.test(word))) {
+    throw new UsageError("Cannot use --logs with --dry-run: nothing is started", { hint: "Leave one of them out." });
+  }
 }
 
 export function writesArchiveToStdout({ publish }: BuildOptions): boolean {

@@ -4,6 +4,7 @@
  * A flag is one entry here: the parser, `--help`, docs/reference.md and shell completion read it. cli-options.ts checks
  * the values beyond their kind.
  */
+import { LOGS_FLAGS, WAIT_FLAGS } from "./cli-flag-rollout.ts";
 import type { ListFlag } from "./cli-flags.ts";
 import { KUBECTL_FLAGS } from "./kubectl.ts";
 
@@ -323,15 +324,6 @@ const REPORT_FLAGS = {
   },
 } as const;
 
-const WAIT_FLAGS = {
-  wait: {
-    kind: "optional",
-    default: false,
-    placeholder: "TIME",
-    help: "Wait until the applied objects run, at most TIME (2m). If one does not run, say why. With -W, ko always tells that and never waits; --wait=false turns it off.",
-  },
-} as const;
-
 const LOGIN_CREDENTIAL_FLAGS = {
   username: { kind: "text", short: "u", default: "", placeholder: "USER", help: "User to log in as." },
   password: {
@@ -384,9 +376,13 @@ export const RESOLVE_FLAGS: typeof INPUT_FLAGS & typeof BUILD_COMMAND_FLAGS = {
 };
 
 /** The flags of `ko apply` and `ko create`. */
-export const APPLY_FLAGS: Omit<typeof RESOLVE_FLAGS, "platform"> & typeof WAIT_FLAGS & typeof ENDING_FLAGS = {
+export const APPLY_FLAGS: Omit<typeof RESOLVE_FLAGS, "platform"> &
+  typeof WAIT_FLAGS &
+  typeof LOGS_FLAGS &
+  typeof ENDING_FLAGS = {
   ...RESOLVE_FLAGS,
   ...WAIT_FLAGS,
+  ...LOGS_FLAGS,
   ...ENDING_FLAGS,
 };
 

@@ -12,6 +12,7 @@ import type { ReportFlags } from "./cli-options.ts";
 import { logLevelOf } from "./cli-parse.ts";
 import { exitCodeOf, UsageError } from "./errors.ts";
 import type { RecordOptions, RunRecord } from "./events-record.ts";
+import type { LogFollower, LogFollowerOptions } from "./follow.ts";
 import type { Log } from "./log.ts";
 import type { RolloutTeller, RolloutTellerOptions } from "./rollout-watch.ts";
 
@@ -78,16 +79,22 @@ async function runRounds(
   const { WatchedCluster } = await import("./rollout-proxy.ts");
   await using cluster = new WatchedCluster({ host, words });
   await using teller = isSilent ? undefined : await openTeller({ host, cluster, limit: wait ?? TELLING_MS });
+  await using logs = own.logs ? await openFollower({ host, cluster }) : undefined;
   return await besideCluster(invocation, { build, host, log }, (watched) => {
     const { host: watchedHost, nodes } = watched;
-    const handOver = createFeeder(watchedHost, { ...invocation, log, teller });
-    return watchAndRun(new YamlJob({ ...yaml, nodes, verb, handOver }), { ...options, host: watchedHost });
+    const handOver = createFeeder(watchedHost, { ...invocation, log, teller, logs });
+    return watchAndRun(new YamlJob({ ...yaml, nodes, verb, handOver, logs }), { ...options, host: watchedHost });
   });
 }
 
 async function openTeller(options: RolloutTellerOptions): Promise<RolloutTeller> {
   const { RolloutTeller: Teller } = await import("./rollout-watch.ts");
   return new Teller(options);
+}
+
+async function openFollower(options: LogFollowerOptions): Promise<LogFollower> {
+  const { LogFollower: Follower } = await import("./follow.ts");
+  return new Follower(options);
 }
 
 async function openRecord(options: RecordOptions): Promise<RunRecord> {

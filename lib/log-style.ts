@@ -9,13 +9,24 @@ export interface Style {
   readonly warning: (text: string) => string;
   readonly hint: (text: string) => string;
   readonly success: (text: string) => string;
+  /** Names that stand before lines of several programs: those with different numbers look different. */
+  readonly name: (text: string, n: number) => string;
 }
 
 const same = (text: string): string => text;
 
-export const plainStyle: Style = { error: same, warning: same, hint: same, success: same };
+export const plainStyle: Style = { error: same, warning: same, hint: same, success: same, name: same };
 
-const colours: Style = { error: colour(31), warning: colour(33), hint: colour(36), success: colour(32) };
+/** Cyan, magenta, blue, green, yellow: not the red of errors. */
+const NAME_COLOURS = [36, 35, 34, 32, 33] as const;
+
+const colours: Style = {
+  error: colour(31),
+  warning: colour(33),
+  hint: colour(36),
+  success: colour(32),
+  name: (text, n) => colour(NAME_COLOURS[n % NAME_COLOURS.length] ?? 36)(text),
+};
 
 export interface StyleOptions {
   readonly env: Readonly<Record<string, string>>;

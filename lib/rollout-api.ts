@@ -128,7 +128,7 @@ export class ClusterApi implements AsyncDisposable {
   /**
    * Opens an answer without an end, such as a watch. A log that is followed has no head until its first line.
    *
-   * @throws {KoError} If the API server does not answer. Reading the body throws any error when the connection ends early.
+   * @throws {KoError} If the API server does not answer, or does not to its end: then the body throws.
    */
   async stream(path: string, signal: AbortSignal): Promise<StreamAnswer> {
     if (this.#isEnded) throw new KoError('Cannot ask the API server: "kubectl proxy" ended', { transient: true });
@@ -193,6 +193,8 @@ async function* chunksOf(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8
   const reader = body.getReader();
   try {
     for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
+  } catch (cause) {
+    throw new KoError(`The API server does not answer: ${messageOf(cause)}`, { cause, transient: true });
   } finally {
     await reader.cancel().catch(() => {});
   }

@@ -225,6 +225,15 @@ export class WatchScreen {
     this.#write(text);
   }
 
+  /** Writes lines of programs, also with `-q`. They are no events. Settles when they are taken. */
+  async logs(text: string): Promise<void> {
+    this.hide();
+    this.#host.err(this.#isMidLine ? `\n${text}` : text);
+    this.#isMidLine = false;
+    this.#show();
+    await this.#host.drained();
+  }
+
   /** Writes a failure, also with `-q`. Its events are those of the error. */
   fail(error: unknown): void {
     this.#write(formatFailure(error, { cwd: this.#host.cwd, style: styleOf(this.#host) }));

@@ -5,6 +5,7 @@
 import { formatCount } from "./log.ts";
 import type { FlagValues } from "./cli-flags.ts";
 import { ClusterError, KoError, messageOf } from "./errors.ts";
+import type { LogFollower } from "./follow.ts";
 import type { Host } from "./host.ts";
 import { findKubectl, type KUBECTL_FLAGS, kubectlArguments, runKubectl } from "./kubectl.ts";
 import { type Log, RunWarnings } from "./log.ts";
@@ -38,6 +39,8 @@ export interface YamlJobOptions extends JobOptions {
   /** For the summary of a round. "printed" documents leave nothing behind in a cluster. */
   readonly verb: "printed" | "applied" | "created";
   readonly handOver: HandOver;
+  /** Learns the images. @default none */
+  readonly logs?: Pick<LogFollower, "know"> | undefined;
 }
 
 /** Hands over the documents that changed. @throws If the receiver does not take them. */
@@ -51,6 +54,8 @@ export interface FeederOptions {
   readonly log: Log;
   /** Tells how the rollout goes on. @default none */
   readonly teller?: Pick<RolloutTeller, "follow"> | undefined;
+  /** Shows the logs of the programs. @default none */
+  readonly logs?: Pick<LogFollower, "follow"> | undefined;
 }
 
 /** The result of a build: the documents and the programs published for them in this round. */
@@ -126,6 +131,7 @@ export class YamlJob implements WatchJob<YamlResult> {
     await logDebugged(reading.referring, { images, log: notesOf(context), place: this.#options.place });
     for (const { program } of images.values()) this.#attachable.add(program.importPath);
     this.#keepOnly([...reading.occurrences.keys()]);
+    for (const { program, reference } of this.#images.values()) this.#options.logs?.know(reference, program.importPath);
     return this.#handOver(reading, context);
   }
 
@@ -242,7 +248,7 @@ export function formatRound(documents: readonly YamlDocument[], isFirst: boolean
  */
 export function createFeeder(host: Host, options: FeederOptions): HandOver {
   findKubectl(host);
-  const { afterDashes, command, flags, given, log, teller } = options;
+  const { afterDashes, command, flags, given, log, logs, teller } = options;
   const args = [command, "-f", "-", ...kubectlArguments(flags, given), ...afterDashes];
   // To create objects again fails for those that exist by now.
   const transient = command === "apply";
@@ -253,12 +259,16 @@ export function createFeeder(host: Host, options: FeederOptions): HandOver {
     const stdin = new TextEncoder().encode(yaml);
     const held: (string | Uint8Array)[] = [];
     let errors = "";
+    let said = "";
     if (!isRetry) context.showCause();
     const run = (): Promise<number> =>
       runKubectl(context.host, args, {
         log,
         stdin,
-        onOutput: (chunk) => (isRetry ? held.push(chunk) : context.host.out(chunk)),
+        onOutput: (chunk) => {
+          if (said.length < MAX_SAID) said += new TextDecoder().decode(chunk);
+          return isRetry ? held.push(chunk) : context.host.out(chunk);
+        },
         onError: (text) => {
           errors += text;
           if (isRetry) held.push(text);
@@ -286,8 +296,12 @@ export function createFeeder(host: Host, options: FeederOptions): HandOver {
       throw new ClusterError(`kubectl ${command} failed with exit code ${code}`, { transient: isTransient });
     }
     teller?.follow({ text: yaml, host: context.host, log: context.log });
+    logs?.follow({ text: yaml, said, log: context.log, showLogs: context.showLogs });
   };
 }
+
+/** Characters of kubectl's output that are searched for names: lines of some ten thousand objects. */
+const MAX_SAID = 4 * 1024 * 1024;
 
 /** Complaints of kubectl that hold until a file or a flag changes: the same objects are not applied again. */
 const HOPELESS =

@@ -77,6 +77,8 @@ export interface RoundContext {
   readonly showNote: (line: string) => void;
   /** Shows the cause of the round, if nothing has yet: another program is going to write. */
   readonly showCause: () => void;
+  /** Writes lines of programs, also after the round. Settles when they are taken. */
+  readonly showLogs: (text: string) => Promise<void>;
 }
 
 export interface WatchOptions {
@@ -307,6 +309,7 @@ class WatchLoop<R> implements AsyncDisposable {
       showPrograms: (changes) => report.programs(changes),
       showNote: (line) => report.note(line),
       showCause: () => report.head(),
+      showLogs: (text) => screen.logs(text),
     };
     let result: R | undefined;
     try {

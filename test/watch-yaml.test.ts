@@ -274,7 +274,7 @@ function contextOf(host: Host, { isRetry = false } = {}): RoundContext {
     get cache() {
       return unused();
     },
-    ...{ watch: unused, showPrograms: unused, showNote: unused, showCause: () => {} },
+    ...{ watch: unused, showPrograms: unused, showNote: unused, showCause: () => {}, showLogs: async () => {} },
   };
 }
 

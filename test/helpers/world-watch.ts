@@ -210,6 +210,7 @@ export async function runRound<R>(
     showPrograms: (changes) => void (changes.length > 0 && shown.push(changes)),
     showNote: (line) => void shown.push(line),
     showCause: () => {},
+    showLogs: async () => {},
   };
   let [result, summary, error]: [R | undefined, string | undefined, unknown] = [undefined, undefined, undefined];
   try {
