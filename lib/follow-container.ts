@@ -85,6 +85,8 @@ export class ContainerLog {
   readonly #complaints = new Set<string>();
   #state: ContainerState;
   #changed = Promise.withResolvers<void>();
+  /** The end of what was read, without a line end: a connection was cut within a line, or the program ended so. */
+  #rest: LogLine | undefined;
 
   constructor(state: ContainerState, options: ContainerLogOptions) {
     this.#state = state;
@@ -108,7 +110,7 @@ export class ContainerLog {
         await until(this.#changed.promise, signal);
       }
       // By now the name may be that of another Pod, which has a follower of its own.
-      if (this.#state.isGone) return;
+      if (this.#state.isGone) return this.#finish();
       const { isRunning, version } = this.#state;
       const { lines, outcome } = await this.#read(!isRunning);
       if (outcome === "forbidden") return;
@@ -117,6 +119,12 @@ export class ContainerLog {
       failures = lines > 0 ? 0 : failures + 1;
       await this.#pause(WAITS_MS[Math.min(failures, WAITS_MS.length - 1)] ?? 0);
     }
+  }
+
+  /** Shows the last words that have no line end: nothing follows them. */
+  async #finish(): Promise<void> {
+    const rest = this.#rest;
+    if (rest !== undefined && !this.#seen.replay().has(rest)) await this.#options.sink.write([rest.text]);
   }
 
   /** Waits; a change ends the wait, unless it has just begun. */
@@ -149,6 +157,7 @@ export class ContainerLog {
         if (!this.#complaints.has(why)) this.#options.sink.complain(why);
         this.#complaints.add(why);
       }
+      if (reading.hasBytes) this.#rest = reading.rest;
       return { outcome, lines: reading.lines };
     } finally {
       stop();
@@ -165,6 +174,9 @@ class Reading {
   readonly complaints = new Set<string>();
   /** New lines. */
   lines = 0;
+  hasBytes = false;
+  /** Behind the last line end; undefined if that is nothing, or was shown. */
+  rest: LogLine | undefined;
   /** When the last bytes came. */
   movedAt = systemClock.monotonic();
 
@@ -226,12 +238,18 @@ class Reading {
       }
       if (fresh.length > 0) await this.#options.sink.write(fresh);
     };
-    for await (const chunk of body) {
-      await take(splitter.push(chunk));
-      this.movedAt = systemClock.monotonic();
+    try {
+      for await (const chunk of body) {
+        this.hasBytes ||= isCurrent;
+        await take(splitter.push(chunk));
+        this.movedAt = systemClock.monotonic();
+      }
+      const end = isComplete ? splitter.rest() : undefined;
+      if (end !== undefined) await take([end]);
+    } finally {
+      const rest = splitter.rest();
+      if (rest !== undefined && isCurrent) this.rest = readLogLine(rest);
     }
-    const rest = isComplete ? splitter.rest() : undefined;
-    if (rest !== undefined) await take([rest]);
   }
 
   #note(line: LogLine): string {

@@ -349,8 +349,8 @@ describe.skipIf(programs === undefined)("the logs of a watch", () => {
     await waitUntil(() => following.lines.length === 2);
     await api("DELETE", podPath(`${name}-a`));
     old.print(["stopping"]);
-    old.end();
-    await expectLines(following, ["web │ starting", "web/2 │ hello", "web/1 │ stopping"]);
+    old.end("stopped");
+    await expectLines(following, ["web │ starting", "web/2 │ hello", "web/1 │ stopping", "web/1 │ stopped"]);
   });
 
   test("a Pod that takes the place of another with the same name, and a log that is rotated", async () => {

@@ -1,0 +1,119 @@
+/** `ko apply -W --logs` on a node that runs Pods: each line of a program comes once, over rollouts, restarts and cuts. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { listAt, parseJson, textAt } from "../../lib/json.ts";
+import { goMod } from "../helpers/go.ts";
+import { startRegistry, type TestRegistry } from "../helpers/registry.ts";
+import { type Bench, makeBench } from "../helpers/world-bench.ts";
+import { waitUntil } from "../helpers/world-programs.ts";
+import { startWatching } from "../helpers/world-watch.ts";
+import { type Node, startNode } from "./node.ts";
+
+/** Counts to stdout and stderr, at first as quickly as it can; ends when it is asked to, and says so. */
+const counter = (version: string): string => `package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+)
+
+func main() {
+	var lock sync.Mutex
+	n := 0
+	count := func(lines int) {
+		lock.Lock()
+		defer lock.Unlock()
+		for range lines {
+			n++
+			fmt.Println("${version}", n)
+		}
+	}
+	count(5000)
+	end := func(code int) {
+		count(500)
+		lock.Lock()
+		fmt.Printf("${version} end")
+		os.Exit(code)
+	}
+	http.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { go end(3) })
+	go http.ListenAndServe(":8080", nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	for {
+		select {
+		case <-signals:
+			end(0)
+		case <-time.After(5 * time.Millisecond):
+			count(1)
+		}
+	}
+}
+`;
+const YAML = `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: counter}
+spec:
+  selector: {matchLabels: {app: counter}}
+  template:
+    metadata: {labels: {app: counter}}
+    spec: {containers: [{name: c, image: ko://example.com/counter}]}
+`;
+
+let node: Node;
+let registry: TestRegistry;
+let bench: Bench;
+
+beforeAll(async () => {
+  [node, registry] = await Promise.all([startNode(), startRegistry()]);
+  const files = { "go.mod": goMod("example.com/counter", { go: "1.22" }), "main.go": counter("one"), "c.yaml": YAML };
+  bench = makeBench(files, { host: registry.host });
+});
+
+afterAll(async () => {
+  bench?.[Symbol.dispose]();
+  await node?.[Symbol.asyncDispose]();
+  await registry?.[Symbol.asyncDispose]();
+});
+
+/** The runs of a version: each counts from 1, without a gap. */
+function runsOf(stderr: string, version: string): readonly (readonly string[])[] {
+  const runs: string[][] = [];
+  for (const [, text = ""] of stderr.matchAll(new RegExp(`^counter │ ${version} (.*)$`, "gm"))) {
+    if (text === "1") runs.push([]);
+    runs.at(-1)?.push(text);
+  }
+  return runs;
+}
+
+function expectWhole(run: readonly string[] | undefined, end: "end" | "cut"): void {
+  const numbers = end === "end" ? run?.slice(0, -1) : run;
+  expect(run?.at(-1)).toEqual(end === "end" ? "end" : expect.stringMatching(/^\d+$/));
+  expect(numbers?.join()).toBe(Array.from({ length: numbers?.length ?? 0 }, (_, i) => `${i + 1}`).join());
+  expect(numbers?.length).toBeGreaterThanOrEqual(5000);
+}
+
+test("a crash, a rollout", async () => {
+  const env = { KUBECONFIG: node.server.kubeconfig };
+  await using watching = startWatching(bench, ["apply", "-W", "--logs", "-f", "c.yaml"], { env });
+  const { running } = watching;
+  const has = (text: string): Promise<void> => waitUntil(() => running.stderr().includes(text), running);
+  await has("counter │ one 5001\n");
+  const { stdout } = await node.server.kubectl(["get", "pods", "-l", "app=counter", "-o", "json"]);
+  const address = textAt(listAt(parseJson(stdout), "items")[0], "status", "podIP");
+  await fetch(`http://${address}:8080/crash`);
+  await has("counter │ one end\n");
+  await waitUntil(() => runsOf(running.stderr(), "one").length === 2, running);
+  bench.tree.write({ "main.go": counter("two") });
+  await has("counter │ two 5001\n");
+  await waitUntil(() => running.stderr().split("counter │ one end\n").length === 3, running);
+  const { stderr } = await watching.end("SIGINT");
+  const ones = runsOf(stderr, "one");
+  expect(ones).toHaveLength(2);
+  for (const run of ones) expectWhole(run, "end");
+  expect(runsOf(stderr, "two")).toHaveLength(1);
+  expectWhole(runsOf(stderr, "two")[0], "cut");
+});
