@@ -29,7 +29,7 @@ export interface ContainerState {
 }
 
 export interface ContainerLogOptions {
-  readonly openApi: () => Promise<ClusterApi>;
+  readonly openApi: () => Promise<Pick<ClusterApi, "stream">>;
   readonly place: ContainerPlace;
   /** Older lines are left out: `2024-01-01T00:00:00Z`. @default none */
   readonly since: string | undefined;
@@ -227,7 +227,7 @@ class Reading {
       const fresh: string[] = [];
       for (const raw of lines) {
         const line = readLogLine(raw);
-        if (line === undefined) this.#complain(raw.bytes);
+        if (line === undefined) this.#complain(raw.bytes, isCurrent);
         else if (replay.has(line)) isUnknown = false;
         else {
           if (isUnknown && (await this.#readPrevious())) replay = this.#seen.replay();
@@ -248,7 +248,10 @@ class Reading {
       if (end !== undefined) await take([end]);
     } finally {
       const rest = splitter.rest();
-      if (rest !== undefined && isCurrent) this.rest = readLogLine(rest);
+      if (isCurrent && rest !== undefined) {
+        this.rest = readLogLine(rest);
+        if (this.rest === undefined) this.#complain(rest.bytes, isCurrent);
+      }
     }
   }
 
@@ -258,8 +261,12 @@ class Reading {
     return line.text;
   }
 
-  /** A line without a time is of the node. The end of a long line has none either: it comes first, when read again. */
-  #complain(bytes: Uint8Array): void {
+  /**
+   * A line without a time is of the node. The end of a long line has none either: it comes first, when read again. That
+   * the instance before has no log is no matter: all of it may have been shown.
+   */
+  #complain(bytes: Uint8Array, isCurrent: boolean): void {
+    if (!isCurrent) return;
     const text = printable(new TextDecoder().decode(bytes).trim(), 300);
     if (COMPLAINT.test(text)) this.complaints.add(text);
   }

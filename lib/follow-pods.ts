@@ -18,7 +18,7 @@ export type PodEvent =
   | { readonly kind: "forbidden"; readonly message: string };
 
 export interface PodWatchOptions {
-  readonly openApi: () => Promise<ClusterApi>;
+  readonly openApi: () => Promise<Pick<ClusterApi, "stream">>;
   readonly namespace: string;
   /** Which Pods: `labelSelector`, `fieldSelector`. */
   readonly query: Readonly<Record<string, string>>;

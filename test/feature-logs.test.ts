@@ -376,6 +376,24 @@ describe.skipIf(programs === undefined)("the logs of a watch", () => {
     );
   });
 
+  test("kubectl proxy that is ended is started again, and each line comes once", async () => {
+    const name = `proxy${names++}`;
+    const following = follow(deployment(name));
+    const container = await run(`${name}-a`, name);
+    for (let i = 0; i < 3; i++) {
+      container.print(numbered(i * 10, 10));
+      await waitUntil(() => following.lines.length === i * 10 + 10);
+      const pattern = "proxy --unix-socket=";
+      const found = Bun.spawnSync(["pgrep", "-P", String(process.pid), "-f", pattern])
+        .stdout.toString()
+        .trim();
+      for (const pid of found.split("\n")) process.kill(Number(pid), "SIGKILL");
+    }
+    await run(`${name}-b`, `${name}-foreign`);
+    container.print(numbered(30, 1));
+    await expectLines(following, printed(31));
+  });
+
   test("control characters, escapes, long lines and bytes that are no text are harmless", async () => {
     const name = `odd${names++}`;
     const following = follow(deployment(name));

@@ -214,6 +214,28 @@ describe("WatchScreen", () => {
     const subject = { text: "linux/amd64", importPaths: ["example.com/web"] };
     const compiling: Event = { type: "stage", state: "begin", stage: "compile", id: 1, subject };
 
+    test("lines of programs stay above it, and above the status line, and are never behind another line", async () => {
+      const { pass, round, screen, shown } = await openRound();
+      await screen.logs("web │ one\n");
+      expect(await shown()).toEqual(["web │ one", "watching 3 packages"]);
+      round.add(compiling);
+      pass(200);
+      await screen.logs("web │ two\nweb │ three\n");
+      expect(await shown()).toEqual([
+        "web │ one",
+        "web │ two",
+        "web │ three",
+        "pkg/a.go: 0.2 s, compiling linux/amd64",
+      ]);
+      await screen.host.out("half a line");
+      await screen.logs("web │ four\n");
+      expect((await shown()).slice(3)).toEqual([
+        ...["half a line", "web │ four"],
+        "pkg/a.go: 0.2 s, compiling linux/amd64",
+      ]);
+      round[Symbol.dispose]();
+    });
+
     test("shows its programs below what stays, and then the status line again", async () => {
       const { pass, round, screen, shown } = await openRound();
       round.add({
