@@ -24,6 +24,8 @@ export interface ContainerState {
   readonly isRunning: boolean;
   /** Changes when an instance starts or ends. */
   readonly version: string;
+  /** Nothing starts in the Pod again: that of a Job, or an evicted one. */
+  readonly isOver: boolean;
   /** The Pod is no longer in the cluster. */
   readonly isGone: boolean;
 }
@@ -47,7 +49,7 @@ export interface LogSink {
   forbid(why: string): void;
 }
 
-export const GONE: ContainerState = { hasLog: false, isRunning: false, version: "", isGone: true };
+export const GONE: ContainerState = { hasLog: false, isRunning: false, version: "", isOver: true, isGone: true };
 
 /** Milliseconds before another attempt; the last one also for all later ones. */
 const WAITS_MS = [50, 200, 500, 1000, 2000, 5000] as const;
@@ -73,7 +75,8 @@ export function stateOf(pod: unknown, container: string): ContainerState {
     textAt(status, "containerID"),
     isRunning,
   ];
-  return { hasLog: isRunning || ended.some(Boolean), isRunning, version: version.join(" "), isGone: false };
+  const isOver = ["Succeeded", "Failed"].includes(textAt(pod, "status", "phase"));
+  return { hasLog: isRunning || ended.some(Boolean), isRunning, version: version.join(" "), isOver, isGone: false };
 }
 
 /** The end of one reading. "over": the node has no more of this log. "forbidden": the user may not read it. */
@@ -93,6 +96,11 @@ export class ContainerLog {
     this.#options = options;
   }
 
+  /** Whether the Pod is still there, and nothing of it is left to read. */
+  get isComplete(): boolean {
+    return !this.#state.isGone;
+  }
+
   /** The Pod has changed. */
   update(state: ContainerState): void {
     this.#state = state;
@@ -100,13 +108,14 @@ export class ContainerLog {
     this.#changed = Promise.withResolvers();
   }
 
-  /** Follows the log until the Pod is gone, or may not be read. @throws The signal's reason. */
+  /** Follows the log until the Pod is over or gone, or may not be read. @throws The signal's reason. */
   async run(): Promise<void> {
     const { signal } = this.#options;
     let read = "";
     let failures = 0;
     for (;;) {
       while (!this.#state.isGone && (!this.#state.hasLog || this.#state.version === read)) {
+        if (this.#state.isOver) return;
         await until(this.#changed.promise, signal);
       }
       // By now the name may be that of another Pod, which has a follower of its own.

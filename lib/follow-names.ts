@@ -33,8 +33,8 @@ export class LogNames {
   readonly #programs = new Map<string, string>();
   /** Import paths by repository: images of earlier runs have other digests. */
   readonly #repositories = new Map<string, Set<string>>();
-  /** Containers of objects, by program. */
-  readonly #users = new Map<string, Set<string>>();
+  /** By program: the containers of objects that run it now, and in how many Pods. */
+  readonly #users = new Map<string, Map<string, number>>();
   /** Numbers that are taken, by container and revision. */
   readonly #numbers = new Map<string, Set<number>>();
 
@@ -55,8 +55,8 @@ export class LogNames {
     const [only, ...others] = this.#repositories.get(repositoryOf(image)) ?? [];
     const program = this.#programs.get(image) ?? (others.length === 0 ? only : undefined) ?? container;
     const user = JSON.stringify([resource, container]);
-    const users = this.#users.get(program) ?? new Set();
-    this.#users.set(program, users.add(user));
+    const users = this.#users.get(program) ?? new Map<string, number>();
+    this.#users.set(program, users.set(user, (users.get(user) ?? 0) + 1));
     const labels = REVISIONS.map((label) => textAt(pod, "metadata", "labels", label));
     const replicas = JSON.stringify([user, textAt(pod, "metadata", "namespace"), ...labels]);
     const taken = this.#numbers.get(replicas) ?? new Set();
@@ -68,11 +68,14 @@ export class LogNames {
       label: () => {
         const names = shortNames([...new Set(this.#programs.values())]);
         const own = names.get(program) ?? program;
-        const text = users.size === 1 ? own : hasOne(users, resource) ? name : `${name}.${container}`;
+        const text = users.size < 2 ? own : hasOne(users.keys(), resource) ? name : `${name}.${container}`;
         const colour = [...this.#users.keys()].indexOf(program);
         return { text: taken.size > 1 || number > 1 ? `${text}/${number}` : text, colour };
       },
       [Symbol.dispose]: () => {
+        const left = (users.get(user) ?? 1) - 1;
+        if (left > 0) users.set(user, left);
+        else users.delete(user);
         taken.delete(number);
         if (taken.size === 0) this.#numbers.delete(replicas);
       },
@@ -81,7 +84,7 @@ export class LogNames {
 }
 
 /** Whether an object runs the program in one container only. */
-function hasOne(users: ReadonlySet<string>, resource: string): boolean {
+function hasOne(users: Iterable<string>, resource: string): boolean {
   return [...users].filter((user) => user.startsWith(`${JSON.stringify([resource]).slice(0, -1)},`)).length === 1;
 }
 

@@ -29,6 +29,8 @@ export interface FollowedRound {
   readonly showLogs: (text: string) => Promise<void>;
 }
 
+/** Objects whose Pods are watched at once, the newest ones. */
+const MAX_OBJECTS = 50;
 /** Containers that are followed at once: each has a connection, and ko's own requests need some, too. */
 const MAX_CONTAINERS = 100;
 /** Milliseconds before kubectl proxy is started again. */
@@ -44,10 +46,12 @@ export class LogFollower implements AsyncDisposable {
   /** The start of the watch in milliseconds since 1970, as the cluster counts them. */
   #start: number | undefined;
   readonly #style: Style;
-  /** By the namespace and the query: objects whose Pods are watched. */
-  readonly #watched = new Set<string>();
+  /** By the namespace and the query: ends the watch of an object's Pods. The oldest first. */
+  readonly #watched = new Map<string, AbortController>();
   /** By namespace, Pod and container. */
   readonly #containers = new Map<string, ContainerLog>();
+  /** The uid of the Pod, of containers whose logs are complete. */
+  readonly #complete = new Map<string, string>();
   readonly #works = new Set<Promise<void>>();
   readonly #warned = new Set<string>();
   #printer: LogPrinter | undefined;
@@ -81,33 +85,53 @@ export class LogFollower implements AsyncDisposable {
       const namespace = target.namespace ?? usual;
       const key = JSON.stringify([namespace, target.query, target.resource]);
       if (this.#watched.has(key)) continue;
-      this.#watched.add(key);
-      this.#spawn(this.#watch(target, namespace));
+      const ending = new AbortController();
+      this.#watched.set(key, ending);
+      this.#spawn(this.#watch(target, { namespace, ending: ending.signal }));
+      // A watch of `ko create` makes Jobs with new names.
+      const [oldest] = this.#watched;
+      if (this.#watched.size <= MAX_OBJECTS || oldest === undefined) continue;
+      this.#watched.delete(oldest[0]);
+      oldest[1].abort(new Error("newer objects"));
     }
   }
 
-  async #watch(target: FollowTarget, namespace: string): Promise<void> {
+  async #watch(
+    target: FollowTarget,
+    { ending, namespace }: { readonly ending: AbortSignal; readonly namespace: string },
+  ): Promise<void> {
     const { query } = target;
-    const events = watchPods({ openApi: () => this.#openApi(), namespace, query, signal: this.#signal });
-    /** The containers that are followed, by Pod. */
+    const signal = AbortSignal.any([this.#signal, ending]);
+    /** The keys of the containers that are followed, by Pod. */
     const pods = new Map<string, Set<string>>();
-    for await (const event of events) {
-      if (event.kind === "forbidden") this.#warn("pods", `Cannot show logs: ${event.message}`);
-      else if (event.kind === "time") this.#setStart(event.now);
-      else if (event.kind === "gone") {
-        for (const container of pods.get(event.name) ?? []) {
-          this.#containers.get(keyOf({ namespace, pod: event.name, container }))?.update(GONE);
-        }
-        pods.delete(event.name);
-      } else if (isOf(target, event.pod)) {
-        const pod = textAt(event.pod, "metadata", "name");
-        const containers = pods.get(pod) ?? new Set();
-        pods.set(pod, containers);
-        for (const container of this.#programsOf(event.pod)) {
-          containers.add(container);
-          this.#note({ target, namespace, container, pod: event.pod });
+    try {
+      for await (const event of watchPods({ openApi: () => this.#openApi(), namespace, query, signal })) {
+        if (event.kind === "forbidden") this.#warn("pods", `Cannot show logs: ${event.message}`);
+        else if (event.kind === "time") this.#setStart(event.now);
+        else if (event.kind === "gone") {
+          this.#forget(pods.get(event.name));
+          pods.delete(event.name);
+        } else if (isOf(target, event.pod)) {
+          const pod = textAt(event.pod, "metadata", "name");
+          const keys = pods.get(pod) ?? new Set();
+          pods.set(pod, keys);
+          for (const container of this.#programsOf(event.pod)) {
+            keys.add(keyOf({ namespace, pod, container }));
+            this.#note({ target, namespace, container, pod: event.pod });
+          }
         }
       }
+    } catch (error) {
+      if (!ending.aborted) throw error;
+      for (const keys of pods.values()) this.#forget(keys);
+    }
+  }
+
+  /** The Pod of these containers is gone. */
+  #forget(keys: Iterable<string> = []): void {
+    for (const key of keys) {
+      this.#containers.get(key)?.update(GONE);
+      this.#complete.delete(key);
     }
   }
 
@@ -124,6 +148,8 @@ export class LogFollower implements AsyncDisposable {
     const state = stateOf(pod, container);
     const running = this.#containers.get(key);
     if (running !== undefined) return running.update(state);
+    const uid = textAt(pod, "metadata", "uid");
+    if (this.#complete.get(key) === uid) return;
     if (this.#containers.size >= MAX_CONTAINERS) {
       this.#warn("many", `ko shows the logs of ${MAX_CONTAINERS} containers, and not those of others`);
       return;
@@ -140,6 +166,7 @@ export class LogFollower implements AsyncDisposable {
     this.#spawn(
       log.run().finally(() => {
         this.#containers.delete(key);
+        if (log.isComplete) this.#complete.set(key, uid);
         source[Symbol.dispose]();
       }),
     );

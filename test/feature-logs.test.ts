@@ -376,6 +376,29 @@ describe.skipIf(programs === undefined)("the logs of a watch", () => {
     );
   });
 
+  test("Jobs one after the other, more than are watched at once: each line once, also when a Pod changes later", async () => {
+    const name = `jobs${names++}`;
+    const following = follow("");
+    const wanted: string[] = [];
+    for (let i = 0; i < 55; i++) {
+      const pod = `${name}-${i}`;
+      const container = await run(pod, name);
+      container.print([`${i} starts`]);
+      container.end(`${i} ends`);
+      wanted.push(`web │ ${i} starts`, `web │ ${i} ends`);
+      following.follow(`{apiVersion: v1, kind: Pod, metadata: {name: ${pod}}}`);
+      const terminated = { exitCode: 0, startedAt: null, finishedAt: null };
+      await api("PATCH", `${podPath(pod)}/status`, { status: { phase: "Succeeded" } });
+      await status(pod, { terminated });
+      await api("PATCH", `${podPath(pod)}/status`, { status: { phase: "Succeeded" } });
+      await waitUntil(() => following.lines.length >= wanted.length);
+      await api("PATCH", podPath(pod), { metadata: { labels: { later: "yes" } } });
+    }
+    // Two that overlap have the names of their objects.
+    const texts = (lines: readonly string[]): readonly string[] => lines.map((line) => line.replace(/^.* │ /, ""));
+    expect(texts(following.lines)).toEqual(texts(wanted));
+  });
+
   test("kubectl proxy that is ended is started again, and each line comes once", async () => {
     const name = `proxy${names++}`;
     const following = follow(deployment(name));

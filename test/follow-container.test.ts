@@ -5,7 +5,7 @@ import { LogPrinter } from "../lib/follow-printer.ts";
 import type { StreamAnswer } from "../lib/rollout-api.ts";
 import { waitUntil } from "./helpers/world-programs.ts";
 
-const RUNNING = { hasLog: true, isRunning: true, version: "1", isGone: false };
+const RUNNING = { hasLog: true, isRunning: true, version: "1", isOver: false, isGone: false };
 
 /** A container whose log the fake API serves. */
 function logOf(

@@ -47,6 +47,8 @@ describe("LogNames", () => {
     expect(textsOf([blue])).toEqual(["app"]);
     const green = [add("green", "c"), add("green", "i")];
     expect(textsOf([blue, ...green])).toEqual(["blue", "green.c", "green.i"]);
+    for (const each of green) each[Symbol.dispose]();
+    expect(textsOf([blue])).toEqual(["app"]);
   });
 
   test("the container's name if its program cannot be told", () => {
