@@ -154,6 +154,7 @@ Arguments after -- are passed to kubectl. The flags that select a cluster, user 
     examples: [
       ["Build the programs that config/ references, and apply it", "ko apply -f config/"],
       ["Rebuild and apply on every save, straight into minikube's Docker", "ko apply -L -W -f config/"],
+      ["The same, with the output of the programs", "ko apply -L -W --logs -f config/"],
       ["Select a cluster and a namespace", "ko apply -f config/ --context staging -n web"],
       ["Build for the platforms of the cluster's nodes", "ko apply -f config/ --platform=cluster"],
       ["Pass other flags to kubectl apply", "ko apply -f config/ -- --server-side --prune -l app=web"],

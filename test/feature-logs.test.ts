@@ -208,18 +208,7 @@ describe.skipIf(programs === undefined)("the logs of a watch", () => {
   };
 
   async function api(method: string, path: string, body?: unknown): Promise<Stored> {
-    const response = await fetch(`${server.url}${path}`, {
-      method,
-      headers: {
-        authorization: `Bearer ${server.token}`,
-        "content-type": method === "PATCH" ? "application/merge-patch+json" : "application/json",
-      },
-      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      tls: { rejectUnauthorized: false },
-      keepalive: false,
-    });
-    if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`);
-    const stored: unknown = await response.json();
+    const stored = await server.request(method, path, body);
     if (!isStored(stored)) throw new Error(`${path}: ${JSON.stringify(stored)}`);
     return stored;
   }

@@ -26,6 +26,8 @@ export interface ApiServer extends AsyncDisposable {
   readonly kubeconfig: string;
   /** Replaces the nodes of the cluster. Nothing runs on them. */
   setNodes(nodes: readonly TestNode[]): Promise<void>;
+  /** Sends a request as `admin`; a PATCH is a merge patch. @throws {Error} If the server refuses it. */
+  request(method: string, path: string, body?: unknown): Promise<unknown>;
   /** Runs the machine's kubectl on this server to its end, whatever its exit code. */
   kubectl(args: readonly string[], options?: KubectlOptions): Promise<Result>;
 }
@@ -258,6 +260,20 @@ async function startOnce({ authorization = "AlwaysAllow" }: ApiServerOptions): P
     folder,
     kubeconfig,
     kubectl,
+    request: async (method, path, body) => {
+      const response = await fetch(`${server}${path}`, {
+        method,
+        headers: {
+          authorization: `Bearer ${TOKEN}`,
+          "content-type": method === "PATCH" ? "application/merge-patch+json" : "application/json",
+        },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        tls: { rejectUnauthorized: false },
+        keepalive: false,
+      });
+      if (!response.ok) throw new Error(`${method} ${path}: ${response.status} ${await response.text()}`);
+      return response.json();
+    },
     setNodes: async (nodes) => {
       await kubectl(["delete", "nodes", "--all"]);
       if (nodes.length === 0) return;
