@@ -162,11 +162,13 @@ export class ContainerLog {
     });
     try {
       const outcome = await reading.run(isComplete);
-      for (const why of reading.complaints) {
+      // A Pod that ends loses its containers before it is gone: all of them may have been shown.
+      const isMissing = !isComplete || this.#seen.since === undefined;
+      for (const why of isMissing ? reading.complaints : []) {
         if (!this.#complaints.has(why)) this.#options.sink.complain(why);
         this.#complaints.add(why);
       }
-      if (reading.hasBytes) this.#rest = reading.rest;
+      if (reading.hasLog) this.#rest = reading.rest;
       return { outcome, lines: reading.lines };
     } finally {
       stop();
@@ -183,7 +185,8 @@ class Reading {
   readonly complaints = new Set<string>();
   /** New lines. */
   lines = 0;
-  hasBytes = false;
+  /** There was a line, or a part of one, also if it was shown before. */
+  hasLog = false;
   /** Behind the last line end; undefined if that is nothing, or was shown. */
   rest: LogLine | undefined;
   /** When the last bytes came. */
@@ -236,6 +239,7 @@ class Reading {
       const fresh: string[] = [];
       for (const raw of lines) {
         const line = readLogLine(raw);
+        this.hasLog ||= isCurrent && line !== undefined;
         if (line === undefined) this.#complain(raw.bytes, isCurrent);
         else if (replay.has(line)) isUnknown = false;
         else {
@@ -249,7 +253,6 @@ class Reading {
     };
     try {
       for await (const chunk of body) {
-        this.hasBytes ||= isCurrent;
         await take(splitter.push(chunk));
         this.movedAt = systemClock.monotonic();
       }
@@ -259,6 +262,7 @@ class Reading {
       const rest = splitter.rest();
       if (isCurrent && rest !== undefined) {
         this.rest = readLogLine(rest);
+        this.hasLog ||= this.rest !== undefined;
         if (this.rest === undefined) this.#complain(rest.bytes, isCurrent);
       }
     }

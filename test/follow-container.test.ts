@@ -88,6 +88,28 @@ describe("ContainerLog", () => {
     expect(shown.join("")).toBe("web │ hello\n");
   });
 
+  test("last words without a line end are shown also if the node has removed the container before the Pod is gone", async () => {
+    let asked = 0;
+    const shown: string[] = [];
+    const { complaints, end, log } = logOf(
+      (query) => {
+        if (query.has("previous")) return { status: 400, chunks: [] };
+        asked += 1;
+        const said = "2024-01-02T03:04:05Z one\n2024-01-02T03:04:06Z last words";
+        return { status: 200, chunks: [asked === 1 ? said : "unable to retrieve container logs for containerd://x"] };
+      },
+      { show: async (text) => void shown.push(text) },
+    );
+    await waitUntil(() => asked === 1 && shown.length > 0);
+    log.update({ ...RUNNING, isRunning: false, version: "2" });
+    await waitUntil(() => asked > 1);
+    log.update({ ...RUNNING, isGone: true });
+    await waitUntil(() => shown.join("").includes("last"));
+    await end();
+    expect(shown.join("")).toBe("web │ one\nweb │ last words\n");
+    expect(complaints).toEqual([]);
+  });
+
   test("ends with the Pod, and without the right to read", async () => {
     const { end, log } = logOf(() => ({ status: 404, chunks: ['{"message":"pods not found"}'] }), {
       show: async () => {},

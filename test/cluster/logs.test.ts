@@ -39,7 +39,14 @@ func main() {
 		fmt.Printf("${version} end")
 		os.Exit(code)
 	}
-	http.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) { go end(3) })
+	crash := make(chan bool)
+	http.HandleFunc("/crash", func(answer http.ResponseWriter, _ *http.Request) {
+		// A request without an answer would be sent again, to the next run.
+		answer.Header().Set("Content-Length", "0")
+		answer.WriteHeader(200)
+		http.NewResponseController(answer).Flush()
+		time.AfterFunc(200*time.Millisecond, func() { close(crash) })
+	})
 	go http.ListenAndServe(":8080", nil)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
@@ -47,6 +54,8 @@ func main() {
 		select {
 		case <-signals:
 			end(0)
+		case <-crash:
+			end(3)
 		case <-time.After(5 * time.Millisecond):
 			count(1)
 		}
@@ -104,7 +113,7 @@ test("a crash, a rollout", async () => {
   await has("counter │ one 5001\n");
   const { stdout } = await node.server.kubectl(["get", "pods", "-l", "app=counter", "-o", "json"]);
   const address = textAt(listAt(parseJson(stdout), "items")[0], "status", "podIP");
-  await fetch(`http://${address}:8080/crash`);
+  await fetch(`http://${address}:8080/crash`, { keepalive: false });
   await has("counter │ one end\n");
   await waitUntil(() => runsOf(running.stderr(), "one").length === 2, running);
   bench.tree.write({ "main.go": counter("two") });
