@@ -54,6 +54,7 @@ export async function checkFlags(invocation: Building, host: Host): Promise<Buil
   if (invocation.command === "build" || invocation.command === "resolve") await host.out("");
   if (invocation.command === "build" || invocation.command === "run") return build;
   if (invocation.command !== "resolve") checkLogs(invocation);
+  if (invocation.command === "apply") checkSwap(invocation);
   const { checkRequest } = await import("./yaml-inputs.ts");
   checkRequest(requestOf(invocation));
   const { selector } = invocation.flags;
@@ -71,6 +72,17 @@ function checkLogs({ afterDashes, command, flags }: Of<"apply" | "create">): voi
   }
   if (afterDashes.some((word) => /^--dry-run(?:=(?!none$)|$)/.test(word))) {
     throw new UsageError("Cannot use --logs with --dry-run: nothing is started", { hint: "Leave one of them out." });
+  }
+}
+
+function checkSwap({ flags }: Of<"apply">): void {
+  if (flags["swap-context"] !== "" && !flags.swap) {
+    throw new UsageError("Cannot use --swap-context without --swap", { hint: "Add --swap, or leave it out." });
+  }
+  if (flags.swap && !flags.watch) {
+    throw new UsageError("Cannot use --swap without --watch: it replaces the program again and again", {
+      hint: "Add -W: ko apply -W --swap",
+    });
   }
 }
 

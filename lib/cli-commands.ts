@@ -6,6 +6,7 @@
  */
 import {
   APPLY_FLAGS,
+  CREATE_FLAGS,
   BUILD_COMMAND_FLAGS,
   DOCTOR_FLAGS,
   CONFIG_FLAGS,
@@ -62,7 +63,7 @@ export interface FlagsOf {
   readonly build: typeof BUILD_COMMAND_FLAGS;
   readonly resolve: typeof RESOLVE_FLAGS;
   readonly apply: typeof APPLY_FLAGS;
-  readonly create: typeof APPLY_FLAGS;
+  readonly create: typeof CREATE_FLAGS;
   readonly delete: typeof GLOBAL_FLAGS;
   readonly run: typeof RUN_FLAGS;
   readonly config: typeof CONFIG_FLAGS;
@@ -173,7 +174,7 @@ Arguments after -- are passed to kubectl. The flags that select a cluster, user 
       ["Start a new Job each time, if job.yaml has metadata.generateName", "ko create -f job.yaml"],
       ["Pass other flags to kubectl create", "ko create -f job.yaml -n batch -- --dry-run=server"],
     ],
-    flags: APPLY_FLAGS,
+    flags: CREATE_FLAGS,
     environment: MAIN_VARIABLES,
   },
   delete: {

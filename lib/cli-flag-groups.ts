@@ -4,7 +4,7 @@
  * A flag is one entry here: the parser, `--help`, docs/reference.md and shell completion read it. cli-options.ts checks
  * the values beyond their kind.
  */
-import { LOGS_FLAGS, WAIT_FLAGS } from "./cli-flag-rollout.ts";
+import { LOGS_FLAGS, SWAP_FLAGS, WAIT_FLAGS } from "./cli-flag-rollout.ts";
 import type { ListFlag } from "./cli-flags.ts";
 import { KUBECTL_FLAGS } from "./kubectl.ts";
 
@@ -375,8 +375,8 @@ export const RESOLVE_FLAGS: typeof INPUT_FLAGS & typeof BUILD_COMMAND_FLAGS = {
   ...BUILD_COMMAND_FLAGS,
 };
 
-/** The flags of `ko apply` and `ko create`. */
-export const APPLY_FLAGS: Omit<typeof RESOLVE_FLAGS, "platform"> &
+/** The flags of `ko create`. */
+export const CREATE_FLAGS: Omit<typeof RESOLVE_FLAGS, "platform"> &
   typeof WAIT_FLAGS &
   typeof LOGS_FLAGS &
   typeof ENDING_FLAGS = {
@@ -385,6 +385,9 @@ export const APPLY_FLAGS: Omit<typeof RESOLVE_FLAGS, "platform"> &
   ...LOGS_FLAGS,
   ...ENDING_FLAGS,
 };
+
+/** The flags of `ko apply`. */
+export const APPLY_FLAGS: typeof CREATE_FLAGS & typeof SWAP_FLAGS = { ...CREATE_FLAGS, ...SWAP_FLAGS };
 
 /** The flags of `ko run`. */
 export const RUN_FLAGS: Omit<BuildFlagTable, "platform"> & typeof ENDING_FLAGS = {

@@ -18,3 +18,18 @@ export const LOGS_FLAGS = {
     help: "With -W: show on stderr what the programs print in the cluster, with their names before each line.",
   },
 } as const;
+
+/** Other images in running Pods. */
+export const SWAP_FLAGS = {
+  swap: {
+    kind: "bool",
+    default: false,
+    help: "With -W: replace the image in running Pods when only Go code has changed, without a rollout; apply at the end. Only for clusters on this machine.",
+  },
+  "swap-context": {
+    kind: "text",
+    default: "",
+    placeholder: "NAME",
+    help: "The context that --swap may change although its cluster is not on this machine.",
+  },
+} as const;

@@ -26,7 +26,7 @@ export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable]
   group(
     "What to build",
     "filename recursive kustomize selector strict platform ldflags disable-optimizations debug debug-continue " +
-      "debug-port watch wait logs",
+      "debug-port watch wait logs swap swap-context",
   ),
   group(
     "Where it goes",

@@ -3,6 +3,7 @@ import {
   argsOf,
   besideCluster,
   checkFlags,
+  type Of,
   placeOf,
   type ReportedOptions,
   requestOf,
@@ -13,8 +14,12 @@ import { logLevelOf } from "./cli-parse.ts";
 import { exitCodeOf, UsageError } from "./errors.ts";
 import type { RecordOptions, RunRecord } from "./events-record.ts";
 import type { LogFollower, LogFollowerOptions } from "./follow.ts";
+import type { Host } from "./host.ts";
+import type { Context } from "./kubectl-cluster.ts";
 import type { Log } from "./log.ts";
+import type { SwapperOptions } from "./rollout-swapper.ts";
 import type { RolloutTeller, RolloutTellerOptions } from "./rollout-watch.ts";
+import type { HandOver } from "./watch-yaml.ts";
 
 /** Milliseconds for the rollout of a round, if `--wait` names no other time: Kubernetes gives a Deployment as long. */
 const TELLING_MS = 10 * 60_000;
@@ -73,7 +78,10 @@ async function runRounds(
   }
   const verb = command === "apply" ? "applied" : "created";
   const { kubectlArguments } = await import("./kubectl.ts");
-  const words = [...kubectlArguments(own, invocation.given), ...invocation.afterDashes];
+  const given = [...kubectlArguments(own, invocation.given), ...invocation.afterDashes];
+  const context =
+    invocation.command === "apply" ? await findSwapContext(invocation, { host, words: given }) : undefined;
+  const words = context === undefined ? given : pinContext(given, context);
   const wait = (await import("./cli-options.ts")).readWait(own.wait);
   const isSilent = invocation.given.has("wait") && wait === undefined;
   const { WatchedCluster } = await import("./rollout-proxy.ts");
@@ -82,9 +90,41 @@ async function runRounds(
   await using logs = own.logs ? await openFollower({ host, cluster }) : undefined;
   return await besideCluster(invocation, { build, host, log }, (watched) => {
     const { host: watchedHost, nodes } = watched;
-    const handOver = createFeeder(watchedHost, { ...invocation, log, teller, logs });
-    return watchAndRun(new YamlJob({ ...yaml, nodes, verb, handOver, logs }), { ...options, host: watchedHost });
+    const feed = createFeeder(watchedHost, { command, words, log, teller, logs });
+    const run = (handOver: HandOver): Promise<never> =>
+      watchAndRun(new YamlJob({ ...yaml, nodes, verb, handOver, logs }), { ...options, host: watchedHost });
+    if (context === undefined) return run(feed);
+    return swapping({ host: watchedHost, log, words, context, cluster, feed }, run);
   });
+}
+
+/** Finds the context whose Pods `--swap` may change; undefined without that flag. @throws {UsageError} If there is none. */
+async function findSwapContext(
+  { flags }: Of<"apply">,
+  { host, words }: { readonly host: Host; readonly words: readonly string[] },
+): Promise<Context | undefined> {
+  if (!flags.swap) return undefined;
+  const [{ clusterArguments }, { readContext }, { checkSwapContext }] = await Promise.all([
+    import("./kubectl.ts"),
+    import("./kubectl-cluster.ts"),
+    import("./rollout-swap-plan.ts"),
+  ]);
+  const context = await readContext(host, clusterArguments(words));
+  checkSwapContext(context, flags["swap-context"]);
+  return context;
+}
+
+/** Names the context, so that a change of the current one has no effect. */
+function pinContext(words: readonly string[], { name }: Context): readonly string[] {
+  const isNamed = name === "" || words.some((word) => /^--context(?:=|$)/.test(word));
+  return isNamed ? words : [`--context=${name}`, ...words];
+}
+
+/** Runs rounds whose documents a swapper gets; at their end it applies what it swapped. */
+async function swapping(options: SwapperOptions, run: (handOver: HandOver) => Promise<never>): Promise<never> {
+  const { Swapper } = await import("./rollout-swapper.ts");
+  await using swapper = new Swapper(options);
+  return await run((changes, context) => swapper.handOver(changes, context));
 }
 
 async function openTeller(options: RolloutTellerOptions): Promise<RolloutTeller> {

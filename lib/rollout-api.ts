@@ -98,13 +98,17 @@ export class ClusterApi implements AsyncDisposable {
    * @throws {KoError} If the API server does not answer, or says something else: mostly that passes.
    */
   async get(path: string): Promise<Answer> {
-    const { status, text } = await this.#fetch(path);
-    if (status === 404) return { kind: "missing" };
-    const value = parseJson(text);
-    if (status === 403 || status === 401)
-      return { kind: "forbidden", message: printable(textAt(value, "message"), 300) };
-    if (status !== 200 || !isObject(value)) throw new KoError(`The API server answered ${status}`, { transient: true });
-    return { kind: "object", value };
+    return readAnswer(await this.#fetch(path));
+  }
+
+  /**
+   * Changes fields of an object by a strategic merge patch.
+   *
+   * @throws as `get()`
+   */
+  async patch(path: string, fields: object): Promise<Answer> {
+    const headers = { "content-type": "application/strategic-merge-patch+json" };
+    return readAnswer(await this.#fetch(path, { method: "PATCH", headers, body: JSON.stringify(fields) }));
   }
 
   /** The items of a list; empty if the user may not read it. */
@@ -166,12 +170,12 @@ export class ClusterApi implements AsyncDisposable {
     return this.#plurals.get(key);
   }
 
-  async #fetch(path: string): Promise<{ readonly status: number; readonly text: string }> {
+  async #fetch(path: string, request: RequestInit = {}): Promise<Fetched> {
     this.#signal.throwIfAborted();
     if (this.#isEnded) throw new KoError('Cannot ask the API server: "kubectl proxy" ended', { transient: true });
     try {
       const signal = AbortSignal.any([this.#signal, AbortSignal.timeout(REQUEST_MS)]);
-      const response = await fetch(`http://localhost${path}`, { unix: this.#socket, signal });
+      const response = await fetch(`http://localhost${path}`, { ...request, unix: this.#socket, signal });
       const length = Number(response.headers.get("content-length") ?? 0);
       if (length > MAX_BYTES) throw new KoError(`The answer to ${path} has ${length} bytes`);
       return { status: response.status, text: await response.text() };
@@ -208,4 +212,18 @@ async function endProxy(proxy: {
   proxy.ending.abort();
   await proxy.ended;
   await proxy.folder[Symbol.asyncDispose]();
+}
+
+/** An answer of the API server. */
+interface Fetched {
+  readonly status: number;
+  readonly text: string;
+}
+
+function readAnswer({ status, text }: Fetched): Answer {
+  if (status === 404) return { kind: "missing" };
+  const value = parseJson(text);
+  if (status === 403 || status === 401) return { kind: "forbidden", message: printable(textAt(value, "message"), 300) };
+  if (status !== 200 || !isObject(value)) throw new KoError(`The API server answered ${status}`, { transient: true });
+  return { kind: "object", value };
 }

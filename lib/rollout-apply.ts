@@ -5,6 +5,8 @@ import { readContext } from "./kubectl-cluster.ts";
 import type { Log } from "./log.ts";
 import { ClusterApi } from "./rollout-api.ts";
 import { findApplied, nameAfter } from "./rollout-objects.ts";
+import { findKilledSwaps } from "./rollout-swap-record.ts";
+import { undoKilledSwaps } from "./rollout-swap-undo.ts";
 import { waitForRollout } from "./rollout.ts";
 import type { Timing } from "./timing.ts";
 
@@ -61,6 +63,8 @@ export async function applyAndWait(host: Host, options: ApplyOptions): Promise<n
   const code = await apply();
   if (code !== 0) return code;
   const { namespace = "default" } = await context;
+  const killed = findKilledSwaps(host);
+  if (killed.length > 0) await undoKilledSwaps(host, { files: killed, log, words: args });
   const named = applied.map((each) => nameAfter(each, said));
   const api = await opening;
   await timing.time("rollout", command, () => waitForRollout(named, { host, log, api, flags, namespace, limit }));

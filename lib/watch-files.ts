@@ -74,13 +74,18 @@ export class Watcher implements AsyncDisposable {
   /**
    * Watches these folders and no others. Resolves when all are watched.
    *
-   * @param since milliseconds since 1970: later changes in newly watched folders are reported too, before this resolves
+   * @param options.since milliseconds since 1970: later changes in newly watched folders are reported too, before this
+   * resolves
+   * @param options.acceptsMore other paths than before are accepted: changes in all folders are looked for
    */
-  async watch(folders: ReadonlySet<string>, since: number): Promise<void> {
+  async watch(
+    folders: ReadonlySet<string>,
+    { acceptsMore, since }: { readonly since: number; readonly acceptsMore: boolean },
+  ): Promise<void> {
     this.#wanted = folders;
     const added = await this.#arm();
     const before = this.#events.size;
-    for (const folder of added) this.#findNewer(folder, since - TICK_MS);
+    for (const folder of acceptsMore ? this.#opened.keys() : added) this.#findNewer(folder, since - TICK_MS);
     // The caller must not take an old state for the current one.
     if (this.#events.size > before) await this.#report();
   }

@@ -3,13 +3,14 @@
  * one endless YAML stream or to a kubectl of their own.
  */
 import { formatCount } from "./log.ts";
-import type { FlagValues } from "./cli-flags.ts";
 import { ClusterError, KoError, messageOf } from "./errors.ts";
 import type { LogFollower } from "./follow.ts";
 import type { Host } from "./host.ts";
-import { findKubectl, type KUBECTL_FLAGS, kubectlArguments, runKubectl } from "./kubectl.ts";
+import { findKubectl, runKubectl } from "./kubectl.ts";
 import { type Log, RunWarnings } from "./log.ts";
 import type { PublishedProgram } from "./pipeline.ts";
+import { findKilledSwaps } from "./rollout-swap-record.ts";
+import { undoKilledSwaps } from "./rollout-swap-undo.ts";
 import type { RolloutTeller } from "./rollout-watch.ts";
 import {
   findMissing,
@@ -43,14 +44,26 @@ export interface YamlJobOptions extends JobOptions {
   readonly logs?: Pick<LogFollower, "know"> | undefined;
 }
 
-/** Hands over the documents that changed. @throws If the receiver does not take them. */
-export type HandOver = (documents: readonly YamlDocument[], context: RoundContext) => Promise<void>;
+/** A document to hand over. */
+export interface DocumentChange {
+  /** With image references. */
+  readonly document: YamlDocument;
+  /** Its text when it was handed over last; undefined for a document that is new, or whose file has changed. */
+  readonly before: string | undefined;
+}
+
+/**
+ * Hands over the documents that changed.
+ *
+ * @returns a summary of the round; undefined for the usual one
+ * @throws If the receiver does not take them.
+ */
+export type HandOver = (changes: readonly DocumentChange[], context: RoundContext) => Promise<string | undefined>;
 
 export interface FeederOptions {
   readonly command: "apply" | "create";
-  readonly flags: FlagValues<typeof KUBECTL_FLAGS>;
-  readonly given: ReadonlySet<string>;
-  readonly afterDashes: readonly string[];
+  /** Arguments of kubectl behind `apply -f -`. */
+  readonly words: readonly string[];
   readonly log: Log;
   /** Tells how the rollout goes on. @default none */
   readonly teller?: Pick<RolloutTeller, "follow"> | undefined;
@@ -161,7 +174,7 @@ export class YamlJob implements WatchJob<YamlResult> {
   /** Hands over the documents of changed files, and the documents with changed references. @returns the summary */
   async #handOver(reading: Reading, context: RoundContext): Promise<string> {
     const inputs = new Map(this.#inputs.map(({ name, bytes }) => [nameFile(name), bytes]));
-    const changed: YamlDocument[] = [];
+    const changed: DocumentChange[] = [];
     const handed = new Map<string, Handed>();
     for (const [file, referring] of Map.groupBy(reading.referring, ({ document }) => document.file)) {
       const bytes = inputs.get(file) ?? new Uint8Array();
@@ -170,16 +183,17 @@ export class YamlJob implements WatchJob<YamlResult> {
       const documents = referring.map((each, i) => {
         const document = putReferences(each, (value) => this.#images.get(value)?.reference);
         const text = renderDocument(document);
-        if (!isSame || before.documents[i]?.text !== text) changed.push(document);
+        const last = isSame ? before.documents[i]?.text : undefined;
+        if (last !== text) changed.push({ document, before: last });
         return { source: each.document, text };
       });
       handed.set(file, { bytes, documents });
     }
     const { handOver, verb } = this.#options;
-    if (changed.length > 0) await handOver(changed, context);
+    const summary = changed.length > 0 ? await handOver(changed, context) : "nothing new";
     this.#handed.clear();
     for (const [file, each] of handed) this.#handed.set(file, each);
-    return changed.length > 0 ? `${verb} ${formatCount(changed.length, "document")}` : "nothing new";
+    return summary ?? `${verb} ${formatCount(changed.length, "document")}`;
   }
 
   /** Shows which objects stay in the cluster although their documents are gone from the input. */
@@ -222,10 +236,12 @@ export class YamlJob implements WatchJob<YamlResult> {
  */
 export function createPrinter(): HandOver {
   let isFirst = true;
-  return async (documents, { host }) => {
+  return async (changes, { host }) => {
+    const documents = changes.map(({ document }) => document);
     const text = formatRound(documents, isFirst);
     isFirst = false;
     await host.out(text);
+    return undefined;
   };
 }
 
@@ -248,14 +264,15 @@ export function formatRound(documents: readonly YamlDocument[], isFirst: boolean
  */
 export function createFeeder(host: Host, options: FeederOptions): HandOver {
   findKubectl(host);
-  const { afterDashes, command, flags, given, log, logs, teller } = options;
-  const args = [command, "-f", "-", ...kubectlArguments(flags, given), ...afterDashes];
+  const { command, log, logs, teller, words } = options;
+  const args = [command, "-f", "-", ...words];
   // To create objects again fails for those that exist by now.
   const transient = command === "apply";
   let lastErrors = "";
-  return async (documents, context) => {
+  let isFirst = true;
+  return async (changes, context) => {
     const { isRetry, timing } = context;
-    const yaml = joinDocuments(documents);
+    const yaml = joinDocuments(changes.map(({ document }) => document));
     const stdin = new TextEncoder().encode(yaml);
     const held: (string | Uint8Array)[] = [];
     let errors = "";
@@ -295,8 +312,12 @@ export function createFeeder(host: Host, options: FeederOptions): HandOver {
       const isTransient = transient && !HOPELESS.test(errors);
       throw new ClusterError(`kubectl ${command} failed with exit code ${code}`, { transient: isTransient });
     }
+    const killed = isFirst ? findKilledSwaps(context.host) : [];
+    if (killed.length > 0) await undoKilledSwaps(context.host, { files: killed, log: context.log, words });
+    isFirst = false;
     teller?.follow({ text: yaml, host: context.host, log: context.log });
     logs?.follow({ text: yaml, said, log: context.log, showLogs: context.showLogs });
+    return undefined;
   };
 }
 

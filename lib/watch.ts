@@ -328,12 +328,13 @@ class WatchLoop<R> implements AsyncDisposable {
 
   async #watch(places: Partial<WatchPlan>, since: number): Promise<void> {
     const plan = { ...this.#plan, ...places };
-    if (describePlan(plan) !== describePlan(this.#plan)) {
+    const acceptsMore = describePlan(plan) !== describePlan(this.#plan);
+    if (acceptsMore) {
       this.#plan = plan;
       this.#set = new WatchSet(plan);
     }
     // Also with the same plan: folders may have been replaced.
-    await this.#watcher.watch(this.#set.folders, since);
+    await this.#watcher.watch(this.#set.folders, { since, acceptsMore });
   }
 
   #describeCause(): string {

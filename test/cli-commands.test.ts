@@ -245,8 +245,8 @@ describe("the command tables", () => {
       Object.keys(COMMANDS[command].flags).length;
     // `ko build` has --watch, `ko run` has not.
     expect(count("run") + 1 - count("build")).toBe(Object.keys(KUBECTL_FLAGS).length);
-    // `ko apply` has --wait and --logs, `ko resolve` has not.
-    expect(count("apply") - 2 - count("resolve")).toBe(Object.keys(KUBECTL_FLAGS).length);
+    // `ko apply` has --wait, --logs, --swap and --swap-context, `ko resolve` has not.
+    expect(count("apply") - 4 - count("resolve")).toBe(Object.keys(KUBECTL_FLAGS).length);
     expect(count("resolve") - count("build")).toBe(5);
   });
 

@@ -48,7 +48,7 @@ function watch(
 }
 
 /** Later than anything that was written before. */
-const never = Number.MAX_SAFE_INTEGER;
+const never = { since: Number.MAX_SAFE_INTEGER, acceptsMore: false };
 
 describe("Watcher", () => {
   test("tells of files in exactly the folders that are watched, however they are saved", async () => {
@@ -154,10 +154,26 @@ describe("Watcher", () => {
     const since = Date.now();
     await watched.watcher.watch(new Set([tree.at("a")]), never);
     tree.write({ "b/y.go": "2" });
-    await watched.watcher.watch(new Set([tree.at("a"), tree.at("b")]), since - 10);
+    await watched.watcher.watch(new Set([tree.at("a"), tree.at("b")]), { since: since - 10, acceptsMore: false });
     const reported = await watched.reported("b/y.go");
     expect(reported).toContain("file b/y.go");
     expect(reported.filter((line) => line.includes(" a"))).toEqual([]);
+  });
+
+  test("reports changes from before it accepted a path, in a folder that it watched", async () => {
+    using tree = writeTree({ "a/x.go": "1", "a/in.yaml": "1" });
+    let accepted = /\.yaml$/;
+    await using watched = watch(tree, { accepts: (path) => accepted.test(path) });
+    const since = Date.now();
+    const folders = new Set([tree.at("a")]);
+    await watched.watcher.watch(folders, never);
+    tree.write({ "a/x.go": "2" });
+    // Its event comes before that of the next change, and is dropped.
+    tree.write({ "a/in.yaml": "2" });
+    expect(await watched.reported("a/in.yaml")).toEqual(["file a/in.yaml"]);
+    accepted = /\.(?:yaml|go)$/;
+    await watched.watcher.watch(folders, { since: since - 10, acceptsMore: true });
+    expect(await watched.reported("a/x.go")).toContain("file a/x.go");
   });
 
   test("a path that is not accepted is not reported, and delays no other", async () => {
@@ -208,8 +224,8 @@ describe("Watcher", () => {
         },
       });
       const folders = new Set(Array.from({ length: 5 }, (_, i) => root + "/p" + i));
-      await watcher.watch(folders, ${never});
-      await watcher.watch(folders, ${never});
+      await watcher.watch(folders, ${JSON.stringify(never)});
+      await watcher.watch(folders, ${JSON.stringify(never)});
       for (const folder of folders) writeFileSync(folder + "/x.go", "two");
     `;
     const script = `echo ${most} > /proc/sys/user/${setting} && exec "$@"`;

@@ -8,9 +8,17 @@ import { readBuildOptions } from "../lib/cli-options.ts";
 import { parseCommandLine } from "../lib/cli-parse.ts";
 import { ClusterError, CommandError, describeError, KoError } from "../lib/errors.ts";
 import type { Host } from "../lib/host.ts";
+import { kubectlArguments } from "../lib/kubectl.ts";
 import { silentLog } from "../lib/log.ts";
 import { noTiming } from "../lib/timing.ts";
-import { createFeeder, createPrinter, formatRound, YamlJob, type YamlJobOptions } from "../lib/watch-yaml.ts";
+import {
+  createFeeder,
+  createPrinter,
+  type DocumentChange,
+  formatRound,
+  YamlJob,
+  type YamlJobOptions,
+} from "../lib/watch-yaml.ts";
 import { type Due, FatalError, type RoundContext } from "../lib/watch.ts";
 import { joinDocuments, splitDocuments, type YamlDocument } from "../lib/yaml.ts";
 import { rejectionOf } from "./helpers/failures.ts";
@@ -64,9 +72,10 @@ function open(
     selector: "",
     strict: true,
     verb: "applied",
-    handOver: async (documents) => {
+    handOver: async (changes) => {
       if (refusal !== undefined) throw refusal;
-      handed = joinDocuments(documents);
+      handed = joinDocuments(changes.map(({ document }) => document));
+      return undefined;
     },
     ...options,
   });
@@ -278,12 +287,16 @@ function contextOf(host: Host, { isRetry = false } = {}): RoundContext {
   };
 }
 
+function changesOf(text: string): readonly DocumentChange[] {
+  return split(text).map((document) => ({ document, before: undefined }));
+}
+
 describe("createPrinter()", () => {
   test("prints all rounds as one YAML stream", async () => {
     const fake = fakeHost();
     const print = createPrinter();
-    await print(split("---\na: 1\n"), contextOf(fake.host));
-    await print(split("---\na: 2\n"), contextOf(fake.host));
+    await print(changesOf("---\na: 1\n"), contextOf(fake.host));
+    await print(changesOf("---\na: 2\n"), contextOf(fake.host));
     expect(fake.stdout()).toBe("---\na: 1\n---\na: 2\n---\n");
   });
 });
@@ -294,7 +307,7 @@ describe("createFeeder()", () => {
   interface Feeder {
     readonly fake: FakeHost;
     /** Feeds the document `a: N`. */
-    readonly feed: (n: number, options?: { readonly isRetry: boolean }) => Promise<void>;
+    readonly feed: (n: number, options?: { readonly isRetry: boolean }) => Promise<string | undefined>;
   }
 
   /** A feeder of kubectl on a host with these parts. */
@@ -302,8 +315,10 @@ describe("createFeeder()", () => {
     const fake = fakeHost({ findProgram: () => "/bin/kubectl", ...host });
     const invocation = parseCommandLine([command, "-f", "-", "-n", "web", "--", "--dry-run=client"]);
     if (invocation.command !== "apply" && invocation.command !== "create") throw new TypeError("not a feeder");
-    const feed = createFeeder(fake.host, { ...invocation, log: silentLog });
-    return { fake, feed: (n, options) => feed(split(`a: ${n}\n`), contextOf(fake.host, options)) };
+    const { flags, given, afterDashes } = invocation;
+    const words = [...kubectlArguments(flags, given), ...afterDashes];
+    const feed = createFeeder(fake.host, { command: invocation.command, words, log: silentLog });
+    return { fake, feed: (n, options) => feed(changesOf(`a: ${n}\n`), contextOf(fake.host, options)) };
   }
 
   /** A kubectl that answers the document `a: N` by the N-th answer, from 1. */

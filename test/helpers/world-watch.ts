@@ -98,7 +98,8 @@ export function startWatching(bench: Bench, args: readonly string[], options: Ko
     },
     end,
     [Symbol.asyncDispose]: async () => {
-      if (!isEnded) await end("SIGKILL", { group: true });
+      // kubectl proxy is in a group of its own: ko ends it.
+      if (!isEnded) await end("SIGINT");
     },
   };
 }
