@@ -4,6 +4,7 @@
  * The parser (cli-parse.ts), `--help`, docs/reference.md and shell completion read it: a command is one entry here. The
  * flags are in cli-flag-groups.ts.
  */
+import { BASE_FLAGS } from "./cli-flag-bases.ts";
 import {
   APPLY_FLAGS,
   CREATE_FLAGS,
@@ -71,6 +72,7 @@ export interface FlagsOf {
   readonly check: typeof CHECK_COMMAND_FLAGS;
   readonly login: typeof LOGIN_FLAGS;
   readonly logout: typeof GLOBAL_FLAGS;
+  readonly base: typeof BASE_FLAGS;
   readonly cache: typeof GLOBAL_FLAGS;
   readonly doctor: typeof DOCTOR_FLAGS;
   readonly completion: typeof GLOBAL_FLAGS;
@@ -296,6 +298,26 @@ Registries of Google, AWS and Azure, and ghcr.io with GITHUB_TOKEN, need no logi
     examples: [["Log out", "ko logout registry.example.com"]],
     flags: GLOBAL_FLAGS,
     environment: LOGIN_VARIABLES,
+  },
+  base: {
+    summary: "Check or update the digests of base images.",
+    aliases: [],
+    words: "check | update",
+    minWords: 1,
+    maxWords: 1,
+    completes: ["check", "update"],
+    about: `"ko base check" asks for the image that the tag of each base names now, and prints a line for each: old (.ko.yaml has another digest), current, unpinned (there is no digest), or untagged (there is no tag to ask for). It also names the platforms that the newer image has lost, and those of a build that it lacks. Exits with 3 if a base is old, else with 0.
+
+"ko base update" writes NAME:TAG@DIGEST into .ko.yaml for each base that is old or unpinned, and prints the places. Nothing else in the file changes. It writes nothing if a newer image lacks a platform of a build.
+
+The bases are defaultBaseImage and baseImageOverrides, as far as they are in a registry.`,
+    examples: [
+      ["Pin the bases, or move them to the newest images", "ko base update"],
+      ["Fail in CI if a base is old", "ko base check"],
+      ["Print the old ones from JSON", `ko base check --json | jq -r '.bases[] | select(.status == "old").base'`],
+    ],
+    flags: BASE_FLAGS,
+    environment: MAIN_VARIABLES,
   },
   cache: {
     summary: "Show or remove the cache.",

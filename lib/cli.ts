@@ -71,6 +71,8 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
       await logout(server, { host, log });
       return 0;
     }
+    case "base":
+      return base(invocation, { host, log });
     case "cache": {
       const { runCacheCommand } = await import("./cache-clean.ts");
       return print(host, runCacheCommand(invocation.positionals, { host, log }));
@@ -117,6 +119,15 @@ async function check({ flags, positionals }: Of<"check">, context: Pick<Run, "ho
   for (const warning of warnings) context.log.warn(warning);
   const { filename: files, json, local, platform: platforms, recursive, selector } = flags;
   return runCheck({ files, json, local, naming, platforms, recursive, selector, args: positionals }, context);
+}
+
+/** `base`: prints how old the bases are, or where newer ones were written. */
+async function base({ flags, positionals: words }: Of<"base">, context: Pick<Run, "host" | "log">): Promise<number> {
+  const { runBases } = await import("./bases.ts");
+  const { "insecure-registry": insecureRegistry, json, platform: platforms } = flags;
+  const { exitCode, text } = await runBases({ words, json, platforms, insecureRegistry }, context);
+  await context.host.out(text);
+  return exitCode;
 }
 
 async function print(host: Host, text: string): Promise<number> {

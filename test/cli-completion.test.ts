@@ -50,6 +50,7 @@ describe("complete()", () => {
     "check",
     "login",
     "logout",
+    "base",
     "cache",
     "doctor",
     "completion",

@@ -135,6 +135,7 @@ describe("modules", () => {
 
 /** Modules without a test file of their own, and where they are tested. */
 const UNTESTED: Readonly<Record<string, string>> = {
+  bases: "feature-bases.test.ts runs the command on a registry",
   "build-confirmation": "build-cache.test.ts and feature-incremental-race.test.ts record builds",
   "build-image": "build.test.ts makes images and indexes with it",
   "build-record": "build-cache.test.ts reads and writes records; feature-incremental.test.ts plans their inputs again",
@@ -144,6 +145,7 @@ const UNTESTED: Readonly<Record<string, string>> = {
   check: "feature-check.test.ts runs the command",
   "cli-building": "cli.test.ts checks the flags of commands",
   "cli-environment": "a table: cli-help.test.ts compares it with the sources",
+  "cli-flag-bases": "cli-commands.test.ts parses all flags",
   "cli-flag-groups": "a table: cli-commands.test.ts parses its flags, and compares docs/reference.md with it",
   "cli-flag-rollout": "cli-commands.test.ts parses all flags",
   "cli-once": "cli.test.ts and the feature tests run commands",

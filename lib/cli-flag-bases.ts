@@ -1,0 +1,11 @@
+/** Tables of the flags of base images. */
+import { CONFIG_FLAGS } from "./cli-flag-groups.ts";
+
+/** The flags of `ko base`. */
+export const BASE_FLAGS: Pick<typeof CONFIG_FLAGS, "platform" | "insecure-registry" | "json" | "verbose" | "quiet"> = {
+  platform: CONFIG_FLAGS.platform,
+  "insecure-registry": CONFIG_FLAGS["insecure-registry"],
+  json: CONFIG_FLAGS.json,
+  verbose: CONFIG_FLAGS.verbose,
+  quiet: CONFIG_FLAGS.quiet,
+};
