@@ -84,8 +84,12 @@ export function startWatching(bench: Bench, args: readonly string[], options: Ko
   };
   const end: Watching["end"] = async (signal = "SIGINT", { group } = { group: false }) => {
     isEnded = true;
+    // What ko started is in groups of its own, and ko cannot end it then.
+    const orphans = signal === "SIGKILL" ? childrenOf(running.pid) : [];
     process.kill(group ? -running.pid : running.pid, signal);
-    return running.result;
+    const result = await running.result;
+    for (const pid of orphans) endQuietly(pid);
+    return result;
   };
   return {
     running,
@@ -102,6 +106,19 @@ export function startWatching(bench: Bench, args: readonly string[], options: Ko
       if (!isEnded) await end("SIGINT");
     },
   };
+}
+
+function childrenOf(pid: number): readonly number[] {
+  const { stdout } = Bun.spawnSync(["pgrep", "-P", String(pid)], { stdio: ["ignore", "pipe", "ignore"] });
+  return stdout.toString().split("\n").filter(Boolean).map(Number);
+}
+
+function endQuietly(pid: number): void {
+  try {
+    process.kill(pid, "SIGKILL");
+  } catch {
+    // It has ended by itself.
+  }
 }
 
 /** The first line of a round's block, without the time of day: what it was about. */
