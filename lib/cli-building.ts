@@ -4,6 +4,7 @@ import type { BuildOptions, ReportFlags } from "./cli-options.ts";
 import type { Invocation } from "./cli-parse.ts";
 import { UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
+import { isDryRun } from "./kubectl.ts";
 import type { ClusterNodes } from "./kubectl-cluster.ts";
 import type { Log } from "./log.ts";
 import type { Timing } from "./timing.ts";
@@ -70,7 +71,7 @@ function checkLogs({ afterDashes, command, flags }: Of<"apply" | "create">): voi
       hint: `Type: ko ${command} -W --logs`,
     });
   }
-  if (afterDashes.some((word) => /^--dry-run(?:=(?!none$)|$)/.test(word))) {
+  if (isDryRun(afterDashes)) {
     throw new UsageError("Cannot use --logs with --dry-run: nothing is started", { hint: "Leave one of them out." });
   }
 }

@@ -14,8 +14,6 @@ import {
 } from "./cli-building.ts";
 import { logLevelOf } from "./cli-parse.ts";
 import { KoError, UsageError } from "./errors.ts";
-import type { Host } from "./host.ts";
-import type { Log } from "./log.ts";
 import type { Pipeline, PublishedProgram } from "./pipeline.ts";
 
 /** Runs a building command once; `--timing` is reported at its end. */
@@ -128,18 +126,8 @@ async function feedKubectl(invocation: Of<"apply" | "create">, run: Run): Promis
   }
   const stdin = new TextEncoder().encode(text);
   const code = await timing.time("kubectl", invocation.command, () => runKubectl(host, args, { log, stdin }));
-  if (code === 0) await undoKilled(host, { log, words: args });
+  if (code === 0) await (await import("./rollout-swap-undo.ts")).undoKilledSwaps(host, { log, words: args });
   return code;
-}
-
-/** Brings back Pods that a killed swap left behind. It loads its modules only if there may be some. */
-async function undoKilled(
-  host: Host,
-  options: { readonly log: Log; readonly words: readonly string[] },
-): Promise<void> {
-  const { findKilledSwaps } = await import("./rollout-swap-record.ts");
-  const files = findKilledSwaps(host);
-  if (files.length > 0) await (await import("./rollout-swap-undo.ts")).undoKilledSwaps(host, { ...options, files });
 }
 
 /** Drops empty words, except where one can be the value of the flag before it. */

@@ -120,7 +120,7 @@ function pinContext(words: readonly string[], { name }: Context): readonly strin
   return isNamed ? words : [`--context=${name}`, ...words];
 }
 
-/** Runs rounds whose documents a swapper gets; at their end it applies what it swapped. */
+/** Runs the rounds with a Swapper. Its disposal applies the documents whose programs were swapped. */
 async function swapping(options: SwapperOptions, run: (handOver: HandOver) => Promise<never>): Promise<never> {
   const { Swapper } = await import("./rollout-swapper.ts");
   await using swapper = new Swapper(options);

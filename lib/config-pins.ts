@@ -6,7 +6,7 @@ import { chmod, readFile, stat } from "node:fs/promises";
 import type { Document, LineCounter } from "yaml";
 import { KoError } from "./errors.ts";
 import { writeOutputFile } from "./file.ts";
-import { resolveAliases, type Yaml } from "./yaml.ts";
+import { resolveAliases, type Yaml, type YamlEdit } from "./yaml.ts";
 
 /** A new name for a base image that a value of the file has. */
 export interface Pin {
@@ -14,12 +14,6 @@ export interface Pin {
   readonly where: string | undefined;
   readonly from: string;
   readonly to: string;
-}
-
-interface Splice {
-  readonly start: number;
-  readonly end: number;
-  readonly text: string;
 }
 
 const MARK = "\uFEFF";
@@ -65,13 +59,13 @@ export async function pinText(text: string, pins: readonly Pin[]): Promise<strin
 }
 
 /** Replaces the values at their places. An alias of a value that is replaced itself stays. */
-function replacements(yaml: Yaml, text: string, pins: readonly Pin[]): readonly Splice[] {
+function replacements(yaml: Yaml, text: string, pins: readonly Pin[]): readonly YamlEdit[] {
   const lines = new yaml.LineCounter();
   const document = parse(yaml, text, lines);
   if (document === undefined) return [];
   const named = new Map(pins.map((pin) => [offsetOf(pin, lines.lineStarts), pin.to]));
   const targets = resolveAliases(yaml, document);
-  const splices: Splice[] = [];
+  const splices: YamlEdit[] = [];
   yaml.visit(document, {
     Value: (_key, node) => {
       const [start = -1, end = -1] = node.range ?? [];
@@ -102,7 +96,7 @@ function writeLike(old: string, name: string): string {
 }
 
 /** Adds the value after the last one, so that comments stay with the keys below them. */
-function addition(yaml: Yaml, text: string, { to }: Pin): Splice {
+function addition(yaml: Yaml, text: string, { to }: Pin): YamlEdit {
   const contents = parse(yaml, text)?.contents;
   const newline = text.includes("\r\n") ? "\r\n" : "\n";
   if (yaml.isMap(contents) && contents.flow === true) {

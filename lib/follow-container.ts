@@ -88,7 +88,7 @@ export class ContainerLog {
   readonly #complaints = new Set<string>();
   #state: ContainerState;
   #changed = Promise.withResolvers<void>();
-  /** The end of what was read, without a line end: a connection was cut within a line, or the program ended so. */
+  /** The last characters of the log, if no line end follows them: the connection was cut, or the program ended. */
   #rest: LogLine | undefined;
 
   constructor(state: ContainerState, options: ContainerLogOptions) {
@@ -187,7 +187,7 @@ class Reading {
   lines = 0;
   /** There was a line, or a part of one, also if it was shown before. */
   hasLog = false;
-  /** Behind the last line end; undefined if that is nothing, or was shown. */
+  /** The characters behind the last line end; undefined if there are none, or ko has shown them. */
   rest: LogLine | undefined;
   /** When the last bytes came. */
   movedAt = systemClock.monotonic();

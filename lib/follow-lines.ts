@@ -25,7 +25,7 @@ interface RawLine {
 const MAX_LINE = 16 * 1024;
 /** Bytes of a time, and of the space behind it. */
 const MAX_TIME = 64;
-/** Lines that are told apart by their hash, not by their time alone. */
+/** Of so many last lines, the hash says whether ko has shown a line. Of older lines, the time says it. */
 const WINDOW = 4096;
 const NEWLINE = 0x0a;
 const TIME = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)$/;
@@ -51,7 +51,7 @@ export class LineSplitter {
     return lines;
   }
 
-  /** What follows the last line end; undefined if that is nothing. */
+  /** The bytes behind the last line end; undefined if there are none. */
   rest(): RawLine | undefined {
     return this.#size === 0 ? undefined : this.#take();
   }

@@ -1,6 +1,7 @@
 /** The name before each line: the program's, with a number if there are several replicas. */
-import { listAt, textAt } from "./json.ts";
+import { textAt } from "./json.ts";
 import { shortNames } from "./progress-block.ts";
+import { imageOf } from "./rollout-pods.ts";
 
 export interface SourceOptions {
   /** As the API gives it. */
@@ -86,14 +87,6 @@ export class LogNames {
 /** Whether an object runs the program in one container only. */
 function hasOne(users: Iterable<string>, resource: string): boolean {
   return [...users].filter((user) => user.startsWith(`${JSON.stringify([resource]).slice(0, -1)},`)).length === 1;
-}
-
-function imageOf(pod: unknown, container: string): string {
-  const all = [...listAt(pod, "spec", "initContainers"), ...listAt(pod, "spec", "containers")];
-  return textAt(
-    all.find((each) => textAt(each, "name") === container),
-    "image",
-  );
 }
 
 /** The image's name without tag and digest. */

@@ -1,7 +1,7 @@
 /** Which Pods belong to the objects that a round applied. */
-import { fieldAt, isObject, listAt, textAt } from "./json.ts";
+import { fieldAt, listAt, textAt } from "./json.ts";
 import { type Applied, appliedOf, nameAfter, readObjects, resourceOf } from "./rollout-objects.ts";
-import { selectorOf } from "./rollout-revision.ts";
+import { selectLabels, selectorOf } from "./rollout-revision.ts";
 
 /** An object that has Pods. */
 export interface FollowTarget {
@@ -53,7 +53,7 @@ function queryOf(object: unknown, { apiVersion, kind, name }: Applied): FollowTa
     case "batch/v1 CronJob":
       return { labelSelector: JOB_LABEL };
     case "v1 ReplicationController":
-      return { labelSelector: labelsOf(fieldAt(object, "spec", "selector")) };
+      return { labelSelector: selectLabels(fieldAt(object, "spec", "selector")).join(",") };
   }
   if (apiVersion.startsWith("serving.knative.dev/") && kind === "Service") {
     return { labelSelector: `serving.knative.dev/service=${name}` };
@@ -62,12 +62,6 @@ function queryOf(object: unknown, { apiVersion, kind, name }: Applied): FollowTa
   const makesPods = listAt(object, "spec", "template", "spec", "containers").length > 0;
   const selector = makesPods ? selectorOf(object) : undefined;
   return selector === undefined ? undefined : { labelSelector: selector };
-}
-
-function labelsOf(labels: unknown): string {
-  return Object.entries(isObject(labels) ? labels : {})
-    .map(([key, value]) => `${key}=${String(value)}`)
-    .join(",");
 }
 
 /** Whether a Pod of the query belongs to the object. */

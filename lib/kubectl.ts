@@ -227,6 +227,11 @@ export function clusterArguments(words: readonly string[], table: FlagTable = KU
   });
 }
 
+/** Reports whether kubectl changes nothing. */
+export function isDryRun(words: readonly string[]): boolean {
+  return words.some((word) => /^--dry-run(?:=(?!none$)|$)/.test(word));
+}
+
 /** Reports whether the user asks kubectl to keep the pod. */
 function isKept(words: readonly string[]): boolean {
   const end = words.indexOf("--");

@@ -117,6 +117,12 @@ export class ClusterApi implements AsyncDisposable {
     return answer.kind === "object" ? listAt(answer.value, "items") : [];
   }
 
+  /** The events of an object, by its uid; empty if the user may not read them. */
+  eventsOf(uid: string, namespace: string): Promise<readonly unknown[]> {
+    const query = new URLSearchParams({ fieldSelector: `involvedObject.uid=${uid}`, limit: "200" });
+    return this.list(`/api/v1/namespaces/${encodeURIComponent(namespace)}/events?${query.toString()}`);
+  }
+
   /** The end of a container's log; undefined if it cannot be read. */
   async readLog(
     pod: { readonly namespace: string; readonly name: string },
@@ -143,7 +149,7 @@ export class ClusterApi implements AsyncDisposable {
       });
       return { status, headers, body: body === null ? noBody() : chunksOf(body) };
     } catch (cause) {
-      throw new KoError(`The API server does not answer: ${messageOf(cause)}`, { cause, transient: true });
+      throw noAnswer(cause);
     }
   }
 
@@ -181,7 +187,7 @@ export class ClusterApi implements AsyncDisposable {
       return { status: response.status, text: await response.text() };
     } catch (cause) {
       this.#signal.throwIfAborted();
-      throw new KoError(`The API server does not answer: ${messageOf(cause)}`, { cause, transient: true });
+      throw noAnswer(cause);
     }
   }
 
@@ -190,6 +196,11 @@ export class ClusterApi implements AsyncDisposable {
   }
 }
 
+function noAnswer(cause: unknown): KoError {
+  return new KoError(`The API server does not answer: ${messageOf(cause)}`, { cause, transient: true });
+}
+
+/** The body of an answer that has none. */
 async function* noBody(): AsyncGenerator<Uint8Array, void, void> {}
 
 /** Reads without delay, and ends the connection if its reader leaves. */
@@ -198,7 +209,7 @@ async function* chunksOf(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8
   try {
     for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
   } catch (cause) {
-    throw new KoError(`The API server does not answer: ${messageOf(cause)}`, { cause, transient: true });
+    throw noAnswer(cause);
   } finally {
     await reader.cancel().catch(() => {});
   }

@@ -1,11 +1,10 @@
 /** `ko apply --wait` and `ko create --wait`: kubectl, then the wait for what it applied. */
 import type { Host } from "./host.ts";
-import { clusterArguments, runKubectl } from "./kubectl.ts";
+import { clusterArguments, isDryRun, runKubectl } from "./kubectl.ts";
 import { readContext } from "./kubectl-cluster.ts";
 import type { Log } from "./log.ts";
 import { ClusterApi } from "./rollout-api.ts";
 import { findApplied, nameAfter } from "./rollout-objects.ts";
-import { findKilledSwaps } from "./rollout-swap-record.ts";
 import { undoKilledSwaps } from "./rollout-swap-undo.ts";
 import { waitForRollout } from "./rollout.ts";
 import type { Timing } from "./timing.ts";
@@ -34,7 +33,7 @@ export async function applyAndWait(host: Host, options: ApplyOptions): Promise<n
   const { args, limit, log, text, timing } = options;
   const [command] = args;
   const applied = await findApplied(text);
-  const isTrial = args.some((word) => /^--dry-run(?:=(?!none$)|$)/.test(word));
+  const isTrial = isDryRun(args);
   let said = "";
   const onOutput = (chunk: Uint8Array): Promise<void> => {
     if (said.length < MAX_CHARS) said += new TextDecoder().decode(chunk);
@@ -63,8 +62,7 @@ export async function applyAndWait(host: Host, options: ApplyOptions): Promise<n
   const code = await apply();
   if (code !== 0) return code;
   const { namespace = "default" } = await context;
-  const killed = findKilledSwaps(host);
-  if (killed.length > 0) await undoKilledSwaps(host, { files: killed, log, words: args });
+  await undoKilledSwaps(host, { log, words: args });
   const named = applied.map((each) => nameAfter(each, said));
   const api = await opening;
   await timing.time("rollout", command, () => waitForRollout(named, { host, log, api, flags, namespace, limit }));

@@ -177,7 +177,8 @@ function specOf(pod: unknown, name: string): unknown {
   return all.find((each) => textAt(each, "name") === name);
 }
 
-function imageOf(pod: unknown, name: string): string {
+/** The image of a container, also of one that runs before the others. */
+export function imageOf(pod: unknown, name: string): string {
   return textAt(specOf(pod, name), "image");
 }
 

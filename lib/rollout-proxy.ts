@@ -20,6 +20,7 @@ export class WatchedCluster implements AsyncDisposable {
   /** Ends kubectl proxy, which outlives the rounds. */
   readonly #closing = new AbortController();
   #api: Promise<ClusterApi> | undefined;
+  #namespace: string | undefined;
 
   constructor({ host, words }: WatchedClusterOptions) {
     this.flags = clusterArguments(words);
@@ -33,9 +34,11 @@ export class WatchedCluster implements AsyncDisposable {
     return this.#api;
   }
 
-  /** The namespace of objects that name none. */
+  /** The namespace of objects that name none. Read once: kubectl proxy stays with the first context, too. */
   async namespace(host: Host): Promise<string> {
-    const { namespace = "default" } = await readContext(host, this.flags);
+    if (this.#namespace !== undefined) return this.#namespace;
+    const { complaint, namespace = "default" } = await readContext(host, this.flags);
+    if (complaint === "") this.#namespace = namespace;
     return namespace;
   }
 

@@ -1,5 +1,5 @@
 /** The Pods of the newest revision of a workload. */
-import { fieldAt, listAt, textAt } from "./json.ts";
+import { fieldAt, isObject, listAt, textAt } from "./json.ts";
 import type { ClusterApi } from "./rollout-api.ts";
 import type { Applied } from "./rollout-objects.ts";
 
@@ -49,10 +49,7 @@ export async function findRevision(
 
 /** The selector of a workload, as the API takes it. */
 export function selectorOf(object: unknown): string | undefined {
-  const labels = fieldAt(object, "spec", "selector", "matchLabels");
-  const parts = Object.entries(typeof labels === "object" && labels !== null ? labels : {}).map(
-    ([key, value]) => `${key}=${value}`,
-  );
+  const parts = [...selectLabels(fieldAt(object, "spec", "selector", "matchLabels"))];
   for (const each of listAt(object, "spec", "selector", "matchExpressions")) {
     const key = textAt(each, "key");
     const values = listAt(each, "values").join(",");
@@ -71,6 +68,11 @@ export function selectorOf(object: unknown): string | undefined {
     }
   }
   return parts.length === 0 ? undefined : parts.join(",");
+}
+
+/** Labels as requirements of a selector: `app=web`. */
+export function selectLabels(labels: unknown): readonly string[] {
+  return Object.entries(isObject(labels) ? labels : {}).map(([key, value]) => `${key}=${String(value)}`);
 }
 
 function revisionOf(object: unknown): string {

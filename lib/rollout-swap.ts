@@ -2,7 +2,7 @@
  * `ko apply -W --swap`: a save replaces the image in the Pods that run, without a rollout.
  *
  * kubelet ends the one container and starts the new image in its place: same Pod, address and volumes. The workload itself
- * keeps the image that was applied last, so an ordinary apply of the documents at the end brings back what it always gives.
+ * keeps the image that was applied last. An ordinary apply at the end gives it the new one.
  * https://kubernetes.io/docs/concepts/workloads/pods/#pod-update-and-replacement
  */
 import { setTimeout } from "node:timers/promises";
@@ -18,7 +18,6 @@ import { findRevision } from "./rollout-revision.ts";
 import { imagesOf, type Swap } from "./rollout-swap-plan.ts";
 
 export interface SwapOptions {
-  readonly host: Host;
   readonly api: ClusterApi;
   /** Of objects that name none. */
   readonly namespace: string;
@@ -61,16 +60,18 @@ export async function swapImages(
 export async function waitForSwap(
   applied: Applied,
   {
+    host,
     limit,
     swapped,
     ...options
   }: SwapOptions & {
+    readonly host: Host;
     readonly swapped: readonly SwappedContainer[];
     /** Milliseconds. */
     readonly limit: number;
   },
 ): Promise<void> {
-  const { api, host } = options;
+  const { api } = options;
   const namespace = namespaceOf(applied, options);
   const started = host.monotonic();
   for (;;) {
@@ -81,7 +82,9 @@ export async function waitForSwap(
     for (const { containerId, name, pod: podName } of waiting) {
       const pod = pods.find((each) => textAt(each, "metadata", "name") === podName);
       if (isStale && containerIdOf(pod, name) === containerId) continue;
-      const cause = causesOf(pod, await eventsOf(pod, { api, namespace })).find(({ hopeless }) => hopeless);
+      const cause = causesOf(pod, await api.eventsOf(textAt(pod, "metadata", "uid"), namespace)).find(
+        ({ hopeless }) => hopeless,
+      );
       if (cause !== undefined) {
         throw await explainVerdict({ text: "does not run", cause }, { api, applied, host, namespace });
       }
@@ -104,13 +107,17 @@ export async function undoSwap(applied: Applied, options: SwapOptions): Promise<
   const object = await readObject(applied, options);
   if (object === undefined) return 0;
   const swapped = await swapImages({ applied, images: imagesOf(object) }, options);
-  return new Set(swapped?.map(({ pod }) => pod)).size;
+  return countPods(swapped ?? []);
 }
 
-/** The lines that say what a swap did. */
+/** The number of Pods that these containers are in. */
+export function countPods(swapped: readonly SwappedContainer[]): number {
+  return new Set(swapped.map(({ pod }) => pod)).size;
+}
+
+/** The line that says what a swap did. */
 export function describeSwap(applied: Applied, swapped: readonly SwappedContainer[]): string {
-  const pods = new Set(swapped.map(({ pod }) => pod)).size;
-  return `${resourceOf(applied)}: new program in ${formatCount(pods, "Pod")}`;
+  return `${resourceOf(applied)}: new program in ${formatCount(countPods(swapped), "Pod")}`;
 }
 
 function namespaceOf(applied: Applied, { namespace }: SwapOptions): string {
@@ -166,12 +173,4 @@ function containerIdOf(pod: unknown, name: string): string {
 
 function statusOf(pod: unknown, name: string): unknown {
   return listAt(pod, "status", "containerStatuses").find((each) => textAt(each, "name") === name);
-}
-
-async function eventsOf(
-  pod: unknown,
-  { api, namespace }: { readonly api: ClusterApi; readonly namespace: string },
-): Promise<readonly unknown[]> {
-  const query = new URLSearchParams({ fieldSelector: `involvedObject.uid=${textAt(pod, "metadata", "uid")}` });
-  return api.list(`/api/v1/namespaces/${encodeURIComponent(namespace)}/events?${query.toString()}`);
 }

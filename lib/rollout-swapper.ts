@@ -4,10 +4,17 @@ import { KoError, messageOf } from "./errors.ts";
 import { type Host, withSignal } from "./host.ts";
 import { runKubectl } from "./kubectl.ts";
 import type { Context } from "./kubectl-cluster.ts";
-import type { Log } from "./log.ts";
+import { formatCount, type Log } from "./log.ts";
 import { type Applied, appliedOf, readObjects, resourceOf } from "./rollout-objects.ts";
 import type { WatchedCluster } from "./rollout-proxy.ts";
-import { describeSwap, swapImages, type SwappedContainer, waitForSwap } from "./rollout-swap.ts";
+import {
+  countPods,
+  describeSwap,
+  swapImages,
+  type SwapOptions,
+  type SwappedContainer,
+  waitForSwap,
+} from "./rollout-swap.ts";
 import { findSwaps, type Swap } from "./rollout-swap-plan.ts";
 import { SwapRecord } from "./rollout-swap-record.ts";
 import { formatFailure } from "./watch-screen.ts";
@@ -48,7 +55,7 @@ export class Swapper implements AsyncDisposable {
   readonly #namespace: string;
   /** By object. */
   readonly #held = new Map<string, Held>();
-  /** Ends what is told of the round before. */
+  /** Ends the report on the rollout of the last round. */
   #ending = new AbortController();
   #telling: Promise<void> = Promise.resolve();
   #keeping: Promise<void> | undefined;
@@ -70,10 +77,10 @@ export class Swapper implements AsyncDisposable {
       if (count === undefined) rest.push(change);
       else pods += count;
     }
-    if (rest.length === 0) return pods === 0 ? "nothing new" : `swapped the program in ${pods} Pods`;
+    if (rest.length === 0) return pods === 0 ? "nothing new" : `swapped the program in ${formatCount(pods, "Pod")}`;
     await this.#options.feed(rest, context);
     for (const { document } of rest) await this.#release(document);
-    return pods === 0 ? undefined : `applied ${rest.length}, swapped ${pods} Pods`;
+    return pods === 0 ? undefined : `applied ${rest.length}, swapped ${formatCount(pods, "Pod")}`;
   }
 
   /** @returns the number of Pods that get a new image; undefined if the document must be applied */
@@ -81,15 +88,14 @@ export class Swapper implements AsyncDisposable {
     if (before === undefined) return undefined;
     const swaps = await findSwaps(before, renderDocument(document));
     if (swaps === undefined || swaps.length === 0) return undefined;
-    const host = withSignal(context.host, this.#options.host.signal);
     const done: { readonly swap: Swap; readonly swapped: readonly SwappedContainer[] }[] = [];
     context.showCause();
     try {
-      const api = await this.#options.cluster.openApi(this.#options.log);
+      const options = await this.#swapOptions();
       for (const swap of swaps) {
         const { applied } = swap;
         this.#record.add({ applied, namespace: applied.namespace ?? this.#namespace });
-        const swapped = await swapImages(swap, { host, api, namespace: this.#namespace });
+        const swapped = await swapImages(swap, options);
         if (swapped === undefined) return undefined;
         this.#held.set(resourceKey(applied), { swap: this.#join(swap), document });
         done.push({ swap, swapped });
@@ -102,7 +108,12 @@ export class Swapper implements AsyncDisposable {
     }
     for (const { swap, swapped } of done) this.#tell(swap.applied, swapped, context);
     this.#keeping ??= this.#keep();
-    return done.reduce((sum, { swapped }) => sum + new Set(swapped.map(({ pod }) => pod)).size, 0);
+    return done.reduce((sum, { swapped }) => sum + countPods(swapped), 0);
+  }
+
+  async #swapOptions(): Promise<SwapOptions> {
+    const { cluster, log } = this.#options;
+    return { api: await cluster.openApi(log), namespace: this.#namespace };
   }
 
   /** All images that the Pods of a workload should have: a round names those that it changes. */
@@ -118,8 +129,7 @@ export class Swapper implements AsyncDisposable {
     const started = host.monotonic();
     const tell = async (): Promise<void> => {
       try {
-        const api = await this.#options.cluster.openApi(this.#options.log);
-        await waitForSwap(applied, { host, api, namespace: this.#namespace, swapped, limit: READY_MS });
+        await waitForSwap(applied, { ...(await this.#swapOptions()), host, swapped, limit: READY_MS });
         const took = ((host.monotonic() - started) / 1000).toFixed(1);
         host.err(`  ${describeSwap(applied, swapped)} after ${took}s\n`);
       } catch (error) {
@@ -133,20 +143,16 @@ export class Swapper implements AsyncDisposable {
 
   /** Gives Pods that are made meanwhile the image of the last round. */
   async #keep(): Promise<void> {
-    const host = withSignal(this.#options.host, AbortSignal.any([this.#options.host.signal, this.#closing.signal]));
-    while (!host.signal.aborted) {
-      await setTimeout(KEEP_MS, undefined, { signal: host.signal }).catch(() => {});
+    const signal = AbortSignal.any([this.#options.host.signal, this.#closing.signal]);
+    while (!signal.aborted) {
+      await setTimeout(KEEP_MS, undefined, { signal }).catch(() => {});
       for (const { swap } of this.#held.values()) {
-        if (host.signal.aborted) return;
+        if (signal.aborted) return;
         try {
-          await swapImages(swap, {
-            host,
-            api: await this.#options.cluster.openApi(this.#options.log),
-            namespace: this.#namespace,
-          });
+          await swapImages(swap, await this.#swapOptions());
         } catch (error) {
           // The API server may be away for a while.
-          if (!(error instanceof KoError) && !host.signal.aborted) throw error;
+          if (!(error instanceof KoError) && !signal.aborted) throw error;
         }
       }
     }
@@ -169,7 +175,7 @@ export class Swapper implements AsyncDisposable {
   async #applyLast(documents: readonly YamlDocument[]): Promise<boolean> {
     const { log, words } = this.#options;
     const host = withSignal(this.#options.host, AbortSignal.timeout(LAST_MS));
-    log.info("applying what was swapped");
+    log.info("applying the documents whose programs were swapped");
     const stdin = new TextEncoder().encode(joinDocuments(documents));
     const code = await runKubectl(host, ["apply", "-f", "-", ...words], { log, stdin });
     if (code !== 0) log.warn("kubectl apply failed: Pods keep the program of the last swap until the next ko apply");

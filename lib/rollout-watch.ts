@@ -24,7 +24,7 @@ export interface AppliedRound {
   readonly log: Log;
 }
 
-/** Milliseconds of a rollout of which only its causes are told: most end sooner. */
+/** Milliseconds in which ko prints only the causes of a rollout that waits: most rollouts end sooner. */
 const QUIET_MS = 5000;
 
 /** Follows the rollout of the last round. */
@@ -64,7 +64,7 @@ export class RolloutTeller implements AsyncDisposable {
       if (host.signal.aborted) return;
       if (!(error instanceof KoError)) throw error;
       const failure = formatFailure(error);
-      // A cluster that cannot be asked is told once.
+      // The same failure, such as a cluster that does not answer, is printed once.
       if (failure !== this.#failure) host.err(failure);
       this.#failure = failure;
     }

@@ -141,19 +141,14 @@ class Rollout {
         .map((cause) => (retries && cause.log !== undefined ? { ...cause, hopeless: false } : cause));
       return all.toSorted((a, b) => Number(b.hopeless) - Number(a.hopeless));
     }
-    const events = await api.list(this.#eventsPath(textAt(owner, "metadata", "uid")));
+    const events = await api.eventsOf(textAt(owner, "metadata", "uid"), this.#namespace);
     const refused = events.findLast((event) => NO_PODS.test(textAt(event, "reason")));
     if (refused === undefined) return [];
     return [{ text: `it gets no Pods: ${textAt(refused, "message")}`, hopeless: true, pod: "" }];
   }
 
   async #eventsOf(uid: string): Promise<readonly unknown[]> {
-    return uid === "" ? [] : this.#options.api.list(this.#eventsPath(uid));
-  }
-
-  #eventsPath(uid: string): string {
-    const query = new URLSearchParams({ fieldSelector: `involvedObject.uid=${uid}`, limit: "200" });
-    return `/api/v1/namespaces/${encodeURIComponent(this.#namespace)}/events?${query.toString()}`;
+    return uid === "" ? [] : this.#options.api.eventsOf(uid, this.#namespace);
   }
 
   #failure(verdict: Verdict): Promise<ClusterError> {

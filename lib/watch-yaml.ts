@@ -9,7 +9,6 @@ import type { Host } from "./host.ts";
 import { findKubectl, runKubectl } from "./kubectl.ts";
 import { type Log, RunWarnings } from "./log.ts";
 import type { PublishedProgram } from "./pipeline.ts";
-import { findKilledSwaps } from "./rollout-swap-record.ts";
 import { undoKilledSwaps } from "./rollout-swap-undo.ts";
 import type { RolloutTeller } from "./rollout-watch.ts";
 import {
@@ -312,8 +311,7 @@ export function createFeeder(host: Host, options: FeederOptions): HandOver {
       const isTransient = transient && !HOPELESS.test(errors);
       throw new ClusterError(`kubectl ${command} failed with exit code ${code}`, { transient: isTransient });
     }
-    const killed = isFirst ? findKilledSwaps(context.host) : [];
-    if (killed.length > 0) await undoKilledSwaps(context.host, { files: killed, log: context.log, words });
+    if (isFirst) await undoKilledSwaps(context.host, { log: context.log, words });
     isFirst = false;
     teller?.follow({ text: yaml, host: context.host, log: context.log });
     logs?.follow({ text: yaml, said, log: context.log, showLogs: context.showLogs });

@@ -2,11 +2,9 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { listAt, parseJson, textAt } from "../../lib/json.ts";
 import { goMod } from "../helpers/go.ts";
-import { startRegistry, type TestRegistry } from "../helpers/registry.ts";
-import { type Bench, makeBench } from "../helpers/world-bench.ts";
 import { waitUntil } from "../helpers/world-programs.ts";
 import { startWatching } from "../helpers/world-watch.ts";
-import { type Node, startNode } from "./node.ts";
+import { startWorld, type World } from "./world.ts";
 
 /** Counts to stdout and stderr, at first as quickly as it can; ends when it is asked to, and says so. */
 const counter = (version: string): string => `package main
@@ -72,21 +70,17 @@ spec:
     spec: {containers: [{name: c, image: ko://example.com/counter}]}
 `;
 
-let node: Node;
-let registry: TestRegistry;
-let bench: Bench;
+let world: World;
 
 beforeAll(async () => {
-  [node, registry] = await Promise.all([startNode(), startRegistry()]);
-  const files = { "go.mod": goMod("example.com/counter", { go: "1.22" }), "main.go": counter("one"), "c.yaml": YAML };
-  bench = makeBench(files, { host: registry.host });
+  world = await startWorld({
+    "go.mod": goMod("example.com/counter", { go: "1.22" }),
+    "main.go": counter("one"),
+    "c.yaml": YAML,
+  });
 });
 
-afterAll(async () => {
-  bench?.[Symbol.dispose]();
-  await node?.[Symbol.asyncDispose]();
-  await registry?.[Symbol.asyncDispose]();
-});
+afterAll(() => world?.[Symbol.asyncDispose]());
 
 /** The runs of a version: each counts from 1, without a gap. */
 function runsOf(stderr: string, version: string): readonly (readonly string[])[] {
@@ -106,7 +100,7 @@ function expectWhole(run: readonly string[] | undefined, end: "end" | "cut"): vo
 }
 
 test("a crash, a rollout", async () => {
-  const env = { KUBECONFIG: node.server.kubeconfig };
+  const { bench, env, node } = world;
   await using watching = startWatching(bench, ["apply", "-W", "--logs", "-f", "c.yaml"], { env });
   const { running } = watching;
   const has = (text: string): Promise<void> => waitUntil(() => running.stderr().includes(text), running);

@@ -2,66 +2,30 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { fieldAt, isObject, listAt, parseJson, textAt } from "../../lib/json.ts";
 import { goMod } from "../helpers/go.ts";
-import { startRegistry, type TestRegistry } from "../helpers/registry.ts";
-import { type Bench, makeBench } from "../helpers/world-bench.ts";
 import { waitUntil } from "../helpers/world-programs.ts";
 import { startWatching, type Watching } from "../helpers/world-watch.ts";
-import { type Node, startNode } from "./node.ts";
+import { startWorld, webDeployment, webServer, type World } from "./world.ts";
 
 const SAVES = Number(process.env["KO_SWAPS"] || 100);
 
-const WEB = `apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-        - name: web
-          image: ko://example.com/web
-          readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
-`;
-
-let node: Node;
-let registry: TestRegistry;
-let bench: Bench;
-let env: Record<string, string>;
+let world: World;
 
 beforeAll(async () => {
-  [node, registry] = await Promise.all([startNode(), startRegistry()]);
-  bench = makeBench(
-    { "go.mod": goMod("example.com/web"), "main.go": server(0), "config/web.yaml": WEB },
-    { host: registry.host },
-  );
-  env = { KUBECONFIG: node.server.kubeconfig };
+  world = await startWorld({
+    "go.mod": goMod("example.com/web"),
+    "main.go": server(0),
+    "config/web.yaml": webDeployment({ replicas: 2 }),
+  });
 });
 
-afterAll(async () => {
-  bench?.[Symbol.dispose]();
-  await node?.[Symbol.asyncDispose]();
-  await registry?.[Symbol.asyncDispose]();
-});
+afterAll(() => world?.[Symbol.asyncDispose]());
 
 function server(version: number): string {
-  return `package main
-
-import (
-	"fmt"
-	"net/http"
-)
-
-func main() {
-	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "version ${version}") })
-	http.ListenAndServe(":8080", nil)
-}
-`;
+  return webServer(`version ${version}`);
 }
 
 async function read(...args: readonly string[]): Promise<unknown> {
-  const { stdout } = await node.server.kubectl(["get", ...args, "-o", "json"]);
+  const { stdout } = await world.node.server.kubectl(["get", ...args, "-o", "json"]);
   return parseJson(stdout);
 }
 
@@ -99,10 +63,11 @@ async function images(): Promise<ReadonlySet<string>> {
   return new Set(all.flatMap((each) => listAt(each, "spec", "containers")).map((each) => textAt(each, "image")));
 }
 
-const start = (): Watching => startWatching(bench, ["apply", "-W", "--swap", "-f", "config/"], { env });
+const start = (): Watching =>
+  startWatching(world.bench, ["apply", "-W", "--swap", "-f", "config/"], { env: world.env });
 
 async function save(version: number, watching: Watching): Promise<void> {
-  bench.tree.write({ "main.go": server(version) });
+  world.bench.tree.write({ "main.go": server(version) });
   await waitUntil(async () => (await answers()) === `version ${version}`, watching.running);
 }
 
@@ -118,8 +83,8 @@ test(
     expect(uids(await pods())).toEqual(uids(before));
     await watching.end("SIGKILL");
     // The program of before the first swap: kubectl has nothing to change, and the Pods have another program.
-    bench.tree.write({ "main.go": server(0) });
-    const { code, stderr, stdout } = await bench.ours(["apply", "-f", "config/"], { env });
+    world.bench.tree.write({ "main.go": server(0) });
+    const { code, stderr, stdout } = await world.bench.ours(["apply", "-f", "config/"], { env: world.env });
     expect([code, stdout]).toEqual([0, "deployment.apps/web unchanged\n"]);
     expect(stderr).toContain("deployment/web: 2 Pods had the program of a swap that was killed\n");
     await waitUntil(async () => (await answers()) === "version 0");
@@ -129,13 +94,13 @@ test(
     await watching.said(/deployment\/web is ready after/);
     await save(SAVES + 1, watching);
     // A Pod that is made during the watch gets the program of the last save.
-    await node.server.kubectl(["scale", "deployment/web", "--replicas=3"]);
+    await world.node.server.kubectl(["scale", "deployment/web", "--replicas=3"]);
     await waitUntil(async () => (await pods()).length === 3 && (await answers()) === `version ${SAVES + 1}`);
-    await node.server.kubectl(["scale", "deployment/web", "--replicas=2"]);
+    await world.node.server.kubectl(["scale", "deployment/web", "--replicas=2"]);
     const { stdout: last } = await watching.end("SIGINT");
     expect(last).toEndWith("deployment.apps/web configured\n");
     const swapped = await applied();
-    await bench.ours(["apply", "--wait", "-f", "config/"], { env });
+    await world.bench.ours(["apply", "--wait", "-f", "config/"], { env: world.env });
     expect(await applied()).toEqual(swapped);
     expect((await images()).size).toBe(1);
     expect(await answers()).toBe(`version ${SAVES + 1}`);
@@ -146,7 +111,7 @@ test(
 test("a program that crashes after a swap is explained, and the next save mends it", async () => {
   await using watching = start();
   await watching.said(/deployment\/web is ready after/);
-  bench.tree.write({ "main.go": 'package main\n\nfunc main() {\n\tpanic("no database")\n}\n' });
+  world.bench.tree.write({ "main.go": 'package main\n\nfunc main() {\n\tpanic("no database")\n}\n' });
   await watching.said(
     /deployment\/web does not run: container web ends with exit code 2.*panic: no database at main\.go:4/,
   );
