@@ -50,7 +50,10 @@ export interface BasePlatform {
 }
 
 /** The requests for a base in a registry. */
-type RegistryReader = Pick<Registry, "findManifest" | "getManifest" | "openBlob">;
+export interface RegistryReader extends Pick<Registry, "findManifest" | "getManifest" | "openBlob"> {
+  /** Where a repository is read: in a mirror, perhaps. @default the repository itself */
+  readonly placeOf?: (repository: Repository) => Repository;
+}
 
 interface BaseCacheOptions {
   readonly cache: Cache;
@@ -206,7 +209,10 @@ export function registrySource(
   const source: ImageSource = {
     getManifest: (name, options) => registry.getManifest(reference, name, options),
     openBlob: (descriptor, signal) => registry.openBlob(reference, descriptor, signal),
-    blobSource: { host: reference.host, path: reference.path },
+    get blobSource() {
+      const { host, path } = registry.placeOf?.(reference) ?? reference;
+      return { host, path };
+    },
   };
   if (cache === undefined) return source;
   return cacheBase(source, { cache, findTag: (tag) => registry.findManifest(reference, tag) });
@@ -227,7 +233,9 @@ function cacheBase(source: ImageSource, options: BaseCacheOptions): ImageSource 
     return { descriptor: { mediaType: record.mediaType, size: bytes.byteLength, digest }, bytes };
   };
   return {
-    ...source,
+    get blobSource() {
+      return source.blobSource;
+    },
     getManifest: async (reference, more = {}) => {
       const digest = isDigest(reference) ? reference : await findDigest(reference, findTag);
       const found = digest === undefined ? undefined : known(digest);

@@ -93,6 +93,7 @@ export async function runBases(
   await using resources = new Resources({
     context,
     insecureHosts: isInsecure ? [target.host] : [],
+    registries: config.registries,
     compress: true,
   });
   // "all" stands for all that the base has.

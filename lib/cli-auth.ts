@@ -135,6 +135,8 @@ async function printToken(argv: readonly string[], host: Host): Promise<number> 
   const log = logOf(values, host);
   const repository = parseRepository(name);
   const from = values.mount.map((text) => readMount(text, repository));
+  const { loadConfig } = await import("./config.ts");
+  const { registries: rules } = await loadConfig(host);
   const [{ Registry }, { createKeychain }, { koVersion }] = await Promise.all([
     import("./registry.ts"),
     import("./registry-keychain.ts"),
@@ -146,6 +148,7 @@ async function printToken(argv: readonly string[], host: Host): Promise<number> 
     signal: host.signal,
     userAgent: `ko/${await koVersion(host)}`,
     insecureHosts: [],
+    rules,
     env: host.env,
   });
   const token = await registry.token(repository, { push: values.push, from });

@@ -192,6 +192,13 @@ export class ConfigValue {
     return typeof this.#scalar?.value === "string";
   }
 
+  /** @throws {UsageError} If the value is not `true` or `false`. */
+  flag(setting: string): boolean {
+    const value: unknown = this.#scalar?.value;
+    if (typeof value === "boolean") return value;
+    throw this.wrongType(setting, "true or false");
+  }
+
   /** @throws {UsageError} If the value is not a string. */
   text(setting: string): Word {
     const scalar = this.#scalar;

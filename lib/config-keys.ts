@@ -5,11 +5,11 @@
 import type { ConfigEntry } from "./config-file.ts";
 import { editDistance, findNearest, throwAll, UsageError } from "./errors.ts";
 
-export type Section = "ko" | "builds" | "image";
+export type Section = "ko" | "builds" | "image" | "registries";
 
 export interface CheckKeysOptions<K extends string> {
   readonly known: readonly K[];
-  /** "builds" for a key of its entries, "image" for one of the settings of images. */
+  /** "builds" for a key of its entries, "image" for one of the settings of images, "registries" for one of a registry. */
   readonly section: Section;
   readonly notes: KeyNotes;
 }
@@ -68,6 +68,14 @@ const INSTEAD: Readonly<Record<Section, Readonly<Record<string, string>>>> = {
     exposedports: "ports",
     workingdir: "workdir",
   },
+  registries: {
+    certificate: "ca",
+    plainhttp: "http",
+    skipverify: "insecure",
+    tls: "http: true for no TLS, insecure: true for no check of certificates",
+    username: "ko login, which keeps passwords out of this file",
+    password: "ko login, which keeps passwords out of this file",
+  },
 };
 
 /** A key of at least this length may be two letters off. */
@@ -122,7 +130,12 @@ export function checkKeys<K extends string>(
 
 function noteUnknown({ key, where }: ConfigEntry, { known, notes, section }: CheckKeysOptions<string>): void {
   const slip = FOREIGN_KEYS.has(key.toLowerCase()) ? undefined : known.find((name) => isSlip(key, name));
-  const what = { ko: "a setting of ko", builds: "a key of builds", image: "a key of image" }[section];
+  const what = {
+    ko: "a setting of ko",
+    builds: "a key of builds",
+    image: "a key of image",
+    registries: "a key of a registry",
+  }[section];
   if (slip !== undefined) {
     throw new UsageError(`Cannot use ${where}: "${key}" is not ${what}, the nearest is "${slip}"`);
   }

@@ -4,7 +4,7 @@
  * As in the original, the environment takes precedence over the file. Unlike there, misspelled keys and malformed JSON
  * are errors.
  */
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import {
   type BuildEntry,
   type BuildWords,
@@ -15,6 +15,7 @@ import {
 } from "./config-builds.ts";
 import { type ConfigValue, findConfigFile, readConfigFile, type Setting, splitList } from "./config-file.ts";
 import { type ImageWords, readImage } from "./config-image.ts";
+import { addUserRegistries, readRegistries, type Registries } from "./config-registries.ts";
 import { checkKeys, KeyNotes } from "./config-keys.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
@@ -35,6 +36,8 @@ export interface Config {
   readonly defaults: BuildWords;
   /** `image:`, the settings of the images of all programs. */
   readonly image: ImageWords;
+  /** `registries:`, and the user's own. */
+  readonly registries: Registries;
   /** `SOURCE_DATE_EPOCH`: the creation time of images, in seconds since 1970. */
   readonly sourceDateEpoch: number | undefined;
   /** `KO_DATA_DATE_EPOCH`: the modification time of kodata files, in seconds since 1970. */
@@ -84,6 +87,7 @@ export const KEYS = [
   "defaultFlags",
   "defaultLdflags",
   "image",
+  "registries",
 ] as const;
 
 /**
@@ -94,7 +98,8 @@ export const KEYS = [
  */
 export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promise<Config> {
   const path = await findConfigFile({ env, cwd });
-  const file = path === undefined ? NO_SETTINGS : readSettings((await readConfigFile(path, cwd)).root);
+  const file = path === undefined ? NO_SETTINGS : readSettings((await readConfigFile(path, cwd)).root, dirname(path));
+  const { registries, warnings } = await addUserRegistries(file.registries, { env, cwd });
   if (env["KO_BUILDS"]) {
     throw new UsageError("Cannot use KO_BUILDS: builds can be set in .ko.yaml only", { hint: "Type: unset KO_BUILDS" });
   }
@@ -118,6 +123,7 @@ export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promi
       ldflags: readWords(env, "KO_DEFAULTLDFLAGS", "ldflags") ?? file.defaults.ldflags,
     },
     image: file.image,
+    registries,
     sourceDateEpoch: readEpoch(env, "SOURCE_DATE_EPOCH"),
     koDataDateEpoch: readEpoch(env, "KO_DATA_DATE_EPOCH"),
     dockerRepo: env["KO_DOCKER_REPO"] || undefined,
@@ -128,7 +134,7 @@ export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promi
       baseImageOverrides: new Map(Array.from(overrides, ([key, { where }]) => [key, where])),
       defaultPlatforms: defaultPlatforms?.where,
     },
-    warnings: file.warnings,
+    warnings: [...file.warnings, ...warnings],
   });
 }
 
@@ -182,7 +188,7 @@ export function parseBase(text: string, cwd: string): BaseName {
 }
 
 /** The settings of a file, checked by type only. */
-interface FileSettings extends Pick<Config, "builds" | "defaults" | "image" | "warnings"> {
+interface FileSettings extends Pick<Config, "builds" | "defaults" | "image" | "registries" | "warnings"> {
   readonly defaultBaseImage: Setting<string> | undefined;
   /** Pairs of an import path, as written, and a base image. */
   readonly baseImageOverrides: readonly Setting<readonly [string, string]>[];
@@ -196,11 +202,15 @@ const NO_SETTINGS: FileSettings = {
   builds: [],
   defaults: NO_WORDS,
   image: {},
+  registries: new Map(),
   warnings: [],
 };
 
-/** @throws {UsageError | KoErrors} With all mistakes. */
-function readSettings(root: ConfigValue): FileSettings {
+/**
+ * @param folder the absolute path of the file's folder
+ * @throws {UsageError | KoErrors} With all mistakes.
+ */
+function readSettings(root: ConfigValue, folder: string): FileSettings {
   const notes = new KeyNotes();
   const entries = checkKeys(root.entries("the file"), { known: KEYS, section: "ko", notes });
   const read = <T>(key: (typeof KEYS)[number], work: (value: ConfigValue, where: string) => T): T | undefined => {
@@ -219,6 +229,8 @@ function readSettings(root: ConfigValue): FileSettings {
       ldflags: read("defaultLdflags", (value) => readDefault(value, "ldflags", "defaultLdflags")),
     },
     image: read("image", (value) => readImage(value, { name: "image", notes })) ?? {},
+    registries:
+      read("registries", (value) => readRegistries(value, { folder, name: "registries", notes })) ?? new Map(),
     warnings: notes.warnings,
   };
   notes.throwMistakes();

@@ -11,6 +11,7 @@ import type { CheckContext, Finding } from "./doctor-check.ts";
 import { KoError, RegistryError } from "./errors.ts";
 import { isObject, parseJson } from "./json.ts";
 import { DEADLINES } from "./http-transfer.ts";
+import type { HostRules } from "./http-hosts.ts";
 import { Http } from "./http.ts";
 import { MEDIA_TYPES } from "./oci.ts";
 import type { Target } from "./publish-destination.ts";
@@ -24,6 +25,8 @@ import { Secrets } from "./url.ts";
 export interface RegistryCheckOptions {
   /** Hosts to which plain HTTP and unverified TLS are allowed. */
   readonly insecureHosts: readonly string[];
+  /** The user's rules for hosts. */
+  readonly rules: HostRules;
   readonly userAgent: string;
 }
 
@@ -169,12 +172,12 @@ interface AskOptions extends RegistryCheckOptions {
  * @throws {KoError} If the registry does not answer or refuses, or a source of credentials fails.
  */
 async function ask(repository: Repository, reference: string, options: AskOptions): Promise<boolean | undefined> {
-  const { action, context, insecureHosts, keychain, push, userAgent } = options;
+  const { action, context, insecureHosts, keychain, push, rules, userAgent } = options;
   const { host, log, signal } = context;
   const { env } = host;
   const secrets = new Secrets();
   const clock = systemClock;
-  using http = new Http({ log, signal, userAgent, env, insecureHosts, secrets, clock, deadlines: DEADLINES });
+  using http = new Http({ log, signal, userAgent, env, insecureHosts, rules, secrets, clock, deadlines: DEADLINES });
   const connection = new Connection({
     http,
     host: repository.host,

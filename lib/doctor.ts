@@ -85,6 +85,7 @@ async function listChecks(
   const registries: RegistryCheckOptions = {
     userAgent,
     insecureHosts: isRemote && insecureRegistry ? [target.host] : [],
+    rules: config.value?.registries ?? new Map(),
   };
   const bases = config.value === undefined ? [] : basesOf(config.value);
   const fixed = (findings: readonly Finding[], name: string): Check => ({

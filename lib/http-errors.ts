@@ -53,7 +53,7 @@ export function explainFailure(error: unknown, exchange: FailedExchange): KoErro
     return fail(`its certificate ${why} (${code})`, "never", "Check the clock of this machine: date");
   }
   if (/CERT|SELF_SIGNED|UNABLE_TO_|ALTNAME|HOSTNAME_MISMATCH/.test(code)) {
-    const hint = `Set SSL_CERT_FILE to the CA's PEM file, or pass --insecure-registry for a registry you trust.`;
+    const hint = `Set SSL_CERT_FILE to the CA's PEM file, or ca of ${url.host} in registries of .ko.yaml. --insecure-registry checks nothing.`;
     return fail(`its certificate is not trusted (${code})`, "never", hint);
   }
   switch (code) {

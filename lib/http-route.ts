@@ -4,6 +4,7 @@
  * Rules: docs/rules.md A1.12, A11.8-A11.10. https://pkg.go.dev/net/http#ProxyFromEnvironment
  */
 import { once } from "./async.ts";
+import type { HostRules } from "./http-hosts.ts";
 import type { SocksBridge } from "./http-socks.ts";
 import { SystemTrust, type TrustOptions } from "./http-trust.ts";
 import { chooseProxy, isSocks } from "./url.ts";
@@ -22,10 +23,13 @@ export class Route implements Disposable {
   readonly #opening = new Map<string, Promise<SocksBridge>>();
   readonly #bridges = new Map<string, SocksBridge>();
 
-  /** @param env holds the proxy variables and those of OpenSSL: see {@link chooseProxy} and {@link SystemTrust} */
-  constructor(env: Readonly<Record<string, string>>) {
+  /**
+   * @param env holds the proxy variables and those of OpenSSL: see {@link chooseProxy} and {@link SystemTrust}
+   * @param rules the user's, by host
+   */
+  constructor(env: Readonly<Record<string, string>>, rules?: HostRules) {
     this.#env = env;
-    this.#trust = new SystemTrust(env);
+    this.#trust = new SystemTrust(env, rules);
   }
 
   /** The proxy for `url` as the user names it, or false for none. */

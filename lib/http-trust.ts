@@ -9,7 +9,9 @@
 import { readdir, readFile, readlink, stat } from "node:fs/promises";
 import { platform } from "node:os";
 import { join } from "node:path";
+import { once } from "./async.ts";
 import { codeOf } from "./errors.ts";
+import { type HostCertificates, type HostRules, readCertificates } from "./http-hosts.ts";
 
 /** The TLS options of `fetch` that decide which servers are trusted. */
 export interface TrustOptions {
@@ -17,6 +19,9 @@ export interface TrustOptions {
   readonly ca?: string[];
   /** Whether every certificate of `ca` is trusted, not only those that signed themselves. */
   readonly allowPartialTrustChain?: boolean;
+  /** PEM texts with which the server knows ko. */
+  readonly cert?: string;
+  readonly key?: string;
 }
 
 /** Where a system keeps its authorities. */
@@ -49,35 +54,56 @@ const BLOCK = /-----BEGIN CERTIFICATE-----[ \t]*\r?\n([A-Za-z0-9+/=\s]*)-----END
 /** The codes of failures that another authority may mend. */
 const UNTRUSTED = /SELF_SIGNED|UNABLE_TO_|^CERT_|INVALID_CA/;
 
-/** Decides for the connections of one client whether they need the system's authorities. */
+/** Decides for the connections of one client which certificates they need: none, those of their host, the system's. */
 export class SystemTrust {
   readonly #env: Readonly<Record<string, string>>;
-  /** `host:port` of the servers that Bun's own authorities do not vouch for. */
-  readonly #hosts = new Set<string>();
+  readonly #rules: HostRules;
+  readonly #certificates = new Map<string, Promise<HostCertificates | undefined>>();
+  /** By the `host:port` of a server that Bun's own authorities do not vouch for: the options that did. */
+  readonly #proved = new Map<string, TrustOptions>();
   #options: Promise<TrustOptions | undefined> | undefined;
 
-  /** @param env holds `SSL_CERT_FILE` and `SSL_CERT_DIR` */
-  constructor(env: Readonly<Record<string, string>>) {
+  /** @param env holds `SSL_CERT_FILE` and `SSL_CERT_DIR`, and the home directory */
+  constructor(env: Readonly<Record<string, string>>, rules: HostRules = new Map()) {
     this.#env = env;
+    this.#rules = rules;
   }
 
   /**
-   * Sends a request: again with the system's authorities if the server's certificate is not trusted without them. The
-   * failed handshake has sent nothing of the request.
+   * Sends a request: again with other authorities if the server's certificate is not trusted without them. The failed
+   * handshake has sent nothing of the request.
    *
+   * @throws {KoError} If the certificates of the host cannot be read.
    * @throws what `send` throws
    */
-  async connect<T>({ host, protocol }: URL, send: (options: TrustOptions) => Promise<T>): Promise<T> {
+  async connect<T>(url: URL, send: (options: TrustOptions) => Promise<T>): Promise<T> {
+    const { host, protocol } = url;
     if (protocol !== "https:") return send({});
-    if (this.#hosts.has(host)) return send((await this.#read()) ?? {});
+    const proved = this.#proved.get(host);
+    if (proved !== undefined) return send(proved);
+    const own = await once(this.#certificates, host, () =>
+      readCertificates(url, { env: this.#env, rules: this.#rules }),
+    );
+    const client = own?.client ?? {};
+    const attempt = async (options: TrustOptions): Promise<T> => {
+      const result = await send(options);
+      this.#proved.set(host, options);
+      return result;
+    };
+    if (own !== undefined && own.ca.length > 0) {
+      try {
+        return await attempt({ ca: [...own.ca], allowPartialTrustChain: true, ...client });
+      } catch (error) {
+        if (!isUntrusted(error)) throw error;
+      }
+    }
     try {
-      return await send({});
+      return await send(client);
     } catch (error) {
-      if (!UNTRUSTED.test(codeOf(error) ?? "")) throw error;
+      if (!isUntrusted(error)) throw error;
       const options = await this.#read();
       if (options === undefined) throw error;
-      this.#hosts.add(host);
-      return send(options);
+      return attempt({ ...options, ...client });
     }
   }
 
@@ -91,6 +117,10 @@ export class SystemTrust {
     })();
     return this.#options;
   }
+}
+
+function isUntrusted(error: unknown): boolean {
+  return UNTRUSTED.test(codeOf(error) ?? "");
 }
 
 /**

@@ -7,6 +7,7 @@
 import type { Clock } from "./async.ts";
 import { messageOf } from "./errors.ts";
 import { explainFailure, isClosed } from "./http-errors.ts";
+import { findRule, hasHost, type HostRule, type HostRules } from "./http-hosts.ts";
 import { Route } from "./http-route.ts";
 import { type Deadlines, type RequestBody, SilenceBudget, StallGuard, Upload } from "./http-transfer.ts";
 import type { Log } from "./log.ts";
@@ -20,6 +21,8 @@ export interface HttpOptions {
   readonly env: Readonly<Record<string, string>>;
   /** `host[:port]` whose certificates are not verified. */
   readonly insecureHosts: readonly string[];
+  /** The user's rules for hosts. @default none */
+  readonly rules?: HostRules | undefined;
   readonly secrets: Secrets;
   readonly clock: Clock;
   readonly deadlines: Deadlines;
@@ -59,7 +62,7 @@ export class Http implements Disposable {
 
   constructor(options: HttpOptions) {
     this.#options = options;
-    this.#route = new Route(options.env);
+    this.#route = new Route(options.env, options.rules);
   }
 
   get secrets(): Secrets {
@@ -74,11 +77,18 @@ export class Http implements Disposable {
     return this.#options.clock;
   }
 
-  /** Whether the user allows plain http and unverified certificates for this host. */
-  isInsecure(url: URL): boolean {
-    const { insecureHosts } = this.#options;
-    const port = url.port || (url.protocol === "https:" ? "443" : "80");
-    return insecureHosts.includes(url.host) || insecureHosts.includes(`${url.hostname}:${port}`);
+  /** The user's rule for the host of `url`. */
+  ruleFor(url: URL): HostRule | undefined {
+    const { insecureHosts, rules } = this.#options;
+    const rule = rules && findRule(rules, url);
+    if (rule?.insecure === true || !hasHost(insecureHosts, url)) return rule;
+    return { http: rule?.http ?? false, insecure: true, ca: rule?.ca };
+  }
+
+  /** Whether the user allows plain http for this host. */
+  allowsHttp(url: URL): boolean {
+    const rule = this.ruleFor(url);
+    return rule !== undefined && (rule.http || rule.insecure);
   }
 
   /** The proxy for `url`, or false for none. */
@@ -161,7 +171,7 @@ export class Http implements Disposable {
         timeout: false,
         verbose: false,
         proxy,
-        tls: { rejectUnauthorized: !this.isInsecure(url), ...tls },
+        tls: { rejectUnauthorized: this.ruleFor(url)?.insecure !== true, ...tls },
       }),
     );
   }

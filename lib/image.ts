@@ -104,7 +104,7 @@ export interface ImageSource {
   /** Returns the bytes of a blob. They are verified while they are read. */
   openBlob(descriptor: Descriptor, signal?: AbortSignal): AsyncIterable<Uint8Array>;
   /** The repository to mount the blobs from, if the source is a registry. */
-  readonly blobSource?: BlobSource;
+  readonly blobSource?: BlobSource | undefined;
 }
 
 /** Receives one image for one place, such as a repository of a registry. Made before the image is built. */

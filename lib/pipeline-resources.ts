@@ -9,6 +9,7 @@ import { adviseOnBase, type Base, readBase, registrySource, showBase } from "./b
 import type { RunContext } from "./cache.ts";
 import { CompressionPool, FAST_GZIP } from "./compress.ts";
 import { type BaseName, parseBase } from "./config.ts";
+import { mirrorsOf, type Registries } from "./config-registries.ts";
 import type { DockerEngine } from "./docker.ts";
 import type { ImageSource } from "./image.ts";
 import type { Destination, LocalTarget, Place, TagRule } from "./publish-destination.ts";
@@ -29,6 +30,8 @@ export interface ResourcesOptions {
   readonly context: RunContext;
   /** Hosts to which plain HTTP and unverified TLS are allowed. */
   readonly insecureHosts: readonly string[];
+  /** How single registries are reached, and their mirrors. */
+  readonly registries: Registries;
   /** False leaves the layers of a base from a daemon uncompressed, as most of them are. */
   readonly compress: boolean;
 }
@@ -63,6 +66,8 @@ export class Resources implements AsyncDisposable {
         signal: host.signal,
         userAgent: `ko/${version}`,
         insecureHosts: this.#options.insecureHosts,
+        rules: this.#options.registries,
+        mirrors: listMirrors(this.#options.registries),
         env: host.env,
         records: cache,
       });
@@ -148,11 +153,10 @@ export class Resources implements AsyncDisposable {
   }
 
   async #source(spec: BaseName): Promise<ImageSource> {
-    const { cache } = this.#options.context;
     switch (spec.kind) {
       case "registry":
         if (spec.reference.host === "ko.local") return this.#daemonSource(spec.reference);
-        return registrySource(await this.registry(), { reference: spec.reference, cache });
+        return this.#registrySource(spec.reference);
       case "builtin":
         return this.#builtinSource();
       case "scratch": {
@@ -164,6 +168,16 @@ export class Resources implements AsyncDisposable {
         return openLayout(spec.path);
       }
     }
+  }
+
+  async #registrySource(reference: Reference): Promise<ImageSource> {
+    const { context, registries } = this.#options;
+    const { cache, log } = context;
+    const registry = await this.registry();
+    const mirrors = mirrorsOf(registries, reference);
+    if (mirrors.length === 0) return registrySource(registry, { reference, cache });
+    const { openMirrors } = await import("./base-mirrors.ts");
+    return registrySource(openMirrors(registry, { mirrors, log }), { reference, cache });
   }
 
   async #daemonSource(reference: Reference): Promise<ImageSource> {
@@ -191,6 +205,11 @@ export class Resources implements AsyncDisposable {
     await Promise.allSettled([...this.#bases.values(), this.#registry, this.#place, this.#engine, this.#folder]);
     await this.#closing.disposeAsync();
   }
+}
+
+/** The hosts of all mirrors. */
+function listMirrors(registries: Registries): readonly string[] {
+  return Array.from(registries.values(), ({ mirrors }) => mirrors.map(({ host }) => host)).flat();
 }
 
 /** The platform of a local target, such as `linux/arm64`. */

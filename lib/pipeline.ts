@@ -270,7 +270,8 @@ class Attempt implements AsyncDisposable {
     const { build, config, context, destination, nodes, warnings } = options;
     const local = localTargetOf(destination);
     const { insecureHosts, places } = destination;
-    const resources = new Resources({ context, insecureHosts, compress: !wantsPlainLayers(places) });
+    const { registries } = config;
+    const resources = new Resources({ context, insecureHosts, registries, compress: !wantsPlainLayers(places) });
     try {
       const place = local === undefined ? undefined : resources.place(local);
       // A daemon or cluster that is missing is reported before any other work.

@@ -224,7 +224,7 @@ export class Authorizer {
     const origin = endpoint.base;
     const realm = await readRealm(challenge.parameters["realm"], { http, origin, action });
     const isProxied = http.proxyFor(realm) !== false;
-    const policy = { isProxied, isInsecure: http.isInsecure(realm), trusted };
+    const policy = { isProxied, allowsHttp: http.allowsHttp(realm), trusted };
     const withheld = found === undefined ? undefined : whyWithheld(realm, origin, policy);
     const source = withheld === undefined ? found?.source : undefined;
     const why = withheld === undefined ? reasons : [`there is one from ${found?.source}, but ${withheld}`];

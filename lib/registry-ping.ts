@@ -8,7 +8,7 @@
  * https://www.rfc-editor.org/rfc/rfc9110#field.www-authenticate
  */
 import { keyOf, type Records } from "./cache.ts";
-import { messageOf, RegistryError } from "./errors.ts";
+import { KoError, messageOf, RegistryError } from "./errors.ts";
 import { type Http, isRedirect, MAX_REDIRECTS } from "./http.ts";
 import { isObject } from "./json.ts";
 import { readRefusal } from "./registry-errors.ts";
@@ -191,6 +191,7 @@ interface PingOptions extends ApiProbeOptions {
 async function ping(options: PingOptions): Promise<Endpoint> {
   const { host, http, signal } = options;
   const secure = new URL(`https://${host}/`);
+  if (http.ruleFor(secure)?.http === true) return pingAt(new URL(`http://${host}/`), options);
   if (!allowsHttp(host, http)) return pingAt(secure, options);
   const over = new AbortController();
   const either = { ...options, signal: AbortSignal.any([signal, over.signal]) };
@@ -200,8 +201,9 @@ async function ping(options: PingOptions): Promise<Endpoint> {
       first.catch((error: unknown) => error),
       http.clock.sleep(HTTPS_HEAD_START_MS, either.signal).catch(() => undefined),
     ]);
-    // A host that refuses over https does speak https: an answer over http would say less.
-    if (early instanceof RegistryError && early.status !== undefined) throw early;
+    // A host that refuses over https does speak https: an answer over http would say less. Nor does http help against a
+    // certificate file that cannot be read.
+    if (isAboutFiles(early) || (early instanceof RegistryError && early.status !== undefined)) throw early;
     if (early !== undefined && !(early instanceof Error)) return await first;
     const second = pingAt(new URL(`http://${host}/`), either);
     const answer = await Promise.any([first, second]).catch((error: unknown) =>
@@ -210,16 +212,21 @@ async function ping(options: PingOptions): Promise<Endpoint> {
     if (!(answer instanceof AggregateError)) return answer;
     const [https, plain]: readonly unknown[] = answer.errors;
     // A bad certificate says more than the answer of a TLS port to plain http.
-    throw /certificate/.test(messageOf(https)) ? https : plain;
+    throw /certificate/.test(messageOf(https)) || isAboutFiles(https) ? https : plain;
   } finally {
     over.abort(new Error("the other scheme answered"));
   }
 }
 
+/** Whether a request failed before it was sent: certificates for it could not be read. */
+function isAboutFiles(error: unknown): boolean {
+  return error instanceof KoError && !(error instanceof RegistryError);
+}
+
 /** Whether plain http is allowed: on this machine, and for hosts that the user named as insecure. */
 function allowsHttp(host: string, http: Http): boolean {
   return (
-    isLoopback(host) || http.isInsecure(new URL(`https://${host}/`)) || http.isInsecure(new URL(`http://${host}/`))
+    isLoopback(host) || http.allowsHttp(new URL(`https://${host}/`)) || http.allowsHttp(new URL(`http://${host}/`))
   );
 }
 
@@ -290,6 +297,7 @@ function readRecord(record: unknown, { host, http }: Pick<ApiProbeOptions, "host
   const base = [new URL(`https://${host}/`), new URL(`http://${host}/`)].find(({ href }) => href === record["base"]);
   if (base === undefined || !isCacheable(base, host)) return undefined;
   if (base.protocol === "http:" && !allowsHttp(host, http)) return undefined;
+  if (base.protocol === "https:" && http.ruleFor(base)?.http === true) return undefined;
   if (record["challenge"] === undefined) return { base, challenge: undefined };
   const challenge = readChallenge(record["challenge"]);
   return challenge && { base, challenge };

@@ -67,7 +67,7 @@ export async function readRealm(
   if (realm.protocol !== "https:" && !(realm.protocol === "http:" && origin.protocol === "http:")) {
     throw fail(`${realm.protocol}//${realm.host} is not an https URL`);
   }
-  if (realm.host === origin.host || http.isInsecure(realm)) return realm;
+  if (realm.host === origin.host || http.allowsHttp(realm)) return realm;
   const literal = findLiteral(realm.hostname);
   if (literal !== undefined && findRange(literal) !== undefined) {
     throw fail(`${realm.host} is a ${findRange(literal)} address other than the registry's own`);

@@ -10,6 +10,7 @@ import { createLimit, type Clock, retry, systemClock } from "./async.ts";
 import type { Records } from "./cache.ts";
 import { RegistryError } from "./errors.ts";
 import { DEADLINES, type Deadlines } from "./http-transfer.ts";
+import type { HostRules } from "./http-hosts.ts";
 import { Http, type HttpResponse } from "./http.ts";
 import type { Blob, BlobStream } from "./image.ts";
 import type { Log } from "./log.ts";
@@ -32,6 +33,10 @@ export interface RegistryOptions {
   readonly userAgent: string;
   /** Exact `host[:port]`: plain http is allowed there and certificates are not verified. */
   readonly insecureHosts: readonly string[];
+  /** The user's rules for hosts. @default none */
+  readonly rules?: HostRules | undefined;
+  /** `host[:port]` that are asked once: if one fails, another registry has the same. @default none */
+  readonly mirrors?: readonly string[] | undefined;
   /** For `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` and `KO_TOKEN_HOSTS`. */
   readonly env: Readonly<Record<string, string>>;
   /** The number of uploads that run at once, per registry. @default 4 */
@@ -86,6 +91,7 @@ export class Registry implements AsyncDisposable {
       userAgent: options.userAgent,
       env: options.env,
       insecureHosts: options.insecureHosts,
+      rules: options.rules,
       secrets: new Secrets(),
       clock: this.#clock,
       deadlines: options.deadlines ?? DEADLINES,
@@ -111,10 +117,13 @@ export class Registry implements AsyncDisposable {
       return { descriptor: { mediaType, size, digest }, bytes: inlined };
     }
     const action = `read manifest ${manifestName(repository, reference)}`;
-    return this.#retry(async () => {
-      const response = await this.#send("GET", repository, { reference, action, push: false, accept: [200], signal });
-      return readManifestAnswer(response, { reference, expected, action });
-    }, signal);
+    return this.#retry(
+      async () => {
+        const response = await this.#send("GET", repository, { reference, action, push: false, accept: [200], signal });
+        return readManifestAnswer(response, { reference, expected, action });
+      },
+      { host: repository.host, signal },
+    );
   }
 
   /**
@@ -151,7 +160,7 @@ export class Registry implements AsyncDisposable {
       return { mediaType: response.mediaType, size: response.length, digest };
     };
     return this.#heads(() =>
-      this.#retry(() => ask("HEAD"))
+      this.#retry(() => ask("HEAD"), { host: repository.host })
         .catch((error) => this.#explain(error, () => ask("GET")))
         .catch((error) => {
           // The upload that follows says whether the token may push.
@@ -184,7 +193,7 @@ export class Registry implements AsyncDisposable {
   hasBlob(repository: Repository, descriptor: Descriptor): Promise<boolean> {
     const { connection, uploader } = this.#host(repository.host);
     return this.#heads(() =>
-      this.#retry(() => uploader.hasBlob(repository, descriptor)).catch((error) =>
+      this.#retry(() => uploader.hasBlob(repository, descriptor), { host: repository.host }).catch((error) =>
         this.#explain(error, async () => {
           const action = `look for blob ${descriptor.digest} in "${formatRepository(repository)}"`;
           const response = await connection.send({
@@ -243,7 +252,8 @@ export class Registry implements AsyncDisposable {
    */
   token(repository: Repository, options: TokenOptions): Promise<Token> {
     const action = `get a token for "${formatRepository(repository)}"`;
-    return this.#retry(() => this.#host(repository.host).connection.token({ repository, action, ...options }));
+    const { host } = repository;
+    return this.#retry(() => this.#host(host).connection.token({ repository, action, ...options }), { host });
   }
 
   /** Ends all requests and closes idle connections, so that the process need not wait for them. */
@@ -279,7 +289,7 @@ export class Registry implements AsyncDisposable {
         log,
         signal: this.#signal,
         heads: this.#heads,
-        retry: (work) => this.#retry(work),
+        retry: (work) => this.#retry(work, { host }),
         findManifest: (repository, reference, { isPushed }) => {
           return this.findManifest(repository, reference, { push: true, isPushed });
         },
@@ -311,8 +321,12 @@ export class Registry implements AsyncDisposable {
     });
   }
 
-  #retry<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    const { log } = this.#options;
+  #retry<T>(
+    work: () => Promise<T>,
+    { host, signal }: { readonly host: string; readonly signal?: AbortSignal | undefined },
+  ): Promise<T> {
+    const { log, mirrors } = this.#options;
+    if (mirrors?.includes(host) === true) return work();
     const both = signal === undefined ? this.#signal : AbortSignal.any([this.#signal, signal]);
     return retry(work, { clock: this.#clock, log, signal: both });
   }

@@ -81,6 +81,7 @@ function listProgram(program: ProgramSettings, settings: Settings): readonly Row
 /** The settings that all programs of a run share. */
 function listRun(settings: Settings): readonly Row[] {
   const { annotations, compression, created, debugger: debug, destinations, go, labels, sbom, tags, user } = settings;
+  const registries = settings.registries.map(({ from, host, value }): Row => ["", `${host}: ${value}`, from]);
   return [
     row("tags", { value: tags.value.join(", ") || "none", from: tags.from }),
     ...nameFirst("destination", destinations.map(unnamed)),
@@ -94,6 +95,7 @@ function listRun(settings: Settings): readonly Row[] {
       created === null ? null : { value: new Date(created.value * 1000).toISOString(), from: created.from },
     ),
     ...optional("debugger", debug),
+    ...nameFirst("registries", registries),
     row("go", go),
   ];
 }

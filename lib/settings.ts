@@ -18,6 +18,7 @@ import { type Compression, FAST_GZIP } from "./compress.ts";
 import type { ImageValue } from "./build-container.ts";
 import { formatCapabilities } from "./config-capabilities.ts";
 import type { ImageKey } from "./config-image.ts";
+import { formatRegistry } from "./config-registries.ts";
 import { baseFor, type Config, loadConfig, originOfBase } from "./config.ts";
 import { KoError } from "./errors.ts";
 import type { PlacedEntry } from "./go-entries.ts";
@@ -97,6 +98,8 @@ export interface Settings {
   readonly debugger: From<string> | null;
   readonly defaults: DefaultSettings;
   readonly baseImageOverrides: readonly (From<string> & { readonly importPath: string })[];
+  /** `registries:` */
+  readonly registries: readonly (From<string> & { readonly host: string })[];
   /** The entries of `builds`: the program of each, as a path or an import path. */
   readonly entries: readonly (From<string> & { readonly program: string })[];
   /** One for each program that the arguments name. */
@@ -215,6 +218,9 @@ class SettingsReader {
       debugger: build.debug === undefined ? null : { value: formatDebugger(build.debug), from: "--debug" },
       defaults: await this.#defaults(undefined, { value: config.defaultBaseImage, from: this.#fromBase("") }),
       baseImageOverrides: overrides,
+      registries: Array.from(config.registries, ([name, registry]) => {
+        return { host: name, value: formatRegistry(registry), from: registry.where };
+      }),
       entries: this.#entries(),
       programs: await this.#programs(programs),
     };

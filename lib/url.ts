@@ -100,18 +100,18 @@ export function whyNotFetched(url: URL, first: URL): string | undefined {
  * Why the credential of `registry` must not go to its token `server`; undefined if it may.
  *
  * @param options.isProxied whether a proxy leads to the server
- * @param options.isInsecure whether the user allows plain http to the server
+ * @param options.allowsHttp whether the user allows plain http to the server
  * @param options.trusted `KO_TOKEN_HOSTS`: pairs `registry=server`, separated by commas
  */
 export function whyWithheld(
   server: URL,
   registry: URL,
-  options: { readonly isProxied: boolean; readonly isInsecure: boolean; readonly trusted: string },
+  options: { readonly isProxied: boolean; readonly allowsHttp: boolean; readonly trusted: string },
 ): string | undefined {
-  const { isInsecure, isProxied, trusted } = options;
+  const { allowsHttp, isProxied, trusted } = options;
   if (server.protocol === "http:") {
     if (isProxied) return `${server.host} is reached unencrypted through a proxy`;
-    if (!isLoopback(server.host) && !isInsecure) return `${server.host} is not reached over https`;
+    if (!isLoopback(server.host) && !allowsHttp) return `${server.host} is not reached over https`;
   }
   if (server.hostname === registry.hostname || domainOf(server.hostname) === domainOf(registry.hostname)) {
     return undefined;

@@ -19,6 +19,7 @@ const DEFAULTS: Settings = {
   builds: [],
   defaults: { env: undefined, flags: undefined, ldflags: undefined },
   image: {},
+  registries: new Map(),
   sourceDateEpoch: undefined,
   koDataDateEpoch: undefined,
   dockerRepo: undefined,

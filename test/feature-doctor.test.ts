@@ -672,7 +672,7 @@ const ROWS: readonly Row[] = [
     },
     [
       "problem registry: Cannot use $TLS: GET https://$TLS/v2/: its certificate is not trusted (UNABLE_TO_GET_ISSUER_CERT_LOCALLY)",
-      "Set SSL_CERT_FILE to the CA's PEM file, or pass --insecure-registry for a registry you trust.",
+      "Set SSL_CERT_FILE to the CA's PEM file, or ca of $TLS in registries of .ko.yaml. --insecure-registry checks nothing.",
     ],
   ],
   [

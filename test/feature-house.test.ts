@@ -135,6 +135,7 @@ describe("modules", () => {
 
 /** Modules without a test file of their own, and where they are tested. */
 const UNTESTED: Readonly<Record<string, string>> = {
+  "base-mirrors": "feature-registries.test.ts reads bases from mirrors",
   bases: "feature-bases.test.ts runs the command on a registry",
   "build-confirmation": "build-cache.test.ts and feature-incremental-race.test.ts record builds",
   "build-image": "build.test.ts makes images and indexes with it",

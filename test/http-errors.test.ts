@@ -72,7 +72,7 @@ describe("explainFailure()", () => {
       {},
       "its certificate is not trusted (UNABLE_TO_VERIFY_LEAF_SIGNATURE)",
       "never",
-      "Set SSL_CERT_FILE to the CA's PEM file, or pass --insecure-registry for a registry you trust.",
+      "Set SSL_CERT_FILE to the CA's PEM file, or ca of registry.test in registries of .ko.yaml. --insecure-registry checks nothing.",
     ],
     [
       "an old certificate",

@@ -5,6 +5,7 @@ import { parseAllDocuments } from "yaml";
 import { ENTRY_KEYS } from "../lib/config-builds.ts";
 import { CAPABILITY_NAMES } from "../lib/config-capabilities.ts";
 import { IMAGE_KEYS } from "../lib/config-image.ts";
+import { REGISTRY_KEYS } from "../lib/config-registries.ts";
 import { KEYS, loadConfig } from "../lib/config.ts";
 import { KoError } from "../lib/errors.ts";
 import { formatSchema } from "../lib/settings-schema.ts";
@@ -16,6 +17,7 @@ interface Schema {
   readonly properties: Readonly<Record<string, unknown>>;
   readonly $defs: {
     readonly build: { readonly properties: Readonly<Record<string, unknown>> };
+    readonly registry: { readonly properties: Readonly<Record<string, unknown>> };
     readonly settings: { readonly properties: Readonly<Record<string, unknown>> };
     readonly capability: { readonly anyOf: readonly [{ readonly enum: readonly string[] }] };
   };
@@ -87,11 +89,30 @@ const GOOD: readonly string[] = [
   "image: {ports: 8080, volumes: /d, cmd: [], entrypointArgs: [a, 1, '']}\n",
   "image: {stopSignal: SIGRTMIN+3}\nbuilds:\n- image: {stopSignal: 9, x-a: 1}\n- main: ./b\n  image:\n",
   "builds:\n- binary: /manager\n- main: ./b\n  binary: /usr/local/bin/b.c\n- main: ./c\n  binary:\n",
+  "registries:\n",
+  "registries: {registry.lan: , 'r.lan:5000': {}, docker.io: {mirrors: mirror.gcr.io}}\n",
+  "registries:\n  '[::1]:5000': {http: true, insecure: false, ca: }\n  r.lan: {ca: ca.pem, mirrors: [m.lan:5000/hub/x, n.lan/], x-a: 1}\n",
   "x-any: {a: [1]}\nX-more: 1\nbuilds:\n- x-own: 1\n  main: .\n",
   "x-base: &b {main: ./a}\nbuilds:\n- <<: *b\n  id: a\n",
 ];
 
 const BAD: readonly string[] = [
+  "registries: [r.lan]\n",
+  "registries: {https://r.lan: {}}\n",
+  "registries: {r.lan/app: {}}\n",
+  "registries: {r.lan: true}\n",
+  "registries: {r.lan: {http: 'yes'}}\n",
+  "registries: {r.lan: {insecure: 1}}\n",
+  "registries: {r.lan: {ca: ''}}\n",
+  "registries: {r.lan: {ca: [a]}}\n",
+  "registries: {r.lan: {http: true, ca: a}}\n",
+  "registries: {r.lan: {mirrors: {a: b}}}\n",
+  "registries: {r.lan: {mirrors: [https://m.lan]}}\n",
+  "registries: {r.lan: {mirrors: [m.lan/Hub]}}\n",
+  "registries: {r.lan: {mirrors: [m.lan//a]}}\n",
+  "registries: {r.lan: {mirrors: ['']}}\n",
+  "registries: {r.lan: {mirror: m.lan}}\n",
+  "registries: {r.lan: {password: x}}\n",
   "image: web\n",
   "image: {env: A=b}\n",
   "image: {env: [A]}\n",
@@ -198,12 +219,13 @@ describe("the schema of .ko.yaml", () => {
     expect(Object.keys(schema.properties).sort()).toEqual([...KEYS].sort());
     expect(Object.keys(schema.$defs.build.properties).sort()).toEqual([...ENTRY_KEYS].sort());
     expect(Object.keys(schema.$defs.settings.properties)).toEqual([...IMAGE_KEYS]);
+    expect(Object.keys(schema.$defs.registry.properties)).toEqual([...REGISTRY_KEYS]);
     expect([...schema.$defs.capability.anyOf[0].enum]).toEqual([...CAPABILITY_NAMES]);
   });
 
   test("describes every key", () => {
-    const { build, settings } = schema.$defs;
-    const all = [schema, build, settings].flatMap(({ properties }) => Object.entries(properties));
+    const { build, registry, settings } = schema.$defs;
+    const all = [schema, build, registry, settings].flatMap(({ properties }) => Object.entries(properties));
     expect(all.filter(([, value]) => !JSON.stringify(value).includes('"description":'))).toEqual([]);
   });
 

@@ -96,16 +96,16 @@ describe("whyWithheld()", () => {
     ["http elsewhere", "http://a.test/", "http://a.test/token", "a.test is not reached over https"],
   ])("of %s", (_, registry, server, wanted) => {
     const trusted = "x=y, a.example:5000=b.test";
-    const options = { isProxied: false, isInsecure: false, trusted };
+    const options = { isProxied: false, allowsHttp: false, trusted };
     expect(whyWithheld(new URL(server), new URL(registry), options)).toBe(wanted);
   });
 
   test.each<[string, boolean, boolean, string | undefined]>([
     ["is allowed where the user says so", false, true, undefined],
     ["is never allowed through a proxy", true, true, "a.test is reached unencrypted through a proxy"],
-  ])("http %s", (_, isProxied, isInsecure, wanted) => {
+  ])("http %s", (_, isProxied, allowsHttp, wanted) => {
     const server = new URL("http://a.test/");
-    expect(whyWithheld(server, server, { isProxied, isInsecure, trusted: "" })).toBe(wanted);
+    expect(whyWithheld(server, server, { isProxied, allowsHttp, trusted: "" })).toBe(wanted);
   });
 });
 
