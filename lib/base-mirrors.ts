@@ -2,7 +2,7 @@
  * Reads base images from mirrors of their registry first. If a mirror fails, the next one is asked, and the registry itself
  * last. What a digest names is verified wherever it is from; what a tag names is up to the mirror.
  */
-import type { RegistryReader } from "./base.ts";
+import type { RegistryReader } from "./base-registry.ts";
 import { RegistryError } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { formatRepository, type Repository } from "./reference.ts";

@@ -2,20 +2,16 @@
  * Base images: read from a source, cached between runs, and their platforms chosen.
  *
  * Manifests and configurations are read when they are needed, layers only by a publisher that has to copy them. The
- * sources are a registry, the daemon (base-daemon.ts), ko itself (base-builtin.ts) and an OCI layout (layout.ts).
+ * sources are a registry (base-registry.ts), the daemon (base-daemon.ts), ko itself (base-builtin.ts) and an OCI layout (layout.ts).
  */
-import type { Cache } from "./cache.ts";
 import { type BaseName, DEFAULT_BASE_IMAGE } from "./config.ts";
 import { BaseError, KoError, RegistryError } from "./errors.ts";
 import { type Image, type ImageSource, type Layer, platformOf } from "./image.ts";
-import { isObject } from "./json.ts";
 import { readConfig } from "./oci-config.ts";
 import {
   type Descriptor,
   type Digest,
   formatPlatform,
-  hexOf,
-  isDigest,
   isIndexType,
   isManifestType,
   MEDIA_TYPES,
@@ -24,8 +20,7 @@ import {
   readIndex,
   readManifest,
 } from "./oci.ts";
-import { formatName, formatReference, type Repository } from "./reference.ts";
-import type { Registry } from "./registry.ts";
+import { formatName, formatReference } from "./reference.ts";
 
 export interface Base {
   /** The name and the digest, for messages. */
@@ -47,18 +42,6 @@ export interface BasePlatform {
   /** The entry of the base's index; undefined for a single-image base. */
   readonly entry: Descriptor | undefined;
   image(): Promise<Image>;
-}
-
-/** The requests for a base in a registry. */
-export interface RegistryReader extends Pick<Registry, "findManifest" | "getManifest" | "openBlob"> {
-  /** Where a repository is read: in a mirror, perhaps. @default the repository itself */
-  readonly placeOf?: (repository: Repository) => Repository;
-}
-
-interface BaseCacheOptions {
-  readonly cache: Cache;
-  /** Asks the source for the descriptor of a tag, without the manifest; undefined if the answer has none. */
-  readonly findTag: (tag: string) => Promise<Descriptor | undefined>;
 }
 
 /**
@@ -197,66 +180,6 @@ export function showBase(spec: BaseName): string {
   }
 }
 
-/**
- * The images of a repository, as bases.
- *
- * @param options.cache keeps manifests and configurations between runs; see {@link cacheBase}
- */
-export function registrySource(
-  registry: RegistryReader,
-  { reference, cache }: { readonly reference: Repository; readonly cache: Cache | undefined },
-): ImageSource {
-  const source: ImageSource = {
-    getManifest: (name, options) => registry.getManifest(reference, name, options),
-    openBlob: (descriptor, signal) => registry.openBlob(reference, descriptor, signal),
-    get blobSource() {
-      const { host, path } = registry.placeOf?.(reference) ?? reference;
-      return { host, path };
-    },
-  };
-  if (cache === undefined) return source;
-  return cacheBase(source, { cache, findTag: (tag) => registry.findManifest(reference, tag) });
-}
-
-/**
- * Reads less of a source, by the manifests and configurations of earlier runs.
- *
- * For a tag the source is asked only for the digest, for a digest not at all.
- */
-function cacheBase(source: ImageSource, options: BaseCacheOptions): ImageSource {
-  const { cache, findTag } = options;
-  const known = (digest: Digest): Awaited<ReturnType<ImageSource["getManifest"]>> | undefined => {
-    const record = cache.read("manifest", hexOf(digest));
-    const bytes = isDescriptor(record) ? cache.readBytes(digest) : undefined;
-    if (bytes === undefined || !isDescriptor(record) || record.size !== bytes.byteLength) return undefined;
-    // The bytes have that digest, whatever the record says.
-    return { descriptor: { mediaType: record.mediaType, size: bytes.byteLength, digest }, bytes };
-  };
-  return {
-    get blobSource() {
-      return source.blobSource;
-    },
-    getManifest: async (reference, more = {}) => {
-      const digest = isDigest(reference) ? reference : await findDigest(reference, findTag);
-      const found = digest === undefined ? undefined : known(digest);
-      const { expected } = more;
-      if (found !== undefined && (expected === undefined || isSame(found.descriptor, expected))) return found;
-      const read = await source.getManifest(reference, more);
-      const { mediaType, size } = read.descriptor;
-      cache.keepBytes(read.bytes, read.descriptor.digest);
-      cache.write("manifest", hexOf(read.descriptor.digest), { mediaType, size, digest: read.descriptor.digest });
-      return read;
-    },
-    openBlob: (descriptor, signal) => {
-      const { digest, mediaType } = descriptor;
-      const isConfig = mediaType === MEDIA_TYPES.ociConfig || mediaType === MEDIA_TYPES.dockerConfig;
-      return isConfig
-        ? openConfig(digest, source.openBlob(descriptor, signal), cache)
-        : source.openBlob(descriptor, signal);
-    },
-  };
-}
-
 /** The tag or digest of a base in its source; empty for the only image of a source. */
 function referenceOf(spec: BaseName): string {
   switch (spec.kind) {
@@ -311,40 +234,4 @@ async function readImage(
 
 function platformText(entry: Descriptor): string {
   return entry.platform === undefined ? entry.digest : formatPlatform(entry.platform);
-}
-
-/** The digest of a tag. Undefined if the source refuses: the request for the manifest then reports why. */
-async function findDigest(tag: string, findTag: BaseCacheOptions["findTag"]): Promise<Digest | undefined> {
-  try {
-    return (await findTag(tag))?.digest;
-  } catch (error) {
-    if (error instanceof RegistryError) return undefined;
-    throw error;
-  }
-}
-
-async function* openConfig(
-  digest: Digest,
-  source: AsyncIterable<Uint8Array>,
-  cache: Cache,
-): AsyncGenerator<Uint8Array, void, void> {
-  const kept = cache.readBytes(digest);
-  if (kept !== undefined) {
-    yield kept;
-    return;
-  }
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of source) {
-    chunks.push(new Uint8Array(chunk));
-    yield chunk;
-  }
-  cache.keepBytes(Buffer.concat(chunks), digest);
-}
-
-function isSame(a: Descriptor, b: Descriptor): boolean {
-  return a.digest === b.digest && a.size === b.size && a.mediaType === b.mediaType;
-}
-
-function isDescriptor(value: unknown): value is Descriptor {
-  return isObject(value) && typeof value["mediaType"] === "string" && typeof value["size"] === "number";
 }

@@ -1,11 +1,11 @@
 /**
- * `ko base`: looks whether the tags of base images have newer digests, and writes digests into `.ko.yaml`.
+ * `ko base`: looks whether the tags of base images have newer digests, writes digests into `.ko.yaml`, keeps bases for later.
  *
  * The bases are those of the configuration that are in a registry; others have no newer version.
  */
 import { join } from "node:path";
 import { type Base, platformsIn } from "./base.ts";
-import { LazyCache } from "./cache.ts";
+import { type Cache, LazyCache } from "./cache.ts";
 import { choosePlatforms } from "./cli-options.ts";
 import { type Config, loadConfig, parseBase } from "./config.ts";
 import { type Pin, writePins } from "./config-pins.ts";
@@ -65,13 +65,13 @@ interface LookOptions {
 /** A tag has moved: for scripts. */
 const OLD = 3;
 const VERSION = 1;
-const WORDS = ["check", "update"];
+const WORDS = ["check", "pull", "update"];
 /** Images that are made to have the same bytes each time have a time near 1970, or of the year 1. */
 const REAL_TIME = "1980";
 const CONFIG_FILE = ".ko.yaml";
 
 /**
- * Runs `ko base check` or `ko base update`.
+ * Runs `ko base check`, `ko base update` or `ko base pull`.
  *
  * @throws {UsageError} If the words or the configuration are wrong.
  * @throws {KoError} If a base cannot be read, or cannot be written.
@@ -98,6 +98,7 @@ export async function runBases(
   });
   // "all" stands for all that the base has.
   const wanted = platforms.filter((platform) => platform !== ALL_PLATFORMS);
+  if (word === "pull") return { text: await pull(bases, { cache: cache.get(), resources, wanted, host }), exitCode: 0 };
   const looks = await Promise.allSettled(bases.map((base) => lookAt(base, { resources, wanted })));
   host.signal.throwIfAborted();
   const states = looks.flatMap((look) => (look.status === "fulfilled" ? look.value : []));
@@ -115,7 +116,7 @@ function checkRequest(word: string, { json }: BasesRequest): void {
     const nearest = findNearest(word, WORDS);
     const near = nearest === undefined ? "" : `, the nearest is "${nearest}"`;
     throw new UsageError(`Cannot run "ko base ${word}": "ko base" has no such command${near}`, {
-      hint: 'Type "ko base check" to look for newer bases, "ko base update" to write their digests.',
+      hint: 'Type "ko base check" to look for newer bases, "ko base update" to write their digests, "ko base pull" to keep them.',
     });
   }
   if (json && word !== "check") {
@@ -179,6 +180,20 @@ async function readTime(base: Base): Promise<string | undefined> {
   if (base.entries !== undefined && first === undefined) return undefined;
   const { config } = await base.image(first);
   return config.created !== undefined && config.created > REAL_TIME ? config.created : undefined;
+}
+
+/** Keeps all bases. The errors of all that fail are reported together. */
+async function pull(
+  bases: readonly ConfiguredBase[],
+  { host, resources, ...options }: LookOptions & { readonly cache: Cache | undefined; readonly host: Host },
+): Promise<string> {
+  const { pullBase } = await import("./bases-pull.ts");
+  const pulls = await Promise.allSettled(
+    bases.map(async ({ text }) => pullBase(await resources.base(text), { ...options, signal: host.signal })),
+  );
+  host.signal.throwIfAborted();
+  throwAll(pulls.flatMap((each) => (each.status === "rejected" ? asKoError(each.reason) : [])));
+  return pulls.flatMap((each) => (each.status === "fulfilled" ? each.value : [])).join("");
 }
 
 function formatState({ created, from, lost, missing, newest, pinned, status, tagged, text }: BaseState): string {

@@ -61,7 +61,7 @@ export async function readSettings(options: ReadSettingsOptions): Promise<Checke
   const destination = await findings.collect("destination", () =>
     planDestination(
       { ...flags, tags: { names: [], only: false }, compression: undefined, sbom: undefined },
-      { dockerRepo, cwd: host.cwd },
+      { dockerRepo, cwd: host.cwd, env: host.env },
     ),
   );
   if (config === undefined) return undefined;

@@ -21,6 +21,7 @@ import type { Host } from "./host.ts";
 import { type KodataProblem, kodataEntries } from "./kodata.ts";
 import type { Log } from "./log.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
+import { OFFLINE_GO } from "./offline.ts";
 import { imageName, type Naming, nameAll } from "./reference.ts";
 
 export interface FindCheckedOptions extends GoOptions {
@@ -42,9 +43,6 @@ export interface CheckProgramsOptions extends FindCheckedOptions {
   readonly repository: string;
 }
 
-/** Keeps go from the network. GONOPROXY would let private modules around GOPROXY. */
-const OFFLINE = { GOPROXY: "off", GONOPROXY: "none" } as const;
-
 /** Stands for a repository that is not known, which no check is about. */
 const SOME_REPOSITORY = "registry.example.com/team";
 
@@ -55,7 +53,7 @@ const COMPILERS = ["gcc", "clang", "cc"] as const;
 export function withoutDownloads(host: Host): Host {
   return {
     ...host,
-    run: (argv, options = {}) => host.run(argv, { ...options, env: { ...(options.env ?? host.env), ...OFFLINE } }),
+    run: (argv, options = {}) => host.run(argv, { ...options, env: { ...(options.env ?? host.env), ...OFFLINE_GO } }),
   };
 }
 

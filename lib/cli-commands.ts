@@ -300,20 +300,23 @@ Registries of Google, AWS and Azure, and ghcr.io with GITHUB_TOKEN, need no logi
     environment: LOGIN_VARIABLES,
   },
   base: {
-    summary: "Check or update the digests of base images.",
+    summary: "Check, update or fetch base images.",
     aliases: [],
-    words: "check | update",
+    words: "check | update | pull",
     minWords: 1,
     maxWords: 1,
-    completes: ["check", "update"],
+    completes: ["check", "update", "pull"],
     about: `"ko base check" asks for the image that the tag of each base names now, and prints a line for each: old (.ko.yaml has another digest), current, unpinned (there is no digest), or untagged (there is no tag to ask for). It also names the platforms that the newer image has lost, and those of a build that it lacks. Exits with 3 if a base is old, else with 0.
 
 "ko base update" writes NAME:TAG@DIGEST into .ko.yaml for each base that is old or unpinned, and prints the places. Nothing else in the file changes. It writes nothing if a newer image lacks a platform of a build.
+
+"ko base pull" keeps the bases in the cache, with their layers, for builds with --offline. It takes the platforms of a build.
 
 The bases are defaultBaseImage and baseImageOverrides, as far as they are in a registry.`,
     examples: [
       ["Pin the bases, or move them to the newest images", "ko base update"],
       ["Fail in CI if a base is old", "ko base check"],
+      ["Build without a network later: ko build --offline -L .", "ko base pull"],
       ["Print the old ones from JSON", `ko base check --json | jq -r '.bases[] | select(.status == "old").base'`],
     ],
     flags: BASE_FLAGS,

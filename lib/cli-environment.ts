@@ -65,6 +65,7 @@ const REGISTRY_VARIABLES = {
 const NETWORK_VARIABLES = {
   "HTTPS_PROXY, HTTP_PROXY, NO_PROXY": "Proxies (http, https, socks5), and hosts without one; lower case works too.",
   "SSL_CERT_FILE, SSL_CERT_DIR": "CA certificates, instead of those of the system.",
+  KO_OFFLINE: "Not empty: as --offline, for every command.",
 } as const;
 
 const LOCAL_VARIABLES = {

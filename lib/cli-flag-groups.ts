@@ -4,6 +4,7 @@
  * A flag is one entry here: the parser, `--help`, docs/reference.md and shell completion read it. cli-options.ts checks
  * the values beyond their kind.
  */
+import { PUBLISH_FLAGS } from "./cli-flag-publish.ts";
 import { LOGS_FLAGS, SWAP_FLAGS, WAIT_FLAGS } from "./cli-flag-rollout.ts";
 import type { ListFlag } from "./cli-flags.ts";
 import { KUBECTL_FLAGS } from "./kubectl.ts";
@@ -89,67 +90,6 @@ const NAME_FLAGS = {
     kind: "bool",
     default: false,
     help: "Name images KO_DOCKER_REPO, without a suffix.",
-  },
-} as const;
-
-const PUBLISH_FLAGS = {
-  push: {
-    kind: "bool",
-    default: true,
-    help: "Push images to KO_DOCKER_REPO. --push=false only builds, and prints name, tag and digest.",
-  },
-  local: {
-    kind: "bool",
-    short: "L",
-    default: false,
-    help: "Load images into the local Docker or podman daemon, as ko.local/IMPORTPATH. Overrides KO_DOCKER_REPO.",
-  },
-  "oci-layout-path": {
-    kind: "text",
-    default: "",
-    placeholder: "DIR",
-    completes: "directory",
-    help: "Add the images to an OCI image layout in this directory.",
-  },
-  "oci-archive": {
-    kind: "text",
-    default: "",
-    placeholder: "FILE",
-    completes: "file",
-    help: "Write all images, of all platforms, to a tar file that holds an OCI image layout; - for stdout.",
-  },
-  tarball: {
-    kind: "text",
-    default: "",
-    placeholder: "FILE",
-    completes: "file",
-    help: "Write all images to a tar file for docker load; - for stdout.",
-  },
-  "image-refs": {
-    kind: "text",
-    default: "",
-    placeholder: "FILE",
-    completes: "file",
-    help: "Also write the image references to this file, one per line, once everything has succeeded.",
-  },
-  sbom: {
-    kind: "text",
-    default: "spdx",
-    placeholder: "KIND",
-    values: ["spdx", "none"],
-    help: "Software bill of materials: spdx pushes an SPDX 2.3 document beside each image in a registry, none makes no SBOM. --oci-layout-path gets SBOMs only if --sbom=spdx is set.",
-  },
-  "sbom-dir": {
-    kind: "text",
-    default: "",
-    placeholder: "DIR",
-    completes: "directory",
-    help: "Also write the SBOMs to this directory, wherever the images go.",
-  },
-  "insecure-registry": {
-    kind: "bool",
-    default: false,
-    help: "Allow plain HTTP and unverified TLS for the registry in KO_DOCKER_REPO.",
   },
 } as const;
 

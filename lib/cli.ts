@@ -15,7 +15,8 @@ import { createLog } from "./log.ts";
  * @returns the exit code: 0, or the exit code of kubectl if it ran
  * @throws {KoError} For every failure that a user can cause.
  */
-export async function runCommandLine(argv: readonly string[], host: Host): Promise<number> {
+export async function runCommandLine(argv: readonly string[], outside: Host): Promise<number> {
+  let host = outside;
   const [hidden, ...words] = argv;
   if (hidden === "__complete") {
     const { complete, formatCompletion } = await import("./cli-completion.ts");
@@ -27,6 +28,10 @@ export async function runCommandLine(argv: readonly string[], host: Host): Promi
   if (invocation.command === "help") {
     const { formatTopic } = await import("./cli-help.ts");
     return print(host, formatTopic(invocation.topic, host.stdoutColumns));
+  }
+  const { flags: all } = invocation;
+  if (("offline" in all && all.offline) || host.env["KO_OFFLINE"]) {
+    host = { ...host, env: (await import("./offline.ts")).offlineEnvironment(host.env) };
   }
   // Asking for the terminal loads a module of Bun that few commands need.
   const style = { warning: (text: string): string => styleOf(host).warning(text) };

@@ -93,6 +93,10 @@ export function cgoHint(platform: string): string {
 
 /** Splits a message of `go` into the reason and the command that it offers. */
 export function splitRemedy(message: string): { readonly why: string; readonly remedy: string | undefined } {
+  // --offline sets it, or the user: the module is needed once.
+  if (message.endsWith("disabled by GOPROXY=off")) {
+    return { why: message, remedy: "go mod download, while there is a network" };
+  }
   const parts = /^([^]*?);? to add(?: it| missing requirements)?:\n\t([^\n]+)$/.exec(message);
   return parts?.[1] === undefined ? { why: message, remedy: undefined } : { why: parts[1], remedy: parts[2] };
 }

@@ -105,7 +105,9 @@ interface EntryWords {
 
 /** Variables that say where files are kept, shown or fetched from. They decide no bytes, and some hold secrets. */
 const IDLE: ReadonlySet<string> = new Set(
-  "GOCACHE GOCACHEPROG GOTMPDIR GOMAXPROCS GOGC GOMEMLIMIT GOTRACEBACK GOPROXY GOAUTH GONETRC GOVCS".split(" "),
+  "GOCACHE GOCACHEPROG GOTMPDIR GOMAXPROCS GOGC GOMEMLIMIT GOTRACEBACK GOPROXY GONOPROXY GOAUTH GONETRC GOVCS".split(
+    " ",
+  ),
 );
 const DECIDING =
   /^(?:GO|CGO_|GIT_|CC$|CXX$|FC$|AR$|PKG_CONFIG|HOME$|XDG_CONFIG_HOME$|APPDATA$|USERPROFILE$|(?:ASDF|MISE|GOENV|RTX)_)/i;

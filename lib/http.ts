@@ -11,6 +11,7 @@ import { findRule, hasHost, type HostRule, type HostRules } from "./http-hosts.t
 import { Route } from "./http-route.ts";
 import { type Deadlines, type RequestBody, SilenceBudget, StallGuard, Upload } from "./http-transfer.ts";
 import type { Log } from "./log.ts";
+import { refuseOffline } from "./offline.ts";
 import { redactUrl, type Secrets } from "./url.ts";
 
 export interface HttpOptions {
@@ -100,11 +101,12 @@ export class Http implements Disposable {
    * Sends a request once and returns the head of the response, with any status.
    *
    * @throws {RegistryError} If there is no response.
-   * @throws {KoError} If the source of the body fails; retrying would not help.
+   * @throws {KoError} If the source of the body fails, or the run is offline; retrying would not help.
    */
   async send(request: HttpRequest): Promise<HttpResponse> {
-    const { clock, deadlines, log, secrets } = this.#options;
+    const { clock, deadlines, env, log, secrets } = this.#options;
     const url = new URL(request.url);
+    refuseOffline(url, { action: request.action, env });
     // fetch would turn these into Basic.
     url.username = "";
     url.password = "";

@@ -2,6 +2,8 @@
  * Checks and adapts the plans of a run to its places, and to `--debug`, before anything is built.
  */
 import type { Plan } from "./build.ts";
+import type { RunContext } from "./cache.ts";
+import { baseFor, type Config } from "./config.ts";
 import { UsageError } from "./errors.ts";
 import { formatCount, type Log } from "./log.ts";
 import { createPlatformMatcher, formatPlatform } from "./oci.ts";
@@ -88,4 +90,19 @@ export function describeChoices(
     const isForAll = paths.length === plans.length && paths.length > 1;
     return `Using ${what} for ${isForAll ? formatCount(paths.length, "program") : paths.join(", ")}`;
   });
+}
+
+/** Tells of bases that are not pinned, if the images are pushed: other images are no releases. */
+export async function adviseToPin(
+  plans: readonly Plan[],
+  options: { readonly config: Config; readonly context: RunContext; readonly destination: Destination },
+): Promise<void> {
+  const { config, context, destination } = options;
+  const tags = destination.tags.names;
+  if (tags.length === 0 || !destination.places.some(({ kind }) => kind === "registry")) return;
+  const { noticeUnpinned } = await import("./base-notice.ts");
+  const { cache, host, log } = context;
+  const bases = plans.map(({ program }) => baseFor(config, program.importPath));
+  const notice = noticeUnpinned({ bases, tags, cache, now: host.now(), cwd: host.cwd });
+  if (notice !== undefined) log.info(notice);
 }

@@ -5,7 +5,8 @@
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { once } from "./async.ts";
-import { adviseOnBase, type Base, readBase, registrySource, showBase } from "./base.ts";
+import { adviseOnBase, type Base, readBase, showBase } from "./base.ts";
+import { registrySource } from "./base-registry.ts";
 import type { RunContext } from "./cache.ts";
 import { CompressionPool, FAST_GZIP } from "./compress.ts";
 import { type BaseName, parseBase } from "./config.ts";
@@ -22,8 +23,10 @@ import {
   teePublisher,
 } from "./publish.ts";
 import type { LocalPlace, LocalPlaceOptions } from "./publish-local.ts";
+import { isOffline } from "./offline.ts";
 import { formatReference, type Reference } from "./reference.ts";
 import type { Registry } from "./registry.ts";
+import { isLoopback } from "./url.ts";
 import { koVersion } from "./version.ts";
 
 export interface ResourcesOptions {
@@ -172,12 +175,14 @@ export class Resources implements AsyncDisposable {
 
   async #registrySource(reference: Reference): Promise<ImageSource> {
     const { context, registries } = this.#options;
-    const { cache, log } = context;
+    const { cache, host, log } = context;
     const registry = await this.registry();
     const mirrors = mirrorsOf(registries, reference);
-    if (mirrors.length === 0) return registrySource(registry, { reference, cache });
+    const offline = isOffline(host.env) && !isLoopback(reference.host);
+    const options = { reference, cache, isOffline: offline, log, now: () => host.now() };
+    if (mirrors.length === 0) return registrySource(registry, options);
     const { openMirrors } = await import("./base-mirrors.ts");
-    return registrySource(openMirrors(registry, { mirrors, log }), { reference, cache });
+    return registrySource(openMirrors(registry, { mirrors, log }), options);
   }
 
   async #daemonSource(reference: Reference): Promise<ImageSource> {

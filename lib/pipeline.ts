@@ -31,7 +31,7 @@ import type { ClusterNodes } from "./kubectl-cluster.ts";
 import type { PodsOf } from "./kubectl-nodes.ts";
 import { type Log, RunWarnings } from "./log.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
-import { checkDebugged, checkTarball, fitPlans, describeChoices } from "./pipeline-plans.ts";
+import { adviseToPin, checkDebugged, checkTarball, fitPlans, describeChoices } from "./pipeline-plans.ts";
 import { RunPlatforms } from "./pipeline-platforms.ts";
 import { platformOf, Resources } from "./pipeline-resources.ts";
 import {
@@ -124,7 +124,11 @@ export class Pipeline implements AsyncDisposable {
    */
   static async open(options: PipelineOptions): Promise<Pipeline> {
     const { build, config, host, log } = options;
-    const destination = await planDestination(build.publish, { dockerRepo: config.dockerRepo, cwd: host.cwd });
+    const destination = await planDestination(build.publish, {
+      dockerRepo: config.dockerRepo,
+      cwd: host.cwd,
+      env: host.env,
+    });
     for (const warning of destination.warnings) log.warn(warning);
     const { debug, disableOptimizations, image, ldflags } = build;
     const isDebugged = debug === undefined ? undefined : (await import("./go-delve.ts")).isDebuggable;
@@ -328,6 +332,7 @@ class Attempt implements AsyncDisposable {
       if (!said.has(line)) context.log.info(line);
       said.add(line);
     }
+    await adviseToPin(plans, this.#options);
     const results = await buildImages(plans, options);
     if ("kind" in results) return { kind: "distrust", of: "programs", why: results.why };
     await publisher.finish();

@@ -6,7 +6,10 @@ import { dirname, resolve } from "node:path";
 import { type Compression, FAST_GZIP } from "./compress.ts";
 import { UsageError } from "./errors.ts";
 import { checkWritableFile } from "./file.ts";
+import type { Host } from "./host.ts";
+import { isOffline } from "./offline.ts";
 import { DOCKER_HUB, splitHost, whyBadHost, whyBadPath, type Naming } from "./reference.ts";
+import { isLoopback } from "./url.ts";
 
 /** A local daemon, or the nodes of a local cluster: keeps images under tags and takes layers as plain tars. */
 export type LocalTarget = "daemon" | "kind" | "k3d" | "minikube";
@@ -95,6 +98,7 @@ export interface Target {
 export interface PlanDestinationOptions {
   readonly dockerRepo: string | undefined;
   readonly cwd: string;
+  readonly env: Host["env"];
 }
 
 /** Host names that stand for local targets. */
@@ -111,7 +115,7 @@ const LOCAL_HOSTS: Readonly<Record<string, LocalTarget>> = {
  * @throws {UsageError} If there is no place to publish to, a name is malformed, or a file could not be written later.
  */
 export async function planDestination(flags: PublishFlags, options: PlanDestinationOptions): Promise<Destination> {
-  const { cwd } = options;
+  const { cwd, env } = options;
   const target = readTarget(flags.local ? "ko.local" : options.dockerRepo);
   const { repository = "", host, local } = target ?? {};
   // As in the original, --push=false is about registries: -L and ko.local load all the same.
@@ -132,6 +136,11 @@ export async function planDestination(flags: PublishFlags, options: PlanDestinat
   const places: Place[] = [];
   for (const place of flags.files) places.push(await checkFilePlace(place, cwd));
   if (publishes) places.push({ kind: local ?? "registry" });
+  if (publishes && local === undefined && isOffline(env) && host !== undefined && !isLoopback(host)) {
+    throw new UsageError(`Cannot push to "${repository}" with --offline: ${host} is another machine`, {
+      hint: "Add -L to load images into the local daemon, or --push=false to build only.",
+    });
+  }
   return {
     repository,
     // Images of the local daemon have readable names; the hash only keeps repositories of registries apart.

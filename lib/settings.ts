@@ -141,7 +141,7 @@ export async function readSettings(
   const config = await loadConfig(host);
   const hasPlace = config.dockerRepo !== undefined || build.publish.local || build.publish.files.length > 0;
   const publish = hasPlace ? build.publish : { ...build.publish, push: false };
-  const destination = await planDestination(publish, { dockerRepo: config.dockerRepo, cwd: host.cwd });
+  const destination = await planDestination(publish, { dockerRepo: config.dockerRepo, cwd: host.cwd, env: host.env });
   const isDebugged = build.debug === undefined ? undefined : (await import("./go-delve.ts")).isDebuggable;
   const { disableOptimizations, image, ldflags } = build;
   const go: GoOptions = { host, log, go: config.goPath };

@@ -205,7 +205,8 @@ export class WatchedPrograms {
     const { build, nodes, openPipeline = (options) => Pipeline.open(options) } = this.#options;
     try {
       cache.get();
-      await planDestination(build.publish, { dockerRepo: host.env["KO_DOCKER_REPO"] || undefined, cwd: host.cwd });
+      const { cwd, env } = host;
+      await planDestination(build.publish, { dockerRepo: env["KO_DOCKER_REPO"] || undefined, cwd, env });
     } catch (error) {
       throw error instanceof UsageError ? new FatalError(error) : error;
     }

@@ -14,6 +14,7 @@ import type { Route } from "./http-route.ts";
 import type { StallGuard } from "./http-transfer.ts";
 import { findKubectl } from "./kubectl.ts";
 import type { Log } from "./log.ts";
+import { refuseOffline } from "./offline.ts";
 import { redactIfUrl, redactUrl, whyNotFetched } from "./url.ts";
 
 export interface InputRequest {
@@ -354,6 +355,7 @@ export async function fetchInput(text: string, options: FetchInputOptions): Prom
       const why = whyNotFetched(url, new URL(text));
       if (why !== undefined) throw fail(redirects === 0 ? why : `it redirects to "${redactUrl(url)}", and ${why}`);
       if (redirects > MAX_REDIRECTS) throw fail(`it redirects more than ${MAX_REDIRECTS} times`);
+      refuseOffline(url, { action: `read "${redactUrl(url)}"`, env: options.host.env });
       guard.arm(idleTimeout, "no answer");
       const response = await fetchUrl(url, { route, first: new URL(text), signal: guard.signal });
       const location = response.headers.get("location");

@@ -25,6 +25,7 @@ const BUILD_DEFAULTS = {
   sbom: "spdx",
   "sbom-dir": "",
   "insecure-registry": false,
+  offline: false,
   platform: [],
   jobs: 0,
   ldflags: [],

@@ -161,7 +161,7 @@ describe.skipIf(programs === undefined)("ko base", () => {
 
   test.each([
     [["chek"], 'Cannot run "ko base chek": "ko base" has no such command, the nearest is "check"'],
-    [[], 'Cannot run "ko base" without check | update: it takes exactly 1 argument'],
+    [[], 'Cannot run "ko base" without check | update | pull: it takes exactly 1 argument'],
     [["update", "--json"], 'Cannot use --json with "ko base update": it is for "ko base check"'],
     [["check", "--platform=linux/"], "--platform"],
     [["check", "--platform=cluster"], 'Cannot use --platform "cluster" here'],
@@ -171,4 +171,94 @@ describe.skipIf(programs === undefined)("ko base", () => {
     expect([code, stdout]).toEqual([2, ""]);
     expect(stderr).toContain(message);
   });
+
+  test(
+    "builds without a network what ko base pull has kept, with the bytes of a build that has one",
+    async () => {
+      await pushBase("kept", 1, ["amd64", "arm64"]);
+      const text = (mirror: string): string =>
+        `defaultBaseImage: registry.test/bases/kept:v1\nregistries: {registry.test: {mirrors: ['${mirror}']}}\n`;
+      using bench = open(text(registry.host));
+      const cached = { KOCACHE: bench.work.at("kept") };
+      const layout = ["--push=false", "--oci-layout-path"];
+      const before = await bench.ours(["build", "--offline", ...layout, "none", "./cmd/web"], { env: cached });
+      expect([before.code, before.stdout, before.stderr]).toEqual([
+        1,
+        "",
+        expect.stringContaining('Cannot read "registry.test/bases/kept:v1" with --offline: the cache does not have it'),
+      ]);
+
+      const first = await bench.ours(["base", "pull", "--platform=all"], { env: cached });
+      expect(first.stdout).toMatch(
+        /^pulled  registry\.test\/bases\/kept:v1@sha256:\w{64} \(linux\/amd64, linux\/arm64\): /,
+      );
+      const again = await bench.ours(["base", "pull"], { env: cached });
+      expect(again.stdout).toMatch(/^there   registry\.test\/bases\/kept:v1@sha256:\w{64} \(linux\/amd64\)\n$/);
+
+      const online = await bench.ours(["build", ...layout, "online", "./cmd/web"]);
+      bench.work.write({ "config/.ko.yaml": text("127.0.0.1:1") });
+      const offline = await bench.ours(["build", "--offline", ...layout, "offline", "./cmd/web"], { env: cached });
+      const day = new Date().toISOString().slice(0, 4);
+      expect([offline.code, offline.stderr]).toEqual([
+        0,
+        expect.stringContaining(`Offline: registry.test/bases/kept:v1 is the image that it was on ${day}`),
+      ]);
+      expect(offline.stdout.replace("offline", "online")).toBe(online.stdout);
+      const variable = await bench.ours(["build", ...layout, "offline", "./cmd/web"], {
+        env: { ...cached, KO_OFFLINE: "1" },
+      });
+      expect(variable.stdout).toBe(offline.stdout);
+    },
+    PATIENCE,
+  );
+
+  test(
+    "--offline refuses what is on another machine before it builds, and what this machine has works",
+    async () => {
+      using bench = open("defaultBaseImage: ko.builtin/static\n");
+      const push = await bench.ours(["build", "--offline", "./cmd/web"], {
+        env: { KO_DOCKER_REPO: "registry.test/me" },
+      });
+      expect([push.code, push.stdout, push.stderr]).toEqual([
+        2,
+        "",
+        expect.stringContaining('Cannot push to "registry.test/me" with --offline: registry.test is another machine'),
+      ]);
+      const url = await bench.ours(["resolve", "--offline", "-f", "https://registry.test/x.yaml"]);
+      expect([url.code, url.stderr]).toEqual([
+        1,
+        expect.stringContaining(
+          'Cannot read "https://registry.test/x.yaml": --offline allows requests to this machine',
+        ),
+      ]);
+      expect((await bench.ours(["build", "--offline", "./cmd/web"])).code).toBe(0);
+      bench.work.write({ "config/.ko.yaml": `defaultBaseImage: ${registry.host}/bases/kept:v1\n` });
+      const uncached = await bench.ours(["base", "pull"], { env: { KOCACHE: "off" } });
+      expect([uncached.code, uncached.stdout, uncached.stderr]).toEqual([
+        1,
+        "",
+        expect.stringContaining(": KOCACHE is off, or the cache cannot be used"),
+      ]);
+    },
+    PATIENCE,
+  );
+
+  test(
+    "says once a day that a release is built on a base that is not pinned",
+    async () => {
+      await pushBase("moving", 1, ["amd64"]);
+      const name = `${registry.host}/bases/moving:v1`;
+      using bench = open(`defaultBaseImage: ${name}\n`);
+      const env = { KOCACHE: bench.work.at("cache") };
+      const tells = async (...args: readonly string[]): Promise<boolean> =>
+        (await bench.ours(["build", ...args, "./cmd/web"], { env })).stderr.includes(`Base ${name} is not pinned`);
+      expect([await tells(), await tells("-t", "v1.2.3", "--push=false"), await tells("-t", "v1.2.3")]).toEqual([
+        false,
+        false,
+        true,
+      ]);
+      expect(await tells("-t", "v1.2.4")).toBe(false);
+    },
+    PATIENCE,
+  );
 });

@@ -136,6 +136,7 @@ describe("modules", () => {
 /** Modules without a test file of their own, and where they are tested. */
 const UNTESTED: Readonly<Record<string, string>> = {
   "base-mirrors": "feature-registries.test.ts reads bases from mirrors",
+  "bases-pull": "feature-bases.test.ts pulls bases, and builds without a network",
   bases: "feature-bases.test.ts runs the command on a registry",
   "build-confirmation": "build-cache.test.ts and feature-incremental-race.test.ts record builds",
   "build-image": "build.test.ts makes images and indexes with it",
@@ -148,6 +149,7 @@ const UNTESTED: Readonly<Record<string, string>> = {
   "cli-environment": "a table: cli-help.test.ts compares it with the sources",
   "cli-flag-bases": "cli-commands.test.ts parses all flags",
   "cli-flag-groups": "a table: cli-commands.test.ts parses its flags, and compares docs/reference.md with it",
+  "cli-flag-publish": "cli-commands.test.ts parses all flags",
   "cli-flag-rollout": "cli-commands.test.ts parses all flags",
   "cli-once": "cli.test.ts and the feature tests run commands",
   "cli-parse": "cli-commands.test.ts parses command lines with the tables of cli-commands.ts",

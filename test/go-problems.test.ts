@@ -201,6 +201,11 @@ describe("splitRemedy()", () => {
     ["x; to add it:\n\tgo get a", "x", "go get a"],
     ["missing go.sum entry for y; to add:\n\tgo mod download y", "missing go.sum entry for y", "go mod download y"],
     ["nothing to do", "nothing to do", undefined],
+    [
+      "module lookup disabled by GOPROXY=off",
+      "module lookup disabled by GOPROXY=off",
+      "go mod download, while there is a network",
+    ],
   ])("case %#", (message, why, remedy) => {
     expect(splitRemedy(message)).toEqual({ why, remedy });
   });

@@ -42,7 +42,7 @@ async function refusal(
   flags: Partial<PublishFlags>,
   options: { readonly dockerRepo: string | undefined; readonly cwd?: string },
 ): Promise<Refusal> {
-  const work = planDestination({ ...FLAGS, ...flags }, { cwd: "/", ...options });
+  const work = planDestination({ ...FLAGS, ...flags }, { cwd: "/", env: {}, ...options });
   const error = await rejectionOf(work);
   if (!(error instanceof UsageError)) throw new Error("no UsageError", { cause: error });
   return { message: error.message, hint: error.hint };
@@ -64,7 +64,7 @@ describe("planDestination()", () => {
   };
 
   test("takes a repository", async () => {
-    const planned: unknown = await planDestination(FLAGS, { dockerRepo: "gcr.io/me", cwd: "/" });
+    const planned: unknown = await planDestination(FLAGS, { dockerRepo: "gcr.io/me", cwd: "/", env: {} });
     expect(planned).toEqual(plain);
   });
 
@@ -158,7 +158,7 @@ describe("planDestination()", () => {
     ],
   ])("%s", async (_, flags, dockerRepo, expected) => {
     using tree = writeTree({});
-    const planned: unknown = await planDestination({ ...FLAGS, ...flags }, { dockerRepo, cwd: tree.path });
+    const planned: unknown = await planDestination({ ...FLAGS, ...flags }, { dockerRepo, cwd: tree.path, env: {} });
     expect(planned).toEqual({ ...plain, ...expected });
   });
 
@@ -192,7 +192,7 @@ describe("planDestination()", () => {
       { compression: zstd, warnings: [] },
     ],
   ])("compresses layers %s", async (_, flags, dockerRepo, expected) => {
-    const { compression, warnings } = await planDestination({ ...FLAGS, ...flags }, { dockerRepo, cwd: "/" });
+    const { compression, warnings } = await planDestination({ ...FLAGS, ...flags }, { dockerRepo, cwd: "/", env: {} });
     expect({ compression, warnings }).toEqual(expected);
   });
 
@@ -236,7 +236,7 @@ describe("planDestination()", () => {
   test.each(["ko.local.example/me", "ko.locals/me", "me/ko.local", "ko.local:5000/me"])(
     "does not take %s for the daemon",
     async (dockerRepo) => {
-      const planned = await planDestination(FLAGS, { dockerRepo, cwd: "/" });
+      const planned = await planDestination(FLAGS, { dockerRepo, cwd: "/", env: {} });
       expect([planned.repository, planned.places]).toEqual([dockerRepo, [{ kind: "registry" }]]);
     },
   );
@@ -249,7 +249,7 @@ describe("planDestination()", () => {
     "@CANARY",
     "gcr.io/me@sha256:CANARY",
   ])("does not show what may be a password: %s", async (dockerRepo) => {
-    const error = await rejectionOf(planDestination(FLAGS, { dockerRepo, cwd: "/" }));
+    const error = await rejectionOf(planDestination(FLAGS, { dockerRepo, cwd: "/", env: {} }));
     expect(describeError(error)).toBe(
       'Error: Cannot use KO_DOCKER_REPO: it holds an "@", a name without user, password or digest is wanted\n' +
         "  Put credentials into the Docker config file: ko login HOST -u USER --password-stdin",
@@ -269,13 +269,13 @@ describe("planDestination() and files", () => {
   test("takes files that can be written, and makes --image-refs absolute", async () => {
     using tree = writeTree({ "old.txt": "old", "link.txt": { link: "old.txt" }, "dir/x": "" });
     for (const imageRefs of ["new.txt", "old.txt", "link.txt", "dir/new.txt", tree.at("abs.txt")]) {
-      const planned = await planDestination({ ...FLAGS, imageRefs }, { dockerRepo, cwd: tree.path });
+      const planned = await planDestination({ ...FLAGS, imageRefs }, { dockerRepo, cwd: tree.path, env: {} });
       expect(planned.imageRefs).toBe(imageRefs.startsWith("/") ? imageRefs : tree.at(imageRefs));
     }
   });
 
   test("takes a device", async () => {
-    const planned = await planDestination({ ...FLAGS, imageRefs: "/dev/null" }, { dockerRepo, cwd: "/" });
+    const planned = await planDestination({ ...FLAGS, imageRefs: "/dev/null" }, { dockerRepo, cwd: "/", env: {} });
     expect(planned.imageRefs).toBe("/dev/null");
   });
 
@@ -292,7 +292,7 @@ describe("planDestination() and files", () => {
   test.each(["layout", "new/deep/layout", "."])("takes --oci-layout-path %s", async (layoutPath) => {
     using tree = writeTree({ layout: null });
     const files: readonly FilePlace[] = [{ kind: "layout", path: layoutPath }];
-    const planned = await planDestination({ ...FLAGS, files }, { dockerRepo, cwd: tree.path });
+    const planned = await planDestination({ ...FLAGS, files }, { dockerRepo, cwd: tree.path, env: {} });
     expect(planned.places).toEqual([...files, { kind: "registry" }]);
   });
 
@@ -334,7 +334,10 @@ describe("planDestination() and SBOMs", () => {
     ["nothing and a folder", { push: false, sbom: TO_DIR }, { registry: false, dir: "out", layout: undefined }],
   ])("%s", async (_name, flags, expected) => {
     using tree = writeTree({});
-    const planned = await planDestination({ ...FLAGS, ...flags }, { dockerRepo: "r.example/me", cwd: tree.path });
+    const planned = await planDestination(
+      { ...FLAGS, ...flags },
+      { dockerRepo: "r.example/me", cwd: tree.path, env: {} },
+    );
     expect(planned.sbom).toEqual(expected);
   });
 });

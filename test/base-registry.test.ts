@@ -1,16 +1,18 @@
 import { describe, expect, test } from "bun:test";
 import { rmSync, writeFileSync } from "node:fs";
-import { registrySource } from "../lib/base.ts";
+import { keepLayer, registrySource } from "../lib/base-registry.ts";
 import type { Cache } from "../lib/cache.ts";
 import { RegistryError } from "../lib/errors.ts";
 import type { Image, ImageSource, Index } from "../lib/image.ts";
 import { type Descriptor, type Digest, digestOf, MEDIA_TYPES, verified } from "../lib/oci.ts";
+import { silentLog } from "../lib/log.ts";
 import { parseReference } from "../lib/reference.ts";
-import { rejectionOf } from "./helpers/failures.ts";
+import { failureOf, rejectionOf } from "./helpers/failures.ts";
 import { randomImage, randomIndex } from "./helpers/images.ts";
 import { type CacheBox, makeCacheBox } from "./helpers/world-cache.ts";
 
 const TAG = "latest";
+const NOW = new Date("2026-11-30T12:00:00Z");
 const image = await randomImage();
 const index = await randomIndex();
 
@@ -25,7 +27,7 @@ interface TestRegistry {
 }
 
 /** The base in a new run. */
-function openBase(registry: TestRegistry, cache: Cache | undefined): ImageSource {
+function openBase(registry: TestRegistry, cache: Cache | undefined, isOffline = false): ImageSource {
   return registrySource(
     {
       getManifest: async (repository, reference) => {
@@ -48,7 +50,7 @@ function openBase(registry: TestRegistry, cache: Cache | undefined): ImageSource
         return registry.base.descriptor;
       },
     },
-    { reference: REFERENCE, cache },
+    { reference: REFERENCE, cache, log: silentLog, now: () => NOW, isOffline },
   );
 }
 
@@ -172,6 +174,61 @@ describe("registrySource()", () => {
     expect(take(registry)).toEqual([`GET ${short(image.descriptor.digest)}`]);
   });
 
+  describe("offline", () => {
+    test("a tag is the image that it was last, and nothing is asked", async () => {
+      using box = makeCacheBox();
+      const registry = serve(image);
+      const first = await keepAll(box, registry);
+      await using cache = box.open();
+      expect(await readAll(openBase(registry, cache, true), TAG)).toEqual(first);
+      expect(take(registry)).toEqual([]);
+    });
+
+    test("follows the tag of the last run that asked", async () => {
+      using box = makeCacheBox();
+      const registry = serve(await randomImage({ seed: "old" }));
+      await using earlier = box.open();
+      await openBase(registry, earlier).getManifest(TAG);
+      registry.base = image;
+      const first = await keepAll(box, registry);
+      await using cache = box.open();
+      expect(await readAll(openBase(registry, cache, true), TAG)).toEqual(first);
+    });
+
+    test("has the layers that were kept, and says what is missing", async () => {
+      using box = makeCacheBox();
+      const registry = serve(image);
+      await keepAll(box, registry);
+      await using cache = box.open();
+      const [layer] = image.layers;
+      if (layer === undefined) throw new Error("no layer");
+      const offline = openBase(registry, cache, true);
+      const missing = await failureOf(Array.fromAsync(offline.openBlob(layer.descriptor)));
+      expect(missing).toMatchObject({
+        message: `Cannot read "registry.example/base@${layer.descriptor.digest}" with --offline: the cache does not have it`,
+        hint: 'Type "ko base pull" while there is a network: it keeps the base images of the configuration.',
+      });
+      const signal = new AbortController().signal;
+      expect(await keepLayer(layer, { cache, signal })).toBe(layer.descriptor.size);
+      expect(await keepLayer(layer, { cache, signal })).toBe(0);
+      const bytes = Buffer.concat(await Array.fromAsync(offline.openBlob(layer.descriptor)));
+      expect(digestOf(bytes)).toBe(layer.descriptor.digest);
+      writeFileSync(cache.path(layer.descriptor.digest), "damaged");
+      await failureOf(Array.fromAsync(offline.openBlob(layer.descriptor)));
+      expect(take(registry)).toEqual([]);
+    });
+
+    test("wants a cache, and a tag that was read", async () => {
+      using box = makeCacheBox();
+      const registry = serve(image);
+      await using cache = box.open();
+      expect((await failureOf(openBase(registry, cache, true).getManifest(TAG))).message).toBe(
+        'Cannot read "registry.example/base:latest" with --offline: the cache does not have it',
+      );
+      expect(() => openBase(registry, undefined, true)).toThrow("Cannot use --offline without the cache");
+    });
+  });
+
   test("lets the whole request say why a tag cannot be had", async () => {
     using box = makeCacheBox();
     const registry = serve(image);
@@ -217,10 +274,11 @@ async function readAll(source: ImageSource, reference: string): Promise<Read> {
   return { descriptor, bytes: Buffer.from(bytes), config };
 }
 
-async function keepAll(box: CacheBox, registry: TestRegistry): Promise<void> {
+async function keepAll(box: CacheBox, registry: TestRegistry): ReturnType<typeof readAll> {
   await using cache = box.open();
-  await readAll(openBase(registry, cache), TAG);
+  const read = await readAll(openBase(registry, cache), TAG);
   take(registry);
+  return read;
 }
 
 function writeRecord(cache: Cache, digest: Digest, changes: Partial<Descriptor>): void {
