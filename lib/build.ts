@@ -254,7 +254,7 @@ class ImageBuild {
     const contents = made.map(({ content }) => content);
     const { importPath } = plan.program;
     const published = await plan.sink.publish(built, { reused, importPath, contents });
-    const { reference, wasThere = false } = published;
+    const { also = [], reference, wasThere = false } = published;
     const descriptor = contentOf(built.descriptor);
     const results = made.map(({ content: { platform }, image }, i) =>
       describeImage({ image, platform, why: reasons[i] }),
@@ -266,6 +266,7 @@ class ImageBuild {
       descriptor,
       images: results,
       wasThere,
+      ...(also.length === 0 ? {} : { also }),
     });
     for (const [i, target] of plan.targets.entries()) if (settings[i] !== undefined) this.#keepSettings(target);
     await Promise.all(this.#keeping);

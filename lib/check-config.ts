@@ -57,7 +57,7 @@ export async function readSettings(options: ReadSettingsOptions): Promise<Checke
   const { findings, host, local, log, naming } = options;
   const config = await findings.collect("config", () => loadConfig(host));
   const dockerRepo = config === undefined ? host.env["KO_DOCKER_REPO"] || undefined : config.dockerRepo;
-  const flags = { naming, local, push: false, files: [], imageRefs: undefined, insecureRegistry: false };
+  const flags = { naming, local, push: false, files: [], also: [], imageRefs: undefined, insecureRegistry: false };
   const destination = await findings.collect("destination", () =>
     planDestination(
       { ...flags, tags: { names: [], only: false }, compression: undefined, sbom: undefined },

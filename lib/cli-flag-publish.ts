@@ -6,6 +6,12 @@ export const PUBLISH_FLAGS = {
     default: true,
     help: "Push images to KO_DOCKER_REPO. --push=false only builds, and prints name, tag and digest.",
   },
+  "also-push": {
+    kind: "list",
+    default: [],
+    placeholder: "REPO",
+    help: "Push to this repository, too. Repeatable. The images are built once, and an image gets its tags only when all repositories have stored it.",
+  },
   local: {
     kind: "bool",
     short: "L",
@@ -57,7 +63,7 @@ export const PUBLISH_FLAGS = {
   "insecure-registry": {
     kind: "bool",
     default: false,
-    help: "Allow plain HTTP and unverified TLS for the registry in KO_DOCKER_REPO.",
+    help: "Allow plain HTTP and unverified TLS for the registries of KO_DOCKER_REPO and --also-push.",
   },
   offline: {
     kind: "bool",

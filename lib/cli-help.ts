@@ -30,7 +30,7 @@ export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable]
   ),
   group(
     "Where it goes",
-    "push local oci-layout-path oci-archive tarball image-refs sbom-dir insecure-registry offline username password " +
+    "push also-push local oci-layout-path oci-archive tarball image-refs sbom-dir insecure-registry offline username password " +
       "password-stdin",
   ),
   group(

@@ -86,6 +86,7 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
       tags: { names: tags, only: flags["tag-only"] },
       files: listFiles(flags),
       imageRefs: flags["image-refs"] || undefined,
+      also: flags["also-push"],
       push: given.has("push") ? flags.push : undefined,
       local: flags.local,
       insecureRegistry: flags["insecure-registry"],

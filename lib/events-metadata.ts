@@ -65,7 +65,7 @@ export class Metadata {
       }
       case "sbom": {
         const entry = this.#entries.get(event.importPath);
-        if (entry !== undefined) entry.sboms = event.references;
+        if (entry !== undefined) entry.sboms = [...entry.sboms, ...event.references];
         break;
       }
       case "stage":
@@ -123,6 +123,7 @@ function formatEntry({ program, result, sboms, stages }: ProgramRecord): unknown
           published: true,
           reference: result.reference,
           wasThere: result.wasThere,
+          ...(result.also === undefined ? {} : { also: result.also }),
           "containerimage.digest": result.descriptor.digest,
           "containerimage.descriptor": result.descriptor,
           ...(only === undefined || another !== undefined ? {} : { "containerimage.config.digest": only.config }),

@@ -120,6 +120,8 @@ export interface ResultEvent {
   readonly images: readonly ResultImage[];
   /** The place had the image already. */
   readonly wasThere: boolean;
+  /** The references in the places of `--also-push`. */
+  readonly also?: readonly string[];
 }
 
 /** The image of one platform. */

@@ -118,6 +118,12 @@ export interface ImageSink {
    */
   addLayer(layer: BlobStream, hint: { readonly changed: boolean }): void;
   /**
+   * Stores the complete image under its digest, without a tag, if the place can: its `publish()` then only moves tags.
+   *
+   * @throws {KoError} If a part cannot be stored.
+   */
+  store?(image: Built): Promise<void>;
+  /**
    * Stores the complete image and then moves its tags.
    *
    * @throws {KoError} If a part cannot be stored. No tag is moved then.
@@ -151,6 +157,8 @@ export interface Published {
   readonly reference: string;
   /** The lines for `--image-refs`: the image, or the index and each of its images. */
   readonly all: readonly string[];
+  /** The references in the places of `--also-push`. @default none */
+  readonly also?: readonly string[];
 }
 
 export interface AssembleImageOptions {

@@ -89,7 +89,24 @@ export class Resources implements AsyncDisposable {
   }
 
   /** A publisher to all places. @throws {UsageError} If the place for SBOMs is not valid. */
-  async publisher({ places, sbom, tags }: Pick<Destination, "places" | "sbom" | "tags">): Promise<Publisher> {
+  async publisher(
+    destination: Pick<Destination, "also" | "places" | "repository" | "sbom" | "tags">,
+  ): Promise<Publisher> {
+    const { also, repository, sbom } = destination;
+    const main = await this.#publisherOf(destination);
+    if (also.length === 0) return main;
+    const { alsoPublisher } = await import("./publish-also.ts");
+    const pushed = { places: [{ kind: "registry" }], tags: destination.tags } as const;
+    // The files of --sbom-dir and of a layout are written once.
+    const plan = sbom?.registry === true ? { registry: true, dir: undefined, layout: undefined } : undefined;
+    const others = also.map(async (other) => ({
+      publisher: await this.#publisherOf({ ...pushed, sbom: plan }),
+      nameOf: (name: string) => `${other}${name.slice(repository.length)}`,
+    }));
+    return alsoPublisher({ main, others: await Promise.all(others) });
+  }
+
+  async #publisherOf({ places, sbom, tags }: Pick<Destination, "places" | "sbom" | "tags">): Promise<Publisher> {
     const publisher =
       places.length === 0
         ? dryPublisher(tags)

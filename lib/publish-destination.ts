@@ -38,6 +38,8 @@ export interface PublishFlags {
   /** `--oci-layout-path`, `--tarball`, `--oci-archive`, in this order. Paths are as the user wrote them. */
   readonly files: readonly FilePlace[];
   readonly imageRefs: string | undefined;
+  /** `--also-push`, as the user wrote it. */
+  readonly also: readonly string[];
   /** Undefined without the flag: then a missing KO_DOCKER_REPO is an error only if there are no files. */
   readonly push: boolean | undefined;
   /** `-L`: into the local daemon, regardless of KO_DOCKER_REPO. */
@@ -73,6 +75,8 @@ export interface Destination {
   readonly tags: TagRule;
   /** Files first; the reference of the last place is the one that is printed. Empty if images go nowhere. */
   readonly places: readonly Place[];
+  /** Repositories that images are pushed to beside that of `repository`, as its names. */
+  readonly also: readonly string[];
   /** Absolute. */
   readonly imageRefs: string | undefined;
   /** Hosts to which plain HTTP and unverified TLS are allowed. */
@@ -136,35 +140,69 @@ export async function planDestination(flags: PublishFlags, options: PlanDestinat
   const places: Place[] = [];
   for (const place of flags.files) places.push(await checkFilePlace(place, cwd));
   if (publishes) places.push({ kind: local ?? "registry" });
-  if (publishes && local === undefined && isOffline(env) && host !== undefined && !isLoopback(host)) {
-    throw new UsageError(`Cannot push to "${repository}" with --offline: ${host} is another machine`, {
-      hint: "Add -L to load images into the local daemon, or --push=false to build only.",
-    });
-  }
+  const also = readAlso(flags.also, { target: publishes ? target : undefined });
+  if (isOffline(env) && publishes && target !== undefined && local === undefined) refuseRemote([target, ...also]);
   return {
     repository,
     // Images of the local daemon have readable names; the hash only keeps repositories of registries apart.
     naming: local === "daemon" && flags.naming === "md5" ? "preserve" : flags.naming,
     tags: flags.tags,
     places,
+    also: also.map((other) => other.repository),
     imageRefs,
-    insecureHosts: flags.insecureRegistry && host !== undefined && local === undefined ? [host] : [],
+    insecureHosts:
+      flags.insecureRegistry && host !== undefined && local === undefined
+        ? [host, ...also.map((other) => other.host)]
+        : [],
     sbom: planSbom(flags.sbom, places),
     ...chooseCompression(flags.compression, places),
   };
+}
+
+/** @throws {UsageError} If the repository of `--also-push` is none, or nothing is pushed beside which it could be. */
+function readAlso(texts: readonly string[], { target }: { readonly target: Target | undefined }): readonly Target[] {
+  const seen = new Map([[target?.repository, "KO_DOCKER_REPO"]]);
+  return texts.map((text) => {
+    const other = readTarget(text, "--also-push");
+    if (other === undefined) throw new UsageError("Cannot use --also-push: it is empty, wanted a repository");
+    if (target === undefined || target.local !== undefined) {
+      throw new UsageError(`Cannot use --also-push "${text}": nothing is pushed to a registry beside it`, {
+        hint: "Set KO_DOCKER_REPO to the repository whose references are printed, and leave out -L and --push=false.",
+      });
+    }
+    if (other.local !== undefined) {
+      throw new UsageError(`Cannot use --also-push "${text}": ${other.host} is no registry`, {
+        hint: "Use -L for the local daemon, in a run of its own.",
+      });
+    }
+    const before = seen.get(other.repository);
+    if (before !== undefined) throw new UsageError(`Cannot use --also-push "${text}": ${before} is the same`);
+    seen.set(other.repository, "another --also-push");
+    return other;
+  });
+}
+
+/** @throws {UsageError} If one of the registries is on another machine. */
+function refuseRemote(targets: readonly Target[]): void {
+  const remote = targets.find(({ host }) => !isLoopback(host));
+  if (remote === undefined) return;
+  throw new UsageError(`Cannot push to "${remote.repository}" with --offline: ${remote.host} is another machine`, {
+    hint: "Add -L to load images into the local daemon, or --push=false to build only.",
+  });
 }
 
 /**
  * Reads `KO_DOCKER_REPO`: a host (`localhost:5000`), a repository (`gcr.io/me`, or `me` on Docker Hub), or the host of a
  * local target.
  *
+ * @param setting in messages
  * @returns undefined if it is not set
  * @throws {UsageError} If it is malformed.
  */
-export function readTarget(dockerRepo: string | undefined): Target | undefined {
+export function readTarget(dockerRepo: string | undefined, setting = "KO_DOCKER_REPO"): Target | undefined {
   const repository = (dockerRepo ?? "").replace(/\/+$/, "");
   if (repository === "") return undefined;
-  checkRepository(repository);
+  checkRepository(repository, setting);
   const host = splitHost(`${repository}/x`).host ?? DOCKER_HUB;
   return { repository, host, local: LOCAL_HOSTS[host] };
 }
@@ -224,22 +262,22 @@ async function checkFilePlace(place: FilePlace, cwd: string): Promise<FilePlace>
   return { ...place, file };
 }
 
-function checkRepository(repository: string): void {
+function checkRepository(repository: string, setting: string): void {
   if (repository.includes("@")) {
     // Not quoted: the part before the "@" may be a password.
-    throw new UsageError(
-      'Cannot use KO_DOCKER_REPO: it holds an "@", a name without user, password or digest is wanted',
-      {
-        hint: "Put credentials into the Docker config file: ko login HOST -u USER --password-stdin",
-      },
-    );
+    throw new UsageError(`Cannot use ${setting}: it holds an "@", a name without user, password or digest is wanted`, {
+      hint: "Put credentials into the Docker config file: ko login HOST -u USER --password-stdin",
+    });
   }
   const fail = (why: string, hint?: string): UsageError =>
-    new UsageError(`Cannot use KO_DOCKER_REPO="${repository}": ${why}`, { hint });
+    new UsageError(`Cannot use ${setting}="${repository}": ${why}`, { hint });
   if (/^[a-z]+:\/\//i.test(repository)) {
     const name = repository.replace(/^[a-z]+:\/\//i, "");
     const scheme = repository.slice(0, repository.length - name.length);
-    throw fail(`it is a URL, leave out "${scheme}"`, `export KO_DOCKER_REPO=${name}`);
+    throw fail(
+      `it is a URL, leave out "${scheme}"`,
+      setting === "KO_DOCKER_REPO" ? `export KO_DOCKER_REPO=${name}` : `Type: ${setting}=${name}`,
+    );
   }
   const { host, path } = splitHost(`${repository}/x`);
   const own = path === "x" ? "" : path.slice(0, -2);

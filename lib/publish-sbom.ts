@@ -78,6 +78,7 @@ export function sbomPublisher(publisher: Publisher, options: SbomPublisherOption
       const sink = publisher.open(name);
       return {
         addLayer: (layer, hint) => sink.addLayer(layer, hint),
+        store: async (built) => sink.store?.(built),
         publish: async (built, hint) => {
           const { importPath } = hint;
           const { dir, layout } = plan;

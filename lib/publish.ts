@@ -70,6 +70,9 @@ export function teePublisher(publishers: readonly Publisher[]): Publisher {
         addLayer: (layer, hint) => {
           for (const sink of sinks) sink.addLayer(layer, hint);
         },
+        store: async (image) => {
+          await Promise.all(sinks.map(async (sink) => sink.store?.(image)));
+        },
         publish: async (image, hint) => {
           let published: Published | undefined;
           for (const sink of sinks) published = await sink.publish(image, hint);
@@ -159,6 +162,17 @@ class RegistrySink implements ImageSink {
         this.#sendLayer(layer, changed),
       ),
     );
+  }
+
+  async store(image: Built): Promise<void> {
+    const registry = await this.#options.registry;
+    const repository = parseRepository(this.#name);
+    const { digest } = image.descriptor;
+    if ((await this.#find(digest))?.digest === digest) return;
+    await this.#options.timing.time("upload", { text: this.#name, image: this.#name }, async () => {
+      await pushContent(registry, { repository, built: image, transfers: this.#transfers });
+      await registry.pushManifest(repository, digest, image);
+    });
   }
 
   async publish(image: Built, { reused }: PublishHint): Promise<Published> {

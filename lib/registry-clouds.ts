@@ -82,3 +82,13 @@ export function loginCommand(host: string): string {
       return `ko login ${host === DOCKER_HUB ? "docker.io" : host} -u USER --password-stdin`;
   }
 }
+
+/** The command that makes a repository, in a cloud where a push does not make it; undefined for all other hosts. */
+export function createCommand(host: string, path: string): string | undefined {
+  const registry = parseEcrHost(host);
+  if (registry === undefined) return undefined;
+  const { account, region } = registry;
+  // The first part of a name in the public gallery is the alias of its registry.
+  const name = account === undefined ? path.slice(path.indexOf("/") + 1) : path;
+  return `aws ${account === undefined ? "ecr-public" : "ecr"} create-repository --repository-name ${name} --region ${region}`;
+}

@@ -12,7 +12,7 @@ import { RegistryError } from "./errors.ts";
 import type { Http, HttpResponse } from "./http.ts";
 import { isObject, parseJson } from "./json.ts";
 import type { Repository } from "./reference.ts";
-import { loginCommand } from "./registry-clouds.ts";
+import { createCommand, loginCommand } from "./registry-clouds.ts";
 import type { Secrets } from "./url.ts";
 
 /** The part of a request that its refusal mentions. */
@@ -181,6 +181,8 @@ function adviseOn(
   const login = loginCommand(host);
   const missing = codes.includes("NAME_UNKNOWN") || (push && status === 404 && codes.length === 0);
   if (push && missing) {
+    const command = createCommand(host, repository.path);
+    if (command !== undefined) return `Create the repository, which a push to ECR does not: ${command}`;
     return `Create the repository "${repository.path}" at ${host} first, or check KO_DOCKER_REPO.`;
   }
   if (status === 401 || (status === 403 && source === undefined)) return `Log in: ${login}`;

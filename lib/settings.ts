@@ -280,9 +280,10 @@ class SettingsReader {
       const isInsecure = insecureRegistry && place.kind === "registry";
       return { value: isInsecure ? `${value}, without TLS checks` : value, from: from(place) };
     });
+    const also = destination.also.map((other) => ({ value: `repository ${other}`, from: "--also-push" }));
     const { imageRefs } = destination;
     const refs = imageRefs === undefined ? [] : [{ value: `references in ${imageRefs}`, from: "--image-refs" }];
-    if (places.length > 0) return [...places, ...refs];
+    if (places.length > 0) return [...places, ...also, ...refs];
     const why = config.dockerRepo === undefined && !given.has("push") ? "KO_DOCKER_REPO is not set" : "--push=false";
     return [{ value: "none", from: why }, ...refs];
   }

@@ -14,6 +14,7 @@ const BUILD_DEFAULTS = {
   tags: ["latest"],
   "tag-only": false,
   push: true,
+  "also-push": [],
   "preserve-import-paths": false,
   "base-import-paths": false,
   bare: false,

@@ -18,6 +18,7 @@ const PUBLISH: PublishFlags = {
   tags: { names: ["latest"], only: false },
   files: [],
   imageRefs: undefined,
+  also: [],
   push: undefined,
   local: false,
   insecureRegistry: false,

@@ -174,6 +174,7 @@ const UNTESTED: Readonly<Record<string, string>> = {
   "pipeline-platforms": "feature-platform-cluster.test.ts chooses by flags, configuration and cluster",
   "pipeline-resources": "publish.test.ts opens publishers with it, pipeline.test.ts whole runs",
   "progress-area": "progress-terminal.test.ts and watch-screen.test.ts draw on a terminal",
+  "publish-also": "feature-also-push.test.ts pushes to several registries",
   "registry-credential": "types, and the one header that registry-auth.test.ts reads",
   "registry-keychain-aws-identity": "registry-keychain-aws.test.ts asks its sources, with fakes of the services",
   "registry-keychain-aws-profile": "registry-keychain-aws.test.ts reads profiles",

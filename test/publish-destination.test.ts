@@ -21,6 +21,7 @@ const FLAGS: PublishFlags = {
   tags: { names: ["latest"], only: false },
   files: [],
   imageRefs: undefined,
+  also: [],
   push: undefined,
   local: false,
   insecureRegistry: false,
@@ -57,6 +58,7 @@ describe("planDestination()", () => {
     naming: "md5",
     tags: { names: ["latest"], only: false },
     places: [{ kind: "registry" }],
+    also: [],
     imageRefs: undefined,
     insecureHosts: [],
     compression: { kind: "gzip", level: 1 },
@@ -260,6 +262,69 @@ describe("planDestination()", () => {
     expect((await refusal({ push: false }, { dockerRepo: "gcr.io/Me" })).message).toStartWith(
       "Cannot use KO_DOCKER_REPO",
     );
+  });
+});
+
+describe("planDestination() and --also-push", () => {
+  test("has the further repositories, in their order, and their hosts", async () => {
+    const also = ["ghcr.io/me/", "localhost:5000"];
+    const planned = await planDestination(
+      { ...FLAGS, also, insecureRegistry: true },
+      { dockerRepo: "gcr.io/me", cwd: "/", env: {} },
+    );
+    expect([planned.also, planned.insecureHosts]).toEqual([
+      ["ghcr.io/me", "localhost:5000"],
+      ["gcr.io", "ghcr.io", "localhost:5000"],
+    ]);
+  });
+
+  test.each<[string, Partial<PublishFlags>, string | undefined, string]>([
+    ["no repository", { also: ["/"] }, "gcr.io/me", "Cannot use --also-push: it is empty, wanted a repository"],
+    [
+      "a URL",
+      { also: ["https://a.io/b"] },
+      "gcr.io/me",
+      'Cannot use --also-push="https://a.io/b": it is a URL, leave out "https://"',
+    ],
+    [
+      "a password",
+      { also: ["u:s3cret@a.io/b"] },
+      "gcr.io/me",
+      'Cannot use --also-push: it holds an "@", a name without user, password or digest is wanted',
+    ],
+    ["the daemon", { also: ["ko.local"] }, "gcr.io/me", 'Cannot use --also-push "ko.local": ko.local is no registry'],
+    [
+      "the same",
+      { also: ["gcr.io/me/"] },
+      "gcr.io/me",
+      'Cannot use --also-push "gcr.io/me/": KO_DOCKER_REPO is the same',
+    ],
+    [
+      "one twice",
+      { also: ["a.io/b", "a.io/b"] },
+      "gcr.io/me",
+      'Cannot use --also-push "a.io/b": another --also-push is the same',
+    ],
+    [
+      "-L",
+      { also: ["a.io/b"], local: true },
+      "gcr.io/me",
+      'Cannot use --also-push "a.io/b": nothing is pushed to a registry beside it',
+    ],
+    [
+      "--push=false",
+      { also: ["a.io/b"], push: false },
+      "gcr.io/me",
+      'Cannot use --also-push "a.io/b": nothing is pushed to a registry beside it',
+    ],
+    [
+      "files alone",
+      { also: ["a.io/b"], files: [LAYOUT] },
+      undefined,
+      'Cannot use --also-push "a.io/b": nothing is pushed to a registry beside it',
+    ],
+  ])("refuses %s", async (_, flags, dockerRepo, message) => {
+    expect((await refusal(flags, { dockerRepo })).message).toBe(message);
   });
 });
 

@@ -75,7 +75,8 @@ async function publish(built: Built, place: Place | undefined, tags: TagRule, cw
   const host = hostAt(cwd);
   const context = { host, log: silentLog, timing: noTiming, signal: host.signal, cache: undefined };
   await using resources = new Resources({ context, insecureHosts: [], registries: new Map(), compress: true });
-  const publisher = await resources.publisher({ places: place === undefined ? [] : [place], sbom: undefined, tags });
+  const places = place === undefined ? [] : [place];
+  const publisher = await resources.publisher({ repository: "", also: [], places, sbom: undefined, tags });
   return await publisher.open(NAME).publish(built, REUSED);
 }
 

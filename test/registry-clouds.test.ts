@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { type Cloud, findCloud, loginCommand, parseEcrHost } from "../lib/registry-clouds.ts";
+import { type Cloud, createCommand, findCloud, loginCommand, parseEcrHost } from "../lib/registry-clouds.ts";
 
 const HOSTS: Readonly<Record<Cloud, readonly string[]>> = {
   aws: [
@@ -121,5 +121,24 @@ describe("loginCommand()", () => {
     ],
   ])("for %s", (host, wanted) => {
     expect(loginCommand(host)).toBe(wanted);
+  });
+});
+
+describe("createCommand()", () => {
+  test.each([
+    ["r.example", "team/web", undefined],
+    ["eu.gcr.io", "team/web", undefined],
+    [
+      "123456789012.dkr.ecr.eu-west-1.amazonaws.com",
+      "team/web",
+      "aws ecr create-repository --repository-name team/web --region eu-west-1",
+    ],
+    [
+      "public.ecr.aws",
+      "alias/team/web",
+      "aws ecr-public create-repository --repository-name team/web --region us-east-1",
+    ],
+  ])("for %s/%s", (host, path, wanted) => {
+    expect(createCommand(host, path)).toBe(wanted);
   });
 });

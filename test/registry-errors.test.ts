@@ -88,6 +88,10 @@ describe("readRefusal()", () => {
     [{ status: 404, push: true }, createFirst],
     [{ status: 404, push: true, code: "NAME_UNKNOWN" }, createFirst],
     [{ status: 400, push: true, code: "NAME_UNKNOWN" }, createFirst],
+    [
+      { status: 404, push: true, code: "NAME_UNKNOWN", host: "123456789012.dkr.ecr.eu-west-1.amazonaws.com" },
+      "Create the repository, which a push to ECR does not: aws ecr create-repository --repository-name app --region eu-west-1",
+    ],
     [{ status: 404, push: true, code: "MANIFEST_UNKNOWN" }, checkName],
     [{ status: 412 }, moveTag],
     [{ status: 400, code: "TAG_INVALID" }, moveTag],
