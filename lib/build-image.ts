@@ -2,6 +2,7 @@
  * Assembles the image of a program: base, kodata layer, program layer, and the index of several platforms.
  */
 import type { Base, BasePlatform } from "./base.ts";
+import type { Binary } from "./build-binaries.ts";
 import { describeContainer, type ProgramImage } from "./build-container.ts";
 import type { Compression } from "./compress.ts";
 import type { Content, ResultImage } from "./events.ts";
@@ -149,4 +150,20 @@ export function describeImage({ image, platform, why }: BuiltImage): ResultImage
 /** A descriptor without the URLs, annotations and platform that it may have. */
 export function contentOf({ digest, mediaType, size }: Descriptor): Content {
   return { mediaType, digest, size };
+}
+
+/**
+ * The warning that the kernel does not start a program, because its user may not have its effective capabilities. Root may
+ * have all.
+ *
+ * @returns none if it starts
+ */
+export function warnOfCapabilities(
+  { program, setup }: Pick<Binary, "program" | "setup">,
+  user: string = "",
+): readonly string[] {
+  const [name] = user.split(":");
+  if (setup.capabilities?.isEffective !== true || name === "" || name === "0" || name === "root") return [];
+  const start = "it starts only in containers that are given them (securityContext.capabilities)";
+  return [`${program.importPath} runs as user ${user} with effective linux_capabilities: ${start}`];
 }

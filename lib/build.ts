@@ -24,12 +24,13 @@ import {
   type ImageSettings,
   onBase,
   userOf,
+  warnOfCapabilities,
 } from "./build-image.ts";
 import type { Explanation, ListDigest } from "./build-inputs.ts";
 import type { CompressionPool } from "./compress.ts";
 import { keyOf } from "./cache.ts";
-import { KoError, KoErrors, printable, throwAll } from "./errors.ts";
-import { hasNoLoader, mayNeedLoader, readLoader } from "./go-loader.ts";
+import { KoError, KoErrors, throwAll } from "./errors.ts";
+import { mayNeedLoader } from "./go-loader.ts";
 import type { Outdated } from "./go-programs-cache.ts";
 import type { Program } from "./go-programs.ts";
 import type { BuildSetup, BuildSetups, Reason } from "./go-setup.ts";
@@ -178,6 +179,7 @@ export async function buildImages(
         return event;
       }
     }
+    await Promise.all(builds.map((build) => build.check()));
     return await Promise.all(builds.map((build) => build.publish()));
   } catch (error) {
     failed.abort(error);
@@ -224,6 +226,8 @@ class ImageBuild {
   /** By target, as far as it is compiled. */
   readonly #images = new Map<BasePlatform, Promise<TargetImage>>();
   readonly #keeping: Promise<void>[] = [];
+  /** That the base can start the program, by target. */
+  readonly #checks: Promise<void>[] = [];
 
   constructor(plan: Plan, options: ImageBuildOptions) {
     this.#plan = plan;
@@ -239,6 +243,11 @@ class ImageBuild {
       if (platformKey(target.platform) !== platformKey(binary.platform)) continue;
       this.#images.set(target, this.#orFail(this.#makeImage(binary, i, target)));
     }
+  }
+
+  /** Waits until everything that can still be refused has been checked: before that, no image of the run is published. */
+  async check(): Promise<void> {
+    await Promise.all(this.#checks);
   }
 
   /** Publishes the image, or the index of all images. Call it after everything was compiled. */
@@ -317,8 +326,11 @@ class ImageBuild {
 
   async #makeImage(binary: Binary, i: number, target: BasePlatform): Promise<TargetImage> {
     const { context, layers } = this.#options;
+    const checked = this.#orFail(this.#checkLoader(binary, this.#bases[i]));
+    this.#checks.push(checked);
     const { program, sink } = this.#plan;
     const { known, why } = binary;
+    await checked;
     const debugging = inBackground(this.#makeDebugger(binary));
     this.#keeping.push(debugging.then(() => undefined));
     const stored = await layers.program(layerKey(binary), {
@@ -331,8 +343,8 @@ class ImageBuild {
     const debug = await debugging;
     const [base, kodata] = await Promise.all([this.#bases[i], this.#kodata[i]]);
     if (base === undefined || kodata === undefined) throw new RangeError(`no base for ${program.importPath}`);
-    this.#warnOfCapabilities(binary, base, userOf(this.#settingsOf(target), this.#options.image));
-    if (mayNeedLoader(binary.setup)) await this.#warnOfLoader(binary);
+    const user = userOf(this.#settingsOf(target), this.#options.image) ?? base.config.config.User;
+    this.#options.warnings.warn(warnOfCapabilities(binary, user));
     const image = onBase(base, {
       importPath: program.importPath,
       programPath: programPathOf(program.importPath, binary.setup.binary),
@@ -355,25 +367,11 @@ class ImageBuild {
     return makeDebugger(binary, { context, delve, debug: image.debug, layers, sink: this.#plan.sink });
   }
 
-  /** The kernel does not start a program that may not have its effective capabilities. Root may have all. */
-  #warnOfCapabilities({ program, setup }: Binary, base: Image, own: string | undefined): void {
-    const { warnings } = this.#options;
-    const user = own ?? base.config.config.User ?? "";
-    const [name] = user.split(":");
-    if (setup.capabilities?.isEffective !== true || name === "" || name === "0" || name === "root") return;
-    const start = "it starts only in containers that are given them (securityContext.capabilities)";
-    warnings.warn([`${program.importPath} runs as user ${user} with effective linux_capabilities: ${start}`]);
-  }
-
-  /** Without its loader, the kernel says of the program itself that it does not exist. */
-  async #warnOfLoader({ path, program }: Binary): Promise<void> {
-    const { base } = this.#plan;
-    if (!hasNoLoader(base.text)) return;
-    const loader = await readLoader(path);
-    if (loader === undefined) return;
-    const why = `it needs ${printable(loader)}, which ${base.text.replace(/@.*/, "")} does not have`;
-    const cure = "Use a base with that C library, such as gcr.io/distroless/base, or compile with CGO_ENABLED=0";
-    this.#options.warnings.warn([`${program.importPath} will not start: ${why}. ${cure}`]);
+  /** @throws {BaseError} If the base cannot start the program. */
+  async #checkLoader(binary: Binary, image: Promise<Image> | undefined): Promise<void> {
+    if (image === undefined || !mayNeedLoader(binary.setup)) return;
+    const { checkLoader } = await import("./build-loader.ts");
+    await checkLoader(binary, { ...this.#options, base: this.#plan.base, image: await image });
   }
 
   /** The kodata layer: one for Windows, one for the other systems. */

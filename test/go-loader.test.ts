@@ -1,14 +1,9 @@
-/** The loader of a program: read from what go and a linker made, and the warning for a base that lacks it. */
+/** The loader of a program: read from what go made. build-loader.test.ts refuses bases that lack it. */
 import { describe, expect, test } from "bun:test";
 import { hasNoLoader, mayNeedLoader, readLoader } from "../lib/go-loader.ts";
-import { findCounterparts } from "./helpers/counterparts.ts";
 import { goMod, mainGo } from "./helpers/go.ts";
-import { startRegistry } from "./helpers/registry.ts";
-import { makeBench } from "./helpers/world-bench.ts";
 import { writeTree } from "./helpers/world-folders.ts";
 import { cleanEnvironment, output } from "./helpers/world-programs.ts";
-
-const CGO = 'package main\n\n// #include <stdlib.h>\nimport "C"\n\nfunc main() { println(C.abs(-1)) }\n';
 
 /** An ELF file of 32 bits, big-endian, with one program header of the type given. */
 function smallElf(type: number): Uint8Array {
@@ -74,22 +69,3 @@ test.each<[readonly string[], Readonly<Record<string, string>>, boolean]>([
 ])("mayNeedLoader(%p, %p) is %p", (args, env, wanted) => {
   expect(mayNeedLoader({ args, env })).toBe(wanted);
 });
-
-test.skipIf(findCounterparts(["docker-registry"]) === undefined)(
-  "a program with cgo on the built-in base is a warning each time, and none if it is linked statically",
-  async () => {
-    await using registry = await startRegistry();
-    using bench = makeBench({ "go.mod": goMod("example.com/app"), "main.go": CGO }, { host: registry.host });
-    const env = { CGO_ENABLED: "1" };
-    for (const args of [["build"], ["build", "--push=false"]]) {
-      const { code, stderr } = await bench.ours([...args, "."], { env });
-      expect(code).toBe(0);
-      expect(stderr).toMatch(
-        /^Warning: example\.com\/app will not start: it needs \/lib\S+, which ko\.builtin\/static does not have\. Use a base with that C library, such as gcr\.io\/distroless\/base, or compile with CGO_ENABLED=0$/m,
-      );
-    }
-    const linked = await bench.ours(["build", "--ldflags=-linkmode=external -extldflags=-static", "."], { env });
-    expect(linked.code).toBe(0);
-    expect(linked.stderr).not.toContain("will not start");
-  },
-);
