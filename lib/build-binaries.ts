@@ -13,15 +13,8 @@ import type { ListDigest } from "./build-inputs.ts";
 import type { JobPlan } from "./build-jobs.ts";
 import type { Cache, RunContext } from "./cache.ts";
 import { KoError, messageOf } from "./errors.ts";
-import {
-  explainUndefined,
-  goBuild,
-  type GoBuildEvent,
-  type GoBuildPlan,
-  namesUndefined,
-  outputPaths,
-  planGoBuild,
-} from "./go-build.ts";
+import { goBuild, type GoBuildEvent, type GoBuildPlan, outputPaths, planGoBuild } from "./go-build.ts";
+import { concernsCgo, explainCgo } from "./go-cgo.ts";
 import type { DelveBuilds, MissingDelve } from "./go-delve.ts";
 import type { Outdated } from "./go-programs-cache.ts";
 import type { Program } from "./go-programs.ts";
@@ -351,8 +344,8 @@ async function explainFailure(error: unknown, { cache, lent, list, platform }: F
     cache?.reportDamage(damage);
     return new KoError(damage, { cause: error });
   }
-  if (!namesUndefined(error)) return error;
+  if (!concernsCgo(error)) return error;
   const answer = await list().catch(() => undefined);
-  if (answer === undefined || "kind" in answer) return error;
-  return explainUndefined(error, { packages: [...answer.packages.values()].flat(), platform });
+  const packages = answer === undefined || "kind" in answer ? [] : [...answer.packages.values()].flat();
+  return explainCgo(error, { packages, platform });
 }

@@ -7,6 +7,7 @@ import type { Base } from "./base.ts";
 import type { Binary, PackageLister } from "./build-binaries.ts";
 import type { RunContext } from "./cache.ts";
 import { BaseError, printable } from "./errors.ts";
+import { findUsers } from "./go-cgo.ts";
 import { hasNoLoader, readLoader } from "./go-loader.ts";
 import type { GoPackage } from "./go.ts";
 import type { Image } from "./image.ts";
@@ -46,7 +47,7 @@ export async function checkLoader(binary: Binary, options: CheckLoaderOptions): 
     warnings.warn([`${importPath} will not start: ${why}. ${cureFor(loader, binary, [])}`]);
     return;
   }
-  const users = await findUsers(binary, options);
+  const users = await usersOf(binary, options);
   const shown = users.slice(0, MOST_PACKAGES).map(({ importPath: path }) => path);
   if (users.length > shown.length) shown.push(`${users.length - shown.length} more`);
   const reason = shown.length === 0 ? "" : `, because of cgo in ${shown.join(", ")}`;
@@ -57,7 +58,7 @@ export async function checkLoader(binary: Binary, options: CheckLoaderOptions): 
 }
 
 /** The packages that use cgo: those of Go itself only if there are no others. */
-async function findUsers(
+async function usersOf(
   { platform, program, setup }: Binary,
   { lister }: CheckLoaderOptions,
 ): Promise<readonly GoPackage[]> {
@@ -74,10 +75,9 @@ async function findUsers(
     for (const each of byPath.get(importPath)?.imports ?? []) add(each);
   };
   add(program.importPath);
-  const users = packages.filter(({ cgoFiles, importPath }) => cgoFiles.length > 0 && needed.has(importPath));
+  const users = findUsers(packages.filter(({ importPath }) => needed.has(importPath)));
   const own = users.filter(({ standard }) => !standard);
-  // The package runtime/cgo is in every program with cgo.
-  return own.length > 0 ? own : users.filter(({ importPath }) => importPath !== "runtime/cgo");
+  return own.length > 0 ? own : users;
 }
 
 function cureFor(loader: string, { setup }: Binary, users: readonly GoPackage[]): string {

@@ -10,12 +10,12 @@ import { mkdir } from "node:fs/promises";
 import { join, posix, relative } from "node:path";
 import { Channel } from "./async.ts";
 import { countOomKills } from "./build-jobs.ts";
-import { CommandError, KoError, printable } from "./errors.ts";
+import { CommandError, KoError } from "./errors.ts";
 import { isInside, look, readNames } from "./file.ts";
 import { explainNoStamp, findWorkTree } from "./git.ts";
-import { cgoHint, findCgoFiles } from "./go-problems.ts";
+import { hintFor } from "./go-hints.ts";
 import type { Program } from "./go-programs.ts";
-import { goMessages, type GoOptions, type GoPackage, hintFor, looksKilled, settingsOf, startGo } from "./go.ts";
+import { goMessages, type GoOptions, looksKilled, settingsOf, startGo } from "./go.ts";
 import type { Host } from "./host.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
 
@@ -205,8 +205,15 @@ function explainBuildFailure(error: unknown, programs: readonly Program[], optio
     code: error.code,
     signal: error.signal,
     stderr: error.stderr,
-    hint: isKilled ? jobsHint(options) : (flagsHint(said, options.args) ?? hintFor(said)),
+    hint: isKilled
+      ? jobsHint(options)
+      : (flagsHint(said, options.args) ?? hintFor(said, { goprivate: goprivateOf(options) })),
   });
+}
+
+function goprivateOf(options: ExplainOptions): string {
+  const { host, plan } = options;
+  return settingsOf({ ...options, cwd: host.cwd, env: plan.env }).get("GOPRIVATE");
 }
 
 /** The hint for flags that go or the linker does not understand. */
@@ -257,34 +264,6 @@ function jobsHint({ host, jobs, totalJobs = jobs ?? host.cpus }: GoBuildOptions)
   if (totalJobs > 1)
     return `Try --jobs=${Math.floor(totalJobs / 2)}: up to ${totalJobs} compilers and linkers ran at once.`;
   return "Give it more memory: no two compilers ran at once, and the linker of a large program takes 1.6 GB.";
-}
-
-/** Whether a failed build may be explained by files that need cgo: see {@link explainUndefined}. */
-export function namesUndefined(error: unknown): error is CommandError {
-  return error instanceof CommandError && error.hint === undefined && goMessages(error.stderr).includes("undefined: ");
-}
-
-/**
- * Adds a hint to "undefined: …", if a file that needs cgo was left out of a package that the message names.
- *
- * @param options.packages the output of `go list -deps`
- */
-export async function explainUndefined(
-  error: CommandError,
-  { packages, platform }: { readonly packages: readonly GoPackage[]; readonly platform: Platform },
-): Promise<CommandError> {
-  const said = goMessages(error.stderr);
-  for (const each of packages) {
-    const isNamed = said.includes(`# ${each.importPath}\n`) || said.includes(`undefined: ${each.name}.`);
-    if (!isNamed || each.standard || each.ignoredGoFiles.length === 0) continue;
-    const [file] = await findCgoFiles(each);
-    if (file === undefined) continue;
-    const { argv, code, message, signal, stderr } = error;
-    const path = printable(join(each.dir, file));
-    const hint = `${path} was left out: it needs cgo (import "C"). ${cgoHint(formatPlatform(platform))}`;
-    return new CommandError(message, { argv, code, signal, stderr, hint, kind: "cgo" });
-  }
-  return error;
 }
 
 /**

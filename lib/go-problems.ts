@@ -9,8 +9,9 @@ import { basename, join, relative } from "node:path";
 import { findNearest, KoError, ProgramError } from "./errors.ts";
 import { isBelow } from "./file.ts";
 import { type Argument, showPath } from "./go-arguments.ts";
+import { privateHint } from "./go-hints.ts";
 import { findModulesBelow, readModulePath, type Surroundings } from "./go-modules.ts";
-import { findMains, type GoOptions, type GoPackage, type GoProblem } from "./go.ts";
+import { findMains, type GoOptions, type GoPackage, type GoProblem, settingsOf } from "./go.ts";
 
 export interface ExplainOptions {
   /** The argument as given. */
@@ -21,6 +22,8 @@ export interface ExplainOptions {
   readonly file?: string | undefined;
   /** All packages of the same `go list`, by import path. */
   readonly packages: ReadonlyMap<string, GoPackage>;
+  /** The value of GOPRIVATE. */
+  readonly goprivate: string;
   /** The command that adds the argument's module to the workspace, if that is missing. */
   readonly remedy?: string | undefined;
   /** Finds the nearest program. */
@@ -32,6 +35,7 @@ export interface ExplainOptions {
 /** Hints for an argument that names no program. They start `go list` once at most, and only if an argument is wrong. */
 export interface Advice {
   readonly platform: string;
+  readonly goprivate: string;
   readonly remedy: (argument: Argument) => string | undefined;
   readonly suggest: (argument: Argument) => Promise<string | undefined>;
   readonly below: (importPath: string, argument: Argument) => Promise<readonly string[]>;
@@ -113,6 +117,7 @@ export function createAdvice(here: Surroundings, options: CreateAdviceOptions): 
     argument.dir === undefined ? main.importPath : showPath(main.dir, host.cwd);
   return {
     platform: `${options.env["GOOS"]}/${options.env["GOARCH"]}`,
+    goprivate: settingsOf({ ...options, cwd: host.cwd }).get("GOPRIVATE"),
     remedy: (argument) => {
       const owner = options.elsewhere.get(argument);
       return here.workspace !== undefined && owner !== undefined
@@ -171,6 +176,10 @@ async function explainAbsent(found: GoPackage, options: ExplainOptions): Promise
   if (options.remedy !== undefined && / does not contain package |workspace modules/.test(message)) {
     return new ProgramError(`Cannot build "${options.text}": ${why}`, { hint: `Run: ${options.remedy}` });
   }
+  const hidden = privateHint(message, { ...options, importPath: found.importPath });
+  if (hidden !== undefined) {
+    return new ProgramError(`Cannot build "${options.text}": ${why}`, { hint: hidden, kind: "command" });
+  }
   const meant = await options.suggest();
   const what = missing?.[1] === undefined ? why : `there is no folder ${missing[1].replace(/[/\\]$/, "")}`;
   return new ProgramError(`Cannot build "${options.text}": ${what}`, {
@@ -204,6 +213,14 @@ async function explainFaults(found: GoPackage, options: ExplainOptions): Promise
     const culprit = options.packages.get(importStack.at(-1) ?? "");
     if (!message.startsWith("build constraints exclude") || culprit === undefined) continue;
     return explainExcluded(culprit, { ...options, prefix: `${culprit.importPath}, which it imports: ` });
+  }
+  for (const problem of problems) {
+    const { message } = problem;
+    const importPath = options.packages.values().find((each) => each.problem?.message === message)?.importPath;
+    const hint = privateHint(message, { ...options, importPath });
+    if (hint === undefined) continue;
+    const { why } = describeFault(problem, found);
+    return new ProgramError(`Cannot build "${options.text}": ${why}`, { hint, kind: "command" });
   }
   const remedies = new Set<string>();
   const lines = new Set<string>();

@@ -315,6 +315,7 @@ class Search {
       const error = await explainPackage(found, {
         text: argument.kind === "pattern" && found.dir !== "" ? found.importPath : text,
         platform: advice.platform,
+        goprivate: advice.goprivate,
         file: argument.file,
         packages: listing.byPath,
         remedy: advice.remedy(argument),

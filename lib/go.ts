@@ -8,10 +8,12 @@ import { resolve } from "node:path";
 import { inBackground } from "./async.ts";
 import { CommandError, KoError, printable, UsageError } from "./errors.ts";
 import { type GoSettings, readSettings } from "./go-env.ts";
+import { hintFor } from "./go-hints.ts";
 import type { Host, RunResult } from "./host.ts";
 import { isObject, parseJson, parseObject, pickStringMap } from "./json.ts";
 import type { Log } from "./log.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
+import { hideLogins } from "./url.ts";
 
 export interface GoModule {
   readonly path: string;
@@ -191,10 +193,10 @@ export async function startGo(
   return { result: inBackground(running.catch(explainMissingGo)) };
 }
 
-/** Returns the stderr of `go` without the lines that {@link runGo} has shown already, and without a last line end. */
+/** Returns the stderr of `go` without logins, the lines that {@link runGo} has shown already, and a last line end. */
 export function goMessages(stderr: string): string {
   const lines = stderr.split("\n").filter((line) => !isProgress(line));
-  return printable(lines.join("\n").trimEnd(), 60 * 1024);
+  return printable(hideLogins(lines.join("\n").trimEnd()), 60 * 1024);
 }
 
 /** Reports whether the kernel probably killed the process for lack of memory. */
@@ -246,7 +248,7 @@ export async function listPackages(
     const { stdout } = await runGo(args, options);
     return parsePackages(stdout);
   } catch (error) {
-    throw explainListError(error, options.cwd);
+    throw explainListError(error, options);
   }
 }
 
@@ -375,7 +377,7 @@ function readProblem(value: unknown): GoProblem | undefined {
   return {
     importStack: readStrings(value, "ImportStack"),
     position: readString(value, "Pos"),
-    message: readString(value, "Err"),
+    message: hideLogins(readString(value, "Err")),
   };
 }
 
@@ -394,26 +396,14 @@ function readStrings(value: Readonly<Record<string, unknown>>, key: string): rea
 }
 
 /** Keeps the words of `go`, which name the file and often the remedy. */
-function explainListError(error: unknown, cwd: string): unknown {
+function explainListError(error: unknown, options: RunGoOptions): unknown {
   if (!(error instanceof CommandError) || error.code === undefined) return error;
   const said = goMessages(error.stderr);
   const why = said === "" ? `go list ended with exit code ${error.code}` : said.replace(/^go: /, "");
-  return new CommandError(`Cannot read the Go packages of "${cwd}": ${why}`, {
+  return new CommandError(`Cannot read the Go packages of "${options.cwd}": ${why}`, {
     argv: error.argv,
     code: error.code,
     stderr: error.stderr,
-    hint: hintFor(said),
+    hint: hintFor(said, { goprivate: settingsOf(options).get("GOPRIVATE") }),
   });
-}
-
-/** The hint for a message of `go list` or `go build`. */
-export function hintFor(said: string): string | undefined {
-  if (/does not contain modules? listed in go\.work/.test(said)) return "Add the module to go.work: go work use .";
-  if (/go\.mod file not found|does not contain main module|cannot find main module/.test(said))
-    return "Run ko where the go.mod file is, or make one: go mod init";
-  if (said.includes("GOTOOLCHAIN=local")) return "Let go fetch that version: GOTOOLCHAIN=auto";
-  if (said.includes("go mod tidy") || said.includes("go.sum")) return "Run: go mod tidy";
-  // Without HOME, or with one that cannot be written to.
-  if (/build cache is required|failed to initialize build cache/.test(said)) return "export GOCACHE=$(mktemp -d)";
-  return undefined;
 }

@@ -175,6 +175,11 @@ export function redactIfUrl(text: string): string {
   return /^[a-z][a-z0-9+.-]*:\/\//i.test(text) ? redactUrl(text) : text;
 }
 
+/** Text of another program without the logins of its URLs: git shows those of `url.<base>.insteadOf`. */
+export function hideLogins(text: string): string {
+  return text.replace(/\b([a-z][a-z0-9+.-]*:\/\/)(?!git@)[^\s/@'"]+@/gi, "$1");
+}
+
 /** The passwords and tokens of a run, and a filter that hides them in texts. */
 export class Secrets {
   readonly #known = new Set<string>();

@@ -1,15 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { relative } from "node:path";
-import {
-  executableName,
-  explainUndefined,
-  goBuild,
-  type GoBuildEvent,
-  type GoBuildOptions,
-  namesUndefined,
-  planGoBuild,
-} from "../lib/go-build.ts";
+import { executableName, goBuild, type GoBuildEvent, type GoBuildOptions, planGoBuild } from "../lib/go-build.ts";
+import { concernsCgo, explainCgo } from "../lib/go-cgo.ts";
 import { buildArguments, type BuildFlags } from "../lib/go-setup.ts";
 import { buildEnvironment } from "../lib/go.ts";
 import type { Platform } from "../lib/oci.ts";
@@ -41,8 +34,8 @@ async function compile(
       if (event.kind === "built") built.set(event.program.importPath, event.path);
     }
   } catch (error) {
-    if (!namesUndefined(error)) throw error;
-    throw await explainUndefined(error, { platform, packages: [...packages.values()].flat() });
+    if (!concernsCgo(error)) throw error;
+    throw await explainCgo(error, { platform, packages: [...packages.values()].flat() });
   }
   return new Map(programs.map(({ importPath }) => [importPath, built.get(importPath) ?? ""]));
 }
