@@ -67,6 +67,8 @@ export interface Binary extends ProgramBuild {
   readonly known: KnownBinary | undefined;
   /** Why it was compiled; undefined if it was reused. */
   readonly why: Reason | undefined;
+  /** The older commit that the binary of an earlier run is stamped with; undefined if a build of now has the same. */
+  readonly commit?: string | undefined;
   /** Of the program's packages; undefined if that is not known. Never rejects. */
   readonly listDigest: Promise<ListDigest | undefined>;
   /** Undefined if there is nothing to record. */
@@ -192,9 +194,10 @@ function lend(
   const { context, folder } = options;
   const path = join(folder, `kept-${crypto.randomUUID()}`);
   if (context.cache?.lend(found.binary, path) !== true) return undefined;
-  const { binary, listDigest, tarSize } = found;
+  const { binary, commit, listDigest, tarSize } = found;
   return {
     ...build,
+    commit,
     path,
     known: { binary, tarSize },
     why: undefined,

@@ -16,8 +16,10 @@ import {
   type UnsharedRecord,
   type WithStart,
 } from "./build-record.ts";
+import { keptCommit, withoutStamp } from "./build-reuse.ts";
 import { joinInputs, SharedInputs, type SharedTable, tableOf } from "./build-shared.ts";
 import { type Cache, keyOf } from "./cache.ts";
+import type { Reuse } from "./config-cache.ts";
 import { isInside } from "./file.ts";
 import { addWritten, confirmInputs, refreshInputs, takeInputs } from "./fingerprint-inputs.ts";
 import { Prover } from "./fingerprint-prover.ts";
@@ -36,6 +38,8 @@ export interface BuildCacheOptions {
   readonly log: Log;
   /** Name or path of the go command. */
   readonly go: string;
+  /** Whether a binary that an older commit is stamped into counts. @default "commit" */
+  readonly reuse?: Reuse;
 }
 
 /** The answer to {@link BuildCache.lookup}. */
@@ -45,6 +49,8 @@ export type Lookup = Hit | Miss;
 export interface Hit extends KnownBinary {
   readonly kind: "hit";
   readonly listDigest: ListDigest;
+  /** The older commit that the binary is stamped with; undefined if a build of now has the same. */
+  readonly commit?: string;
 }
 
 /** The program has to be compiled. */
@@ -159,7 +165,14 @@ export class BuildCache {
     if (shared === undefined) return { ...nothing, why: { reason: "its record is damaged" }, previous };
     const inputs = joinInputs(record.inputs, shared);
     const whole = { ...record, inputs };
-    const why = await this.#findDifference(whole, { program, setup });
+    let why = await this.#findDifference(whole, { program, setup });
+    if (why !== undefined && this.#options.reuse === "code" && whole.git !== undefined) {
+      const kept = await this.#findKept(whole, { git: whole.git, program, setup });
+      if (typeof kept === "string" && previous !== undefined) {
+        return { kind: "hit", ...previous, listDigest: list, commit: kept };
+      }
+      if (typeof kept === "object") why = kept;
+    }
     if (why !== undefined || previous === undefined) {
       this.prover.noteNames(inputs);
       const reason = why ?? { reason: "the cached binary was removed or changed" };
@@ -200,6 +213,18 @@ export class BuildCache {
     }
     if (!(await this.#isAnswered(record, { program, setup }))) return { reason: "the go command chooses another Go" };
     return undefined;
+  }
+
+  /** The commit of a binary that is kept by `reuse: code`, or the input that has changed; undefined if it is another Go. */
+  async #findKept(
+    record: BuildRecord,
+    { git, program, setup }: { readonly git: GitSeen; readonly program: Program; readonly setup: BuildSetup },
+  ): Promise<string | Reason | undefined> {
+    const written = this.inputs.versionFiles(program, setup, git)?.dir;
+    const change = this.prover.findChange(withoutStamp(record.inputs, git, written));
+    if (change !== undefined) return { file: change.path, reason: change.what };
+    if (!(await this.#isAnswered(record, { program, setup }))) return undefined;
+    return keptCommit(git, await this.inputs.gitState(git.root, setup.env));
   }
 
   #sameStamp({ root, stamp }: GitSeen, { env }: BuildSetup): Promise<GitStamp | undefined> {

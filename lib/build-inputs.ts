@@ -298,7 +298,7 @@ export type Explanation = {
   readonly importPath: string;
   /** `linux/arm/v7` */
   readonly platform: string;
-} & ({ readonly state: "reused" } | ({ readonly state: "rebuilt" } & Reason));
+} & ({ readonly state: "reused"; readonly commit?: string | undefined } | ({ readonly state: "rebuilt" } & Reason));
 
 /**
  * Lines without line ends, in the order of the images.
@@ -315,7 +315,12 @@ export function formatExplanations(explanations: readonly Explanation[], cwd: st
 }
 
 function describe(explanation: Explanation, cwd: string): string {
-  if (explanation.state === "reused") return "reused, nothing changed";
+  if (explanation.state === "reused") {
+    const { commit } = explanation;
+    return commit === undefined
+      ? "reused, nothing changed"
+      : `kept, built at ${commit.slice(0, 7)}; nothing changed since`;
+  }
   const { file, reason } = explanation;
   return `rebuilt, ${file === undefined ? "" : `${shorten(file, cwd)} `}${reason}`;
 }

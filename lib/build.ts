@@ -3,8 +3,7 @@
  *
  * Knows neither network nor daemon: a base is given with each program, and images go to a sink.
  */
-import { join } from "node:path";
-import { inBackground, Pace } from "./async.ts";
+import { inBackground, until } from "./async.ts";
 import { type Base, type BasePlatform, selectPlatforms } from "./base.ts";
 import {
   type BinariesOptions,
@@ -27,8 +26,10 @@ import {
   warnOfCapabilities,
 } from "./build-image.ts";
 import type { Explanation, ListDigest } from "./build-inputs.ts";
+import { makeKodata } from "./build-kodata.ts";
 import type { CompressionPool } from "./compress.ts";
 import { keyOf } from "./cache.ts";
+import type { Reuse } from "./config-cache.ts";
 import { KoError, KoErrors, throwAll } from "./errors.ts";
 import { mayNeedLoader } from "./go-loader.ts";
 import type { Outdated } from "./go-programs-cache.ts";
@@ -44,8 +45,7 @@ import {
   type Published,
 } from "./image.ts";
 import { isObject } from "./json.ts";
-import { binaryEntries, kodataEntries } from "./kodata.ts";
-import { logIgnored } from "./kodata-links.ts";
+import { binaryEntries } from "./kodata.ts";
 import { LayerStore } from "./layer-cache.ts";
 import { ALL_PLATFORMS, createPlatformMatcher, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
 import type { RunWarnings } from "./log.ts";
@@ -56,6 +56,7 @@ const SETTINGS_FORMAT = 1;
 
 export interface BuildImagesOptions extends BinariesOptions {
   readonly setups: BuildSetups;
+  readonly reuse: Reuse;
   /** Gets warnings about `.ko.yaml`. */
   readonly warnings: RunWarnings;
   readonly image: ImageSettings;
@@ -86,6 +87,8 @@ export interface BuildResult extends Plan {
   readonly published: Published;
   /** By target: why its program was compiled; undefined if it was not. */
   readonly reasons: readonly (Reason | undefined)[];
+  /** By target: the older commit whose binary was kept; undefined if it is none. */
+  readonly commits: readonly (string | undefined)[];
   /** By target; undefined if it is not known. */
   readonly lists: readonly (ListDigest | undefined)[];
 }
@@ -192,11 +195,13 @@ export async function buildImages(
 
 /** Why each image was rebuilt, or that it was not. */
 export function explainResults(results: readonly BuildResult[]): readonly Explanation[] {
-  return results.flatMap(({ program, reasons, targets }) =>
+  return results.flatMap(({ commits, program, reasons, targets }) =>
     targets.map(({ platform }, i): Explanation => {
       const what = { importPath: program.importPath, platform: formatPlatform(platform) };
       const why = reasons[i];
-      return why === undefined ? { ...what, state: "reused" } : { ...what, state: "rebuilt", ...why };
+      return why === undefined
+        ? { ...what, state: "reused", commit: commits[i] }
+        : { ...what, state: "rebuilt", ...why };
     }),
   );
 }
@@ -212,6 +217,8 @@ interface TargetImage {
   readonly image: Image;
   readonly content: ImageContent;
   readonly why: Reason | undefined;
+  /** The older commit whose binary was kept. */
+  readonly commit: string | undefined;
   readonly list: ListDigest | undefined;
 }
 
@@ -228,6 +235,9 @@ class ImageBuild {
   readonly #keeping: Promise<void>[] = [];
   /** That the base can start the program, by target. */
   readonly #checks: Promise<void>[] = [];
+  /** Whether no binary of the program was compiled. */
+  readonly #isKept = Promise.withResolvers<boolean>();
+  #isCompiled = false;
 
   constructor(plan: Plan, options: ImageBuildOptions) {
     this.#plan = plan;
@@ -243,6 +253,8 @@ class ImageBuild {
       if (platformKey(target.platform) !== platformKey(binary.platform)) continue;
       this.#images.set(target, this.#orFail(this.#makeImage(binary, i, target)));
     }
+    this.#isCompiled ||= binary.why !== undefined;
+    if (this.#images.size === this.#plan.targets.length) this.#isKept.resolve(!this.#isCompiled);
   }
 
   /** Waits until everything that can still be refused has been checked: before that, no image of the run is published. */
@@ -279,7 +291,8 @@ class ImageBuild {
     });
     for (const [i, target] of plan.targets.entries()) if (settings[i] !== undefined) this.#keepSettings(target);
     await Promise.all(this.#keeping);
-    return { ...plan, published, reasons, lists: made.map(({ list }) => list) };
+    const commits = made.map(({ commit }) => commit);
+    return { ...plan, published, reasons, commits, lists: made.map(({ list }) => list) };
   }
 
   /** Waits until nothing is in the making. Never throws. */
@@ -329,7 +342,7 @@ class ImageBuild {
     const checked = this.#orFail(this.#checkLoader(binary, this.#bases[i]));
     this.#checks.push(checked);
     const { program, sink } = this.#plan;
-    const { known, why } = binary;
+    const { commit, known, why } = binary;
     await checked;
     const debugging = inBackground(this.#makeDebugger(binary));
     this.#keeping.push(debugging.then(() => undefined));
@@ -358,7 +371,7 @@ class ImageBuild {
     });
     const files = [binary.path, ...(debug === undefined ? [] : [debug.path])];
     const content = { platform: target.platform, files };
-    return { image, content, why, list: await binary.listDigest };
+    return { image, content, why, commit, list: await binary.listDigest };
   }
 
   async #makeDebugger(binary: Binary): Promise<DebuggerFile | undefined> {
@@ -374,33 +387,11 @@ class ImageBuild {
     await checkLoader(binary, { ...this.#options, base: this.#plan.base, image: await image });
   }
 
-  /** The kodata layer: one for Windows, one for the other systems. */
-  async #makeKodata({ platform }: BasePlatform): Promise<Layer> {
-    const { context, image, layers } = this.#options;
+  #makeKodata({ platform }: BasePlatform): Promise<Layer> {
+    const { context, image, layers, reuse } = this.#options;
     const { program, sink } = this.#plan;
-    const kind = platform.os === "windows" ? "windows kodata" : "kodata";
-    const { host, log } = context;
-    const directory = join(program.dir, "kodata");
-    const list = async (): Promise<readonly TarEntry[]> => {
-      const entries = kodataEntries({
-        directory,
-        os: platform.os,
-        mtime: image.kodataCreated ?? 0,
-        allowedRoot: host.env["KO_DATA_PATH_ALLOWED_ROOT"] || undefined,
-        log,
-      });
-      // Listed once, so that its warnings are logged once.
-      const listed: TarEntry[] = [];
-      const pace = new Pace(host.signal);
-      for (const entry of entries) {
-        listed.push(entry);
-        if (pace.isDue) await pace.turn();
-      }
-      await logIgnored(listed, { directory, host, log });
-      return listed;
-    };
-    const { layer } = await layers.kodata(`${program.importPath} ${kind}`, list, sink);
-    return layer;
+    const isKept = reuse === "code" ? inBackground(until(this.#isKept.promise, context.signal)) : undefined;
+    return makeKodata(program, { context, layers, sink, os: platform.os, created: image.kodataCreated, isKept });
   }
 }
 

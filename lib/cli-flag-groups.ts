@@ -134,6 +134,13 @@ const BUILD_FLAGS = {
     placeholder: "PORT",
     help: "With --debug: the port that Delve listens to. It is named in the image configuration if this flag is given.",
   },
+  reuse: {
+    kind: "text",
+    default: "commit",
+    placeholder: "WHAT",
+    values: ["commit", "code"],
+    help: "What of earlier runs counts: commit (an image equals one that is built now) or code (an image of an older commit is kept as long as no input of its program has changed). Overrides reuse of cache in .ko.yaml.",
+  },
   compression: {
     kind: "text",
     default: "gzip",

@@ -38,7 +38,7 @@ export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable]
     "tags tag-only preserve-import-paths base-import-paths bare image-label image-annotation image-user image-env " +
       "image-workdir image-port image-volume image-cmd image-stop-signal image-entrypoint-arg compression sbom",
   ),
-  group("Speed", "jobs"),
+  group("Speed", "jobs reuse"),
   group("Output", "progress explain timing metadata-file dotenv github-output events json yes verbose quiet help"),
   ["kubectl", KUBECTL_FLAGS],
 ];

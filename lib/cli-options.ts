@@ -6,6 +6,7 @@ import type { BuildFlags } from "./cli-parse.ts";
 import { type Compression, FAST_GZIP, type GzipLevel } from "./compress.ts";
 import { endOfAction } from "./config-builds.ts";
 import type { Word } from "./config-file.ts";
+import { readReuse, type Reuse } from "./config-cache.ts";
 import { type ImageWords, readImageFlag } from "./config-image.ts";
 import { findNearest, UsageError } from "./errors.ts";
 import type { RecordFiles } from "./events-record.ts";
@@ -22,6 +23,8 @@ export interface BuildOptions {
   readonly platforms: readonly string[];
   /** Maximum number of compilers, linkers and layers at work at once; 0 chooses by the machine. */
   readonly jobs: number;
+  /** `--reuse`; undefined if not given. */
+  readonly reuse: Reuse | undefined;
   readonly disableOptimizations: boolean;
   /** `--debug`; undefined if not given. */
   readonly debug: DebugSettings | undefined;
@@ -96,6 +99,7 @@ export function readBuildOptions(flags: BuildFlags, given: ReadonlySet<string>):
     },
     platforms: flags.platform,
     jobs: flags.jobs,
+    reuse: given.has("reuse") ? readReuse(flags.reuse, "--reuse") : undefined,
     disableOptimizations: flags["disable-optimizations"],
     debug: readDebugFlags(flags, given),
     ldflags: given.has("ldflags") ? readLdflags(flags.ldflags) : undefined,

@@ -5,7 +5,7 @@
 import type { ConfigEntry } from "./config-file.ts";
 import { editDistance, findNearest, throwAll, UsageError } from "./errors.ts";
 
-export type Section = "ko" | "builds" | "image" | "registries";
+export type Section = "ko" | "builds" | "cache" | "image" | "registries";
 
 export interface CheckKeysOptions<K extends string> {
   readonly known: readonly K[];
@@ -67,6 +67,10 @@ const INSTEAD: Readonly<Record<Section, Readonly<Record<string, string>>>> = {
     expose: "ports",
     exposedports: "ports",
     workingdir: "workdir",
+  },
+  cache: {
+    dir: "the variable KOCACHE",
+    max: "the variable KO_CACHE_MAX",
   },
   registries: {
     certificate: "ca",
@@ -133,6 +137,7 @@ function noteUnknown({ key, where }: ConfigEntry, { known, notes, section }: Che
   const what = {
     ko: "a setting of ko",
     builds: "a key of builds",
+    cache: "a key of cache",
     image: "a key of image",
     registries: "a key of a registry",
   }[section];

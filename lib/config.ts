@@ -13,6 +13,7 @@ import {
   readDefault,
   readDefaultVariable,
 } from "./config-builds.ts";
+import { type CacheSettings, readCache } from "./config-cache.ts";
 import { type ConfigValue, findConfigFile, readConfigFile, type Setting, splitList } from "./config-file.ts";
 import { type ImageWords, readImage } from "./config-image.ts";
 import { addUserRegistries, readRegistries, type Registries } from "./config-registries.ts";
@@ -36,6 +37,8 @@ export interface Config {
   readonly defaults: BuildWords;
   /** `image:`, the settings of the images of all programs. */
   readonly image: ImageWords;
+  /** `cache:` */
+  readonly cache: CacheSettings;
   /** `registries:`, and the user's own. */
   readonly registries: Registries;
   /** `SOURCE_DATE_EPOCH`: the creation time of images, in seconds since 1970. */
@@ -88,6 +91,7 @@ export const KEYS = [
   "defaultLdflags",
   "image",
   "registries",
+  "cache",
 ] as const;
 
 /**
@@ -124,6 +128,7 @@ export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promi
     },
     image: file.image,
     registries,
+    cache: file.cache,
     sourceDateEpoch: readEpoch(env, "SOURCE_DATE_EPOCH"),
     koDataDateEpoch: readEpoch(env, "KO_DATA_DATE_EPOCH"),
     dockerRepo: env["KO_DOCKER_REPO"] || undefined,
@@ -188,7 +193,7 @@ export function parseBase(text: string, cwd: string): BaseName {
 }
 
 /** The settings of a file, checked by type only. */
-interface FileSettings extends Pick<Config, "builds" | "defaults" | "image" | "registries" | "warnings"> {
+interface FileSettings extends Pick<Config, "builds" | "cache" | "defaults" | "image" | "registries" | "warnings"> {
   readonly defaultBaseImage: Setting<string> | undefined;
   /** Pairs of an import path, as written, and a base image. */
   readonly baseImageOverrides: readonly Setting<readonly [string, string]>[];
@@ -203,6 +208,7 @@ const NO_SETTINGS: FileSettings = {
   defaults: NO_WORDS,
   image: {},
   registries: new Map(),
+  cache: { reuse: undefined },
   warnings: [],
 };
 
@@ -229,6 +235,7 @@ function readSettings(root: ConfigValue, folder: string): FileSettings {
       ldflags: read("defaultLdflags", (value) => readDefault(value, "ldflags", "defaultLdflags")),
     },
     image: read("image", (value) => readImage(value, { name: "image", notes })) ?? {},
+    cache: read("cache", (value) => readCache(value, notes)) ?? NO_SETTINGS.cache,
     registries:
       read("registries", (value) => readRegistries(value, { folder, name: "registries", notes })) ?? new Map(),
     warnings: notes.warnings,

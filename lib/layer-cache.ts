@@ -54,6 +54,20 @@ export interface KnownTar {
   readonly size: number;
 }
 
+export interface KodataLayerOptions {
+  /** Gets the layer if it has to be made. @default none */
+  readonly sink?: LayerSink | undefined;
+  /** @default the files of now */
+  readonly older?: OlderKodata | undefined;
+}
+
+/** How the kodata layer of an older commit is known. */
+export interface OlderKodata {
+  readonly isKept: Promise<boolean>;
+  /** Whether an entry only names the commit: it may be another than that of now. */
+  readonly isStamp: (entry: TarEntry) => boolean;
+}
+
 export interface FixedLayerOptions {
   /** The layer, compressed as the store does: a cached one that is another was forged. @default not known */
   readonly expected?: LayerConstant;
@@ -136,13 +150,19 @@ export class LayerStore {
    *
    * @param key identifies the layer in this run
    * @param list returns the entries; called once per key
+   * @param options.older takes the layer of an older commit, if the image of that commit is kept
    */
-  kodata(key: string, list: () => Promise<readonly TarEntry[]>, sink?: LayerSink): Promise<StoredLayer> {
+  kodata(
+    key: string,
+    list: () => Promise<readonly TarEntry[]>,
+    { older, sink }: KodataLayerOptions = {},
+  ): Promise<StoredLayer> {
     return once(this.#made, key, async () => {
       const { cache, host } = this.#options.context;
       const entries = await list();
       if (cache === undefined) return this.#make(key, () => entries, { sink });
       const window = new Window(host.now().getTime(), host.now().getTime());
+      if (older !== undefined && entries.some(older.isStamp)) return this.#olderKodata(key, entries, { older, sink });
       const before = await this.#treeKey(entries, window);
       const recorded = this.#recall(before.key, () => entries);
       if (recorded !== undefined) return recorded;
@@ -152,6 +172,23 @@ export class LayerStore {
       if (after?.key === before.key) this.#record(before.key, made);
       return made;
     });
+  }
+
+  /** The kodata layer of the image that is kept, or one of now, for later runs to keep. */
+  async #olderKodata(
+    key: string,
+    entries: readonly TarEntry[],
+    { older, sink }: { readonly older: OlderKodata; readonly sink: LayerSink | undefined },
+  ): Promise<StoredLayer> {
+    const { compression, context } = this.#options;
+    const options = { compression, isStamp: older.isStamp, signal: context.host.signal };
+    const before = await contentKey(entries, options);
+    const kept = (await older.isKept) ? this.#recall(before, () => entries) : undefined;
+    if (kept !== undefined) return kept;
+    const made = await this.#make(key, () => entries, { sink });
+    // A file may have been changed while it was packed.
+    if ((await contentKey(entries, options)) === before) this.#record(before, made);
+    return made;
   }
 
   /**
@@ -327,6 +364,32 @@ export class LayerStore {
     }
     return { key: keyOf(parts), isSettled };
   }
+}
+
+/** The key of a kodata layer whose files count by their content, but for those that only name the commit. */
+async function contentKey(
+  entries: readonly TarEntry[],
+  {
+    compression,
+    isStamp,
+    signal,
+  }: Pick<LayerStoreOptions, "compression"> & Pick<OlderKodata, "isStamp"> & { readonly signal: AbortSignal },
+): Promise<string> {
+  const pace = new Pace(signal);
+  const parts: unknown[] = [FORMAT, Bun.version, compression, "content"];
+  for (const whole of entries) {
+    if (pace.isDue) await pace.turn();
+    const { content, ...entry } = whole;
+    if (isStamp(whole)) parts.push(["stamp", entry.name]);
+    else parts.push(entry, content !== undefined && "path" in content ? await digestOfFile(content.path, signal) : "");
+  }
+  return keyOf(parts);
+}
+
+async function digestOfFile(path: string, signal: AbortSignal): Promise<string> {
+  const hash = new Bun.CryptoHasher("sha256");
+  for await (const chunk of readChunks(path, { signal })) hash.update(chunk);
+  return hash.digest("hex");
 }
 
 function isExpected({ descriptor, diffId }: Layer, expected: LayerConstant | undefined): boolean {

@@ -3,7 +3,9 @@
  */
 import type { Plan } from "./build.ts";
 import type { RunContext } from "./cache.ts";
+import type { BuildOptions } from "./cli-options.ts";
 import { baseFor, type Config } from "./config.ts";
+import type { Reuse } from "./config-cache.ts";
 import { UsageError } from "./errors.ts";
 import { formatCount, type Log } from "./log.ts";
 import { createPlatformMatcher, formatPlatform } from "./oci.ts";
@@ -105,4 +107,9 @@ export async function adviseToPin(
   const bases = plans.map(({ program }) => baseFor(config, program.importPath));
   const notice = noticeUnpinned({ bases, tags, cache, now: host.now(), cwd: host.cwd });
   if (notice !== undefined) log.info(notice);
+}
+
+/** Which images of earlier runs count: the flag's, else that of the configuration. */
+export function reuseOf({ build, config }: { readonly build: BuildOptions; readonly config: Config }): Reuse {
+  return build.reuse ?? config.cache.reuse?.value ?? "commit";
 }

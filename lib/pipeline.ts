@@ -31,7 +31,7 @@ import type { ClusterNodes } from "./kubectl-cluster.ts";
 import type { PodsOf } from "./kubectl-nodes.ts";
 import { type Log, RunWarnings } from "./log.ts";
 import { formatPlatform, type Platform } from "./oci.ts";
-import { adviseToPin, checkDebugged, checkTarball, fitPlans, describeChoices } from "./pipeline-plans.ts";
+import { adviseToPin, checkDebugged, checkTarball, describeChoices, fitPlans, reuseOf } from "./pipeline-plans.ts";
 import { RunPlatforms } from "./pipeline-platforms.ts";
 import { platformOf, Resources } from "./pipeline-resources.ts";
 import {
@@ -263,7 +263,10 @@ class Attempt implements AsyncDisposable {
     this.#options = options;
     this.#resources = resources;
     this.#platforms = platforms;
-    this.#builds = cache === undefined ? undefined : new BuildCache({ cache, host, log, go: config.goPath });
+    this.#builds =
+      cache === undefined
+        ? undefined
+        : new BuildCache({ cache, host, log, go: config.goPath, reuse: reuseOf(options) });
     // Arguments are listed for one platform: its build constraints decide which packages are programs.
     const { first: platform } = platforms;
     const { goPath: go } = config;
@@ -344,6 +347,7 @@ class Attempt implements AsyncDisposable {
     return {
       context,
       compile: { go: config.goPath, jobs: build.jobs },
+      reuse: reuseOf(this.#options),
       setups,
       warnings,
       builds: this.#builds,

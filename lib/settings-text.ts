@@ -87,6 +87,7 @@ function listRun(settings: Settings): readonly Row[] {
     ...nameFirst("destination", destinations.map(unnamed)),
     row("sbom", sbom),
     row("compression", compression),
+    row("reuse", settings.reuse),
     ...optional("user", user),
     ...nameFirst("labels", listPairs(labels)),
     ...nameFirst("annotations", listPairs(annotations)),

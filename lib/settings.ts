@@ -30,6 +30,7 @@ import type { Host } from "./host.ts";
 import { DEBUG_PORT, type DebugSettings } from "./image-config.ts";
 import type { Log } from "./log.ts";
 import { ALL_PLATFORMS, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
+import { reuseOf } from "./pipeline-plans.ts";
 import { type Destination, isLocal, type Place, planDestination } from "./publish-destination.ts";
 import { nameAll, splitHost } from "./reference.ts";
 import { type ShownVariable, type ShownWord, showVariable, showWord } from "./settings-shown.ts";
@@ -90,6 +91,7 @@ export interface Settings {
   readonly tags: From<readonly string[]>;
   readonly sbom: From<string>;
   readonly compression: From<string>;
+  readonly reuse: From<string>;
   readonly user: From<string> | null;
   readonly labels: From<readonly string[]>;
   readonly annotations: From<readonly string[]>;
@@ -210,6 +212,7 @@ class SettingsReader {
       tags: { value: destination.tags.names, from: this.#fromFlag("tags") },
       sbom: this.#sbom(),
       compression: this.#compression(),
+      reuse: this.#reuse(),
       user: build.user === undefined ? null : { value: build.user, from: "--image-user" },
       labels: this.#pairs(build.labels, "image-label"),
       annotations: this.#pairs(build.annotations, "image-annotation"),
@@ -309,6 +312,12 @@ class SettingsReader {
     const isForced = !isAsked && compression.kind !== FAST_GZIP.kind;
     const from = isAsked ? "--compression" : isForced ? "local targets take plain layers" : DEFAULT;
     return { value: formatCompression(compression), from };
+  }
+
+  #reuse(): From<string> {
+    const { build, config } = this.#options;
+    const from = build.reuse === undefined ? config.cache.reuse?.where : "--reuse";
+    return { value: reuseOf({ build, config }), from: from ?? DEFAULT };
   }
 
   #entries(): Settings["entries"] {

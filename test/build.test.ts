@@ -70,6 +70,7 @@ async function build(
   mkdirSync(folder, { recursive: true });
   const options: BuildImagesOptions = {
     context: { host, log, timing: noTiming, signal: host.signal, cache: undefined },
+    reuse: "commit",
     compile: { go: "go", jobs: 0 },
     setups,
     warnings: new RunWarnings(log),

@@ -15,6 +15,7 @@ const BUILD_DEFAULTS = {
   "tag-only": false,
   push: true,
   "also-push": [],
+  reuse: "commit",
   "preserve-import-paths": false,
   "base-import-paths": false,
   bare: false,

@@ -29,6 +29,7 @@ const PUBLISH: PublishFlags = {
 const DEFAULTS: Omit<BuildOptions, "publish"> = {
   platforms: [],
   jobs: 0,
+  reuse: undefined,
   disableOptimizations: false,
   debug: undefined,
   ldflags: undefined,

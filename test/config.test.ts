@@ -20,6 +20,7 @@ const DEFAULTS: Settings = {
   defaults: { env: undefined, flags: undefined, ldflags: undefined },
   image: {},
   registries: new Map(),
+  cache: { reuse: undefined },
   sourceDateEpoch: undefined,
   koDataDateEpoch: undefined,
   dockerRepo: undefined,

@@ -89,6 +89,9 @@ const GOOD: readonly string[] = [
   "image: {ports: 8080, volumes: /d, cmd: [], entrypointArgs: [a, 1, '']}\n",
   "image: {stopSignal: SIGRTMIN+3}\nbuilds:\n- image: {stopSignal: 9, x-a: 1}\n- main: ./b\n  image:\n",
   "builds:\n- binary: /manager\n- main: ./b\n  binary: /usr/local/bin/b.c\n- main: ./c\n  binary:\n",
+  "cache:\n",
+  "cache: {reuse: code, x-a: 1}\n",
+  "cache: {reuse: }\n",
   "registries:\n",
   "registries: {registry.lan: , 'r.lan:5000': {}, docker.io: {mirrors: mirror.gcr.io}}\n",
   "registries:\n  '[::1]:5000': {http: true, insecure: false, ca: }\n  r.lan: {ca: ca.pem, mirrors: [m.lan:5000/hub/x, n.lan/], x-a: 1}\n",
@@ -97,6 +100,10 @@ const GOOD: readonly string[] = [
 ];
 
 const BAD: readonly string[] = [
+  "cache: code\n",
+  "cache: {reuse: cod}\n",
+  "cache: {reuse: true}\n",
+  "cache: {dir: /x}\n",
   "registries: [r.lan]\n",
   "registries: {https://r.lan: {}}\n",
   "registries: {r.lan/app: {}}\n",

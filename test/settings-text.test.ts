@@ -35,6 +35,7 @@ describe("ko config", () => {
   destination   registry example.com              # KO_DOCKER_REPO
   sbom          spdx, beside the image            # default
   compression   gzip:1                            # default
+  reuse         commit                            # default
   go            go                                # KO_GO_PATH
   builds        builds[0] ("web")                 # .ko.yaml:5:3
   base          gcr.io/distroless/static:nonroot  # default
@@ -58,6 +59,7 @@ describe("ko config", () => {
   destination  none                                 # --push=false
   sbom         none                                 # no destination takes one
   compression  gzip:1                               # default
+  reuse        commit                               # default
   go           go                                   # KO_GO_PATH
   base         gcr.io/distroless/static:nonroot     # default
                scratch for example.com/app/cmd/api  # .ko.yaml:2:28
