@@ -7,7 +7,7 @@
 import { readFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
-import { look } from "./file.ts";
+import { isInside, look } from "./file.ts";
 import type { GoSettings } from "./go-env.ts";
 
 export interface ModuleFolder {
@@ -67,10 +67,34 @@ export async function findModulesBelow(cwd: string, moduleDir: string | undefine
 export function findOwner(importPath: string, modules: readonly ModuleFolder[]): ModuleFolder | undefined {
   let owner: ModuleFolder | undefined;
   for (const module of modules) {
-    const leads = importPath === module.path || importPath.startsWith(`${module.path}/`);
-    if (leads && module.path.length > (owner?.path.length ?? 0)) owner = module;
+    if (leads(module, importPath) && module.path.length > (owner?.path.length ?? 0)) owner = module;
   }
   return owner;
+}
+
+/**
+ * The modules that own an import path: those with the longest path that leads it, among those with its folder if there are
+ * any.
+ *
+ * @param cwd modules at or below it win over others
+ * @returns more than one if several folders have a module of that path
+ */
+export function findOwners(
+  importPath: string,
+  { cwd, modules }: { readonly cwd: string; readonly modules: readonly ModuleFolder[] },
+): readonly ModuleFolder[] {
+  const leading = modules.filter((module) => leads(module, importPath));
+  const having = leading.filter((module) => look(folderIn(module, importPath))?.isDirectory() === true);
+  const candidates = having.length > 0 ? having : leading;
+  const longest = Math.max(...candidates.map(({ path }) => path.length));
+  const owners = candidates.filter(({ path }) => path.length === longest);
+  const near = owners.filter(({ dir }) => isInside(dir, cwd));
+  return near.length > 0 ? near : owners;
+}
+
+/** The folder of an import path in its module. */
+export function folderIn({ dir, path }: ModuleFolder, importPath: string): string {
+  return join(dir, importPath.slice(path.length));
 }
 
 /** Reads the module path from the `go.mod` in a folder; undefined if there is none. */
@@ -80,6 +104,10 @@ export function readModulePath(dir: string): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+function leads({ path }: ModuleFolder, importPath: string): boolean {
+  return importPath === path || importPath.startsWith(`${path}/`);
 }
 
 /** The nearest folder at or above `dir` with a file of this name; `.git` may be a folder too. */

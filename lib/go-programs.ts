@@ -8,9 +8,23 @@
 import { createLimit } from "./async.ts";
 import { KoError, KoErrors, ProgramError, throwAll } from "./errors.ts";
 import { isBelow } from "./file.ts";
-import { type Argument, type ParsedArgument, PATTERN_WORDS, patternFor, readArgument } from "./go-arguments.ts";
+import {
+  type Argument,
+  type ParsedArgument,
+  PATTERN_WORDS,
+  patternFor,
+  readArgument,
+  showPath,
+} from "./go-arguments.ts";
 import type { PlacedEntry } from "./go-entries.ts";
-import { findModuleDir, findModulesBelow, findOwner, findSurroundings, type Surroundings } from "./go-modules.ts";
+import {
+  findModuleDir,
+  findModulesBelow,
+  findOwners,
+  findSurroundings,
+  folderIn,
+  type Surroundings,
+} from "./go-modules.ts";
 import { type Advice, createAdvice, explainPackage } from "./go-problems.ts";
 import { type BuildSetup, type BuildSetups, listArguments, listKey } from "./go-setup.ts";
 import { type GoModule, type GoOptions, type GoPackage, listPackages, settingsOf } from "./go.ts";
@@ -295,7 +309,20 @@ class Search {
         owner = findModuleDir(argument.dir);
       } else if (!PATTERN_WORDS.has(argument.rest)) {
         modules ??= await findModulesBelow(host.cwd, here.moduleDir);
-        owner = findOwner(argument.rest.replace(/\/?[^/]*\.\.\..*$/, ""), modules)?.dir;
+        const importPath = argument.rest.replace(/\/?[^/]*\.\.\..*$/, "");
+        const owners = findOwners(importPath, { cwd: host.cwd, modules });
+        if (owners.length > 1) {
+          this.#fail(
+            [argument],
+            twoOwners(
+              argument,
+              owners.map((each) => folderIn(each, importPath)),
+              host.cwd,
+            ),
+          );
+          continue;
+        }
+        owner = owners[0]?.dir;
       }
       if (owner !== undefined && owner !== here.moduleDir && owner !== first?.listing.workDir) {
         result.set(argument, owner);
@@ -329,6 +356,14 @@ class Search {
     if (only !== undefined) return another === undefined ? only : new KoErrors(errors);
     return programs.length > 0 ? programs : noProgram(text, named);
   }
+}
+
+function twoOwners({ rest, text }: Argument, folders: readonly string[], cwd: string): KoError {
+  const shown = folders.map((folder) => showPath(folder, cwd));
+  const ending = /\/?[^/]*\.\.\..*$/.exec(rest)?.[0] ?? "";
+  return new ProgramError(`Cannot build "${text}": several modules have it, in ${shown.join(" and ")}`, {
+    hint: `Name one by its folder: ${shown[0]}${ending}`,
+  });
 }
 
 function noProgram(text: string, { length }: readonly Named[]): KoError {
