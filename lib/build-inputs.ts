@@ -45,7 +45,7 @@ export interface GitSeen {
   readonly stamp: GitStamp;
 }
 
-/** Flags of go build that read files which ko does not track, or that build nothing. */
+/** See {@link findForeignFlag}. */
 const FOREIGN = /^--?(?:modfile|overlay|pgo|compiler|C|n|a|cover\w*|pkgdir|toolexec|linkshared)(?:=|$)/;
 
 /** The inputs that all builds of a run share: the go command, its settings, its version, the git state. */
@@ -228,7 +228,7 @@ export class BuildInputs {
   }
 
   #whyForeign(setup: BuildSetup, answer?: GoAnswer): string | undefined {
-    const foreign = this.#flags(setup, answer).find((word) => FOREIGN.test(word));
+    const foreign = findForeignFlag(this.#flags(setup, answer));
     return foreign === undefined ? undefined : `${foreign} is set, and ko does not know which files that reads`;
   }
 
@@ -261,6 +261,11 @@ export class BuildInputs {
   #settings(env: Readonly<Record<string, string>>): GoSettings {
     return settingsOf({ ...this.#options, cwd: this.#options.host.cwd, env });
   }
+}
+
+/** A flag of go build that reads files which ko does not track, or that builds nothing. */
+export function findForeignFlag(words: readonly string[]): string | undefined {
+  return words.find((word) => FOREIGN.test(word));
 }
 
 function gitKey(root: string, env: Readonly<Record<string, string>>): string {

@@ -52,6 +52,7 @@ export async function checkFlags(invocation: Building, host: Host): Promise<Buil
       : `Cannot write an archive to stdout: "ko ${invocation.command}" writes there itself`;
     throw new UsageError(why, { hint: "Name a file: --tarball FILE, --oci-archive FILE" });
   }
+  if (invocation.command === "build") checkChoice(invocation);
   if (invocation.command === "build" || invocation.command === "resolve") await host.out("");
   if (invocation.command === "build" || invocation.command === "run") return build;
   if (invocation.command !== "resolve") checkLogs(invocation);
@@ -61,6 +62,27 @@ export async function checkFlags(invocation: Building, host: Host): Promise<Buil
   const { selector } = invocation.flags;
   if (selector !== "") (await import("./yaml-selector.ts")).parseSelector(selector);
   return build;
+}
+
+/** @throws {UsageError} If `--all` or `--changed-since` contradicts other words. */
+function checkChoice(invocation: Of<"build">): void {
+  const { flags, given, positionals } = invocation;
+  const [first] = positionals;
+  if (flags.all && first !== undefined) {
+    throw new UsageError(`Cannot use --all with "${first}": it stands for all programs`, {
+      hint: "Leave one of them out.",
+    });
+  }
+  if (given.has("changed-since") && flags["changed-since"] === "") {
+    throw new UsageError('Cannot use --changed-since "": wanted a git revision', {
+      hint: "For example: --changed-since=origin/main",
+    });
+  }
+  if (!isWatching(invocation) || (!flags.all && !given.has("changed-since"))) return;
+  const flag = flags.all ? "--all" : "--changed-since";
+  throw new UsageError(`Cannot use ${flag} with --watch: a watch builds the changed programs anyway`, {
+    hint: "Leave one of them out.",
+  });
 }
 
 /** @throws {UsageError} If logs are wanted of a run that ends, or of one that starts nothing. */

@@ -5,6 +5,7 @@
  * flags are in cli-flag-groups.ts.
  */
 import { BASE_FLAGS } from "./cli-flag-bases.ts";
+import { CHOICE_FLAGS } from "./cli-flag-choice.ts";
 import {
   APPLY_FLAGS,
   CREATE_FLAGS,
@@ -61,7 +62,7 @@ export type Shell = (typeof SHELLS)[number];
 
 /** The flags of each command. */
 export interface FlagsOf {
-  readonly build: typeof BUILD_COMMAND_FLAGS;
+  readonly build: typeof CHOICE_FLAGS & typeof BUILD_COMMAND_FLAGS;
   readonly resolve: typeof RESOLVE_FLAGS;
   readonly apply: typeof APPLY_FLAGS;
   readonly create: typeof CREATE_FLAGS;
@@ -121,9 +122,10 @@ The file .ko.yaml in the working directory sets base images and platforms (defau
         "Leave out symbols, and set a variable of the program",
         "ko build --ldflags=-s,-w,-X=main.version=1.2.3 ./cmd/api",
       ],
+      ["Push the programs of the repository that differ from main", "ko build --all --changed-since origin/main"],
       ["Write an OCI layout, without a registry", "ko build --push=false --oci-layout-path dist ./cmd/api"],
     ],
-    flags: BUILD_COMMAND_FLAGS,
+    flags: { ...CHOICE_FLAGS, ...BUILD_COMMAND_FLAGS },
     environment: MAIN_VARIABLES,
   },
   resolve: {

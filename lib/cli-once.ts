@@ -1,6 +1,5 @@
 /** One run of a command that builds: `build`, `resolve`, `apply`, `create` and `run` without `--watch`. */
 import {
-  argsOf,
   besideCluster,
   type Building,
   checkFlags,
@@ -14,6 +13,7 @@ import {
 } from "./cli-building.ts";
 import { logLevelOf } from "./cli-parse.ts";
 import { KoError, UsageError } from "./errors.ts";
+import type { Config } from "./config.ts";
 import type { Pipeline, PublishedProgram } from "./pipeline.ts";
 
 /** Runs a building command once; `--timing` is reported at its end. */
@@ -58,9 +58,11 @@ async function runReported(invocation: Building, options: Omit<Run, "cache">): P
 /** `build`: publishes programs and prints their references. */
 async function buildPrograms(invocation: Of<"build">, run: Run): Promise<number> {
   const { host, log, build } = run;
-  await using pipeline = await openPipeline(run);
-  const { choosePrograms } = await import("./go-programs.ts");
-  const { published } = await pipeline.publish(argsOf(invocation), (found) => ({ programs: choosePrograms(found) }));
+  const [{ openChooser }, { loadConfig }] = await Promise.all([import("./cli-choice.ts"), import("./config.ts")]);
+  const config = await loadConfig(host);
+  const { args, choose } = await openChooser(invocation, { config, host, log });
+  await using pipeline = await openPipeline(run, config);
+  const { published } = await pipeline.publish(args, (found) => choose(found, pipeline));
   const text = published.map(({ reference }) => `${reference}\n`).join("");
   if (build.debug !== undefined) (await import("./resolve-debug.ts")).logPrograms(published, log);
   // stdout holds the archive: the references go to stderr.
@@ -159,8 +161,8 @@ async function resolveYaml(invocation: ReadingYaml, run: Run): Promise<string> {
 }
 
 /** Opens the pipeline of a building command. The configuration is read here: YAML without references needs none. */
-async function openPipeline({ build, cache, host, log, nodes, timing }: Run): Promise<Pipeline> {
+async function openPipeline({ build, cache, host, log, nodes, timing }: Run, known?: Config): Promise<Pipeline> {
   const [{ loadConfig }, { Pipeline: Opened }] = await Promise.all([import("./config.ts"), import("./pipeline.ts")]);
   for (const warning of build.warnings) log.warn(warning);
-  return Opened.open({ host, log, timing, cache, config: await loadConfig(host), build, nodes });
+  return Opened.open({ host, log, timing, cache, config: known ?? (await loadConfig(host)), build, nodes });
 }

@@ -4,6 +4,7 @@
  * Runs nothing. Flag values are checked by kind only: cli-options.ts does the rest.
  */
 import { allCommands, type Command, type CommandName, COMMANDS, type FlagsOf } from "./cli-commands.ts";
+import type { CHOICE_FLAGS } from "./cli-flag-choice.ts";
 import { GLOBAL_FLAGS } from "./cli-flag-groups.ts";
 import {
   fitsTable,
@@ -40,7 +41,7 @@ interface Unchecked extends Omit<Invoked<CommandName>, "command" | "flags"> {
 }
 
 /** The flags that all building commands share. */
-export type BuildFlags = Omit<Invoked<"build">["flags"], "watch">;
+export type BuildFlags = Omit<Invoked<"build">["flags"], keyof typeof CHOICE_FLAGS | "watch">;
 
 /**
  * Parses a whole command line, without the name of the program.

@@ -7,7 +7,7 @@
  */
 import { createLimit } from "./async.ts";
 import { KoError, KoErrors, ProgramError, throwAll } from "./errors.ts";
-import { isBelow } from "./file.ts";
+import { isBelow, realPath } from "./file.ts";
 import {
   type Argument,
   type ParsedArgument,
@@ -51,6 +51,9 @@ export interface FindProgramsOptions extends GoOptions {
   readonly isShallow?: boolean;
 }
 
+/** A pattern that matches no program. */
+export class NoProgramError extends ProgramError {}
+
 /** One output of `go list -deps`. */
 export interface Listing {
   /** Absolute: the working directory of go. */
@@ -74,7 +77,7 @@ const MOST_LISTS = 4;
  * Returns the programs in argument order, each once.
  *
  * @throws {KoErrors} If several arguments have an error.
- * @throws {KoError} If one argument has an error.
+ * @throws {KoError} If one argument has an error, or two folders have a program of one import path.
  */
 export function choosePrograms({ results }: Pick<FoundPrograms, "results">): readonly Program[] {
   const errors = new Set<KoError>();
@@ -82,10 +85,22 @@ export function choosePrograms({ results }: Pick<FoundPrograms, "results">): rea
   for (const result of results) {
     if (result instanceof KoErrors) for (const each of result.errors) errors.add(each);
     else if (result instanceof KoError) errors.add(result);
-    else for (const each of result) if (!programs.has(each.importPath)) programs.set(each.importPath, each);
+    else {
+      for (const each of result) {
+        const before = programs.get(each.importPath);
+        if (before === undefined) programs.set(each.importPath, each);
+        else if (realPath(before.dir) !== realPath(each.dir)) errors.add(twoFolders(before, each));
+      }
+    }
   }
   throwAll([...errors]);
   return [...programs.values()];
+}
+
+function twoFolders({ dir, importPath }: Program, other: Program): KoError {
+  return new ProgramError(`Cannot build ${importPath} from "${dir}" and "${other.dir}": two modules have one path`, {
+    hint: "Name one of them.",
+  });
 }
 
 /**
@@ -369,7 +384,7 @@ function twoOwners({ rest, text }: Argument, folders: readonly string[], cwd: st
 function noProgram(text: string, { length }: readonly Named[]): KoError {
   const count = length === 1 ? "the one package" : `none of the ${length} packages`;
   const why = length === 0 ? "no package matches" : `${count} it matches is${length === 1 ? " not" : ""} package main`;
-  return new ProgramError(`Cannot build "${text}": ${why}`);
+  return new NoProgramError(`Cannot build "${text}": ${why}`);
 }
 
 /** True for a program, for a broken package that may be one, and for an error about the pattern itself. */

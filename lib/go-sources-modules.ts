@@ -187,7 +187,7 @@ function readText(path: string): string {
  *
  * @returns with the path of the module that the folder replaces, if it stands on the line
  */
-function localFolders(path: string): readonly { readonly dir: string; readonly path: string | undefined }[] {
+export function localFolders(path: string): readonly { readonly dir: string; readonly path: string | undefined }[] {
   const found: { dir: string; path: string | undefined }[] = [];
   for (const line of readText(path).split("\n")) {
     const words = Array.from(line.matchAll(/"[^"]*"|`[^`]*`|[^\s"`()]+/g), ([word]) =>

@@ -169,7 +169,7 @@ export class Pipeline implements AsyncDisposable {
    */
   async publish<C extends Choice>(
     args: readonly string[],
-    choose: (found: FoundPrograms) => C,
+    choose: (found: FoundPrograms) => C | Promise<C>,
   ): Promise<Publication<C>> {
     const { config, log } = this.#options;
     const { setups, warnings } = this.#shared;
@@ -179,7 +179,7 @@ export class Pipeline implements AsyncDisposable {
       for (let source: ProgramSource = "recalled"; ;) {
         const found = await this.#attempt.find(args, source);
         warnings.warn([...config.warnings, ...setups.warnings(programsOf(found))]);
-        choice = choose(found);
+        choice = await choose(found);
         const outcome = await this.#attempt.run(choice, { found, said: this.#said });
         if (outcome.kind === "published") return { choice, published: outcome.published };
         source = await this.#lowerTrust(outcome, source);
@@ -312,7 +312,7 @@ class Attempt implements AsyncDisposable {
   async run(choice: Choice, options: RunAttemptOptions): Promise<Outcome> {
     const { cache, host } = this.#options.context;
     try {
-      return choice.programs.length === 0 ? { kind: "published", published: [] } : await this.#run(choice, options);
+      return await this.#run(choice, options);
     } catch (error) {
       if (cache === undefined || host.signal.aborted) throw error;
       const why = cache.damage ?? ((await cache.isLost()) ? "The cache was removed while ko ran" : undefined);
@@ -323,6 +323,7 @@ class Attempt implements AsyncDisposable {
 
   async #run(choice: Choice, { found, said }: RunAttemptOptions): Promise<Outcome> {
     const { context, destination, setups } = this.#options;
+    if (choice.programs.length === 0) return { kind: "published", published: await this.#report([]) };
     const publisher = await (this.#publisher ??= this.#resources.publisher(destination));
     const options = await this.#buildOptions(found);
     const plans = await this.#plan(choice, { options, publisher });
@@ -438,9 +439,8 @@ class Attempt implements AsyncDisposable {
       const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
       await writeImageRefs(destination.imageRefs, sorted);
     }
-    const { host } = context;
-    const lines = build.explain ? formatExplanations(explainResults(results), host.cwd) : [];
-    for (const line of lines) host.err(`${line}\n`);
+    const lines = build.explain ? formatExplanations(explainResults(results), context.host.cwd) : [];
+    for (const line of lines) context.host.err(`${line}\n`);
     return published;
   }
 

@@ -146,7 +146,7 @@ export function planConfig({ cwd, env }: Pick<PlanOptions, "cwd" | "env">): Plac
 }
 
 /** Returns a package and all packages that it imports, directly or not, out of those listed. */
-function reach(importPath: string, packages: readonly GoPackage[]): readonly GoPackage[] {
+export function reach(importPath: string, packages: readonly GoPackage[]): readonly GoPackage[] {
   const byPath = new Map(packages.map((each) => [each.importPath, each]));
   const found = new Map<string, GoPackage>();
   const waiting = [importPath];

@@ -164,9 +164,9 @@ export class WatchedPrograms {
     return {
       sideLoads: pipeline.sideLoads,
       publish: (args, choose) =>
-        pipeline.publish(args, (found) => {
+        pipeline.publish(args, async (found) => {
           this.#warned = warnings.lines;
-          const choice = choose(found);
+          const choice = await choose(found);
           round.all = choice.programs;
           if (pipeline.dependencies().length > 0) void inBackground(context.watch(this.#plan(round, context.host)));
           if (isDue === undefined) return choice;

@@ -83,7 +83,7 @@ describe("parseCommandLine()", () => {
     const invocation: Invocation = parseCommandLine(argv);
     expect(invocation).toEqual({
       command: "build",
-      flags: { ...BUILD_DEFAULTS, ...flags },
+      flags: { ...BUILD_DEFAULTS, all: false, "changed-since": "", ...flags },
       given: expect.any(Set),
       positionals,
       afterDashes: [],
@@ -246,11 +246,11 @@ describe("the command tables", () => {
   test("no flag of one group hides one of another", () => {
     const count = (command: "build" | "resolve" | "run" | "apply"): number =>
       Object.keys(COMMANDS[command].flags).length;
-    // `ko build` has --watch, `ko run` has not.
-    expect(count("run") + 1 - count("build")).toBe(Object.keys(KUBECTL_FLAGS).length);
+    // `ko build` has --watch, --all and --changed-since, `ko run` has not.
+    expect(count("run") + 3 - count("build")).toBe(Object.keys(KUBECTL_FLAGS).length);
     // `ko apply` has --wait, --logs, --swap and --swap-context, `ko resolve` has not.
     expect(count("apply") - 4 - count("resolve")).toBe(Object.keys(KUBECTL_FLAGS).length);
-    expect(count("resolve") - count("build")).toBe(5);
+    expect(count("resolve") + 2 - count("build")).toBe(5);
   });
 
   test("a flag has the same shape in every command: flags may stand before it", () => {

@@ -313,9 +313,9 @@ describe("publishReferences()", () => {
       publish: async (args, choose) => {
         asked.push(...args);
         const [first = [], ...more] = results;
-        let choice = choose({ results: first, listings: [] });
+        let choice = await choose({ results: first, listings: [] });
         choices.push(choice);
-        for (const each of more) choices.push((choice = choose({ results: each, listings: [] })));
+        for (const each of more) choices.push((choice = await choose({ results: each, listings: [] })));
         return { choice, published: choice.programs.map((program) => publishedAs(program)) };
       },
     };

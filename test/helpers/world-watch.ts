@@ -320,7 +320,7 @@ export class FakeModule {
         const results = args.map((text) => this.results.get(text) ?? new KoError(`Cannot build "${text}": missing`));
         if (this.isListed)
           lists.push(results.flatMap((result) => (Array.isArray(result) ? result.flatMap(fakePackages) : [])));
-        const choice = choose({ results, listings: [] });
+        const choice = await choose({ results, listings: [] });
         this.calls.push(`build ${choice.programs.map(({ importPath }) => importPath).join(" ")}`.trimEnd());
         if (this.failure !== undefined) throw this.failure;
         return {
