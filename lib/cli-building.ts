@@ -29,6 +29,8 @@ export interface Run {
   readonly host: Host;
   readonly log: Log;
   readonly timing: Timing;
+  /** Whether a person watches a terminal that can rewrite lines. @default false */
+  readonly isLive?: boolean;
   readonly cache: LazyCache;
   /** The flags, checked. */
   readonly build: BuildOptions;

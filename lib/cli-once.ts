@@ -124,7 +124,7 @@ async function feedKubectl(invocation: Of<"apply" | "create">, run: Run): Promis
   const args = [invocation.command, "-f", "-", ...place, ...withoutEmpty(invocation.afterDashes)] as const;
   if (limit !== undefined) {
     const { applyAndWait } = await import("./rollout-apply.ts");
-    return await applyAndWait(host, { log, timing, args, text, limit });
+    return await applyAndWait(host, { log, timing, args, text, limit, isLive: run.isLive === true });
   }
   const stdin = new TextEncoder().encode(text);
   const code = await timing.time("kubectl", invocation.command, () => runKubectl(host, args, { log, stdin }));

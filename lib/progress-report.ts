@@ -15,6 +15,8 @@ import { reportingTiming, type Timing } from "./timing.ts";
 export interface Report extends Disposable {
   readonly host: Host;
   readonly log: Log;
+  /** Whether a person watches a terminal that can rewrite lines. */
+  readonly isLive: boolean;
   /** Returns a timing that reports to the live block as well. */
   timing(inner: Timing): Timing;
 }
@@ -37,6 +39,7 @@ export async function openReport(host: Host, options: ReportOptions): Promise<Re
   return {
     host: recordingHost(report.host, record),
     log: recordingLog(report.log, { add: record, cwd: host.cwd }),
+    isLive: report.isLive,
     timing: (inner) => reportingTiming(report.timing(inner), record),
     [Symbol.dispose]: () => report[Symbol.dispose](),
   };
@@ -46,7 +49,13 @@ async function openScreen(host: Host, options: ReportOptions): Promise<Report> {
   const { isSilent = false, level, progress, record } = options;
   if (isSilent) {
     const log = { ...silentLog, isVerbose: level === "verbose" };
-    return { host: { ...host, err: () => {} }, log, timing: (inner) => inner, [Symbol.dispose]: () => {} };
+    return {
+      host: { ...host, err: () => {} },
+      log,
+      isLive: false,
+      timing: (inner) => inner,
+      [Symbol.dispose]: () => {},
+    };
   }
   const mode = chooseMode(progress, { host, level });
   if (mode === "block") {
@@ -58,7 +67,7 @@ async function openScreen(host: Host, options: ReportOptions): Promise<Report> {
     return notedReport(host, { level, notes: new Opened({ host, ...(record === undefined ? {} : { record }) }) });
   }
   const log = createLog(levelWith(progress, level), (text) => host.err(text), { style: styleOf(host) });
-  return { host, log, timing: (inner) => inner, [Symbol.dispose]: () => {} };
+  return { host, log, isLive: false, timing: (inner) => inner, [Symbol.dispose]: () => {} };
 }
 
 /** The level of the log: `--progress=none` hides lines of progress, too. */
@@ -94,6 +103,7 @@ function notedReport(host: Host, { level, notes }: { readonly level: LogLevel; r
   return {
     host: { ...host, err },
     log: createLog(level, err, { style: styleOf(host) }),
+    isLive: false,
     timing: (inner) => reportingTiming(inner, (event) => notes.add(event)),
     [Symbol.dispose]: () => notes[Symbol.dispose](),
   };
@@ -124,6 +134,7 @@ function terminalReport(host: Host, screen: TerminalProgress): Report {
       warn: (message) => screen.write(formatWarning(message, styleOf(host))),
       debug: () => {},
     },
+    isLive: true,
     timing: (inner) => reportingTiming(inner, (event) => screen.add(event)),
     [Symbol.dispose]: () => screen.end(),
   };

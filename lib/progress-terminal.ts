@@ -69,7 +69,7 @@ export class TerminalProgress {
   /** If all programs are published, replaces the block by the lines that stay: one for each program, and a summary. */
   finish(): void {
     const { rows } = this.#progress;
-    if (rows.length > 0 && rows.every(({ result }) => result !== undefined)) this.end();
+    if (rows.every(({ result }) => result !== undefined)) this.end();
   }
 
   /** Replaces the block by the lines of the programs that are published, if any. */

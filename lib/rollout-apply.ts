@@ -5,6 +5,7 @@ import { readContext } from "./kubectl-cluster.ts";
 import type { Log } from "./log.ts";
 import { ClusterApi } from "./rollout-api.ts";
 import { findApplied, nameAfter } from "./rollout-objects.ts";
+import type { RolloutScreen } from "./rollout-screen.ts";
 import { undoKilledSwaps } from "./rollout-swap-undo.ts";
 import { waitForRollout } from "./rollout.ts";
 import type { Timing } from "./timing.ts";
@@ -18,6 +19,8 @@ export interface ApplyOptions {
   readonly text: string;
   /** Milliseconds. */
   readonly limit: number;
+  /** Whether a person watches a terminal that can rewrite lines. */
+  readonly isLive: boolean;
 }
 
 /** Characters of kubectl's output that are searched for names: lines of some ten thousand objects. */
@@ -30,7 +33,7 @@ const MAX_CHARS = 4 * 1024 * 1024;
  * @throws {ClusterError} If kubectl succeeds, and an object does not run.
  */
 export async function applyAndWait(host: Host, options: ApplyOptions): Promise<number> {
-  const { args, limit, log, text, timing } = options;
+  const { args, isLive, limit, log, text, timing } = options;
   const [command] = args;
   const applied = await findApplied(text);
   const isTrial = isDryRun(args);
@@ -65,6 +68,14 @@ export async function applyAndWait(host: Host, options: ApplyOptions): Promise<n
   await undoKilledSwaps(host, { log, words: args });
   const named = applied.map((each) => nameAfter(each, said));
   const api = await opening;
-  await timing.time("rollout", command, () => waitForRollout(named, { host, log, api, flags, namespace, limit }));
+  using screen = isLive ? await openScreen(host, log) : undefined;
+  const told = screen?.log ?? log;
+  const wait = { host, log: told, screen, api, flags, namespace, limit };
+  await timing.time("rollout", command, () => waitForRollout(named, wait));
   return code;
+}
+
+async function openScreen(host: Host, log: Log): Promise<RolloutScreen> {
+  const { RolloutScreen: Opened } = await import("./rollout-screen.ts");
+  return new Opened({ host, log });
 }

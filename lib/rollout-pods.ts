@@ -34,6 +34,12 @@ const NO_IMAGE =
   /not found|manifest unknown|name unknown|denied|unauthorized|authorization failed|forbidden|no match(?:ing manifest)? for platform|x509|server gave HTTP response to HTTPS client|invalid reference|unsupported/i;
 const NOT_STARTED = /exec format error|executable file not found|no such file or directory|permission denied/i;
 
+/** The exit codes of a runtime that could not execute the program: runc ends with 1 or 255, and logs why. */
+const FOREIGN_CODES: readonly number[] = [1, 255];
+
+/** The exit codes of a program that was told to end: well, by SIGKILL, by SIGTERM. */
+const STOPPED_CODES: readonly number[] = [0, 137, 143];
+
 /** The causes of a Pod, the hopeless ones first. @param events those of the Pod */
 export function causesOf(pod: unknown, events: readonly unknown[]): readonly Cause[] {
   const podName = textAt(pod, "metadata", "name");
@@ -122,6 +128,10 @@ function runningCauses(container: Container): readonly Cause[] {
   const ended = fieldAt(status, "state", "terminated");
   if (ended !== undefined) return exitCauses(container, ended, false);
   if (fieldAt(status, "state", "running") === undefined || fieldAt(status, "ready") === true) return [];
+  // The wait between two restarts may be too short to be seen. A program that was stopped, as by a swap, did not fail.
+  const before = fieldAt(status, "lastState", "terminated");
+  const isFailed = before !== undefined && !STOPPED_CODES.includes(numberAt(before, "exitCode") ?? 0);
+  if (isFailed && (numberAt(status, "restartCount") ?? 0) > 1) return exitCauses(container, before, false);
   const probe = lastEvent(events, /^Unhealthy$/, /^(?:Readiness|Startup) probe/);
   if (probe !== undefined) return [{ text: `container ${name} is not ready: ${probe}`, hopeless: false, pod: podName }];
   return [];
@@ -143,7 +153,7 @@ function exitCauses(container: Container, ended: unknown, isBackingOff: boolean)
     previous: isBackingOff ? false : restarts > 0 && fieldAt(status, "state", "running") !== undefined,
   };
   // A container that has ended twice in a row will do so again. With restartPolicy Never, once is enough.
-  const isHopeless = policy === "Never" || (restarts > 0 && isBackingOff);
+  const isHopeless = policy === "Never" || restarts > 0;
   const again = restarts > 0 ? ", again and again" : "";
   const common = { hopeless: isHopeless, pod: podName, log };
   if (reason === "OOMKilled") {
@@ -156,7 +166,13 @@ function exitCauses(container: Container, ended: unknown, isBackingOff: boolean)
   const signal = numberAt(ended, "signal");
   const how = signal === undefined || signal === 0 ? `ends with exit code ${code}` : `is ended by signal ${signal}`;
   const node = textAt(pod, "spec", "nodeName");
-  return [{ text: `container ${name} ${how}${again}`, ...common, ...(code === 255 && node !== "" ? { node } : {}) }];
+  return [
+    {
+      text: `container ${name} ${how}${again}`,
+      ...common,
+      ...(FOREIGN_CODES.includes(code) && node !== "" ? { node } : {}),
+    },
+  ];
 }
 
 /** The message of the last event with a reason. */

@@ -15,6 +15,7 @@ import { explainVerdict, type Verdict } from "./rollout-explain.ts";
 import { type Applied, resourceOf } from "./rollout-objects.ts";
 import { type Cause, causesOf } from "./rollout-pods.ts";
 import { findRevision } from "./rollout-revision.ts";
+import type { RolloutScreen } from "./rollout-screen.ts";
 import { type Progress, progressOf } from "./rollout-state.ts";
 
 export interface WaitOptions {
@@ -29,6 +30,8 @@ export interface WaitOptions {
   readonly limit: number;
   /** "started": of a Pod, until its program has been started. @default "ready" */
   readonly until?: "ready" | "started";
+  /** Shows what is waited for on a terminal. @default lines of the log, when it changes */
+  readonly screen?: RolloutScreen | undefined;
   /** Milliseconds in which a wait whose cause is not known is not told. @default 0 */
   readonly quiet?: number;
 }
@@ -116,11 +119,14 @@ class Rollout {
   #say(text: string): void {
     if (text === this.#said) return;
     this.#said = text;
-    this.#options.log.info(`${this.#name} ${printable(text, 600)}`);
+    const { log, screen } = this.#options;
+    if (screen === undefined) log.info(`${this.#name} ${printable(text, 600)}`);
+    else screen.show(this.#name, text);
   }
 
   #finish({ state, text }: Progress): undefined {
-    const { host, log, started } = this.#options;
+    const { host, log, screen, started } = this.#options;
+    screen?.remove(this.#name);
     const after = state === "ready" ? ` after ${seconds(host.monotonic() - started)}` : "";
     log.info(`${this.#name} ${printable(text, 600)}${after}`);
   }
@@ -130,15 +136,14 @@ class Rollout {
     const { api } = this.#options;
     const { owner, pods } = await findRevision(api, this.#applied, { namespace: this.#namespace, object });
     const unready = pods.filter((pod) => textAt(pod, "status", "phase") !== "Succeeded").slice(0, MAX_PODS);
-    const causes = await Promise.all(
+    const found = await Promise.all(
       unready.map(async (pod) => causesOf(pod, await this.#eventsOf(textAt(pod, "metadata", "uid")))),
     );
+    const causes = await Promise.all(found.flat().map((cause) => this.#readForeign(cause)));
     if (pods.length > 0 || owner === undefined) {
       // A Job starts another Pod, and decides itself when it has tried often enough.
       const retries = this.#applied.kind === "Job";
-      const all = causes
-        .flat()
-        .map((cause) => (retries && cause.log !== undefined ? { ...cause, hopeless: false } : cause));
+      const all = causes.map((cause) => (retries && cause.log !== undefined ? { ...cause, hopeless: false } : cause));
       return all.toSorted((a, b) => Number(b.hopeless) - Number(a.hopeless));
     }
     const events = await api.eventsOf(textAt(owner, "metadata", "uid"), this.#namespace);
@@ -147,12 +152,20 @@ class Rollout {
     return [{ text: `it gets no Pods: ${textAt(refused, "message")}`, hopeless: true, pod: "" }];
   }
 
+  /** A program for another processor will not start the second time, either: its log says so after the first. */
+  async #readForeign(cause: Cause): Promise<Cause> {
+    if (cause.hopeless || cause.node === undefined || cause.log === undefined) return cause;
+    const log = await this.#options.api.readLog({ namespace: this.#namespace, name: cause.pod }, cause.log);
+    return /exec format error/.test(log ?? "") ? { ...cause, hopeless: true } : cause;
+  }
+
   async #eventsOf(uid: string): Promise<readonly unknown[]> {
     return uid === "" ? [] : this.#options.api.eventsOf(uid, this.#namespace);
   }
 
   #failure(verdict: Verdict): Promise<ClusterError> {
-    const { api, host } = this.#options;
+    const { api, host, screen } = this.#options;
+    screen?.remove(this.#name);
     return explainVerdict(verdict, { api, applied: this.#applied, host, namespace: this.#namespace });
   }
 

@@ -204,6 +204,21 @@ describe.skipIf(programs === undefined)("the wait for a rollout", () => {
     expect(stderr).toMatch(/^deployment\/good is ready after [\d.]+s$/m);
   });
 
+  test("a terminal has one line for each object, which goes when it is ready", async () => {
+    const running = bench.start(["apply", "-f", "-", "--wait=60s", "--progress=tty"], {
+      env: { KUBECONFIG: server.kubeconfig },
+      stdin: deployment("shown"),
+    });
+    await roll("shown", container({ waiting: { reason: "ContainerCreating" } }));
+    await waitUntil(() => running.stderr().includes("has 0 of 1 replicas ready"), running);
+    await ready("shown");
+    const { code, stderr } = await running.result;
+    expect(code).toBe(0);
+    // Rewritten in place: a return, and the rest of the screen erased.
+    expect(stderr).toMatch(/deployment\/shown has 0 of 1 replicas ready, \d\.\d s\r\u001b\[J/);
+    expect(stderr).toMatch(/\r\u001b\[Jdeployment\/shown is ready after [\d.]+s\n$/);
+  });
+
   const waiting = (reason: string, message: string, more: object = {}): object =>
     container({ waiting: { reason, message } }, more);
   const ended = (terminated: object): object =>
@@ -274,6 +289,28 @@ describe.skipIf(programs === undefined)("the wait for a rollout", () => {
       `Error: deployment/$N does not run: container c ends with exit code 255, again and again (Pod $N-1-p). The program is for another processor: node arm is linux/arm64
   | exec /ko-app/web: exec format error
   Build for the platform of the nodes: --platform=linux/arm64`,
+    ],
+    [
+      "a program for another processor, at its first end",
+      container({ terminated: { exitCode: 1, reason: "Error", startedAt: null, finishedAt: null } }),
+      "exec /ko-app/web: exec format error\n",
+      `Error: deployment/$N does not run: container c ends with exit code 1 (Pod $N-1-p). The program is for another processor: node arm is linux/arm64
+  | exec /ko-app/web: exec format error
+  Build for the platform of the nodes: --platform=linux/arm64`,
+    ],
+    [
+      "a program that has ended twice, and runs again",
+      container(
+        { running: { startedAt: null } },
+        {
+          restartCount: 2,
+          lastState: { terminated: { exitCode: 3, reason: "Error", startedAt: null, finishedAt: null } },
+        },
+      ),
+      "no database\n",
+      `Error: deployment/$N does not run: container c ends with exit code 3, again and again (Pod $N-1-p)
+  | no database
+  kubectl logs pod/$N-1-p -c c`,
     ],
     [
       "a program that ends well, and should not",
