@@ -63,6 +63,12 @@ async function buildPrograms(invocation: Of<"build">, run: Run): Promise<number>
   const { args, choose } = await openChooser(invocation, { config, host, log });
   await using pipeline = await openPipeline(run, config);
   const { published } = await pipeline.publish(args, (found) => choose(found, pipeline));
+  const { imageRefs } = build.publish;
+  if (published.length === 0 && imageRefs !== undefined) {
+    // The references of an earlier run would be taken for those of this one.
+    const [{ writeImageRefs }, { resolve }] = await Promise.all([import("./publish.ts"), import("node:path")]);
+    await writeImageRefs(resolve(host.cwd, imageRefs), []);
+  }
   const text = published.map(({ reference }) => `${reference}\n`).join("");
   if (build.debug !== undefined) (await import("./resolve-debug.ts")).logPrograms(published, log);
   // stdout holds the archive: the references go to stderr.

@@ -312,7 +312,7 @@ class Attempt implements AsyncDisposable {
   async run(choice: Choice, options: RunAttemptOptions): Promise<Outcome> {
     const { cache, host } = this.#options.context;
     try {
-      return await this.#run(choice, options);
+      return choice.programs.length === 0 ? { kind: "published", published: [] } : await this.#run(choice, options);
     } catch (error) {
       if (cache === undefined || host.signal.aborted) throw error;
       const why = cache.damage ?? ((await cache.isLost()) ? "The cache was removed while ko ran" : undefined);
@@ -323,7 +323,6 @@ class Attempt implements AsyncDisposable {
 
   async #run(choice: Choice, { found, said }: RunAttemptOptions): Promise<Outcome> {
     const { context, destination, setups } = this.#options;
-    if (choice.programs.length === 0) return { kind: "published", published: await this.#report([]) };
     const publisher = await (this.#publisher ??= this.#resources.publisher(destination));
     const options = await this.#buildOptions(found);
     const plans = await this.#plan(choice, { options, publisher });
