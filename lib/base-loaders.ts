@@ -3,8 +3,6 @@
  *
  * Layers are read only for a program that needs a loader. The answer is kept by the layer's digest.
  */
-import type { Gunzip } from "node:zlib";
-import { inBackground } from "./async.ts";
 import type { Cache } from "./cache.ts";
 import { KoError, messageOf } from "./errors.ts";
 import type { Image, Layer } from "./image.ts";
@@ -74,62 +72,17 @@ function recall({ descriptor }: Layer, cache: Cache | undefined): readonly strin
  * @throws {Error} If the layer cannot be read, or is too large.
  */
 async function listLoaders(layer: Layer, signal: AbortSignal): Promise<readonly string[]> {
-  const [{ extract }, { pipeline }] = await Promise.all([import("tar-stream"), import("node:stream/promises")]);
+  const { visitLayer } = await import("./layer-read.ts");
   const names = new Set<string>();
-  const entries = extract();
   let count = 0;
-  entries.on("entry", ({ name }, content, next) => {
-    const last = name.replace(/\/+$/, "").replace(/^.*\//s, "");
-    if (LOADER_NAME.test(last)) names.add(last);
-    if (++count > MOST_ENTRIES) entries.destroy(new KoError(`Cannot list "${name}": more than ${MOST_ENTRIES} files`));
-    content.on("end", next);
-    content.resume();
+  await visitLayer(layer, {
+    signal,
+    most: MOST_UNPACKED,
+    visit: ({ name }) => {
+      const last = name.replace(/\/+$/, "").replace(/^.*\//s, "");
+      if (LOADER_NAME.test(last)) names.add(last);
+      if (++count > MOST_ENTRIES) throw new KoError(`Cannot list "${name}": more than ${MOST_ENTRIES} files`);
+    },
   });
-  const done = new Promise<void>((resolve, reject) => {
-    entries.on("finish", () => resolve());
-    entries.on("error", reject);
-  });
-  const feed = async (unpacked: AsyncIterable<Uint8Array>): Promise<void> => {
-    let size = 0;
-    for await (const chunk of unpacked) {
-      if ((size += chunk.byteLength) > MOST_UNPACKED) throw new KoError(`Cannot list more than ${MOST_UNPACKED} bytes`);
-      if (entries.write(chunk)) continue;
-      await Promise.race([new Promise<void>((resolve) => void entries.once("drain", resolve)), done]);
-    }
-    entries.end(null);
-    await done;
-  };
-  void inBackground(done);
-  try {
-    const { first, rest } = await peek(layer.open(signal));
-    const unpacker = await unpackerFor(first);
-    if (unpacker === undefined) await feed(rest);
-    else await pipeline(rest, unpacker, feed, { signal });
-  } finally {
-    entries.destroy();
-  }
   return [...names].sort();
-}
-
-/** The first chunk that has bytes, and all of them. */
-async function peek(
-  source: AsyncIterable<Uint8Array>,
-): Promise<{ readonly first: Uint8Array; readonly rest: AsyncIterable<Uint8Array> }> {
-  const chunks = source[Symbol.asyncIterator]();
-  let head = await chunks.next();
-  while (head.done !== true && head.value.byteLength === 0) head = await chunks.next();
-  const first = head.done === true ? new Uint8Array() : head.value;
-  async function* all(): AsyncGenerator<Uint8Array, void, void> {
-    yield first;
-    yield* { [Symbol.asyncIterator]: () => chunks };
-  }
-  return { first, rest: all() };
-}
-
-/** By the first bytes, as container runtimes choose: media types of layers are often wrong. */
-async function unpackerFor(first: Uint8Array): Promise<Gunzip | undefined> {
-  const { createGunzip, createZstdDecompress } = await import("node:zlib");
-  const [a, b] = first;
-  if (a === 0x1f && b === 0x8b) return createGunzip();
-  return a === 0x28 && b === 0xb5 ? createZstdDecompress() : undefined;
 }

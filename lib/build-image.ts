@@ -43,8 +43,9 @@ export interface BuiltImage {
   readonly why: Reason | undefined;
 }
 
-const BASE_DIGEST = "org.opencontainers.image.base.digest";
-const BASE_NAME = "org.opencontainers.image.base.name";
+/** The annotations of images that name their base. */
+export const BASE_DIGEST = "org.opencontainers.image.base.digest";
+export const BASE_NAME = "org.opencontainers.image.base.name";
 
 export interface OnBaseOptions {
   readonly importPath: string;
@@ -126,7 +127,8 @@ export function combine(images: readonly Image[], { base, image: settings, own, 
   });
 }
 
-function baseAnnotations(base: Base, digest: Digest | undefined): Readonly<Record<string, string>> {
+/** The annotations that name a base. @param digest of the image or index of the base that was built on */
+export function baseAnnotations(base: Base, digest: Digest | undefined): Readonly<Record<string, string>> {
   return {
     ...(digest === undefined || base.digest === undefined ? {} : { [BASE_DIGEST]: digest }),
     ...(base.name === undefined ? {} : { [BASE_NAME]: base.name }),

@@ -19,6 +19,7 @@ import {
   RESOLVE_FLAGS,
   RUN_FLAGS,
 } from "./cli-flag-groups.ts";
+import { REBASE_FLAGS } from "./cli-flag-images.ts";
 import type { FlagTable } from "./cli-flags.ts";
 import { CACHE_VARIABLES, GO_COMMAND, LOGIN_VARIABLES, MAIN_VARIABLES } from "./cli-environment.ts";
 
@@ -74,6 +75,7 @@ export interface FlagsOf {
   readonly login: typeof LOGIN_FLAGS;
   readonly logout: typeof GLOBAL_FLAGS;
   readonly base: typeof BASE_FLAGS;
+  readonly rebase: typeof REBASE_FLAGS;
   readonly cache: typeof GLOBAL_FLAGS;
   readonly doctor: typeof DOCTOR_FLAGS;
   readonly completion: typeof GLOBAL_FLAGS;
@@ -323,6 +325,22 @@ The bases are defaultBaseImage and baseImageOverrides, as far as they are in a r
     ],
     flags: BASE_FLAGS,
     environment: MAIN_VARIABLES,
+  },
+  rebase: {
+    summary: "Put published images on the newest image of their base.",
+    aliases: [],
+    words: "IMAGE...",
+    minWords: 1,
+    about: `Replaces the base of each image by the one that its tag names now, or by --base, and pushes the result to the repository of the image. It needs neither Go nor the sources. The result has the bytes of a "ko build" of the same program on the new base. Prints the new references, one per line, and moves no tag without --tags.
+
+An image that is on the newest base stays as it is. One that is not exactly what ko makes on the base that it names is refused, and so are platforms that the new base lacks.`,
+    examples: [
+      ["Push the image on its new base, and print its digest", "ko rebase registry.example.com/team/web:v1.2.3"],
+      ["Move the tag, too", "ko rebase -t v1.2.3 registry.example.com/team/web:v1.2.3"],
+      ["Choose another base", "ko rebase --base cgr.dev/chainguard/static:latest registry.example.com/team/web"],
+    ],
+    flags: REBASE_FLAGS,
+    environment: LOGIN_VARIABLES,
   },
   cache: {
     summary: "Show or remove the cache.",

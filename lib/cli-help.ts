@@ -35,7 +35,7 @@ export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable]
   ),
   group(
     "Image",
-    "tags tag-only preserve-import-paths base-import-paths bare image-label image-annotation image-user image-env " +
+    "base tags tag-only preserve-import-paths base-import-paths bare image-label image-annotation image-user image-env " +
       "image-workdir image-port image-volume image-cmd image-stop-signal image-entrypoint-arg compression sbom",
   ),
   group("Speed", "jobs reuse"),
@@ -112,7 +112,13 @@ export function formatUsage(name: string, { words, raw, afterDashes }: Command):
 
 /** The flags of a group that a command has. */
 export function flagsOfGroup(flags: FlagTable, table: FlagTable): FlagTable {
-  return Object.fromEntries(Object.entries(flags).filter(([name]) => name === "help" || Object.hasOwn(table, name)));
+  return Object.fromEntries(
+    Object.entries(flags).flatMap(([name, flag]) => {
+      // A flag of one name can have another help in another command.
+      const own = name === "help" ? flag : table[name];
+      return own === undefined ? [] : [[name, own] as const];
+    }),
+  );
 }
 
 /** The flags with these names, of whichever command. */

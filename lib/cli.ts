@@ -78,16 +78,16 @@ export async function runCommandLine(argv: readonly string[], outside: Host): Pr
     }
     case "base":
       return base(invocation, { host, log });
+    case "rebase":
+      return rebase(invocation, { host, log });
     case "cache": {
       const { runCacheCommand } = await import("./cache-clean.ts");
       return print(host, runCacheCommand(invocation.positionals, { host, log }));
     }
     case "doctor":
       return doctor(invocation, { host, log });
-    case "completion": {
-      const { completionScript } = await import("./cli-completion.ts");
-      return print(host, completionScript(invocation.positionals[0]));
-    }
+    case "completion":
+      return print(host, (await import("./cli-completion.ts")).completionScript(invocation.positionals[0]));
     case "version": {
       const { koVersion } = await import("./version.ts");
       return print(host, `${await koVersion(host)}\n`);
@@ -133,6 +133,17 @@ async function base({ flags, positionals: words }: Of<"base">, context: Pick<Run
   const { exitCode, text } = await runBases({ words, json, platforms, insecureRegistry }, context);
   await context.host.out(text);
   return exitCode;
+}
+
+/** `rebase`: prints the references of the images on their new bases. */
+async function rebase(
+  { flags, given, positionals: words }: Of<"rebase">,
+  context: Pick<Run, "host" | "log">,
+): Promise<number> {
+  const { runRebase } = await import("./rebase.ts");
+  const { base: name, "insecure-registry": insecureRegistry, sbom, tags } = flags;
+  const request = { words, base: name, tags, insecureRegistry, sbom, isSbomGiven: given.has("sbom") };
+  return print(context.host, await runRebase(request, context));
 }
 
 async function print(host: Host, text: string): Promise<number> {

@@ -75,7 +75,7 @@ export type BaseName =
 
 export const DEFAULT_BASE_IMAGE = "gcr.io/distroless/static:nonroot";
 /** The base image that needs no network. */
-const BUILTIN_BASE_IMAGE = "ko.builtin/static";
+export const BUILTIN_BASE_IMAGE = "ko.builtin/static";
 
 /** The last second of the year 9999, the latest time in JSON (RFC 3339). */
 const MAX_EPOCH = 253402300799;

@@ -44,19 +44,33 @@ const PROGRAM = "it begins with the name of a program";
 const STREAM = "there is one";
 
 const PARTS: Readonly<Record<string, string>> = {
+  "it does not name its base, with the annotations org.opencontainers.image.base.name and .digest": PART,
   "it ends after {this.size} bytes, in the middle of its data": PART,
   "it ends in its header": PART,
   "it has {count} sections: it is damaged": PART,
   "it has {size} bytes, wanted at most {MAX_BYTES}": PART,
   "it is a program for MS-DOS": PART,
+  "it is an index without images": PART,
   "it is not a Go program": PART,
   "it is not a file": PART,
   "it is not an ELF, PE or 64-bit Mach-O file": PART,
   "it says that {length} bytes belong together: it is damaged": PART,
   "it was compiled by a Go before 1.18, which writes another format": PART,
+  "it was not made by ko, or another program has changed it": PART,
+  "its base {name} is named by its digest, so no tag says which is the newest": PART,
+  "its base {name} is that of another version of ko": PART,
   "its build information is damaged": PART,
+  "its configuration and manifest are not those that ko makes on the base that it names": PART,
+  "its first layers are not those of the base that it names": PART,
+  "its index is not the one that ko makes of its images": PART,
+  "its layer {layer.descriptor.digest} does not have {printable(wanted)}": PART,
   "its load commands are damaged": PART,
+  "its old base cannot be read, and only that tells which settings are the image's own": PART,
+  "its program for {formatPlatform(platform)} needs the loader {printable(loader)}, which base {base.text} does not have":
+    PART,
   "its table of sections is damaged": PART,
+  "one of its images names a base that is not in the base of the index": PART,
+  "the new base {next.text} lacks {formatPlatform(platform)}: it has {…}": PART,
 };
 
 const RULES: Readonly<Record<string, Rule>> = {

@@ -1,0 +1,42 @@
+/** Takes the programs out of the layers of an image, into files. */
+import { open } from "node:fs/promises";
+import { join } from "node:path";
+import { KoError, printable } from "./errors.ts";
+import { type Derived, filesOf } from "./image-derive.ts";
+import { visitLayer } from "./layer-read.ts";
+import { hexOf } from "./oci.ts";
+
+/** A program that is larger is refused: bytes of the layer's tar. */
+const MOST_BYTES = 4 * 1024 ** 3;
+
+/**
+ * Writes the programs of an image to a folder, the user's first.
+ *
+ * @throws {KoError} If a layer does not have its program.
+ */
+export async function extractPrograms(
+  settings: Derived,
+  { folder, signal }: { readonly folder: string; readonly signal: AbortSignal },
+): Promise<readonly string[]> {
+  const layers = [settings.program, ...(settings.debugger === undefined ? [] : [settings.debugger.layer])];
+  const names = filesOf(settings);
+  return Promise.all(
+    layers.map(async (layer, i) => {
+      const wanted = names[i] ?? "";
+      const file = join(folder, hexOf(layer.descriptor.digest));
+      let isThere = false;
+      await visitLayer(layer, {
+        signal,
+        most: MOST_BYTES,
+        visit: async ({ name, type }, content) => {
+          if (type !== "file" || name.replace(/^\/?(?:Files\/)?/, "") !== wanted) return;
+          isThere = true;
+          await using handle = await open(file, "w", 0o600);
+          for await (const chunk of content) await handle.writeFile(chunk);
+        },
+      });
+      if (!isThere) throw new KoError(`its layer ${layer.descriptor.digest} does not have ${printable(wanted)}`);
+      return file;
+    }),
+  );
+}
