@@ -225,12 +225,12 @@ describe.skipIf(programs === undefined)("the logs of a watch", () => {
   const RUNNING = { running: { startedAt: null } };
 
   /** Makes a Pod with one container, which runs. */
-  async function run(pod: string, app: string, image = REFERENCE): Promise<Container> {
+  async function run(pod: string, app: string, image = REFERENCE, owners: readonly object[] = []): Promise<Container> {
     const container = new Container();
     container.start();
     containers.set(`${pod}/c`, container);
     await api("POST", "/api/v1/namespaces/default/pods", {
-      metadata: { name: pod, labels: { app, "pod-template-hash": "1" } },
+      metadata: { name: pod, labels: { app, "pod-template-hash": "1" }, ownerReferences: owners },
       spec: { nodeName: "node", terminationGracePeriodSeconds: 0, containers: [{ name: "c", image }] },
     });
     await status(pod, RUNNING);
@@ -497,6 +497,51 @@ describe.skipIf(programs === undefined)("the logs of a watch", () => {
     expect(readFileSync(join(work, "events.json"), "utf8")).not.toContain("hello");
     expect(readdirSync(work).filter((name) => name.startsWith("ko-api-"))).toEqual([]);
     expect(await survivorsWith("TMPDIR", work)).toEqual([]);
+  });
+
+  test("ko apply -W --logs --swap: the last lines of each old program and all of the new one, once, in order", async () => {
+    await using registry = await startRegistry();
+    const name = `swap${names++}`;
+    const pod = `${name}-a`;
+    const yaml = deployment(name, "ko://example.com/web").replace("kind: Deployment", "kind: DaemonSet");
+    using bench = makeBench(
+      { "go.mod": goMod("example.com/web"), "main.go": mainGo("0"), "web.yaml": yaml },
+      { host: registry.host },
+    );
+    await using watching = startWatching(bench, ["apply", "-W", "--logs", "--swap", "-f", "web.yaml"], {
+      env: { KUBECONFIG: server.kubeconfig },
+    });
+    await watching.round();
+    const imageOf = async (resource: string): Promise<string> =>
+      (await server.kubectl(["get", resource, "-o=jsonpath={..containers[0].image}"])).stdout.trim();
+    const { metadata } = await api("GET", `/apis/apps/v1/namespaces/default/daemonsets/${name}`);
+    const owner = { apiVersion: "apps/v1", kind: "DaemonSet", name, uid: metadata.uid, controller: true };
+    const container = await run(pod, name, await imageOf(`daemonset/${name}`), [owner]);
+    let count = 0;
+    const print = (): void => {
+      container.print(numbered(count, 20));
+      count += 20;
+    };
+    print();
+    await watching.said(/^web │ line 19$/m);
+    for (let round = 1; round <= 5; round++) {
+      const before = await imageOf(`pod/${pod}`);
+      bench.tree.write({ "main.go": mainGo(`${round}`) });
+      await watching.said(/swapped the program in 1 Pod/);
+      expect(await imageOf(`pod/${pod}`)).not.toBe(before);
+      // As kubelet does it: the old program has its last words, and the new one writes before the status tells of it.
+      print();
+      container.end();
+      container.start();
+      print();
+      await status(pod, RUNNING, { restartCount: round, containerID: `x://${round}` });
+      await watching.said(/: new program in 1 Pod after/);
+    }
+    await waitUntil(() => watching.running.stderr().includes(`web │ line ${count - 1}\n`), watching.running);
+    const { code, stderr } = await watching.end("SIGINT");
+    expect(code).toBe(130);
+    expect([...(stderr.match(/^web │ .*$/gm) ?? [])]).toEqual([...printed(count)]);
+    expect(stderr).not.toContain("Cannot");
   });
 
   test.each([

@@ -1,4 +1,4 @@
-/** `ko apply -W --logs` on a node that runs Pods: each line of a program comes once, over rollouts, restarts and cuts. */
+/** `ko apply -W --logs` on a node that runs Pods: each line of a program comes once, over rollouts, restarts, cuts and swaps. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { listAt, parseJson, textAt } from "../../lib/json.ts";
 import { goMod } from "../helpers/go.ts";
@@ -119,4 +119,25 @@ test("a crash, a rollout", async () => {
   for (const run of ones) expectWhole(run, "end");
   expect(runsOf(stderr, "two")).toHaveLength(1);
   expectWhole(runsOf(stderr, "two")[0], "cut");
+});
+
+test("--swap: the last lines of the old program, and all of the new one", async () => {
+  const { bench, env } = world;
+  await using watching = startWatching(bench, ["apply", "-W", "--logs", "--swap", "-f", "c.yaml"], { env });
+  const { running } = watching;
+  const has = (text: string): Promise<void> => waitUntil(() => running.stderr().includes(text), running);
+  await watching.said(/deployment\/counter is ready after/);
+  const versions = ["three", "four", "five"];
+  for (const version of versions) {
+    bench.tree.write({ "main.go": counter(version) });
+    await watching.said(/swapped the program in 1 Pod/);
+    await has(`counter │ ${version} 5001\n`);
+    await watching.said(/deployment\/counter: new program in 1 Pod after/);
+  }
+  await has("counter │ four end\n");
+  const { stderr } = await watching.end("SIGINT");
+  for (const version of versions) {
+    expect(runsOf(stderr, version)).toHaveLength(1);
+    expectWhole(runsOf(stderr, version)[0], version === "five" ? "cut" : "end");
+  }
 });
