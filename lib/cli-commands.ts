@@ -19,7 +19,7 @@ import {
   RESOLVE_FLAGS,
   RUN_FLAGS,
 } from "./cli-flag-groups.ts";
-import { REBASE_FLAGS } from "./cli-flag-images.ts";
+import { REBASE_FLAGS, SIZE_FLAGS } from "./cli-flag-images.ts";
 import type { FlagTable } from "./cli-flags.ts";
 import { CACHE_VARIABLES, GO_COMMAND, LOGIN_VARIABLES, MAIN_VARIABLES } from "./cli-environment.ts";
 
@@ -76,6 +76,7 @@ export interface FlagsOf {
   readonly logout: typeof GLOBAL_FLAGS;
   readonly base: typeof BASE_FLAGS;
   readonly rebase: typeof REBASE_FLAGS;
+  readonly size: typeof SIZE_FLAGS;
   readonly cache: typeof GLOBAL_FLAGS;
   readonly doctor: typeof DOCTOR_FLAGS;
   readonly completion: typeof GLOBAL_FLAGS;
@@ -340,6 +341,20 @@ An image that is on the newest base stays as it is. One that is not exactly what
       ["Choose another base", "ko rebase --base cgr.dev/chainguard/static:latest registry.example.com/team/web"],
     ],
     flags: REBASE_FLAGS,
+    environment: LOGIN_VARIABLES,
+  },
+  size: {
+    summary: "Show what takes the bytes of a published image.",
+    aliases: [],
+    words: "IMAGE [OTHER]",
+    minWords: 1,
+    maxWords: 2,
+    about: `Prints the bytes of base, kodata and program for each platform, compressed and not, and those of the program by module and package. With a second image, prints by how much each of them differs there.`,
+    examples: [
+      ["Show the largest modules and packages", "ko size registry.example.com/team/web"],
+      ["See what a release has brought", "ko size registry.example.com/team/web:v1 registry.example.com/team/web:v2"],
+    ],
+    flags: SIZE_FLAGS,
     environment: LOGIN_VARIABLES,
   },
   cache: {

@@ -1,5 +1,5 @@
 /** Tables of the flags of commands that take published images. */
-import { BUILD_COMMAND_FLAGS } from "./cli-flag-groups.ts";
+import { BUILD_COMMAND_FLAGS, CONFIG_FLAGS } from "./cli-flag-groups.ts";
 
 /** The flags that `ko rebase` has in its own form. */
 const REBASING_FLAGS = {
@@ -29,6 +29,15 @@ const REBASING_FLAGS = {
     help: "Software bill of materials: spdx pushes one, none pushes none. Without the flag an image gets one if it had one.",
   },
 } as const;
+
+/** The flags of `ko size`. */
+export const SIZE_FLAGS: Pick<typeof REBASING_FLAGS, "insecure-registry"> &
+  Pick<typeof CONFIG_FLAGS, "json" | "verbose" | "quiet"> = {
+  json: CONFIG_FLAGS.json,
+  "insecure-registry": REBASING_FLAGS["insecure-registry"],
+  verbose: CONFIG_FLAGS.verbose,
+  quiet: CONFIG_FLAGS.quiet,
+};
 
 /** The flags of `ko rebase`. */
 export const REBASE_FLAGS: typeof REBASING_FLAGS & Pick<typeof BUILD_COMMAND_FLAGS, "verbose" | "quiet"> = {

@@ -80,6 +80,8 @@ export async function runCommandLine(argv: readonly string[], outside: Host): Pr
       return base(invocation, { host, log });
     case "rebase":
       return rebase(invocation, { host, log });
+    case "size":
+      return size(invocation, { host, log });
     case "cache": {
       const { runCacheCommand } = await import("./cache-clean.ts");
       return print(host, runCacheCommand(invocation.positionals, { host, log }));
@@ -88,10 +90,8 @@ export async function runCommandLine(argv: readonly string[], outside: Host): Pr
       return doctor(invocation, { host, log });
     case "completion":
       return print(host, (await import("./cli-completion.ts")).completionScript(invocation.positionals[0]));
-    case "version": {
-      const { koVersion } = await import("./version.ts");
-      return print(host, `${await koVersion(host)}\n`);
-    }
+    case "version":
+      return print(host, `${await (await import("./version.ts")).koVersion(host)}\n`);
   }
 }
 
@@ -144,6 +144,13 @@ async function rebase(
   const { base: name, "insecure-registry": insecureRegistry, sbom, tags } = flags;
   const request = { words, base: name, tags, insecureRegistry, sbom, isSbomGiven: given.has("sbom") };
   return print(context.host, await runRebase(request, context));
+}
+
+/** `size`: prints what takes the bytes of an image. */
+async function size({ flags, positionals: words }: Of<"size">, context: Pick<Run, "host" | "log">): Promise<number> {
+  const { runSize } = await import("./size.ts");
+  const { "insecure-registry": insecureRegistry, json } = flags;
+  return print(context.host, await runSize({ words, json, insecureRegistry }, context));
 }
 
 async function print(host: Host, text: string): Promise<number> {

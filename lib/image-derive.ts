@@ -18,6 +18,11 @@ import type { ContainerConfig, History } from "./oci-config.ts";
 /** What an image was made of. */
 export type Derived = Omit<AssembleImageOptions, "debugger"> & { readonly debugger: ImageDebugger | undefined };
 
+/** The layers of an image that hold programs. */
+export type ProgramLayers = Pick<Derived, "os" | "program" | "programPath"> & {
+  readonly debugger: Pick<ImageDebugger, "layer"> | undefined;
+};
+
 const NOT_OURS = "it was not made by ko, or another program has changed it";
 const ZERO_TIME = /^0001-01-01T00:00:00(?:\.0+)?Z$/;
 
@@ -142,6 +147,23 @@ function secondsOf(entry: History | undefined): number | undefined {
 }
 
 /** The folder names of a program and its Delve in an image, without the slash at the start. */
-export function filesOf({ debugger: delve, os, programPath }: Derived): readonly string[] {
+export function filesOf({ debugger: delve, os, programPath }: ProgramLayers): readonly string[] {
   return [programPath, ...(delve === undefined ? [] : [debuggerPath(os)])].map((path) => path.slice(1));
+}
+
+/**
+ * Splits an image of ko into the layers of its base, and its own.
+ *
+ * @throws {KoError} If it was not made by ko.
+ */
+export function splitLayers(image: Image): ProgramLayers & { readonly base: readonly Layer[]; readonly kodata: Layer } {
+  const history = image.config.history ?? [];
+  const isDebug = history.at(-1)?.comment?.startsWith("Delve debugger, at ") === true;
+  const own = isDebug ? 3 : 2;
+  const programPath = /^go build output, at (\/.+)$/.exec(history.at(isDebug ? -2 : -1)?.comment ?? "")?.[1];
+  const [kodata, program, delve] = image.layers.slice(-own);
+  if (programPath === undefined || kodata === undefined || program === undefined) throw new KoError(NOT_OURS);
+  const base = image.layers.slice(0, -own);
+  const { os } = image.config;
+  return { base, kodata, program, programPath, os, debugger: delve && { layer: delve } };
 }

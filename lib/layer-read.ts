@@ -27,9 +27,10 @@ export interface VisitOptions {
 /**
  * Visits all files of a layer.
  *
+ * @returns the bytes of the uncompressed tar
  * @throws {Error} If the layer cannot be read or is too large, or a visit fails.
  */
-export async function visitLayer(layer: Layer, { most, signal, visit }: VisitOptions): Promise<void> {
+export async function visitLayer(layer: Layer, { most, signal, visit }: VisitOptions): Promise<number> {
   const [{ extract }, { pipeline }] = await Promise.all([import("tar-stream"), import("node:stream/promises")]);
   const entries = extract();
   entries.on("entry", ({ name, size, type }, content, next) => {
@@ -54,10 +55,10 @@ export async function visitLayer(layer: Layer, { most, signal, visit }: VisitOpt
     entries.on("finish", () => resolve());
     entries.on("error", reject);
   });
+  let total = 0;
   const feed = async (unpacked: AsyncIterable<Uint8Array>): Promise<void> => {
-    let size = 0;
     for await (const chunk of unpacked) {
-      if ((size += chunk.byteLength) > most) throw new KoError(`Cannot list more than ${most} bytes`);
+      if ((total += chunk.byteLength) > most) throw new KoError(`Cannot list more than ${most} bytes`);
       if (entries.write(chunk)) continue;
       await Promise.race([new Promise<void>((resolve) => void entries.once("drain", resolve)), done]);
     }
@@ -70,6 +71,7 @@ export async function visitLayer(layer: Layer, { most, signal, visit }: VisitOpt
     const unpacker = await unpackerFor(first);
     if (unpacker === undefined) await feed(rest);
     else await pipeline(rest, unpacker, feed, { signal });
+    return total;
   } finally {
     entries.destroy();
   }

@@ -2,7 +2,7 @@
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { KoError, printable } from "./errors.ts";
-import { type Derived, filesOf } from "./image-derive.ts";
+import { filesOf, type ProgramLayers } from "./image-derive.ts";
 import { visitLayer } from "./layer-read.ts";
 import { hexOf } from "./oci.ts";
 
@@ -15,7 +15,7 @@ const MOST_BYTES = 4 * 1024 ** 3;
  * @throws {KoError} If a layer does not have its program.
  */
 export async function extractPrograms(
-  settings: Derived,
+  settings: ProgramLayers,
   { folder, signal }: { readonly folder: string; readonly signal: AbortSignal },
 ): Promise<readonly string[]> {
   const layers = [settings.program, ...(settings.debugger === undefined ? [] : [settings.debugger.layer])];

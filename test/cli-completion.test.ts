@@ -52,6 +52,7 @@ describe("complete()", () => {
     "logout",
     "base",
     "rebase",
+    "size",
     "cache",
     "doctor",
     "completion",

@@ -211,6 +211,7 @@ const UNTESTED: Readonly<Record<string, string>> = {
   "rollout-swapper": "feature-swap.test.ts runs a watch with it",
   "rollout-watch": "feature-rollout.test.ts runs a watch with it",
   rollout: "feature-rollout.test.ts waits with it",
+  "size-symbols": "size.test.ts compares it with go tool nm",
   "template-data": "template.test.ts compares what templates read with Go",
   "template-format": "template.test.ts compares printf and print with Go",
   "template-lex": "template.test.ts compares what is parsed with Go",
