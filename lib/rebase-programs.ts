@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { KoError, printable } from "./errors.ts";
 import { filesOf, type ProgramLayers } from "./image-derive.ts";
 import { visitLayer } from "./layer-read.ts";
-import { hexOf } from "./oci.ts";
 
 /** A program that is larger is refused: bytes of the layer's tar. */
 const MOST_BYTES = 4 * 1024 ** 3;
@@ -23,7 +22,8 @@ export async function extractPrograms(
   return Promise.all(
     layers.map(async (layer, i) => {
       const wanted = names[i] ?? "";
-      const file = join(folder, hexOf(layer.descriptor.digest));
+      // Two images may have one layer, and are read at the same time.
+      const file = join(folder, crypto.randomUUID());
       let isThere = false;
       await visitLayer(layer, {
         signal,

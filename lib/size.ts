@@ -1,7 +1,7 @@
 /** `ko size`: the bytes of an image by base, kodata and program, and those of the program by module and package. */
 import { LazyCache } from "./cache.ts";
 import { loadConfig, parseBase } from "./config.ts";
-import { KoError, UsageError } from "./errors.ts";
+import { KoError, printable, UsageError } from "./errors.ts";
 import { type GoBuildInfo, readBuildInfo } from "./go-buildinfo.ts";
 import type { Host } from "./host.ts";
 import { splitLayers } from "./image-derive.ts";
@@ -131,15 +131,17 @@ async function add(layers: readonly Layer[], { signal }: MeasureOptions): Promis
 function byModule(packages: ReadonlyMap<string, number>, info: GoBuildInfo): NonNullable<PlatformSize["modules"]> {
   const paths = [...(info.main === undefined ? [] : [info.main]), ...info.deps].map(({ path }) => path);
   const own = info.main?.path ?? STANDARD;
-  const modules: Record<string, Record<string, number>> = {};
+  // The names are those of a foreign file: "constructor" may be one.
+  const modules = new Map<string, Map<string, number>>();
   for (const [name, size] of [...packages].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))) {
     const isTable = name === TABLES || name === OTHERS;
     const found = paths.filter((path) => name === path || name.startsWith(`${path}/`));
     const longest = found.sort((a, b) => b.length - a.length)[0];
     const module = isTable ? name : name === "main" ? own : (longest ?? STANDARD);
-    (modules[module] ??= {})[name] = size;
+    const known = modules.get(module) ?? new Map<string, number>();
+    modules.set(module, known.set(name, size));
   }
-  return modules;
+  return Object.fromEntries(Array.from(modules, ([module, each]) => [module, Object.fromEntries(each)]));
 }
 
 function sum(packages: Readonly<Record<string, number>> = {}): number {
@@ -194,5 +196,7 @@ function formatDifference(a: PlatformSize, b: PlatformSize): string {
 
 function align(rows: readonly (readonly [string, string, string])[]): string {
   const width = Math.max(...rows.map(([name]) => name.length));
-  return rows.map(([name, a, b]) => `${name.padEnd(width)}  ${a.padStart(12)}  ${b.padStart(12)}\n`).join("");
+  return rows
+    .map(([name, a, b]) => `${printable(name).padEnd(width)}  ${a.padStart(12)}  ${b.padStart(12)}\n`)
+    .join("");
 }
