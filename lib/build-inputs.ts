@@ -306,17 +306,18 @@ export type Explanation = {
 } & ({ readonly state: "reused"; readonly commit?: string | undefined } | ({ readonly state: "rebuilt" } & Reason));
 
 /**
- * Lines without line ends, in the order of the images.
+ * A line for each image, in their order.
  *
  * @param cwd absolute; a file is shown relative to it where that is shorter
  */
-export function formatExplanations(explanations: readonly Explanation[], cwd: string): readonly string[] {
-  return explanations.map((explanation) => {
+export function formatExplanations(explanations: readonly Explanation[], cwd: string): string {
+  const lines = explanations.map((explanation) => {
     const { importPath, platform } = explanation;
     const line = `${importPath} (${platform}): ${describe(explanation, cwd)}`;
     // A file name may hold anything.
-    return printable(line.replaceAll(/[\t\r\n]/g, " "));
+    return `${printable(line.replaceAll(/[\t\r\n]/g, " "))}\n`;
   });
+  return lines.join("");
 }
 
 function describe(explanation: Explanation, cwd: string): string {

@@ -47,7 +47,14 @@ import {
 import { isObject } from "./json.ts";
 import { binaryEntries } from "./kodata.ts";
 import { LayerStore } from "./layer-cache.ts";
-import { ALL_PLATFORMS, createPlatformMatcher, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
+import {
+  ALL_PLATFORMS,
+  createPlatformMatcher,
+  type Digest,
+  formatPlatform,
+  parsePlatform,
+  type Platform,
+} from "./oci.ts";
 import type { RunWarnings } from "./log.ts";
 import type { TarEntry } from "./tar.ts";
 
@@ -85,6 +92,8 @@ export interface Plan extends Omit<BuildRequest, "base" | "platforms"> {
 /** A plan that was carried out. */
 export interface BuildResult extends Plan {
   readonly published: Published;
+  /** Of the manifest or index. */
+  readonly digest: Digest;
   /** By target: why its program was compiled; undefined if it was not. */
   readonly reasons: readonly (Reason | undefined)[];
   /** By target: the older commit whose binary was kept; undefined if it is none. */
@@ -292,7 +301,8 @@ class ImageBuild {
     for (const [i, target] of plan.targets.entries()) if (settings[i] !== undefined) this.#keepSettings(target);
     await Promise.all(this.#keeping);
     const commits = made.map(({ commit }) => commit);
-    return { ...plan, published, reasons, commits, lists: made.map(({ list }) => list) };
+    const { digest } = built.descriptor;
+    return { ...plan, published, digest, reasons, commits, lists: made.map(({ list }) => list) };
   }
 
   /** Waits until nothing is in the making. Never throws. */

@@ -8,6 +8,7 @@ import type { FoundPrograms, Program } from "./go-programs.ts";
 import type { Host } from "./host.ts";
 import { debuggerPath } from "./image-config.ts";
 import { programPathOf } from "./image.ts";
+import { nameOf } from "./yaml-fragments.ts";
 import { ALWAYS_PULLED, findMissing, judgeReferences, type Reading } from "./resolve.ts";
 import { findImages, type ImageField } from "./yaml-images.ts";
 
@@ -51,7 +52,12 @@ export function checkReferences(
     const [first, another] = own;
     results.set(value, errors.length === 0 ? result : another === undefined ? first : new KoErrors(own));
   }
-  const wanted = new Map([...occurrences].filter(([value]) => !found.has(value) || results.get(value) !== undefined));
+  const wanted = new Map(
+    [...occurrences].filter(([value]) => {
+      const name = nameOf(value);
+      return !found.has(name) || results.get(name) !== undefined;
+    }),
+  );
   const { bad, programOf } = judgeReferences(results, wanted);
   for (const { error, file, reference } of bad) {
     const { column, line } = reference;

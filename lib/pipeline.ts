@@ -45,6 +45,7 @@ import {
 import { type Publisher, writeImageRefs } from "./publish.ts";
 import { nameAll } from "./reference.ts";
 import type { Timing } from "./timing.ts";
+import type { PublishedImage } from "./yaml-fragments.ts";
 
 export interface PipelineOptions {
   readonly host: Host;
@@ -61,7 +62,7 @@ export interface PipelineOptions {
   readonly nodes?: ClusterNodes | undefined;
 }
 
-export interface PublishedProgram extends Published {
+export interface PublishedProgram extends Published, PublishedImage {
   readonly program: Program;
   /** Of all its platforms; undefined if it is not known. */
   readonly listDigest: ListDigest | undefined;
@@ -426,20 +427,19 @@ class Attempt implements AsyncDisposable {
   /** The results as callers get them; writes the `--image-refs` file and the lines of `--explain`. */
   async #report(results: readonly BuildResult[]): Promise<readonly PublishedProgram[]> {
     const { build, context, destination } = this.#options;
-    const published = results.map(({ images, lists, program, published: names, setups }): PublishedProgram => {
+    const published = results.map(({ digest, images, lists, program, published: names, setups }): PublishedProgram => {
       const listDigest = lists.includes(undefined) ? undefined : lists.join(" ");
-      const all = Array.from(setups.values());
-      const git = [...all, ...(images?.values() ?? [])].flatMap((each) => each.git ?? []);
-      const isDebugged = all.some((setup) => setup.isDebugged === true);
-      const debug = isDebugged ? build.debug : undefined;
-      return { program, listDigest, git: git.find(({ hasChanges }) => hasChanges) ?? git[0], debug, ...names };
+      const all = [...setups.values()];
+      const reads = [...all, ...(images?.values() ?? [])].flatMap((each) => each.git ?? []);
+      const debug = all.some((setup) => setup.isDebugged === true) ? build.debug : undefined;
+      const git = reads.find(({ hasChanges }) => hasChanges) ?? reads[0];
+      return { program, digest, tags: destination.tags.names, listDigest, git, debug, ...names };
     });
     if (destination.imageRefs !== undefined) {
       const sorted = published.toSorted((a, b) => (a.program.importPath < b.program.importPath ? -1 : 1));
       await writeImageRefs(destination.imageRefs, sorted);
     }
-    const lines = build.explain ? formatExplanations(explainResults(results), context.host.cwd) : [];
-    for (const line of lines) context.host.err(`${line}\n`);
+    if (build.explain) context.host.err(formatExplanations(explainResults(results), context.host.cwd));
     return published;
   }
 

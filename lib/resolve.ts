@@ -13,6 +13,7 @@ import type { Log } from "./log.ts";
 import type { Choice, Pipeline, PublishedProgram } from "./pipeline.ts";
 import type { Input } from "./yaml-inputs.ts";
 import { findAlwaysPulled, findSlips } from "./yaml-images.ts";
+import { findMovable, fragmentOf, nameOf, textFor, whyBadFragment } from "./yaml-fragments.ts";
 import { filterDocuments } from "./yaml-objects.ts";
 import { findReferences, replaceReferences, type YamlReference } from "./yaml-references.ts";
 import { addBroken, joinDocuments, splitStream, type YamlDocument } from "./yaml.ts";
@@ -98,7 +99,7 @@ export async function resolveInputs(inputs: readonly Input[], options: ResolveOp
   const images = await publishReferences(reading, { ...options, pipeline, values: [...occurrences.keys()] });
   if (pipeline.sideLoads) await warnOfPulls(referring, options);
   await logDebugged(referring, { ...options, images });
-  return joinDocuments(referring.map((each) => putReferences(each, (value) => images.get(value)?.reference)));
+  return joinDocuments(referring.map((each) => putReferences(each, (value) => textOf(value, images))));
 }
 
 /**
@@ -193,6 +194,12 @@ export function putReferences(
   return references.length === 0 ? document : replaceReferences(document, references, referenceOf);
 }
 
+/** The text that stands for a `ko://` value; undefined if it is left as it is. @throws {KoError} If it has no such part. */
+export function textOf(value: string, images: ReadonlyMap<string, PublishedProgram>): string | undefined {
+  const published = images.get(value);
+  return published === undefined ? undefined : textFor(value, published);
+}
+
 /** Warns of manifests that pull always: an image that is in no registry cannot be pulled. */
 export async function warnOfPulls(
   referring: readonly Referring[],
@@ -220,7 +227,7 @@ export async function logDebugged(
 }
 
 export interface PublishReferencesOptions extends Pick<ResolveOptions, "strict"> {
-  readonly pipeline: Pick<Pipeline, "publish">;
+  readonly pipeline: Pick<Pipeline, "publish" | "sideLoads">;
   /** The `ko://` values to publish, each once. */
   readonly values: readonly string[];
 }
@@ -232,10 +239,11 @@ export interface PublishReferencesOptions extends Pick<ResolveOptions, "strict">
  * @throws {KoError} If a document could not be read, a reference is bad, or a program cannot be built or published.
  */
 export async function publishReferences(
-  { occurrences, problems, referring }: Reading,
+  { occurrences, problems: unread, referring }: Reading,
   { pipeline, strict, values }: PublishReferencesOptions,
 ): Promise<ReadonlyMap<string, PublishedProgram>> {
   const args = selectNames(values);
+  const problems = [...unread, ...(pipeline.sideLoads ? findDigests(occurrences) : [])];
   const { choice, published } = await pipeline.publish(args, ({ results }) => {
     const found = new Map(args.map((value, i) => [value, results[i]]));
     const matched = matchPrograms(found, {
@@ -243,7 +251,8 @@ export async function publishReferences(
       problems,
       occurrences: new Map(values.map((value) => [value, occurrences.get(value) ?? []])),
     });
-    return { ...matched, findPods: () => findPodsOf(referring, matched) };
+    const warnings = [...(matched.warnings ?? []), ...(pipeline.sideLoads ? [] : warnOfTags(values))];
+    return { ...matched, warnings, findPods: () => findPodsOf(referring, matched) };
   });
   const byPath = new Map(published.map((each) => [each.program.importPath, each]));
   return new Map(
@@ -261,9 +270,29 @@ export interface Judged {
   readonly bad: readonly BadReference[];
 }
 
-/** Returns the values that can name a program, regardless of the existing packages. */
+/** Returns the names in values that can name a program, each once, regardless of the existing packages. */
 export function selectNames(values: Iterable<string>): readonly string[] {
-  return [...values].filter((value) => whyBadReference(value) === undefined);
+  return [...new Set([...values].filter((value) => whyBadReference(value) === undefined).map(nameOf))];
+}
+
+/** The places that ask for a digest of images that have none, before anything is built. */
+function findDigests(occurrences: Reading["occurrences"]): readonly Problem[] {
+  return Array.from(occurrences)
+    .filter(([value]) => fragmentOf(value) === "digest")
+    .flatMap(([value, places]) =>
+      places.map(({ file, order, reference: { column, line } }) => ({
+        order,
+        error: new KoError(`${file}:${line}:${column}: ${value}: an image of a local daemon or cluster has no digest`, {
+          hint: "Use #tag: there it is made of the content.",
+        }),
+      })),
+    );
+}
+
+function warnOfTags(values: readonly string[]): readonly string[] {
+  const [value] = findMovable(values);
+  if (value === undefined) return [];
+  return [`${value} can move to another image: use ${nameOf(value)}#digest beside it, or the whole reference`];
 }
 
 interface MatchProgramsOptions extends Pick<ResolveOptions, "strict">, Pick<Reading, "occurrences" | "problems"> {}
@@ -308,7 +337,7 @@ function matchPrograms(
 /**
  * Finds the program of each `ko://` value, and the places of those that name none.
  *
- * @param found the programs or the error of each value that {@link selectNames} selects
+ * @param found the programs or the error of each name that {@link selectNames} selects
  */
 export function judgeReferences(
   found: ReadonlyMap<string, FoundPrograms["results"][number] | undefined>,
@@ -317,7 +346,7 @@ export function judgeReferences(
   const programOf = new Map<string, Program>();
   const bad: BadReference[] = [];
   for (const [value, places] of occurrences) {
-    const result = found.get(value);
+    const result = found.get(nameOf(value));
     const [program, another] = Array.isArray(result) ? result : [];
     const why =
       whyBadReference(value) ?? (result instanceof KoError ? result : another && "it stands for several programs");
@@ -339,7 +368,7 @@ function whyBadReference(value: string): string | undefined {
   if (value.endsWith("…")) return "it is too long for an import path";
   if (/[\s\u0085]/.test(value)) return "an import path has no white space";
   if (value.includes("...")) return "it is a pattern, one program is wanted";
-  return undefined;
+  return whyBadFragment(value);
 }
 
 function badReference(place: string, value: string, why: string | KoError): KoError {

@@ -15,6 +15,7 @@ import {
   findMissing,
   logDebugged,
   publishReferences,
+  textOf,
   putReferences,
   type Reading,
   readReferences,
@@ -26,6 +27,7 @@ import type { WatchPlan } from "./watch-places.ts";
 import { planConfig, planInputs } from "./watch-plan.ts";
 import { type JobOptions, notesOf, WatchedPrograms } from "./watch-programs.ts";
 import type { Due, RoundContext, WatchJob } from "./watch.ts";
+import { nameOf } from "./yaml-fragments.ts";
 import { type Input, type InputRequest, readInputs } from "./yaml-inputs.ts";
 import { findObjects } from "./yaml-objects.ts";
 import { joinDocuments, renderDocument, type YamlDocument } from "./yaml.ts";
@@ -126,7 +128,11 @@ export class YamlJob implements WatchJob<YamlResult> {
       throwProblems(reading);
       return { reading, published: [], sideLoads: false };
     }
-    const pipeline = await this.#programs.open(context, { args: values, isWhole, mayLeave: !strict });
+    const pipeline = await this.#programs.open(context, {
+      args: [...new Set(values.map(nameOf))],
+      isWhole,
+      mayLeave: !strict,
+    });
     const images = await publishReferences(reading, { pipeline, strict, values: wanted });
     for (const [value, published] of images) this.#images.set(value, published);
     this.#values = new Set(values);
@@ -180,7 +186,7 @@ export class YamlJob implements WatchJob<YamlResult> {
       const before = this.#handed.get(file);
       const isSame = before !== undefined && Buffer.compare(before.bytes, bytes) === 0;
       const documents = referring.map((each, i) => {
-        const document = putReferences(each, (value) => this.#images.get(value)?.reference);
+        const document = putReferences(each, (value) => textOf(value, this.#images));
         const text = renderDocument(document);
         const last = isSame ? before.documents[i]?.text : undefined;
         if (last !== text) changed.push({ document, before: last });

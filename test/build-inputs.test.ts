@@ -33,7 +33,7 @@ describe("formatExplanations()", () => {
       "rebuilt, a \\x1b[2Jb.go changed",
     ],
   ])("tells of %s", (_, explanation, told) => {
-    expect(formatExplanations([explanation], "/src/app")).toEqual([`example.com/app/cmd/web (linux/amd64): ${told}`]);
+    expect(formatExplanations([explanation], "/src/app")).toBe(`example.com/app/cmd/web (linux/amd64): ${told}\n`);
   });
 
   test("keeps the order of the images", () => {
@@ -44,7 +44,7 @@ describe("formatExplanations()", () => {
       { ...arm, state: "rebuilt", reason: "the base image changed" },
       { ...job, state: "reused" },
     ];
-    expect(formatExplanations(explanations, "/")).toEqual([
+    expect(formatExplanations(explanations, "/").trimEnd().split("\n")).toEqual([
       "example.com/app/cmd/web (linux/amd64): reused, nothing changed",
       "example.com/app/cmd/web (linux/arm/v7): rebuilt, the base image changed",
       "example.com/app/cmd/job (linux/amd64): reused, nothing changed",

@@ -304,12 +304,14 @@ describe("publishReferences()", () => {
     readonly asked: string[];
     readonly choices: Choice[];
     readonly publish: Pipeline["publish"];
+    readonly sideLoads: boolean;
   } {
     const asked: string[] = [];
     const choices: Choice[] = [];
     return {
       asked,
       choices,
+      sideLoads: false,
       publish: async (args, choose) => {
         asked.push(...args);
         const [first = [], ...more] = results;
@@ -323,7 +325,7 @@ describe("publishReferences()", () => {
 
   function publishedAs(program: Program): PublishedProgram {
     const reference = `r/${program.importPath}`;
-    return { program, listDigest: undefined, reference, all: [reference] };
+    return { program, digest: "sha256:0", tags: ["latest"], listDigest: undefined, reference, all: [reference] };
   }
 
   test("two values of one program are one image; good values only are asked for", async () => {

@@ -328,7 +328,8 @@ export class FakeModule {
           published: choice.programs.map((program) => {
             const reference = this.reference(program);
             const listDigest = this.isListed ? this.listDigest(program) : undefined;
-            return { program, listDigest, reference, debug: this.debug, all: [reference] };
+            const image = { reference, digest: "sha256:0", tags: [] };
+            return { program, ...image, listDigest, debug: this.debug, all: [reference] };
           }),
         };
       },
