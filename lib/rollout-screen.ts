@@ -5,6 +5,7 @@ import { printable } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { TerminalArea } from "./progress-area.ts";
 import { formatDuration } from "./progress-block.ts";
+import type { WaitLines } from "./rollout.ts";
 
 export interface RolloutScreenOptions {
   readonly host: Pick<Host, "err" | "monotonic" | "stderrColumns" | "stderrRows">;
@@ -18,7 +19,7 @@ const REDRAW_MS = 100;
 const FREE_ROWS = 2;
 
 /** Dispose of it before anything else writes to the terminal. */
-export class RolloutScreen implements Disposable {
+export class RolloutScreen implements WaitLines, Disposable {
   /** Writes above the live lines. */
   readonly log: Log;
   readonly #host: RolloutScreenOptions["host"];
@@ -44,7 +45,6 @@ export class RolloutScreen implements Disposable {
     this.#stop = every(REDRAW_MS, () => this.#draw());
   }
 
-  /** Shows why an object does not run yet, instead of what was shown of it before. */
   show(name: string, text: string): void {
     this.#texts.set(name, text);
   }

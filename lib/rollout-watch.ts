@@ -3,9 +3,9 @@ import { until } from "./async.ts";
 import { KoError } from "./errors.ts";
 import { type Host, withSignal } from "./host.ts";
 import type { Log } from "./log.ts";
-import { findApplied } from "./rollout-objects.ts";
+import { type Applied, findApplied, resourceOf } from "./rollout-objects.ts";
 import type { WatchedCluster } from "./rollout-proxy.ts";
-import { waitForRollout } from "./rollout.ts";
+import { type WaitLines, waitForRollout } from "./rollout.ts";
 import { formatFailure } from "./watch-screen.ts";
 
 export interface RolloutTellerOptions {
@@ -22,9 +22,11 @@ export interface AppliedRound {
   /** Writes lines to the screen of the watch. */
   readonly host: Host;
   readonly log: Log;
+  /** Shows what does not run yet. @default lines that stay */
+  readonly waits?: WaitLines | undefined;
 }
 
-/** Milliseconds in which ko prints only the causes of a rollout that waits: most rollouts end sooner. */
+/** Milliseconds in which ko prints, in lines that stay, only the causes of a rollout that waits: most rollouts end sooner. */
 const QUIET_MS = 5000;
 
 /** Follows the rollout of the last round. */
@@ -47,18 +49,28 @@ export class RolloutTeller implements AsyncDisposable {
     this.#last = before.then(() => this.#tell(round, signal));
   }
 
-  async #tell({ host: screen, log, text }: AppliedRound, signal: AbortSignal): Promise<void> {
+  async #tell({ host: screen, log, text, waits }: AppliedRound, signal: AbortSignal): Promise<void> {
     const { cluster, host: outer, limit } = this.#options;
     if (signal.aborted) return;
     const host = withSignal(screen, AbortSignal.any([outer.signal, signal]));
     const told: Log = { ...log, info: (line) => host.err(`  ${line}\n`) };
+    let applied: readonly Applied[] = [];
     try {
-      const applied = (await findApplied(text)).filter(({ name }) => name !== "");
+      applied = (await findApplied(text)).filter(({ name }) => name !== "");
       if (applied.length === 0) return;
       const namespace = await cluster.namespace(host);
       const api = await until(cluster.openApi(log), host.signal);
       const { flags } = cluster;
-      await waitForRollout(applied, { host, log: told, api, flags, namespace, limit, quiet: QUIET_MS });
+      await waitForRollout(applied, {
+        host,
+        log: told,
+        api,
+        flags,
+        namespace,
+        limit,
+        screen: waits,
+        quiet: waits === undefined ? QUIET_MS : 0,
+      });
       this.#failure = "";
     } catch (error) {
       if (host.signal.aborted) return;
@@ -67,6 +79,8 @@ export class RolloutTeller implements AsyncDisposable {
       // The same failure, such as a cluster that does not answer, is printed once.
       if (failure !== this.#failure) host.err(failure);
       this.#failure = failure;
+    } finally {
+      for (const each of applied) waits?.remove(resourceOf(each));
     }
   }
 

@@ -15,8 +15,14 @@ import { explainVerdict, type Verdict } from "./rollout-explain.ts";
 import { type Applied, resourceOf } from "./rollout-objects.ts";
 import { type Cause, causesOf } from "./rollout-pods.ts";
 import { findRevision } from "./rollout-revision.ts";
-import type { RolloutScreen } from "./rollout-screen.ts";
 import { type Progress, progressOf } from "./rollout-state.ts";
+
+/** Lines of a terminal that are rewritten in place: one for each object that does not run yet. */
+export interface WaitLines {
+  /** Shows why an object does not run yet, instead of what was shown of it before. */
+  show(name: string, text: string): void;
+  remove(name: string): void;
+}
 
 export interface WaitOptions {
   readonly host: Host;
@@ -31,7 +37,7 @@ export interface WaitOptions {
   /** "started": of a Pod, until its program has been started. @default "ready" */
   readonly until?: "ready" | "started";
   /** Shows what is waited for on a terminal. @default lines of the log, when it changes */
-  readonly screen?: RolloutScreen | undefined;
+  readonly screen?: WaitLines | undefined;
   /** Milliseconds in which a wait whose cause is not known is not told. @default 0 */
   readonly quiet?: number;
 }

@@ -18,6 +18,7 @@ import { fit, renderBlock } from "./progress-block.ts";
 import { SilenceNotes } from "./progress-notes.ts";
 import { chooseMode, levelWith } from "./progress-report.ts";
 import { Progress } from "./progress.ts";
+import type { WaitLines } from "./rollout.ts";
 import type { Recorder } from "./timing.ts";
 
 /** A program that a round published. */
@@ -40,6 +41,8 @@ const MOST_CAUSES = 3;
 /** A round shorter than this shows no block. Milliseconds. */
 const FIRST_DRAW_MS = 150;
 const REDRAW_MS = 100;
+/** Lines of the terminal that the lines of objects leave free. */
+const FREE_ROWS = 4;
 
 /**
  * Returns the changed paths, relative to `cwd` if they are below it: `pkg/web/handler.go and 2 more`, `a.txt removed`.
@@ -121,6 +124,8 @@ export class WatchScreen {
   readonly #hasNotes: boolean;
   /** The text of the status line, shown or hidden. */
   #status = "";
+  /** Why objects do not run yet, by name. */
+  readonly #waits = new Map<string, string>();
   /** Of the round that runs; undefined between rounds. */
   #progress: Progress | undefined;
   /** Returns the lines of the block; undefined while there is none. */
@@ -173,6 +178,21 @@ export class WatchScreen {
     return this.#options.record === undefined
       ? log
       : recordingLog(log, { add: this.#options.record, cwd: this.#host.cwd });
+  }
+
+  /** A line for each object that does not run yet, above the status line; undefined without a terminal. */
+  get waits(): WaitLines | undefined {
+    if (!this.#hasStatus) return undefined;
+    return {
+      show: (name, text) => {
+        this.#waits.set(name, printable(text.replaceAll(/\s+/g, " "), 1000));
+        this.#show();
+      },
+      remove: (name) => {
+        // At the end of ko, nothing is drawn any more.
+        if (this.#waits.delete(name) && !this.#host.signal.aborted) this.#show();
+      },
+    };
   }
 
   /**
@@ -261,8 +281,16 @@ export class WatchScreen {
     if (this.#isMidLine) return;
     if (this.#block !== undefined) this.#area.draw(this.#block());
     else if (this.#status !== "") {
-      this.#area.draw([fit(this.#status, Math.max(10, (this.#host.stderrColumns ?? 80) - 1))]);
+      const { stderrColumns: columns = 80 } = this.#host;
+      this.#area.draw([...this.#waitLines(), this.#status].map((line) => fit(line, Math.max(10, columns - 1))));
     }
+  }
+
+  #waitLines(): readonly string[] {
+    const lines = Array.from(this.#waits, ([name, text]) => `${name} ${text}`);
+    const most = Math.max(1, (this.#host.stderrRows ?? 24) - FREE_ROWS);
+    if (lines.length <= most) return lines;
+    return [...lines.slice(0, most - 1), `and ${lines.length - most + 1} more do not run yet`];
   }
 
   #write(text: string): void {

@@ -319,7 +319,7 @@ export function createFeeder(host: Host, options: FeederOptions): HandOver {
     }
     if (isFirst) await undoKilledSwaps(context.host, { log: context.log, words });
     isFirst = false;
-    teller?.follow({ text: yaml, host: context.host, log: context.log });
+    teller?.follow({ text: yaml, host: context.host, log: context.log, waits: context.waits });
     logs?.follow({ text: yaml, said, log: context.log, showLogs: context.showLogs });
     return undefined;
   };

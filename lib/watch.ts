@@ -13,6 +13,7 @@ import { checkWritableFile, lookAtLink, readNames } from "./file.ts";
 import { type Host, withSignal } from "./host.ts";
 import type { Event } from "./events.ts";
 import { formatCount, type Log, type LogLevel, type ProgressMode } from "./log.ts";
+import type { WaitLines } from "./rollout.ts";
 import {
   createTiming,
   type Recorder,
@@ -79,6 +80,8 @@ export interface RoundContext {
   readonly showCause: () => void;
   /** Writes lines of programs, also after the round. Settles when they are taken. */
   readonly showLogs: (text: string) => Promise<void>;
+  /** Live lines for what does not run yet, also after the round; undefined without a terminal. */
+  readonly waits?: WaitLines | undefined;
 }
 
 export interface WatchOptions {
@@ -310,6 +313,7 @@ class WatchLoop<R> implements AsyncDisposable {
       showNote: (line) => report.note(line),
       showCause: () => report.head(),
       showLogs: (text) => screen.logs(text),
+      waits: screen.waits,
     };
     let result: R | undefined;
     try {

@@ -380,6 +380,24 @@ describe.skipIf(programs === undefined)("the wait for a rollout", () => {
     expect(readdirSync(bench.work.at("")).filter((name) => name.startsWith("ko-api-"))).toEqual([]);
   });
 
+  test("a watch on a terminal has a line for each object that does not run yet, which goes", async () => {
+    bench.tree.write({ "shown.yaml": deployment("seen") });
+    const env = { KUBECONFIG: server.kubeconfig };
+    const running = bench.start(["apply", "-f", "shown.yaml", "-W", "--progress=tty"], { env });
+    const says = (text: string): Promise<void> => waitUntil(() => running.stderr().includes(text), running);
+    await roll("seen", container({ waiting: { reason: "ContainerCreating" } }));
+    // Two lines, rewritten in place: of the object, and of the watch.
+    await says("\u001b[Jdeployment/seen has 0 of 1 replicas ready\r\nwatching ");
+    await ready("seen");
+    await says("\r\u001b[1A\u001b[Jwatching ");
+    await says("\r\u001b[J  deployment/seen is ready after ");
+    process.kill(running.pid, "SIGINT");
+    const { code, stderr } = await running.result;
+    expect(code).toBe(130);
+    const last = stderr.slice(stderr.indexOf("deployment/seen is ready after"));
+    expect(last).not.toContain("deployment/seen has");
+  });
+
   test("a watch with --wait=false tells nothing of rollouts", async () => {
     bench.tree.write({ "silent.yaml": deployment("silent") });
     const env = { KUBECONFIG: server.kubeconfig, TMPDIR: bench.work.at("") };

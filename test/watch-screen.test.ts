@@ -11,7 +11,7 @@ import {
   shortDigest,
   WatchScreen,
 } from "../lib/watch-screen.ts";
-import { hostAt, openScreen } from "./helpers/world-host.ts";
+import { hostAt, openScreen as openTerminal } from "./helpers/world-host.ts";
 
 const digest = (character: string): string => `r.example/x/web@sha256:${character.repeat(64)}`;
 
@@ -153,6 +153,33 @@ describe("WatchScreen", () => {
     ]);
   });
 
+  test("objects that do not run yet have a line each above the status line, so far as there is room", async () => {
+    const terminal = await openTerminal(40, 6);
+    let writes = Promise.resolve();
+    const host = hostAt("/w", {
+      ...{ env: { NO_COLOR: "1" }, stderrIsTerminal: true, stderrColumns: 40, stderrRows: 6 },
+      err: (text) => void (writes = writes.then(() => terminal.write(text))),
+    });
+    const screen = new WatchScreen({ host, level: "normal", progress: "auto" });
+    const lines = async (): Promise<readonly string[]> => {
+      await writes;
+      return terminal.lines();
+    };
+    screen.status("watching");
+    screen.waits?.show("deployment/a", "has 0 of 1 replicas ready:\n\u001b[31mnot ready");
+    expect(await lines()).toEqual(["deployment/a has 0 of 1 replicas ready…", "watching"]);
+    screen.waits?.show("deployment/a", "waits");
+    screen.waits?.show("deployment/b", "waits");
+    screen.say("a line that stays\n");
+    expect(await lines()).toEqual(["a line that stays", "deployment/a waits", "deployment/b waits", "watching"]);
+    screen.waits?.show("deployment/c", "waits");
+    expect((await lines()).slice(1)).toEqual(["deployment/a waits", "and 2 more do not run yet", "watching"]);
+    for (const name of ["a", "b", "c"]) screen.waits?.remove(`deployment/${name}`);
+    expect(await lines()).toEqual(["a line that stays", "watching"]);
+    expect(open(false).screen.waits).toBeUndefined();
+    expect(open(true, "quiet").screen.waits).toBeUndefined();
+  });
+
   test("without a terminal there are lines only, and no escape sequence", () => {
     const { screen, written } = open(false);
     screen.status("watching");
@@ -184,7 +211,7 @@ describe("WatchScreen", () => {
       readonly pass: (milliseconds: number) => void;
       readonly shown: () => Promise<readonly string[]>;
     }> {
-      const terminal = await openScreen(60, 10);
+      const terminal = await openTerminal(60, 10);
       let [now, draw, writes] = [0, (): void => {}, Promise.resolve()];
       const host = hostAt("/w", {
         ...{ env: {}, stderrIsTerminal: true, stderrColumns: 60, stderrRows: 10, monotonic: () => now },
