@@ -168,10 +168,17 @@ async function bench({ importPath, module, source, title }: Work): Promise<void>
   const one = median(times.get("go build") ?? []);
   const lines = Array.from(times, ([name, all]) => {
     const ms = median(all);
-    return `| ${name} | ${formatTime(ms)} | ${formatTime(ms - one)} |`;
+    return `| ${name} | ${formatTime(ms)} | ${formatTime(ms - one)} | ${(ms / one).toFixed(1)} |`;
   });
   console.log(
-    [`### ${title}`, "", "| | save to first answer | over go build |", "| --- | --- | --- |", ...lines, ""].join("\n"),
+    [
+      `### ${title}`,
+      "",
+      "| | save to first answer | over go build | ratio |",
+      "| --- | --- | --- | --- |",
+      ...lines,
+      "",
+    ].join("\n"),
   );
   for (const { app } of sides) await node.server.kubectl(["delete", "deployment", app, "--wait=false"]);
 }
