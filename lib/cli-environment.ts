@@ -32,7 +32,8 @@ const IMAGE_VARIABLES = {
 } as const;
 
 const GO_VARIABLES = {
-  KO_CONFIG_PATH: "Configuration file, or the directory of .ko.yaml. (default: the working directory)",
+  KO_CONFIG_PATH:
+    "Configuration file, the directory of .ko.yaml, or auto: the nearest one up to the root of the repository. (default: the working directory)",
   KO_DEFAULTENV: "Variables for go, NAME=VALUE, separated by blanks. Overrides defaultEnv in .ko.yaml.",
   KO_DEFAULTFLAGS: "Flags of go build, separated by blanks. Overrides defaultFlags in .ko.yaml.",
   KO_DEFAULTLDFLAGS: "Flags of the Go linker, separated by blanks. Overrides defaultLdflags in .ko.yaml.",

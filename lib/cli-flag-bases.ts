@@ -2,7 +2,11 @@
 import { CONFIG_FLAGS } from "./cli-flag-groups.ts";
 
 /** The flags of `ko base`. */
-export const BASE_FLAGS: Pick<typeof CONFIG_FLAGS, "platform" | "insecure-registry" | "json" | "verbose" | "quiet"> = {
+export const BASE_FLAGS: Pick<
+  typeof CONFIG_FLAGS,
+  "config" | "platform" | "insecure-registry" | "json" | "verbose" | "quiet"
+> = {
+  config: CONFIG_FLAGS.config,
   platform: CONFIG_FLAGS.platform,
   "insecure-registry": CONFIG_FLAGS["insecure-registry"],
   json: CONFIG_FLAGS.json,

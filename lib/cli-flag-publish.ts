@@ -1,6 +1,13 @@
 /** Tables of the flags of publishing. */
 /** The flags that say where images go, and what may be asked for them. */
 export const PUBLISH_FLAGS = {
+  config: {
+    kind: "text",
+    default: "",
+    placeholder: "FILE",
+    completes: "file",
+    help: "Read this configuration file, or with auto the nearest .ko.yaml from here up to the root of the repository. Overrides KO_CONFIG_PATH.",
+  },
   push: {
     kind: "bool",
     default: true,

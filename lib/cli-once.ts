@@ -170,5 +170,7 @@ async function resolveYaml(invocation: ReadingYaml, run: Run): Promise<string> {
 async function openPipeline({ build, cache, host, log, nodes, timing }: Run, known?: Config): Promise<Pipeline> {
   const [{ loadConfig }, { Pipeline: Opened }] = await Promise.all([import("./config.ts"), import("./pipeline.ts")]);
   for (const warning of build.warnings) log.warn(warning);
-  return Opened.open({ host, log, timing, cache, config: known ?? (await loadConfig(host)), build, nodes });
+  const config = known ?? (await loadConfig(host));
+  log.debug(`Configuration: ${config.source ?? "none"}`);
+  return Opened.open({ host, log, timing, cache, config, build, nodes });
 }

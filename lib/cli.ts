@@ -33,6 +33,7 @@ export async function runCommandLine(argv: readonly string[], outside: Host): Pr
   if (("offline" in all && all.offline) || host.env["KO_OFFLINE"]) {
     host = { ...host, env: (await import("./offline.ts")).offlineEnvironment(host.env) };
   }
+  if ("config" in all && all.config !== "") host = { ...host, env: { ...host.env, KO_CONFIG_PATH: all.config } };
   // Asking for the terminal loads a module of Bun that few commands need.
   const style = { warning: (text: string): string => styleOf(host).warning(text) };
   const log = createLog(logLevelOf(invocation.flags), (text) => host.err(text), { style });

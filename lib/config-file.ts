@@ -9,7 +9,7 @@ import { extname, join, relative, resolve } from "node:path";
 import type { Alias, LineCounter, Node, Pair, Scalar } from "yaml";
 import { markScalar } from "./config-marks.ts";
 import { isMissing, UsageError } from "./errors.ts";
-import { isInside } from "./file.ts";
+import { ancestors, isInside, look } from "./file.ts";
 import type { Mark } from "./template-lex.ts";
 import { resolveAliases } from "./yaml.ts";
 
@@ -48,6 +48,8 @@ export interface ConfigEntry {
   readonly value: ConfigValue;
 }
 
+/** The value of `KO_CONFIG_PATH` and `--config` that finds the nearest file. */
+export const AUTO = "auto";
 export const CONFIG_FILE_NAMES = [".ko.yaml", ".ko.yml", ".ko.json"] as const;
 /** Extensions of formats that viper reads and ko does not. */
 const OTHER_FORMATS = ["toml", "properties", "props", "prop", "hcl", "tfvars", "dotenv", "env", "ini"] as const;
@@ -59,8 +61,8 @@ const MAX_MERGES = 100;
 /**
  * Finds the configuration file of a run.
  *
- * `KO_CONFIG_PATH` names it or its folder; else it is `.ko.yaml`, `.ko.yml` or `.ko.json` in the working directory. Parent
- * folders are not searched.
+ * `KO_CONFIG_PATH` names it or its folder; else it is `.ko.yaml`, `.ko.yml` or `.ko.json` in the working directory. With
+ * {@link AUTO} it is the nearest one, from there up to the root of the work tree.
  *
  * @returns an absolute path, or undefined if there is no file
  * @throws {UsageError} If `KO_CONFIG_PATH` does not exist, there are several files, or the only one has another format.
@@ -68,6 +70,7 @@ const MAX_MERGES = 100;
 export async function findConfigFile(options: FindConfigOptions): Promise<string | undefined> {
   const override = options.env["KO_CONFIG_PATH"];
   if (override === undefined || override === "") return findIn(options.cwd);
+  if (override === AUTO) return findUp(options.cwd);
   const path = resolve(options.cwd, override);
   const fail = (why: string): UsageError =>
     new UsageError(`Cannot use KO_CONFIG_PATH="${override}": ${why}, wanted a file or a directory with a .ko.yaml`);
@@ -81,6 +84,23 @@ export async function findConfigFile(options: FindConfigOptions): Promise<string
   }
   if (OTHER_FORMATS.some((format) => extname(path) === `.${format}`)) throw fail(`${extname(path)} is not supported`);
   return path;
+}
+
+/** Finds the nearest configuration file above a folder, as {@link AUTO} does. @param cwd absolute */
+export function findAbove(cwd: string): string | undefined {
+  const [, ...above] = searchedFolders(cwd);
+  for (const folder of above) {
+    const names = CONFIG_FILE_NAMES.filter((name) => look(join(folder, name))?.isFile() === true);
+    if (names[0] !== undefined) return join(folder, names[0]);
+  }
+  return undefined;
+}
+
+/** The folders that {@link AUTO} searches, the nearest first: up to the root of the git work tree, else the first alone. */
+export function searchedFolders(cwd: string): readonly string[] {
+  const all = ancestors(cwd);
+  const root = all.findIndex((folder) => look(join(folder, ".git")) !== undefined);
+  return root < 0 ? [cwd] : all.slice(0, root + 1);
 }
 
 /**
@@ -294,6 +314,14 @@ function resolveAlias(node: Node | null, file: ParsedFile): Node | null {
   const found = file.targets.get(alias);
   if (found !== undefined) return found;
   throw new UsageError(`Cannot read ${at(startOf(node), file)}: no anchor "&${alias.source}" ends before it`);
+}
+
+async function findUp(cwd: string): Promise<string | undefined> {
+  for (const folder of searchedFolders(cwd)) {
+    const found = await findIn(folder);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }
 
 async function findIn(folder: string): Promise<string | undefined> {

@@ -4,7 +4,7 @@
  * As in the original, the environment takes precedence over the file. Unlike there, misspelled keys and malformed JSON
  * are errors.
  */
-import { dirname, resolve } from "node:path";
+import { dirname, join, relative, resolve } from "node:path";
 import {
   type BuildEntry,
   type BuildWords,
@@ -14,7 +14,15 @@ import {
   readDefaultVariable,
 } from "./config-builds.ts";
 import { type CacheSettings, readCache } from "./config-cache.ts";
-import { type ConfigValue, findConfigFile, readConfigFile, type Setting, splitList } from "./config-file.ts";
+import {
+  AUTO,
+  type ConfigValue,
+  findAbove,
+  findConfigFile,
+  readConfigFile,
+  type Setting,
+  splitList,
+} from "./config-file.ts";
 import { type ImageWords, readImage } from "./config-image.ts";
 import { addUserRegistries, readRegistries, type Registries } from "./config-registries.ts";
 import { checkKeys, KeyNotes } from "./config-keys.ts";
@@ -103,11 +111,14 @@ export const KEYS = [
 export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promise<Config> {
   const path = await findConfigFile({ env, cwd });
   const file = path === undefined ? NO_SETTINGS : readSettings((await readConfigFile(path, cwd)).root, dirname(path));
+  const isFound = env["KO_CONFIG_PATH"] === AUTO && path !== undefined;
+  // Paths in a file that was searched for are relative to its folder.
+  const move = isFound && dirname(path) !== cwd ? { from: relative(cwd, dirname(path)) } : undefined;
   const { registries, warnings } = await addUserRegistries(file.registries, { env, cwd });
   if (env["KO_BUILDS"]) {
     throw new UsageError("Cannot use KO_BUILDS: builds can be set in .ko.yaml only", { hint: "Type: unset KO_BUILDS" });
   }
-  const base = fromEnv(env, "KO_DEFAULTBASEIMAGE") ?? file.defaultBaseImage;
+  const base = fromEnv(env, "KO_DEFAULTBASEIMAGE") ?? moveBase(file.defaultBaseImage, move);
   const platforms = fromEnv(env, "KO_DEFAULTPLATFORMS");
   const defaultPlatforms =
     platforms === undefined ? file.defaultPlatforms : { value: splitList(platforms.value), where: platforms.where };
@@ -115,12 +126,12 @@ export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promi
   if (defaultPlatforms !== undefined) {
     checkPlatforms(defaultPlatforms.value, `${defaultPlatforms.where}: defaultPlatforms`);
   }
-  const overrides = collectOverrides(readOverridesVariable(env) ?? file.baseImageOverrides, cwd);
+  const overrides = collectOverrides(readOverridesVariable(env) ?? moveOverrides(file.baseImageOverrides, move), cwd);
   return Object.freeze({
     defaultBaseImage: base?.value ?? DEFAULT_BASE_IMAGE,
     baseImageOverrides: new Map(Array.from(overrides, ([key, { value }]) => [key, value])),
     defaultPlatforms: defaultPlatforms?.value ?? [],
-    builds: file.builds,
+    builds: move === undefined ? file.builds : file.builds.map((entry) => moveEntry(entry, move)),
     defaults: {
       env: readWords(env, "KO_DEFAULTENV", "env") ?? file.defaults.env,
       flags: readWords(env, "KO_DEFAULTFLAGS", "flags") ?? file.defaults.flags,
@@ -139,7 +150,11 @@ export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promi
       baseImageOverrides: new Map(Array.from(overrides, ([key, { where }]) => [key, where])),
       defaultPlatforms: defaultPlatforms?.where,
     },
-    warnings: [...file.warnings, ...warnings],
+    warnings: [
+      ...file.warnings,
+      ...warnings,
+      ...(path === undefined && !env["KO_CONFIG_PATH"] ? tellOfAbove(cwd) : []),
+    ],
   });
 }
 
@@ -190,6 +205,41 @@ export function parseBase(text: string, cwd: string): BaseName {
   if (/\s/.test(text) || text === "")
     throw new UsageError(`Cannot read "${text}" as a base image: wanted an image name`);
   return { kind: "registry", reference: parseReference(text) };
+}
+
+function tellOfAbove(cwd: string): readonly string[] {
+  const above = findAbove(cwd);
+  if (above === undefined) return [];
+  return [`${relative(cwd, above)} is not read, as it is above the working directory: --config=auto reads it`];
+}
+
+/** The way from the working directory to the folder of a configuration file. */
+interface Move {
+  readonly from: string;
+}
+
+function moveEntry(entry: BuildEntry, { from }: Move): BuildEntry {
+  const { dir, name, where } = entry;
+  const moved = join(from, (dir?.value ?? "").replace(/^\/+/, "") || ".");
+  return { ...entry, dir: { where, setting: `dir of ${name}`, ...dir, value: moved } };
+}
+
+/** An OCI layout with a relative path is moved; all other bases are names. */
+function moveBase<T extends Setting<string> | undefined>(base: T, move: Move | undefined): T {
+  if (base === undefined || move === undefined) return base;
+  return { ...base, value: moveLayout(base.value, move) };
+}
+
+function moveOverrides(overrides: FileSettings["baseImageOverrides"], move: Move | undefined): typeof overrides {
+  if (move === undefined) return overrides;
+  return overrides.map(({ value: [importPath, base], where }) => ({
+    value: [importPath, moveLayout(base, move)],
+    where,
+  }));
+}
+
+function moveLayout(base: string, { from }: Move): string {
+  return base.replace(/^oci:(?!\/|[A-Za-z]:[\\/])/, `oci:${from}/`);
 }
 
 /** The settings of a file, checked by type only. */

@@ -206,7 +206,7 @@ class SettingsReader {
     });
     return {
       version: 1,
-      file: { value: config.source ?? null, from: env["KO_CONFIG_PATH"] ? "KO_CONFIG_PATH" : DEFAULT },
+      file: { value: config.source ?? null, from: this.#fromFile() },
       go: { value: config.goPath, from: env["KO_GO_PATH"] ? "KO_GO_PATH" : DEFAULT },
       destinations: this.#destinations(),
       tags: { value: destination.tags.names, from: this.#fromFlag("tags") },
@@ -227,6 +227,11 @@ class SettingsReader {
       entries: this.#entries(),
       programs: await this.#programs(programs),
     };
+  }
+
+  #fromFile(): string {
+    const { given, host } = this.#options;
+    return given.has("config") ? "--config" : host.env["KO_CONFIG_PATH"] ? "KO_CONFIG_PATH" : DEFAULT;
   }
 
   #fromFlag(name: string): string {

@@ -7,7 +7,7 @@
  */
 import { readFileSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { CONFIG_FILE_NAMES } from "./config-file.ts";
+import { AUTO, CONFIG_FILE_NAMES, searchedFolders } from "./config-file.ts";
 import { ancestors, isInside, look, readEntries, realPath } from "./file.ts";
 import { findWorkTree, listRefs } from "./git.ts";
 import { readSettings } from "./go-env.ts";
@@ -139,6 +139,10 @@ export function planInputs({ files, recursive, kustomize }: InputRequest, { cwd 
 /** Returns the path of `.ko.yaml`, or the paths where it could appear. */
 export function planConfig({ cwd, env }: Pick<PlanOptions, "cwd" | "env">): Places {
   const override = env["KO_CONFIG_PATH"] ?? "";
+  if (override === AUTO) {
+    const files = searchedFolders(cwd).flatMap((folder) => CONFIG_FILE_NAMES.map((name) => join(folder, name)));
+    return { ...NOWHERE, files: [...files, ...realPaths(files)] };
+  }
   const path = resolve(cwd, override);
   if (override !== "" && look(path)?.isDirectory() !== true) return { ...NOWHERE, files: [path, ...realPaths([path])] };
   const files = CONFIG_FILE_NAMES.map((name) => join(path, name));

@@ -13,6 +13,7 @@ import { rejectionOf } from "./helpers/failures.ts";
 const BUILD_DEFAULTS = {
   tags: ["latest"],
   "tag-only": false,
+  config: "",
   push: true,
   "also-push": [],
   reuse: "commit",

@@ -176,6 +176,54 @@ describe("loadConfig()", () => {
     expect(await load(files, env)).toEqual({ ...DEFAULTS, source });
   });
 
+  describe("in a subfolder", () => {
+    const files = {
+      ".ko.yaml": "defaultBaseImage: ubuntu\n",
+      "repo/.git/HEAD": "",
+      "repo/.ko.yaml":
+        "defaultBaseImage: oci:layout:v1\nbaseImageOverrides: {a.io/b: 'oci:/abs', a.io/c: alpine}\nbuilds:\n- main: ./cmd/web\n- dir: tools\n  main: ./cmd/x\n",
+      "repo/a/.ko.yml": "defaultBaseImage: alpine\n",
+      "repo/a/b/x": "",
+      "repo/deep/er/x": "",
+      "other/x": "",
+    };
+
+    test.each<[string, Env, string | undefined, readonly string[]]>([
+      ["repo/a/b", { KO_CONFIG_PATH: "auto" }, "repo/a/.ko.yml", []],
+      ["repo/deep/er", { KO_CONFIG_PATH: "auto" }, "repo/.ko.yaml", []],
+      ["repo", { KO_CONFIG_PATH: "auto" }, "repo/.ko.yaml", []],
+      ["other", { KO_CONFIG_PATH: "auto" }, undefined, []],
+      [
+        "repo/deep/er",
+        {},
+        undefined,
+        ["../../.ko.yaml is not read, as it is above the working directory: --config=auto reads it"],
+      ],
+      ["repo/a", {}, "repo/a/.ko.yml", []],
+      ["other", {}, undefined, []],
+    ])("%s with %j reads %j", async (cwd, env, wanted, told) => {
+      using tree = writeTree(files);
+      const { source, warnings } = await loadConfig({ env, cwd: tree.at(cwd) });
+      expect([source, warnings]).toEqual([wanted === undefined ? undefined : tree.at(wanted), told]);
+    });
+
+    test("paths in a file that was searched for are relative to its folder", async () => {
+      using tree = writeTree(files);
+      const config = await loadConfig({ env: { KO_CONFIG_PATH: "auto" }, cwd: tree.at("repo/deep/er") });
+      expect(config.builds.map(({ dir, main }) => [dir?.value, main?.value])).toEqual([
+        ["../..", "./cmd/web"],
+        ["../../tools", "./cmd/x"],
+      ]);
+      expect([config.defaultBaseImage, ...config.baseImageOverrides.values()]).toEqual([
+        "oci:../../layout:v1",
+        "oci:/abs",
+        "alpine",
+      ]);
+      const here = await loadConfig({ env: { KO_CONFIG_PATH: "auto" }, cwd: tree.at("repo") });
+      expect(here.builds.map(({ dir }) => dir?.value)).toEqual([undefined, "tools"]);
+    });
+  });
+
   test.each<[Files, Env, string]>([
     [{}, { KO_CONFIG_PATH: "none" }, 'Cannot use KO_CONFIG_PATH="none": it does not exist'],
     [{ "conf/x": "" }, { KO_CONFIG_PATH: "conf" }, 'Cannot use KO_CONFIG_PATH="conf": there is no .ko.yaml in it'],

@@ -414,3 +414,35 @@ describe.skipIf(programs === undefined)("#944, #1166: a program elsewhere", () =
     PATIENCE,
   );
 });
+
+describe.skipIf(programs === undefined)("where the configuration is", () => {
+  test(
+    "#172: from a subfolder, the file of the repository counts, and its paths are its own",
+    async () => {
+      using bench = makeBench(FILES, { host: registry.host });
+      bench.tree.write({
+        ".git/HEAD": "ref: refs/heads/main\n",
+        ".ko.yaml":
+          "defaultBaseImage: ko.builtin/static\nbuilds:\n- main: ./cmd/web\n  image: {workdir: /from-the-root}\n",
+        "docs/x": "",
+      });
+      const cwd = bench.tree.at("docs");
+      const built = await bench.ours(["build", "--config=auto", "-v", "example.com/app/cmd/web"], { cwd });
+      expect([built.code, built.stderr]).toEqual([
+        0,
+        expect.stringContaining(`Configuration: ${bench.tree.at(".ko.yaml")}`),
+      ]);
+      const image = await pull(built.stdout.trim());
+      expect(image.kind === "image" && image.configText).toContain('"WorkingDir":"/from-the-root"');
+      const plain = await bench.ours(["build", "example.com/app/cmd/web"], { cwd, env: { KO_CONFIG_PATH: "" } });
+      expect(plain.stderr).toContain(
+        "../.ko.yaml is not read, as it is above the working directory: --config=auto reads it",
+      );
+      const shown = await bench.ours(["config", "--config=auto"], { cwd });
+      expect(shown.stdout).toMatch(/file +\S+\.ko\.yaml +# --config/);
+      const wrong = await bench.ours(["build", "--config", "none.yaml", "."], { cwd });
+      expect([wrong.code, wrong.stderr]).toEqual([2, expect.stringContaining('"none.yaml": it does not exist')]);
+    },
+    PATIENCE,
+  );
+});
