@@ -9,7 +9,7 @@ import { type Cache, LazyCache } from "./cache.ts";
 import { choosePlatforms } from "./cli-options.ts";
 import { type Config, loadConfig, parseBase } from "./config.ts";
 import { type Pin, writePins } from "./config-pins.ts";
-import { BaseError, findNearest, KoError, throwAll, UsageError } from "./errors.ts";
+import { BaseError, findNearest, KoError, settledValues, throwAll, UsageError } from "./errors.ts";
 import type { Host } from "./host.ts";
 import type { Log } from "./log.ts";
 import { ALL_PLATFORMS, createPlatformMatcher, type Digest, isManifestType } from "./oci.ts";
@@ -101,8 +101,7 @@ export async function runBases(
   if (word === "pull") return { text: await pull(bases, { cache: cache.get(), resources, wanted, host }), exitCode: 0 };
   const looks = await Promise.allSettled(bases.map((base) => lookAt(base, { resources, wanted })));
   host.signal.throwIfAborted();
-  const states = looks.flatMap((look) => (look.status === "fulfilled" ? look.value : []));
-  throwAll(looks.flatMap((look) => (look.status === "rejected" ? asKoError(look.reason) : [])));
+  const states = settledValues(looks);
   if (bases.length === 0) log.info("No base image of the configuration is in a registry");
   if (word === "update") return { text: await update(states, { config, host, log }), exitCode: 0 };
   const text = request.json
@@ -192,8 +191,7 @@ async function pull(
     bases.map(async ({ text }) => pullBase(await resources.base(text), { ...options, signal: host.signal })),
   );
   host.signal.throwIfAborted();
-  throwAll(pulls.flatMap((each) => (each.status === "rejected" ? asKoError(each.reason) : [])));
-  return pulls.flatMap((each) => (each.status === "fulfilled" ? each.value : [])).join("");
+  return settledValues(pulls).join("");
 }
 
 function formatState({ created, from, lost, missing, newest, pinned, status, tagged, text }: BaseState): string {
@@ -250,10 +248,4 @@ async function update(
   if (pins.length > 0) await writePins(config.source ?? join(host.cwd, CONFIG_FILE), pins);
   else log.info("Nothing was written");
   return lines.join("");
-}
-
-/** @throws the error itself, if it is a broken invariant */
-function asKoError(error: unknown): KoError {
-  if (error instanceof KoError) return error;
-  throw error;
 }

@@ -329,6 +329,23 @@ export function throwAll(errors: readonly KoError[]): void {
   if (only !== undefined) throw only;
 }
 
+/**
+ * Returns the values of works that have ended.
+ *
+ * @throws {KoError | KoErrors} With the failures of all works; a broken invariant among them is thrown alone.
+ */
+export function settledValues<T>(ends: readonly PromiseSettledResult<T>[]): readonly T[] {
+  const failures: KoError[] = [];
+  const values: T[] = [];
+  for (const end of ends) {
+    if (end.status === "fulfilled") values.push(end.value);
+    else if (end.reason instanceof KoError) failures.push(end.reason);
+    else throw end.reason;
+  }
+  throwAll(failures);
+  return values;
+}
+
 /** Returns the exit code for a failure. */
 export function exitCodeOf(error: unknown): number {
   return error instanceof KoError ? error.exitCode : 1;

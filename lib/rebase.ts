@@ -9,7 +9,7 @@ import { BASE_DIGEST, BASE_NAME, baseAnnotations } from "./build-image.ts";
 import { LazyCache, type RunContext } from "./cache.ts";
 import type { Compression } from "./compress.ts";
 import { BUILTIN_BASE_IMAGE, loadConfig, parseBase } from "./config.ts";
-import { KoError, printable, throwAll, UsageError } from "./errors.ts";
+import { KoError, printable, settledValues, UsageError } from "./errors.ts";
 import { readLoader } from "./go-loader.ts";
 import type { Host, TempFolder } from "./host.ts";
 import { type Derived, deriveSettings } from "./image-derive.ts";
@@ -110,9 +110,8 @@ export async function runRebase(
     references.map((reference, i) => limit(() => plan(reference, { ...run, text: request.words[i] ?? "" }))),
   );
   host.signal.throwIfAborted();
-  throwAll(plans.flatMap((each) => (each.status === "rejected" ? asKoError(each.reason) : [])));
   const lines: string[] = [];
-  for (const each of plans) if (each.status === "fulfilled") lines.push(`${await publish(each.value, run)}\n`);
+  for (const each of settledValues(plans)) lines.push(`${await publish(each, run)}\n`);
   return lines.join("");
 }
 
@@ -360,10 +359,4 @@ async function wantsSbom(
   const repository = findSbomRepository(context.host.env) ?? reference;
   const registry = await resources.registry();
   return (await registry.findManifest(repository, sbomTag(before), { push: true })) !== undefined;
-}
-
-/** @throws the error itself, if it is a broken invariant */
-function asKoError(error: unknown): KoError {
-  if (error instanceof KoError) return error;
-  throw error;
 }

@@ -11,6 +11,7 @@ import {
   KoErrors,
   messageOf,
   printable,
+  settledValues,
   showInvisible,
   RegistryError,
   UsageError,
@@ -247,5 +248,22 @@ describe("isMissing()", () => {
 
   test("of an error without a code", () => {
     expect(isMissing(new Error("ENOENT"))).toBe(false);
+  });
+});
+
+describe("settledValues()", () => {
+  const ends = (...works: readonly Promise<string>[]): Promise<readonly PromiseSettledResult<string>[]> =>
+    Promise.allSettled(works);
+
+  test("returns the values, or throws all failures together", async () => {
+    const [one, two] = [new KoError("one"), new KoError("two")];
+    expect(settledValues(await ends(Promise.resolve("a"), Promise.resolve("b")))).toEqual(["a", "b"]);
+    const single = await ends(Promise.reject(one), Promise.resolve("b"));
+    expect(() => settledValues(single)).toThrow(one);
+    const both = await ends(Promise.reject(one), Promise.reject(two));
+    expect(() => settledValues(both)).toThrow(KoErrors);
+    const fault = new RangeError("a fault of ours");
+    const broken = await ends(Promise.reject(one), Promise.reject(fault));
+    expect(() => settledValues(broken)).toThrow(fault);
   });
 });
