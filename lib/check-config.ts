@@ -32,7 +32,7 @@ export interface ReadSettingsOptions {
   readonly host: Host;
   readonly log: Log;
   readonly findings: Findings;
-  readonly naming: Naming;
+  readonly naming: Naming | undefined;
   /** `-L` */
   readonly local: boolean;
   /** The values of `--platform`. */
@@ -61,10 +61,15 @@ export async function readSettings(options: ReadSettingsOptions): Promise<Checke
   const destination = await findings.collect("destination", () =>
     planDestination(
       { ...flags, tags: { names: [], only: false }, compression: undefined, sbom: undefined },
-      { dockerRepo, cwd: host.cwd, env: host.env },
+      { ...config, dockerRepo, cwd: host.cwd, env: host.env },
     ),
   );
   if (config === undefined) return undefined;
+  // A profile that is not chosen now will be.
+  for (const profile of config.profiles) {
+    const chosen = { ...host, env: { ...host.env, KO_PROFILE: profile } };
+    if (host.env["KO_PROFILE"] !== profile) await findings.collect("config", () => loadConfig(chosen));
+  }
   for (const warning of config.warnings) findings.add(warning, { rule: "config", severity: "warning" });
   const platforms = await findings.collect("config", () =>
     choosePlatforms(options.platforms, { defaults: config.defaultPlatforms, env: host.env }),
@@ -80,7 +85,7 @@ export async function readSettings(options: ReadSettingsOptions): Promise<Checke
     config,
     setups,
     repository: destination?.repository ?? "",
-    naming: destination?.naming ?? naming,
+    naming: destination?.naming ?? naming ?? "md5",
     isLocal: destination?.places.some(isLocal) ?? false,
     platform: first === undefined || first === ALL_PLATFORMS ? undefined : parsePlatform(first),
   };

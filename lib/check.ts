@@ -37,7 +37,8 @@ export interface CheckRequest {
   readonly args: readonly string[];
   /** The values of `--platform`. */
   readonly platforms: readonly string[];
-  readonly naming: Naming;
+  /** Undefined without a flag. */
+  readonly naming: Naming | undefined;
   /** `-L` */
   readonly local: boolean;
   /** `--json` */

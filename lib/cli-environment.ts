@@ -34,6 +34,7 @@ const IMAGE_VARIABLES = {
 const GO_VARIABLES = {
   KO_CONFIG_PATH:
     "Configuration file, the directory of .ko.yaml, or auto: the nearest one up to the root of the repository. (default: the working directory)",
+  KO_PROFILE: "Entry of profiles in .ko.yaml whose settings count.",
   KO_DEFAULTENV: "Variables for go, NAME=VALUE, separated by blanks. Overrides defaultEnv in .ko.yaml.",
   KO_DEFAULTFLAGS: "Flags of go build, separated by blanks. Overrides defaultFlags in .ko.yaml.",
   KO_DEFAULTLDFLAGS: "Flags of the Go linker, separated by blanks. Overrides defaultLdflags in .ko.yaml.",

@@ -4,9 +4,10 @@ import { CONFIG_FLAGS } from "./cli-flag-groups.ts";
 /** The flags of `ko base`. */
 export const BASE_FLAGS: Pick<
   typeof CONFIG_FLAGS,
-  "config" | "platform" | "insecure-registry" | "json" | "verbose" | "quiet"
+  "config" | "profile" | "platform" | "insecure-registry" | "json" | "verbose" | "quiet"
 > = {
   config: CONFIG_FLAGS.config,
+  profile: CONFIG_FLAGS.profile,
   platform: CONFIG_FLAGS.platform,
   "insecure-registry": CONFIG_FLAGS["insecure-registry"],
   json: CONFIG_FLAGS.json,

@@ -361,7 +361,7 @@ export const INIT_FLAGS: typeof CONSENT_FLAGS & typeof GLOBAL_FLAGS = { ...CONSE
 /** The flags of `ko check`: those that decide which faults there are. */
 export const CHECK_COMMAND_FLAGS: Pick<typeof INPUT_FLAGS, "filename" | "recursive" | "selector"> &
   Pick<typeof NAME_FLAGS, "preserve-import-paths" | "base-import-paths" | "bare"> &
-  Pick<typeof PUBLISH_FLAGS, "config" | "local"> &
+  Pick<typeof PUBLISH_FLAGS, "config" | "profile" | "local"> &
   Pick<typeof BUILD_FLAGS, "platform"> &
   typeof OUTPUT_FLAGS &
   typeof GLOBAL_FLAGS = {
@@ -372,6 +372,7 @@ export const CHECK_COMMAND_FLAGS: Pick<typeof INPUT_FLAGS, "filename" | "recursi
   "base-import-paths": NAME_FLAGS["base-import-paths"],
   bare: NAME_FLAGS.bare,
   config: PUBLISH_FLAGS.config,
+  profile: PUBLISH_FLAGS.profile,
   local: PUBLISH_FLAGS.local,
   platform: BUILD_FLAGS.platform,
   ...OUTPUT_FLAGS,

@@ -8,6 +8,12 @@ export const PUBLISH_FLAGS = {
     completes: "file",
     help: "Read this configuration file, or with auto the nearest .ko.yaml from here up to the root of the repository. Overrides KO_CONFIG_PATH.",
   },
+  profile: {
+    kind: "text",
+    default: "",
+    placeholder: "NAME",
+    help: "Use the settings of this entry of profiles in .ko.yaml over those at its top. Overrides KO_PROFILE.",
+  },
   push: {
     kind: "bool",
     default: true,

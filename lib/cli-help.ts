@@ -25,7 +25,7 @@ const [LEAST_COLUMNS, MOST_COLUMNS] = [40, 100];
 export const FLAG_GROUPS: readonly (readonly [heading: string, flags: FlagTable])[] = [
   group(
     "What to build",
-    "all changed-since config filename recursive kustomize selector strict platform ldflags disable-optimizations debug debug-continue " +
+    "all changed-since config profile filename recursive kustomize selector strict platform ldflags disable-optimizations debug debug-continue " +
       "debug-port watch wait logs swap swap-context",
   ),
   group(

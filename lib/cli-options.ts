@@ -251,7 +251,7 @@ function checkTags(tags: readonly string[], flags: BuildFlags): void {
 
 /** Chooses how images are named; warns of flags that another one beats. */
 export function chooseNaming(flags: Pick<BuildFlags, "preserve-import-paths" | "base-import-paths" | "bare">): {
-  readonly naming: Naming;
+  readonly naming: Naming | undefined;
   readonly warnings: readonly string[];
 } {
   const choices = [
@@ -260,7 +260,7 @@ export function chooseNaming(flags: Pick<BuildFlags, "preserve-import-paths" | "
     ["bare", "bare"],
   ] as const;
   const [chosen, ...ignored] = choices.filter(([, flag]) => flags[flag]);
-  if (chosen === undefined) return { naming: "md5", warnings: [] };
+  if (chosen === undefined) return { naming: undefined, warnings: [] };
   const [naming, flag] = chosen;
   return { naming, warnings: ignored.map(([, other]) => `--${other} has no effect: --${flag} takes precedence`) };
 }

@@ -16,24 +16,19 @@ import { createLog } from "./log.ts";
  * @throws {KoError} For every failure that a user can cause.
  */
 export async function runCommandLine(argv: readonly string[], outside: Host): Promise<number> {
-  let host = outside;
   const [hidden, ...words] = argv;
   if (hidden === "__complete") {
     const { complete, formatCompletion } = await import("./cli-completion.ts");
-    return print(host, formatCompletion(await complete(words, host)));
+    return print(outside, formatCompletion(await complete(words, outside)));
   }
   const auth = findAuth(argv);
-  if (auth?.isOwn === true) return (await import("./cli-auth.ts")).runAuth(auth.words, host);
+  if (auth?.isOwn === true) return (await import("./cli-auth.ts")).runAuth(auth.words, outside);
   const invocation = parseCommandLine(auth?.words ?? argv);
   if (invocation.command === "help") {
     const { formatTopic } = await import("./cli-help.ts");
-    return print(host, formatTopic(invocation.topic, host.stdoutColumns));
+    return print(outside, formatTopic(invocation.topic, outside.stdoutColumns));
   }
-  const { flags: all } = invocation;
-  if (("offline" in all && all.offline) || host.env["KO_OFFLINE"]) {
-    host = { ...host, env: (await import("./offline.ts")).offlineEnvironment(host.env) };
-  }
-  if ("config" in all && all.config !== "") host = { ...host, env: { ...host.env, KO_CONFIG_PATH: all.config } };
+  const host = await hostFor(invocation.flags, outside);
   // Asking for the terminal loads a module of Bun that few commands need.
   const style = { warning: (text: string): string => styleOf(host).warning(text) };
   const log = createLog(logLevelOf(invocation.flags), (text) => host.err(text), { style });
@@ -94,6 +89,22 @@ export async function runCommandLine(argv: readonly string[], outside: Host): Pr
     case "version":
       return print(host, `${await (await import("./version.ts")).koVersion(host)}\n`);
   }
+}
+
+/** The outside as flags change it that stand for variables. */
+async function hostFor(
+  flags: { readonly verbose: boolean; readonly config?: string; readonly offline?: boolean; readonly profile?: string },
+  host: Host,
+): Promise<Host> {
+  const { config = "", offline = false, profile = "" } = flags;
+  const named = {
+    ...(config === "" ? {} : { KO_CONFIG_PATH: config }),
+    ...(profile === "" ? {} : { KO_PROFILE: profile }),
+  };
+  const isChanged = config !== "" || profile !== "";
+  const chosen = isChanged ? { ...host, env: { ...host.env, ...named } } : host;
+  if (!offline && !host.env["KO_OFFLINE"]) return chosen;
+  return { ...chosen, env: (await import("./offline.ts")).offlineEnvironment(chosen.env) };
 }
 
 /** @throws {UsageError} If the only word is the name of a file or folder, which kubectl takes for that of an object. */

@@ -4,7 +4,7 @@
  * As in the original, the environment takes precedence over the file. Unlike there, misspelled keys and malformed JSON
  * are errors.
  */
-import { dirname, join, relative, resolve } from "node:path";
+import { dirname, relative, resolve } from "node:path";
 import {
   type BuildEntry,
   type BuildWords,
@@ -24,6 +24,9 @@ import {
   splitList,
 } from "./config-file.ts";
 import { type ImageWords, readImage } from "./config-image.ts";
+import { moveBase, moveEntry, moveOverrides } from "./config-move.ts";
+import { type PlaceSettings, readNaming, readRepo, readSbom } from "./config-places.ts";
+import { listProfiles, readProfile } from "./config-profiles.ts";
 import { addUserRegistries, readRegistries, type Registries } from "./config-registries.ts";
 import { checkKeys, KeyNotes } from "./config-keys.ts";
 import { findNearest, UsageError } from "./errors.ts";
@@ -49,12 +52,16 @@ export interface Config {
   readonly cache: CacheSettings;
   /** `registries:`, and the user's own. */
   readonly registries: Registries;
+  /** The names of `profiles:`. */
+  readonly profiles: readonly string[];
   /** `SOURCE_DATE_EPOCH`: the creation time of images, in seconds since 1970. */
   readonly sourceDateEpoch: number | undefined;
   /** `KO_DATA_DATE_EPOCH`: the modification time of kodata files, in seconds since 1970. */
   readonly koDataDateEpoch: number | undefined;
-  /** `KO_DOCKER_REPO`, unchecked; undefined if empty. */
+  /** `KO_DOCKER_REPO`, unchecked, else `repo` of the file; undefined if both are empty. */
   readonly dockerRepo: string | undefined;
+  /** `repo`, `naming` and `sbom` of the file. */
+  readonly places: PlaceSettings;
   /** `KO_GO_PATH`: a program on PATH, or a path. */
   readonly goPath: string;
   /** The absolute path of the configuration file. */
@@ -100,7 +107,13 @@ export const KEYS = [
   "image",
   "registries",
   "cache",
+  "repo",
+  "naming",
+  "sbom",
+  "profiles",
 ] as const;
+
+const PROFILE_KEYS = KEYS.filter((key) => key !== "profiles");
 
 /**
  * Reads the configuration of a run.
@@ -110,7 +123,14 @@ export const KEYS = [
  */
 export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promise<Config> {
   const path = await findConfigFile({ env, cwd });
-  const file = path === undefined ? NO_SETTINGS : readSettings((await readConfigFile(path, cwd)).root, dirname(path));
+  const profile = env["KO_PROFILE"] || undefined;
+  if (profile !== undefined && path === undefined) {
+    throw new UsageError(`Cannot use profile "${profile}": there is no .ko.yaml that could have it`);
+  }
+  const file =
+    path === undefined
+      ? NO_SETTINGS
+      : readSettings((await readConfigFile(path, cwd)).root, { folder: dirname(path), profile });
   const isFound = env["KO_CONFIG_PATH"] === AUTO && path !== undefined;
   // Paths in a file that was searched for are relative to its folder.
   const move = isFound && dirname(path) !== cwd ? { from: relative(cwd, dirname(path)) } : undefined;
@@ -140,9 +160,11 @@ export async function loadConfig({ env, cwd }: Pick<Host, "env" | "cwd">): Promi
     image: file.image,
     registries,
     cache: file.cache,
+    profiles: file.profiles,
     sourceDateEpoch: readEpoch(env, "SOURCE_DATE_EPOCH"),
     koDataDateEpoch: readEpoch(env, "KO_DATA_DATE_EPOCH"),
-    dockerRepo: env["KO_DOCKER_REPO"] || undefined,
+    dockerRepo: env["KO_DOCKER_REPO"] || file.places.repo?.value,
+    places: file.places,
     goPath: readGoPath(env),
     source: path,
     origins: {
@@ -213,37 +235,11 @@ function tellOfAbove(cwd: string): readonly string[] {
   return [`${relative(cwd, above)} is not read, as it is above the working directory: --config=auto reads it`];
 }
 
-/** The way from the working directory to the folder of a configuration file. */
-interface Move {
-  readonly from: string;
-}
-
-function moveEntry(entry: BuildEntry, { from }: Move): BuildEntry {
-  const { dir, name, where } = entry;
-  const moved = join(from, (dir?.value ?? "").replace(/^\/+/, "") || ".");
-  return { ...entry, dir: { where, setting: `dir of ${name}`, ...dir, value: moved } };
-}
-
-/** An OCI layout with a relative path is moved; all other bases are names. */
-function moveBase<T extends Setting<string> | undefined>(base: T, move: Move | undefined): T {
-  if (base === undefined || move === undefined) return base;
-  return { ...base, value: moveLayout(base.value, move) };
-}
-
-function moveOverrides(overrides: FileSettings["baseImageOverrides"], move: Move | undefined): typeof overrides {
-  if (move === undefined) return overrides;
-  return overrides.map(({ value: [importPath, base], where }) => ({
-    value: [importPath, moveLayout(base, move)],
-    where,
-  }));
-}
-
-function moveLayout(base: string, { from }: Move): string {
-  return base.replace(/^oci:(?!\/|[A-Za-z]:[\\/])/, `oci:${from}/`);
-}
-
 /** The settings of a file, checked by type only. */
-interface FileSettings extends Pick<Config, "builds" | "cache" | "defaults" | "image" | "registries" | "warnings"> {
+interface FileSettings extends Pick<
+  Config,
+  "builds" | "cache" | "defaults" | "image" | "places" | "profiles" | "registries" | "warnings"
+> {
   readonly defaultBaseImage: Setting<string> | undefined;
   /** Pairs of an import path, as written, and a base image. */
   readonly baseImageOverrides: readonly Setting<readonly [string, string]>[];
@@ -259,16 +255,25 @@ const NO_SETTINGS: FileSettings = {
   image: {},
   registries: new Map(),
   cache: { reuse: undefined },
+  places: {},
+  profiles: [],
   warnings: [],
 };
 
+interface ReadSettingsOptions {
+  /** The absolute path of the file's folder. */
+  readonly folder: string;
+  /** The chosen profile. */
+  readonly profile: string | undefined;
+}
+
 /**
- * @param folder the absolute path of the file's folder
  * @throws {UsageError | KoErrors} With all mistakes.
  */
-function readSettings(root: ConfigValue, folder: string): FileSettings {
+function readSettings(root: ConfigValue, { folder, profile }: ReadSettingsOptions): FileSettings {
   const notes = new KeyNotes();
-  const entries = checkKeys(root.entries("the file"), { known: KEYS, section: "ko", notes });
+  const all = checkKeys(root.entries("the file"), { known: KEYS, section: "ko", notes });
+  const entries = new Map([...all, ...readProfile(all.get("profiles"), { known: PROFILE_KEYS, notes, profile })]);
   const read = <T>(key: (typeof KEYS)[number], work: (value: ConfigValue, where: string) => T): T | undefined => {
     const entry = entries.get(key);
     if (entry === undefined || entry.value.isNull) return undefined;
@@ -285,6 +290,12 @@ function readSettings(root: ConfigValue, folder: string): FileSettings {
       ldflags: read("defaultLdflags", (value) => readDefault(value, "ldflags", "defaultLdflags")),
     },
     image: read("image", (value) => readImage(value, { name: "image", notes })) ?? {},
+    profiles: listProfiles(all.get("profiles")),
+    places: {
+      repo: read("repo", readRepo),
+      naming: read("naming", readNaming),
+      sbom: read("sbom", readSbom),
+    },
     cache: read("cache", (value) => readCache(value, notes)) ?? NO_SETTINGS.cache,
     registries:
       read("registries", (value) => readRegistries(value, { folder, name: "registries", notes })) ?? new Map(),

@@ -78,8 +78,11 @@ async function listChecks(
   options: DoctorOptions & { readonly userAgent: string },
 ): Promise<readonly Check[]> {
   const { insecureRegistry, kubectl, userAgent } = options;
-  const { repository, target } = readRepository(host, options);
   const config = await readConfig(host);
+  const { repository, target } = readRepository(
+    config.value?.dockerRepo ?? (host.env["KO_DOCKER_REPO"] || undefined),
+    options,
+  );
   const local = target?.local;
   const isRemote = target !== undefined && local === undefined;
   const registries: RegistryCheckOptions = {
@@ -141,12 +144,12 @@ async function listChecks(
 
 /** Where images go, as `KO_DOCKER_REPO` and `-L` say. */
 function readRepository(
-  { env }: Host,
+  dockerRepo: string | undefined,
   { local }: Pick<DoctorOptions, "local">,
 ): { readonly repository: readonly Finding[]; readonly target: Target | undefined } {
   const name = "repository";
   try {
-    const target = readTarget(local ? "ko.local" : env["KO_DOCKER_REPO"]);
+    const target = readTarget(local ? "ko.local" : dockerRepo);
     if (target === undefined) {
       const message = "KO_DOCKER_REPO is not set: there is no registry to push to";
       const hint = "export KO_DOCKER_REPO=registry.example.com/me, or pass -L for the local daemon";

@@ -125,11 +125,7 @@ export class Pipeline implements AsyncDisposable {
    */
   static async open(options: PipelineOptions): Promise<Pipeline> {
     const { build, config, host, log } = options;
-    const destination = await planDestination(build.publish, {
-      dockerRepo: config.dockerRepo,
-      cwd: host.cwd,
-      env: host.env,
-    });
+    const destination = await planDestination(build.publish, { ...config, cwd: host.cwd, env: host.env });
     for (const warning of destination.warnings) log.warn(warning);
     const { debug, disableOptimizations, image, ldflags } = build;
     const isDebugged = debug === undefined ? undefined : (await import("./go-delve.ts")).isDebuggable;

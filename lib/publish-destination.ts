@@ -33,7 +33,8 @@ export interface TagRule {
 
 /** The flags that say where images go, each checked for itself. */
 export interface PublishFlags {
-  readonly naming: Naming;
+  /** Undefined without a flag. @default md5 */
+  readonly naming: Naming | undefined;
   readonly tags: TagRule;
   /** `--oci-layout-path`, `--tarball`, `--oci-archive`, in this order. Paths are as the user wrote them. */
   readonly files: readonly FilePlace[];
@@ -101,6 +102,11 @@ export interface Target {
 
 export interface PlanDestinationOptions {
   readonly dockerRepo: string | undefined;
+  /** What the configuration says of names and SBOMs. @default nothing */
+  readonly places?: {
+    readonly naming?: { readonly value: Naming } | undefined;
+    readonly sbom?: { readonly value: "spdx" | "none" } | undefined;
+  };
   readonly cwd: string;
   readonly env: Host["env"];
 }
@@ -119,7 +125,9 @@ const LOCAL_HOSTS: Readonly<Record<string, LocalTarget>> = {
  * @throws {UsageError} If there is no place to publish to, a name is malformed, or a file could not be written later.
  */
 export async function planDestination(flags: PublishFlags, options: PlanDestinationOptions): Promise<Destination> {
-  const { cwd, env } = options;
+  const { cwd, env, places: settings = {} } = options;
+  const naming = flags.naming ?? settings.naming?.value ?? "md5";
+  const sbom = flags.sbom?.isExplicit === false && settings.sbom?.value === "none" ? undefined : flags.sbom;
   const target = readTarget(flags.local ? "ko.local" : options.dockerRepo);
   const { repository = "", host, local } = target ?? {};
   // As in the original, --push=false is about registries: -L and ko.local load all the same.
@@ -145,7 +153,7 @@ export async function planDestination(flags: PublishFlags, options: PlanDestinat
   return {
     repository,
     // Images of the local daemon have readable names; the hash only keeps repositories of registries apart.
-    naming: local === "daemon" && flags.naming === "md5" ? "preserve" : flags.naming,
+    naming: local === "daemon" && naming === "md5" ? "preserve" : naming,
     tags: flags.tags,
     places,
     also: also.map((other) => other.repository),
@@ -154,7 +162,7 @@ export async function planDestination(flags: PublishFlags, options: PlanDestinat
       flags.insecureRegistry && host !== undefined && local === undefined
         ? [host, ...also.map((other) => other.host)]
         : [],
-    sbom: planSbom(flags.sbom, places),
+    sbom: planSbom(sbom, places),
     ...chooseCompression(flags.compression, places),
   };
 }

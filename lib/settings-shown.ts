@@ -3,6 +3,8 @@
  */
 import type { Word } from "./config-file.ts";
 import type { RenderedWord } from "./go-setup.ts";
+import type { Place } from "./publish-destination.ts";
+import { splitHost } from "./reference.ts";
 import { Secrets } from "./url.ts";
 
 /** A word of `go build`. */
@@ -96,4 +98,22 @@ function isOfFile({ file }: Word): boolean {
 
 function nameOf(text: string): string {
   return text.slice(0, text.indexOf("="));
+}
+
+/** A place that images go to, in words. */
+export function describePlace(place: Place, repository: string): string {
+  switch (place.kind) {
+    case "registry":
+      return `registry ${splitHost(`${repository}/x`).host ?? "docker.io"}`;
+    case "layout":
+      return `OCI layout ${place.path}`;
+    case "oci-archive":
+      return `OCI archive ${place.file === "-" ? "on stdout" : place.file}`;
+    case "tarball":
+      return `tarball ${place.file === "-" ? "on stdout" : place.file}`;
+    case "daemon":
+      return "local Docker or podman daemon";
+    default:
+      return `${place.kind} cluster`;
+  }
 }

@@ -32,8 +32,8 @@ import type { Log } from "./log.ts";
 import { ALL_PLATFORMS, formatPlatform, parsePlatform, type Platform } from "./oci.ts";
 import { reuseOf } from "./pipeline-plans.ts";
 import { type Destination, isLocal, type Place, planDestination } from "./publish-destination.ts";
-import { nameAll, splitHost } from "./reference.ts";
-import { type ShownVariable, type ShownWord, showVariable, showWord } from "./settings-shown.ts";
+import { nameAll } from "./reference.ts";
+import { describePlace, type ShownVariable, type ShownWord, showVariable, showWord } from "./settings-shown.ts";
 
 /** A value, and the flag, the variable or the place in `.ko.yaml` that it is from. */
 export interface From<T> {
@@ -143,7 +143,7 @@ export async function readSettings(
   const config = await loadConfig(host);
   const hasPlace = config.dockerRepo !== undefined || build.publish.local || build.publish.files.length > 0;
   const publish = hasPlace ? build.publish : { ...build.publish, push: false };
-  const destination = await planDestination(publish, { dockerRepo: config.dockerRepo, cwd: host.cwd, env: host.env });
+  const destination = await planDestination(publish, { ...config, cwd: host.cwd, env: host.env });
   const isDebugged = build.debug === undefined ? undefined : (await import("./go-delve.ts")).isDebuggable;
   const { disableOptimizations, image, ldflags } = build;
   const go: GoOptions = { host, log, go: config.goPath };
@@ -267,21 +267,26 @@ class SettingsReader {
 
   #fromNaming(): string {
     const { build, config, given } = this.#options;
-    const isNamed = build.publish.local || config.dockerRepo !== undefined;
-    const repository = build.publish.local ? "--local" : isNamed ? "KO_DOCKER_REPO" : "KO_DOCKER_REPO is not set";
-    const flag = { preserve: "preserve-import-paths", base: "base-import-paths", bare: "bare", md5: "" }[
-      build.publish.naming
-    ];
-    return given.has(flag) ? `${repository}, --${flag}` : repository;
+    const flags = { preserve: "preserve-import-paths", base: "base-import-paths", bare: "bare", md5: "" };
+    const flag = build.publish.naming === undefined ? "" : flags[build.publish.naming];
+    const how = given.has(flag) ? `--${flag}` : config.places.naming?.where;
+    return [this.#fromRepository(), how].filter((part) => part !== undefined).join(", ");
+  }
+
+  #fromRepository(): string {
+    const { build, config, host } = this.#options;
+    if (build.publish.local) return "--local";
+    if (host.env["KO_DOCKER_REPO"]) return "KO_DOCKER_REPO";
+    return config.places.repo?.where ?? "KO_DOCKER_REPO is not set";
   }
 
   #destinations(): readonly From<string>[] {
     const { build, config, destination, given } = this.#options;
-    const { insecureRegistry, local } = build.publish;
+    const { insecureRegistry } = build.publish;
     const from = (place: Place): string => {
       if (place.kind === "layout") return "--oci-layout-path";
       if (place.kind === "tarball" || place.kind === "oci-archive") return `--${place.kind}`;
-      return local ? "--local" : "KO_DOCKER_REPO";
+      return this.#fromRepository();
     };
     const places = destination.places.map((place) => {
       const value = describePlace(place, destination.repository);
@@ -300,6 +305,8 @@ class SettingsReader {
     const { build, destination, given } = this.#options;
     if (build.publish.sbom === undefined) return { value: "none", from: "--sbom" };
     const { sbom } = destination;
+    const setting = this.#options.config.places.sbom;
+    if (setting?.value === "none" && !build.publish.sbom.isExplicit) return { value: "none", from: setting.where };
     if (sbom === undefined) return { value: "none", from: "no destination takes one" };
     const places = [
       sbom.registry ? "beside the image" : [],
@@ -418,23 +425,6 @@ function asWord({ reads, text, word }: ImageValue): RenderedWord {
 
 /** Variables of go and of its compilers that decide the bytes of programs. */
 const IS_GO_VARIABLE = /^(?:GO|CGO_|CC$|CXX$|FC$|AR$|PKG_CONFIG)/;
-
-function describePlace(place: Place, repository: string): string {
-  switch (place.kind) {
-    case "registry":
-      return `registry ${splitHost(`${repository}/x`).host ?? "docker.io"}`;
-    case "layout":
-      return `OCI layout ${place.path}`;
-    case "oci-archive":
-      return `OCI archive ${place.file === "-" ? "on stdout" : place.file}`;
-    case "tarball":
-      return `tarball ${place.file === "-" ? "on stdout" : place.file}`;
-    case "daemon":
-      return "local Docker or podman daemon";
-    default:
-      return `${place.kind} cluster`;
-  }
-}
 
 function formatCompression(compression: Compression): string {
   return compression.kind === "gzip" ? `gzip:${compression.level}` : compression.kind;

@@ -203,14 +203,14 @@ export class WatchedPrograms {
 
   async #openPipeline({ cache, host, log, timing }: RoundContext, warnings: RunWarnings): Promise<WatchedPipeline> {
     const { build, nodes, openPipeline = (options) => Pipeline.open(options) } = this.#options;
+    const config = await loadConfig(host);
     try {
       cache.get();
-      const { cwd, env } = host;
-      await planDestination(build.publish, { dockerRepo: env["KO_DOCKER_REPO"] || undefined, cwd, env });
+      await planDestination(build.publish, { ...config, cwd: host.cwd, env: host.env });
     } catch (error) {
       throw error instanceof UsageError ? new FatalError(error) : error;
     }
-    return openPipeline({ cache, host, log, timing, warnings, config: await loadConfig(host), build, nodes });
+    return openPipeline({ cache, host, log, timing, warnings, config, build, nodes });
   }
 
   /**

@@ -14,6 +14,7 @@ const BUILD_DEFAULTS = {
   tags: ["latest"],
   "tag-only": false,
   config: "",
+  profile: "",
   push: true,
   "also-push": [],
   reuse: "commit",

@@ -14,7 +14,7 @@ function read(...flags: readonly string[]): BuildOptions {
 const word = (flag: string, value: string): Word => ({ value, where: flag, setting: flag });
 
 const PUBLISH: PublishFlags = {
-  naming: "md5",
+  naming: undefined,
   tags: { names: ["latest"], only: false },
   files: [],
   imageRefs: undefined,

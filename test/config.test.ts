@@ -21,6 +21,8 @@ const DEFAULTS: Settings = {
   image: {},
   registries: new Map(),
   cache: { reuse: undefined },
+  places: {},
+  profiles: [],
   sourceDateEpoch: undefined,
   koDataDateEpoch: undefined,
   dockerRepo: undefined,
@@ -174,6 +176,48 @@ describe("loadConfig()", () => {
     ["an empty KO_CONFIG_PATH as none", { ".ko.yaml": "" }, { KO_CONFIG_PATH: "" }, "DIR/.ko.yaml"],
   ])("finds %s", async (_, files, env, source) => {
     expect(await load(files, env)).toEqual({ ...DEFAULTS, source });
+  });
+
+  describe("profiles", () => {
+    const yaml =
+      "repo: registry.lan/team\nnaming: bare\ndefaultFlags: [-v]\nprofiles:\n  dev: {repo: kind.local, defaultFlags: [-race]}\n  release: {sbom: none}\n";
+
+    test.each<[string, Env, readonly (string | undefined)[]]>([
+      ["none", {}, ["registry.lan/team", "bare", undefined, "-v"]],
+      ["one", { KO_PROFILE: "dev" }, ["kind.local", "bare", undefined, "-race"]],
+      ["another", { KO_PROFILE: "release" }, ["registry.lan/team", "bare", "none", "-v"]],
+      ["the variable before both", { KO_PROFILE: "dev", KO_DOCKER_REPO: "me" }, ["me", "bare", undefined, "-race"]],
+    ])("%s", async (_, env, wanted) => {
+      using tree = writeTree({ ".ko.yaml": yaml });
+      const { defaults, dockerRepo, places, profiles } = await loadConfig({ env, cwd: tree.path });
+      const flags = defaults.flags?.map(({ value }) => value).join(" ");
+      const found: readonly (string | undefined)[] = [dockerRepo, places.naming?.value, places.sbom?.value, flags];
+      expect(found).toEqual(wanted);
+      expect(profiles).toEqual(["dev", "release"]);
+    });
+
+    test.each<[string, Env, string]>([
+      [yaml, { KO_PROFILE: "prod" }, 'Cannot use profile "prod": the file has dev, release'],
+      ["", { KO_PROFILE: "dev" }, 'Cannot use profile "dev": the file has no profiles'],
+      [
+        "profiles: {a: {nameing: bare}}\n",
+        {},
+        '.ko.yaml:1:16: "nameing" is not a setting of ko, the nearest is "naming"',
+      ],
+      ["profiles: {a: {naming: base}}\n", { KO_PROFILE: "a" }, '.ko.yaml:1:24: naming: "base" is not a choice'],
+      [
+        "repo: https://r.io/x\n",
+        {},
+        'Cannot use .ko.yaml:1:7: repo="https://r.io/x": it is a URL, leave out "https://"',
+      ],
+      ["profiles: 7\n", {}, "profiles is a number, wanted a map"],
+    ])("refuses %j with %j", async (text, env, message) => {
+      expect(await load({ ".ko.yaml": text }, env)).toContain(message);
+    });
+
+    test("wants a file", async () => {
+      expect(await load({}, { KO_PROFILE: "dev" })).toContain('Cannot use profile "dev": there is no .ko.yaml');
+    });
   });
 
   describe("in a subfolder", () => {

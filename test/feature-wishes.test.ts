@@ -445,4 +445,31 @@ describe.skipIf(programs === undefined)("where the configuration is", () => {
     },
     PATIENCE,
   );
+
+  test(
+    "#627, #1228, #453: the repository and the names are in the file, a profile has others, and the variable comes first",
+    async () => {
+      const repo = `${registry.host}/from-file-${crypto.randomUUID()}`;
+      const config = `defaultBaseImage: ko.builtin/static\nrepo: ${repo}\nnaming: base-import-paths\nsbom: none\nprofiles:\n  dev: {naming: bare, repo: ${repo}/dev}\n`;
+      using bench = makeBench(FILES, { host: registry.host, config });
+      const push = async (env: Readonly<Record<string, string>>, ...flags: readonly string[]): Promise<string> => {
+        const { code, stderr, stdout } = await bench.ours(["build", ...flags, "./cmd/web"], { env });
+        if (code !== 0) throw new Error(stderr);
+        return `${stdout.replace(/@.*\n/, "")}${stderr.includes("Published SBOM") ? " with SBOM" : ""}`;
+      };
+      const none = { KO_DOCKER_REPO: "" };
+      expect(await push(none)).toBe(`${repo}/web`);
+      expect(await push(none, "--profile=dev")).toBe(`${repo}/dev`);
+      expect(await push({ ...none, KO_PROFILE: "dev" }, "-B", "--sbom=spdx")).toBe(`${repo}/dev/web with SBOM`);
+      expect(await push({})).toBe(`${bench.repository}/web`);
+      const shown = await bench.ours(["config", "--profile=dev", "./cmd/web"], { env: none });
+      expect(shown.stdout).toMatch(new RegExp(`image +${repo}/dev +# \\S+:6:\\d+, \\S+:6:\\d+`));
+      const wrong = await bench.ours(["build", "--profile=prod", "./cmd/web"], { env: none });
+      expect([wrong.code, wrong.stderr]).toEqual([
+        2,
+        expect.stringContaining('Cannot use profile "prod": the file has dev'),
+      ]);
+    },
+    PATIENCE,
+  );
 });

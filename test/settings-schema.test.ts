@@ -89,6 +89,10 @@ const GOOD: readonly string[] = [
   "image: {ports: 8080, volumes: /d, cmd: [], entrypointArgs: [a, 1, '']}\n",
   "image: {stopSignal: SIGRTMIN+3}\nbuilds:\n- image: {stopSignal: 9, x-a: 1}\n- main: ./b\n  image:\n",
   "builds:\n- binary: /manager\n- main: ./b\n  binary: /usr/local/bin/b.c\n- main: ./c\n  binary:\n",
+  "repo: registry.lan:5000/team\nnaming: base-import-paths\nsbom: none\n",
+  "repo: localhost:5000/\nnaming:\nsbom: spdx\n",
+  "profiles:\n",
+  "profiles: {dev: {repo: kind.local, naming: bare}, release: }\n",
   "cache:\n",
   "cache: {reuse: code, x-a: 1}\n",
   "cache: {reuse: }\n",
@@ -100,6 +104,16 @@ const GOOD: readonly string[] = [
 ];
 
 const BAD: readonly string[] = [
+  "repo: https://registry.lan/team\n",
+  "repo: registry.lan/Team\n",
+  "repo: me:secret@registry.lan/team\n",
+  "repo: ''\n",
+  "repo: 7\n",
+  "naming: base\n",
+  "naming: [bare]\n",
+  "sbom: cyclonedx\n",
+  "profiles: [dev]\n",
+  "profiles: {dev: bare}\n",
   "cache: code\n",
   "cache: {reuse: cod}\n",
   "cache: {reuse: true}\n",
