@@ -92,6 +92,8 @@ export function sbomPublisher(publisher: Publisher, options: SbomPublisherOption
           const repository = shared ?? parseRepository(name);
           // The registry is asked for both tags at the same time, the image's and the SBOM's.
           const memory = registry && recallSbom(built, { ...options, registry, repository });
+          // No earlier run has the SBOM of a new image: it is made while the image is pushed.
+          if (registry !== undefined && !hint.reused) void inBackground(make());
           const published = await sink.publish(built, hint);
           if (layout !== undefined) {
             await timed(async () => addToLayout(layout, await make(), { context, name }));

@@ -12,7 +12,7 @@ import { type Bench, makeBench } from "./helpers/world-bench.ts";
 import { commitTree, output } from "./helpers/world-programs.ts";
 
 const programs = findCounterparts(["docker-registry", "etcd", "kube-apiserver", "kubectl"]);
-const PATIENCE = 240_000;
+const PATIENCE = 480_000;
 const NAMES = ["a", "b", "c", "d", "e", "f", "g", "h", "i"] as const;
 const COMMITS = 10;
 /** A user's file may say that go stamps nothing. */
