@@ -220,7 +220,7 @@ describe("go install", () => {
     expect(failure).toMatchObject({
       message:
         `Cannot build Delve for linux/386 with go1.26.8: go install ${target} failed (exit code 1)\n` +
-        "go: github.com/go-delve/delve: https://REDACTED@proxy.example.com: module lookup disabled",
+        "go: github.com/go-delve/delve: https://proxy.example.com: module lookup disabled",
       hint: `Fetch it once where a module proxy can be reached: GOPROXY=https://proxy.golang.org go install ${target}`,
     });
   });
