@@ -5,7 +5,7 @@
 import { join } from "node:path";
 import { type Cache, keyOf } from "./cache.ts";
 import { KoError, RegistryError } from "./errors.ts";
-import { readChunks } from "./file.ts";
+import { readChunks, writeWhole } from "./file.ts";
 import type { ImageSource } from "./image.ts";
 import { isObject } from "./json.ts";
 import type { Log } from "./log.ts";
@@ -21,7 +21,7 @@ export interface RegistryReader extends Pick<Registry, "findManifest" | "getMani
 
 export interface RegistrySourceOptions {
   readonly reference: Repository;
-  /** Keeps what was read between runs. Undefined reads everything. */
+  /** Keeps manifests, configurations and layers between runs. @default the registry is asked for all of them */
   readonly cache: Cache | undefined;
   /** Whether the registry may not be asked: then everything is from the cache. @default false */
   readonly isOffline?: boolean;
@@ -96,7 +96,8 @@ class CachedSource implements ImageSource {
     const { mediaType, size } = read.descriptor;
     cache.keepBytes(read.bytes, read.descriptor.digest);
     cache.write(MANIFEST, hexOf(read.descriptor.digest), { mediaType, size, digest: read.descriptor.digest });
-    if (!isDigest(reference)) this.#keepTag(reference, read.descriptor.digest);
+    // The tag may have moved since its digest was read.
+    if (!isDigest(reference) && read.descriptor.digest !== digest) this.#keepTag(reference, read.descriptor.digest);
     return read;
   }
 
@@ -198,15 +199,7 @@ export async function keepLayer(
   const { digest, size } = layer.descriptor;
   if (cache.has({ digest, size })) return 0;
   const file = join(await cache.work(), `pulled-${hexOf(digest)}`);
-  const writer = Bun.file(file).writer();
-  try {
-    for await (const chunk of layer.open(signal)) {
-      await writer.write(chunk);
-      await writer.flush();
-    }
-  } finally {
-    await writer.end();
-  }
+  await writeWhole(file, layer.open(signal), signal);
   if (cache.keep(file, digest) === undefined) {
     throw new KoError(`Cannot keep layer ${digest} in the cache: it is larger than the cache, or the disk is full`, {
       hint: "Set KO_CACHE_MAX to a larger size, such as 20GB.",

@@ -2,7 +2,7 @@
  * `ko base pull`: reads whole base images into the cache, so that `--offline` finds them there.
  */
 import { createLimit } from "./async.ts";
-import { type Base, type BasePlatform, selectPlatforms } from "./base.ts";
+import { type Base, selectPlatforms } from "./base.ts";
 import { keepLayer } from "./base-registry.ts";
 import type { Cache } from "./cache.ts";
 import { KoError } from "./errors.ts";
@@ -34,15 +34,14 @@ export async function pullBase(base: Base, { cache, signal, wanted }: PullBaseOp
   }
   const platforms = await selectPlatforms(base, wanted.length === 0 ? [ALL_PLATFORMS] : wanted, createPlatformMatcher);
   const limit = createLimit(PULLS);
+  const images = await Promise.all(platforms.map((platform) => platform.image()));
+  const own = images.flatMap(({ layers }) => layers).filter(({ descriptor }) => !isForeignLayer(descriptor.mediaType));
+  // Platforms may share a layer.
+  const layers = new Map(own.map((layer) => [layer.descriptor.digest, layer]));
   const sizes = await Promise.all(
-    platforms.map(async (platform: BasePlatform) => {
-      const { layers } = await platform.image();
-      const own = layers.filter(({ descriptor }) => !isForeignLayer(descriptor.mediaType));
-      return Promise.all(own.map((layer) => limit(() => keepLayer(layer, { cache, signal }))));
-    }),
+    Array.from(layers.values(), (layer) => limit(() => keepLayer(layer, { cache, signal }))),
   );
-  const all = sizes.flat();
-  const read = all.reduce((sum, size) => sum + size, 0);
+  const read = sizes.reduce((sum, size) => sum + size, 0);
   const shown = platforms.map(({ platform }) => formatPlatform(platform)).join(", ");
   const state = read === 0 ? "there  " : "pulled ";
   return `${state} ${base.text} (${shown})${read === 0 ? "" : `: ${formatSize(read)}`}\n`;

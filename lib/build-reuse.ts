@@ -1,6 +1,6 @@
 /**
- * `reuse: code`: an image of an older commit is kept as long as no input of its program has changed since, although Go would
- * stamp another commit. Only what is there for the stamp may differ.
+ * `reuse: code`: an image of an older commit is kept as long as no input of its program has changed since. Go would stamp a
+ * newer commit into the program: the files of git that only this stamp is made of may differ.
  */
 import type { GitSeen } from "./build-inputs.ts";
 import { isInside } from "./file.ts";

@@ -32,7 +32,7 @@ import {
   runPrefix,
 } from "./cache-folder.ts";
 import { codeOf, messageOf } from "./errors.ts";
-import { lookAtLink, readChunks } from "./file.ts";
+import { hashFile, lookAtLink } from "./file.ts";
 import type { Host, TempFolder } from "./host.ts";
 import type { Log } from "./log.ts";
 import { type Digest, hexOf, isDigest } from "./oci.ts";
@@ -247,10 +247,8 @@ export class Cache implements AsyncDisposable {
   async take(kept: Kept, signal?: AbortSignal): Promise<string | undefined> {
     const file = join(await this.work(), `taken-${crypto.randomUUID()}`);
     if (!this.lend(kept, file)) return undefined;
-    const hash = new Bun.CryptoHasher("sha256");
     try {
-      for await (const chunk of readChunks(file, { signal })) hash.update(chunk);
-      if (hash.digest("hex") === hexOf(kept.digest)) return file;
+      if ((await hashFile(file, signal)) === hexOf(kept.digest)) return file;
     } catch (error) {
       signal?.throwIfAborted();
       this.#debug("read", error);

@@ -1,5 +1,4 @@
-/** Tables of the flags of publishing. */
-/** The flags that say where images go, and what may be asked for them. */
+/** The flags that say which configuration counts, where images go, and what may be asked for them. */
 export const PUBLISH_FLAGS = {
   config: {
     kind: "text",

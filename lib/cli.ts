@@ -91,7 +91,7 @@ export async function runCommandLine(argv: readonly string[], outside: Host): Pr
   }
 }
 
-/** The outside as flags change it that stand for variables. */
+/** The host, with the environment variables that flags such as `--config` and `--offline` set. */
 async function hostFor(
   flags: { readonly verbose: boolean; readonly config?: string; readonly offline?: boolean; readonly profile?: string },
   host: Host,

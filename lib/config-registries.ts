@@ -8,7 +8,7 @@ import { checkKeys, KeyNotes } from "./config-keys.ts";
 import { UsageError } from "./errors.ts";
 import { look } from "./file.ts";
 import type { HostRule } from "./http-hosts.ts";
-import type { Host } from "./host.ts";
+import { findConfigFolder, type Host } from "./host.ts";
 import { DOCKER_HUB, type Repository, whyBadHost, whyBadPath } from "./reference.ts";
 
 /** The settings of a registry. */
@@ -105,9 +105,8 @@ export function mirrorsOf(registries: Registries, repository: Repository): reado
 }
 
 function userFileOf(env: Host["env"]): string | undefined {
-  const home = env["HOME"] || env["USERPROFILE"];
-  const config = env["XDG_CONFIG_HOME"] || (home === undefined ? undefined : join(home, ".config"));
-  return config === undefined || config === "" ? undefined : join(config, "ko", USER_FILE);
+  const config = findConfigFolder(env);
+  return config === undefined ? undefined : join(config, "ko", USER_FILE);
 }
 
 /** As references have it: all names of Docker Hub are one. */

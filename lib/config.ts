@@ -229,6 +229,23 @@ export function parseBase(text: string, cwd: string): BaseName {
   return { kind: "registry", reference: parseReference(text) };
 }
 
+/**
+ * Reads the name of an image in a registry.
+ *
+ * @param options.action for the error, such as "rebase"
+ * @throws {UsageError} If it is malformed, or names an image elsewhere.
+ */
+export function parsePublished(
+  text: string,
+  { action, cwd }: { readonly action: string; readonly cwd: string },
+): Reference {
+  const spec = parseBase(text, cwd);
+  if (spec.kind === "registry" && spec.reference.host !== "ko.local") return spec.reference;
+  throw new UsageError(`Cannot ${action} "${text}": it is not in a registry`, {
+    hint: "Name a published image, such as registry.example.com/team/web:v1.",
+  });
+}
+
 function tellOfAbove(cwd: string): readonly string[] {
   const above = findAbove(cwd);
   if (above === undefined) return [];

@@ -260,7 +260,25 @@ export async function withLock<T>(
   }
 }
 
-async function writeWhole(target: string, chunks: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<void> {
+/** Returns the SHA-256 of a file, in hex. @throws {KoError} If it cannot be opened or read. */
+export async function hashFile(path: string, signal: AbortSignal | undefined): Promise<string> {
+  const hash = new Bun.CryptoHasher("sha256");
+  for await (const chunk of readChunks(path, { signal })) hash.update(chunk);
+  return hash.digest("hex");
+}
+
+/**
+ * Writes a file that others see only when it is complete.
+ *
+ * @param target is replaced
+ * @throws {KoError} If it cannot be written.
+ * @throws Errors of `chunks`.
+ */
+export async function writeWhole(
+  target: string,
+  chunks: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+): Promise<void> {
   const temporary = `${target}.${crypto.randomUUID()}.tmp`;
   try {
     const handle = await writing(target, () => open(temporary, "wx", 0o644));

@@ -117,7 +117,9 @@ export function createAdvice(here: Surroundings, options: CreateAdviceOptions): 
     argument.dir === undefined ? main.importPath : showPath(main.dir, host.cwd);
   return {
     platform: `${options.env["GOOS"]}/${options.env["GOARCH"]}`,
-    goprivate: settingsOf({ ...options, cwd: host.cwd }).get("GOPRIVATE"),
+    get goprivate() {
+      return settingsOf({ ...options, cwd: host.cwd }).get("GOPRIVATE");
+    },
     remedy: (argument) => {
       const owner = options.elsewhere.get(argument);
       return here.workspace !== undefined && owner !== undefined

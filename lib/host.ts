@@ -236,6 +236,12 @@ export function withSignal(host: Host, signal: AbortSignal): Host {
   };
 }
 
+/** The user's folder for settings: `$XDG_CONFIG_HOME`, else `~/.config`; undefined if no home directory is known. */
+export function findConfigFolder(env: Host["env"]): string | undefined {
+  const home = env["HOME"] || env["USERPROFILE"];
+  return env["XDG_CONFIG_HOME"] || (home ? join(home, ".config") : undefined);
+}
+
 /** Returns the hint for a program that is not on PATH. */
 export function installHint(program: string): string {
   return `Install ${program}, or add its directory to PATH.`;

@@ -8,6 +8,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { KoError } from "./errors.ts";
 import { readNames } from "./file.ts";
+import { findConfigFolder } from "./host.ts";
 
 /** The user's rule for a host. */
 export interface HostRule {
@@ -67,9 +68,8 @@ export async function readCertificates(
 }
 
 function foldersOf(env: Readonly<Record<string, string>>): readonly string[] {
-  const home = env["HOME"] || env["USERPROFILE"] || "";
-  const config = env["XDG_CONFIG_HOME"] || (home === "" ? "" : join(home, ".config"));
-  const own = config === "" ? [] : [join(config, "containers/certs.d"), join(config, "docker/certs.d")];
+  const config = findConfigFolder(env);
+  const own = config === undefined ? [] : [join(config, "containers/certs.d"), join(config, "docker/certs.d")];
   return [...own, ...SYSTEM_FOLDERS];
 }
 

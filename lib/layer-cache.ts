@@ -12,7 +12,7 @@ import { type Kept, keyOf, type RunContext } from "./cache.ts";
 import type { Compression, CompressionPool, EarlyCompression } from "./compress.ts";
 import { checkUnpacked } from "./compress-check.ts";
 import { KoError } from "./errors.ts";
-import { look, readChunks } from "./file.ts";
+import { hashFile, look, readChunks } from "./file.ts";
 import { markOf, Window } from "./fingerprint.ts";
 import type { ImageSink, Layer } from "./image.ts";
 import { isObject } from "./json.ts";
@@ -381,15 +381,9 @@ async function contentKey(
     if (pace.isDue) await pace.turn();
     const { content, ...entry } = whole;
     if (isStamp(whole)) parts.push(["stamp", entry.name]);
-    else parts.push(entry, content !== undefined && "path" in content ? await digestOfFile(content.path, signal) : "");
+    else parts.push(entry, content !== undefined && "path" in content ? await hashFile(content.path, signal) : "");
   }
   return keyOf(parts);
-}
-
-async function digestOfFile(path: string, signal: AbortSignal): Promise<string> {
-  const hash = new Bun.CryptoHasher("sha256");
-  for await (const chunk of readChunks(path, { signal })) hash.update(chunk);
-  return hash.digest("hex");
 }
 
 function isExpected({ descriptor, diffId }: Layer, expected: LayerConstant | undefined): boolean {

@@ -8,7 +8,7 @@ import { type Base, platformsIn } from "./base.ts";
 import { BASE_DIGEST, BASE_NAME, baseAnnotations } from "./build-image.ts";
 import { LazyCache, type RunContext } from "./cache.ts";
 import type { Compression } from "./compress.ts";
-import { BUILTIN_BASE_IMAGE, loadConfig, parseBase } from "./config.ts";
+import { BUILTIN_BASE_IMAGE, loadConfig, parseBase, parsePublished } from "./config.ts";
 import { KoError, printable, settledValues, UsageError } from "./errors.ts";
 import { readLoader } from "./go-loader.ts";
 import type { Host, TempFolder } from "./host.ts";
@@ -52,7 +52,7 @@ export interface RebaseRequest {
   readonly isSbomGiven: boolean;
 }
 
-/** An image and what it becomes. */
+/** A published image, and the image to publish in its place. */
 interface Plan {
   readonly reference: Reference;
   readonly before: Digest;
@@ -124,13 +124,7 @@ function checkRequest({ base, sbom, tags, words }: RebaseRequest, cwd: string): 
     if (why !== undefined) throw new UsageError(`Cannot use --tags="${tags.join(",")}": ${why}`);
   }
   if (base !== "") parseBase(base, cwd);
-  return words.map((text) => {
-    const spec = parseBase(text, cwd);
-    if (spec.kind === "registry" && spec.reference.host !== "ko.local") return spec.reference;
-    throw new UsageError(`Cannot rebase "${text}": it is not in a registry`, {
-      hint: "Name a published image, such as registry.example.com/team/web:v1.",
-    });
-  });
+  return words.map((text) => parsePublished(text, { cwd, action: "rebase" }));
 }
 
 async function plan(reference: Reference, options: Run & { readonly text: string }): Promise<Plan> {
@@ -310,7 +304,8 @@ function compressionOf(mediaType: string): Compression {
 async function check(parts: readonly Part[], base: Base, { context, folder }: Run): Promise<readonly ImageContent[]> {
   return Promise.all(
     parts.map(async ({ next, platform, settings }) => {
-      const files = await extractPrograms(settings, { folder: folder.path, signal: context.signal });
+      const programs = await extractPrograms(settings, { folder: folder.path, signal: context.signal });
+      const files = programs.map(({ file }) => file);
       const [file = ""] = files;
       const loader = await readLoader(file);
       const { lacksLoader } = await import("./base-loaders.ts");

@@ -19,7 +19,7 @@ import { type Progress, progressOf } from "./rollout-state.ts";
 
 /** Lines of a terminal that are rewritten in place: one for each object that does not run yet. */
 export interface WaitLines {
-  /** Shows why an object does not run yet, instead of what was shown of it before. */
+  /** Shows why an object does not run yet. The text replaces the last one of this object. */
   show(name: string, text: string): void;
   remove(name: string): void;
 }
@@ -36,7 +36,7 @@ export interface WaitOptions {
   readonly limit: number;
   /** "started": of a Pod, until its program has been started. @default "ready" */
   readonly until?: "ready" | "started";
-  /** Shows what is waited for on a terminal. @default lines of the log, when it changes */
+  /** Shows on a terminal why objects do not run yet. @default a line in the log for each new reason */
   readonly screen?: WaitLines | undefined;
   /** Milliseconds in which a wait whose cause is not known is not told. @default 0 */
   readonly quiet?: number;

@@ -1,7 +1,7 @@
 /** `ko size`: the bytes of an image by base, kodata and program, and those of the program by module and package. */
 import { LazyCache } from "./cache.ts";
-import { loadConfig, parseBase } from "./config.ts";
-import { KoError, printable, UsageError } from "./errors.ts";
+import { loadConfig, parsePublished } from "./config.ts";
+import { KoError, printable } from "./errors.ts";
 import { type GoBuildInfo, readBuildInfo } from "./go-buildinfo.ts";
 import type { Host } from "./host.ts";
 import { splitLayers } from "./image-derive.ts";
@@ -58,13 +58,7 @@ export async function runSize(
   { insecureRegistry, json, words }: SizeRequest,
   { host, log }: { readonly host: Host; readonly log: Log },
 ): Promise<string> {
-  const hosts = words.map((text) => {
-    const spec = parseBase(text, host.cwd);
-    if (spec.kind === "registry" && spec.reference.host !== "ko.local") return spec.reference.host;
-    throw new UsageError(`Cannot measure "${text}": it is not in a registry`, {
-      hint: "Name a published image, such as registry.example.com/team/web:v1.",
-    });
-  });
+  const hosts = words.map((text) => parsePublished(text, { cwd: host.cwd, action: "measure" }).host);
   const { registries } = await loadConfig(host);
   await using cache = new LazyCache(host, log);
   const context = { host, log, timing: noTiming, signal: host.signal, cache: cache.get() };
@@ -105,13 +99,14 @@ export async function runSize(
 
 async function measure(image: Image, options: MeasureOptions): Promise<PlatformSize> {
   const split = splitLayers(image);
-  const [file = ""] = await extractPrograms(split, options);
-  const [info, sizes] = [await readBuildInfo(file), await readSizes(file)];
+  const [program] = await extractPrograms(split, options);
+  if (program === undefined) throw new RangeError("an image without a program");
+  const [info, sizes] = [await readBuildInfo(program.file), await readSizes(program.file)];
   return {
     platform: formatPlatform(platformOf(image)),
     base: await add(split.base, options),
     kodata: await add([split.kodata], options),
-    program: await add([split.program], options),
+    program: { compressed: split.program.descriptor.size, uncompressed: program.layerBytes },
     file: sizes.file,
     sections: Object.fromEntries(sizes.sections),
     modules: sizes.packages && byModule(sizes.packages, info),
